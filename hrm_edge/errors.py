@@ -1,0 +1,17 @@
+"""The one exception family: what was wrong, where, and what to do, in one line."""
+
+
+class HrmEdgeError(Exception):
+    """Base of every error a user can cause. ``str()`` is the one line the command line prints."""
+
+    exit_code = 2
+
+
+class InputError(HrmEdgeError):
+    """Something given to us (a puzzle, file, config, bundle, flag) is wrong. Exit code 2."""
+
+
+class GateFailed(HrmEdgeError):
+    """What was built answers worse than its reference, so it is not published. Exit code 1."""
+
+    exit_code = 1
