@@ -1,0 +1,176 @@
+"""Checkpoint folders: `model.safetensors`, `config.json`, `card.md`; whole or absent, and never a pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..errors import InputError
+from ..files import recover_folder, replacing_folder, sha256
+from ..tasks import Task, get_task
+from .config import HRMConfig
+from .hrm import HRM
+
+FORMAT_VERSION = 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
+ZOO = Path(__file__).parent / "zoo"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with what is known of it.
+
+    ``metadata`` holds the recipe, the data and ``held_out``: the seed, difficulty and number of the
+    generated puzzles that training never saw. ``content_hash`` covers weights and architecture.
+    """
+
+    model: HRM
+    task: Task
+    card: str
+    metadata: dict[str, Any]
+    content_hash: str
+    path: Path
+
+    @property
+    def config(self) -> HRMConfig:
+        return self.model.config
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def build_model(config: HRMConfig, task: Task) -> HRM:
+    """A freshly initialised model that fits the task, or one line that says where the two disagree."""
+    for field in ("vocab_size", "seq_len"):
+        if getattr(config, field) != getattr(task, field):
+            raise InputError(
+                f"config field {field} is {getattr(config, field)}, but task {task.name} has {getattr(task, field)}"
+            )
+    return HRM(config, task.position_ids if config.pos_encodings == "grid" else None)
+
+
+def save_checkpoint(
+    path: Path | str,
+    model: HRM,
+    task_name: str,
+    card: str,
+    metadata: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Write a checkpoint folder; a kill at any moment leaves the old one whole.
+
+    ``dtype`` float16 halves the file (it is widened again on reading): for weights that ship.
+    """
+    path = Path(path)
+    # The puzzle-embedding table is small here; all tensors are copied so that none shares storage.
+    tensors = {name: t.detach().to("cpu", dtype).contiguous().clone() for name, t in model.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: weight {name} is not finite in {dtype}; the checkpoint was not written")
+    config = {
+        "format_version": FORMAT_VERSION,
+        "task": task_name,
+        "arch": model.config.to_dict(),
+        "metadata": metadata or {},
+    }
+    with replacing_folder(path) as folder:
+        save_file(tensors, folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        (folder / CARD).write_text(card)
+    return path
+
+
+def zoo_models() -> list[Path]:
+    """The checkpoints that ship with the package."""
+    return sorted(path.parent for path in ZOO.glob(f"*/{CONFIG}"))
+
+
+def resolve_checkpoint(path: Path | str) -> Path:
+    """A checkpoint folder from a path or from the name of a model that ships."""
+    path = Path(path)
+    recover_folder(path)
+    if path.is_dir():
+        return path
+    shipped = {model.name: model for model in zoo_models()}
+    if str(path) in shipped:
+        return shipped[str(path)]
+    if path.exists():
+        raise InputError(
+            f"{path}: is a file, not a checkpoint folder; public checkpoints are read by `hrm-edge import`"
+        )
+    known = f" or one of the shipped models ({', '.join(shipped)})" if shipped else ""
+    raise InputError(f"{path}: no such checkpoint; give a checkpoint folder{known}")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / CONFIG).read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: not a checkpoint folder ({CONFIG} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path / CONFIG}: cannot be read as JSON ({error})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("format_version"), int):
+        raise InputError(f"{path / CONFIG}: not an hrm-edge checkpoint (no format_version)")
+    if config["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            f"{path / CONFIG}: format {config['format_version']} is newer than this version reads "
+            f"({FORMAT_VERSION}); upgrade hrm-edge"
+        )
+    unknown = sorted(set(config) - {"format_version", "task", "arch", "metadata"})
+    if unknown:
+        raise InputError(f"{path / CONFIG}: unknown field {unknown[0]!r}")
+    if not isinstance(config.get("task"), str) or not isinstance(config.get("metadata", {}), dict):
+        raise InputError(f"{path / CONFIG}: field 'task' must be a name and 'metadata' a table")
+    return config
+
+
+def load_weights(model: HRM, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Copy tensors into the model in float32; a missing, unknown or misshapen one is named."""
+    expected = model.state_dict()
+    for problem, names in (
+        ("is missing", set(expected) - set(tensors)),
+        ("is unknown to this architecture", set(tensors) - set(expected)),
+    ):
+        if names:
+            raise InputError(f"{where}: weight {min(names)!r} {problem}")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise InputError(
+                f"{where}: weight {name!r} has shape {list(tensor.shape)}, the config asks for "
+                f"{list(expected[name].shape)}"
+            )
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def load_checkpoint(path: Path | str, device: str = "cpu") -> Checkpoint:
+    """Read a checkpoint folder (or a shipped model by name): float32, in evaluation mode.
+
+    Raises:
+        InputError: anything missing, damaged, contradictory or newer than this version.
+    """
+    path = resolve_checkpoint(path)
+    config = _read_config(path)
+    task = get_task(config["task"])
+    model = build_model(HRMConfig.from_dict(config.get("arch", {}), where=str(path / CONFIG)), task)
+    weights = path / WEIGHTS
+    try:
+        tensors = load_file(weights)
+    except FileNotFoundError:
+        raise InputError(f"{path}: {WEIGHTS} is missing") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        detail = str(error).splitlines()[0]
+        raise InputError(f"{weights}: not a safetensors file, or damaged ({detail})") from None
+    load_weights(model, tensors, str(weights))
+    arch = json.dumps([config["task"], model.config.to_dict()], sort_keys=True)
+    digest = hashlib.sha256((sha256(weights) + arch).encode()).hexdigest()
+    card = (path / CARD).read_text(errors="replace") if (path / CARD).exists() else ""
+    model.eval().requires_grad_(False)
+    return Checkpoint(model.to(device), task, card, config.get("metadata", {}), digest, path.resolve())

@@ -1,0 +1,131 @@
+"""The architecture of an HRM as plain data: the public configs' field names, checked at construction."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal, get_args
+
+from ..errors import InputError
+
+PosEncodings = Literal["rope", "learned", "grid"]
+
+
+@dataclasses.dataclass(frozen=True)
+class HRMConfig:
+    """What fixes an HRM's shape and halting (paper section 2; field names of the public code).
+
+    Raises:
+        InputError: a value is out of range or contradicts another; names the field and what is allowed.
+    """
+
+    vocab_size: int
+    seq_len: int  # S: tokens of a puzzle, prefix not counted
+    num_puzzle_identifiers: int = 1
+    puzzle_emb_ndim: int = 0  # width of one puzzle's embedding; 0: no prefix
+    H_cycles: int = 2  # N
+    L_cycles: int = 2  # T
+    H_layers: int = 4
+    L_layers: int = 4
+    hidden_size: int = 512  # D
+    expansion: float = 4.0
+    num_heads: int = 8
+    pos_encodings: PosEncodings = "rope"
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-5
+    halt_max_steps: int = 16  # segments; the paper's M_max
+    halt_exploration_prob: float = 0.1
+    no_ACT_continue: bool = False  # halt on q_halt > 0 alone, without the continue head's target
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            self._check_type(field.name, str(field.type), getattr(self, field.name))
+        for name in [
+            "vocab_size",
+            "seq_len",
+            "num_puzzle_identifiers",
+            "H_cycles",
+            "L_cycles",
+            "H_layers",
+            "L_layers",
+            "hidden_size",
+            "num_heads",
+            "halt_max_steps",
+        ]:
+            self._require(name, getattr(self, name) >= 1, "1 or more")
+        self._require("puzzle_emb_ndim", self.puzzle_emb_ndim >= 0, "0 or more")
+        self._require("expansion", self.expansion > 0, "above 0")
+        self._require("rms_norm_eps", self.rms_norm_eps > 0, "above 0")
+        self._require("rope_theta", self.rope_theta > 0, "above 0")
+        self._require("halt_exploration_prob", 0 <= self.halt_exploration_prob <= 1, "between 0 and 1")
+        choices = get_args(PosEncodings)
+        self._require("pos_encodings", self.pos_encodings in choices, f"one of {', '.join(choices)}")
+        self._require(
+            "num_heads",
+            self.hidden_size % self.num_heads == 0,
+            f"a divisor of hidden_size ({self.hidden_size})",
+        )
+        if self.pos_encodings == "rope":
+            head_dim = self.hidden_size // self.num_heads
+            self._require("num_heads", head_dim % 2 == 0, f"such that head_dim ({head_dim}) is even for rope")
+        if self.num_puzzle_identifiers > 1:
+            self._require("puzzle_emb_ndim", self.puzzle_emb_ndim > 0, "above 0 with several puzzle identifiers")
+
+    def _require(self, name: str, holds: bool, allowed: str) -> None:
+        if not holds:
+            raise InputError(f"config field {name} is {getattr(self, name)!r}; it must be {allowed}")
+
+    @staticmethod
+    def _check_type(name: str, annotation: str, value: Any) -> None:
+        if annotation == "int":
+            right = isinstance(value, int) and not isinstance(value, bool)
+        elif annotation == "float":
+            right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        elif annotation == "bool":
+            right = isinstance(value, bool)
+        else:
+            right, annotation = isinstance(value, str), "str"
+        if not right:
+            raise InputError(f"config field {name} is {value!r}; it must be of type {annotation}")
+
+    @property
+    def prefix_len(self) -> int:
+        """P: prefix tokens that hold the puzzle embedding."""
+        return -(-self.puzzle_emb_ndim // self.hidden_size)
+
+    @property
+    def sequence_len(self) -> int:
+        """S' = P + S."""
+        return self.prefix_len + self.seq_len
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def intermediate_size(self) -> int:
+        """I of the SwiGLU: 2/3 of the expansion, up to the next multiple of 256."""
+        return -(-round(self.expansion * self.hidden_size * 2 / 3) // 256) * 256
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "config") -> HRMConfig:
+        """Build from JSON or YAML values; an unknown field is an error, never ignored."""
+        if not isinstance(values, dict):
+            raise InputError(f"{where}: expected a table of fields, found {type(values).__name__}")
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(str(name) for name in set(values) - set(known))
+        if unknown:
+            raise InputError(f"{where}: unknown field {unknown[0]!r}; known fields are {', '.join(sorted(known))}")
+        missing = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in values]
+        if missing:
+            raise InputError(f"{where}: field {missing[0]!r} is missing")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def paper(cls, **changes: Any) -> HRMConfig:
+        """The paper's Sudoku model: 27 M parameters (section 4)."""
+        settings: dict[str, Any] = {"vocab_size": 11, "seq_len": 81, "puzzle_emb_ndim": 512, **changes}
+        return cls(**settings)

@@ -1,0 +1,216 @@
+"""The Hierarchical Reasoning Model (arXiv 2506.21734): two modules that take N x T steps in a segment."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .config import HRMConfig
+
+Gradient = Literal["one_step", "last_cycle", "full"]
+
+
+def truncated_lecun_normal_(weight: Tensor, std: float | None = None) -> Tensor:
+    """Fill with a normal cut at two sigma whose *own* std is ``std`` (default 1/sqrt(fan_in)), as jax does."""
+    std = weight.shape[-1] ** -0.5 if std is None else std
+    # Cutting a unit normal at +-2 leaves a std of 0.8796; undo that.
+    sigma = std / 0.87962566103423978
+    return nn.init.trunc_normal_(weight, std=sigma, a=-2 * sigma, b=2 * sigma)
+
+
+class Linear(nn.Linear):
+    """A bias-free projection with the paper's initialisation."""
+
+    def __init__(self, fan_in: int, fan_out: int):
+        super().__init__(fan_in, fan_out, bias=False)
+
+    def reset_parameters(self) -> None:
+        truncated_lecun_normal_(self.weight.data)
+
+
+def rms_norm(x: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm without gain, computed in float32."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+def rotate_half(x: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((-b, a), dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over the whole sequence, without a mask; RoPE where tables are given."""
+
+    def __init__(self, config: HRMConfig):
+        super().__init__()
+        self.num_heads, self.head_dim = config.num_heads, config.head_dim
+        self.qkv_proj = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.o_proj = Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        B, S, D = x.shape
+        heads = self.qkv_proj(x).view(B, S, 3 * self.num_heads, self.head_dim).transpose(1, 2)
+        q, k, v = heads.chunk(3, dim=1)
+        if rope is not None:
+            cos, sin = rope
+            q, k = q * cos + rotate_half(q) * sin, k * cos + rotate_half(k) * sin
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.o_proj(y.transpose(1, 2).reshape(B, S, D))
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, config: HRMConfig):
+        super().__init__()
+        self.gate_up_proj = Linear(config.hidden_size, 2 * config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """Post-norm transformer block: the norm follows the residual sum, so the state keeps RMS 1."""
+
+    def __init__(self, config: HRMConfig):
+        super().__init__()
+        self.eps = config.rms_norm_eps
+        self.self_attn = Attention(config)
+        self.mlp = SwiGLU(config)
+
+    def forward(self, h: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        h = rms_norm(h + self.self_attn(h, rope), self.eps)
+        return rms_norm(h + self.mlp(h), self.eps)
+
+
+class Module(nn.Module):
+    """One level, f_H or f_L: the other level's state (and the input) is added, then the blocks run."""
+
+    def __init__(self, config: HRMConfig, layers: int):
+        super().__init__()
+        self.layers = nn.ModuleList(Block(config) for _ in range(layers))
+
+    def forward(self, z: Tensor, inject: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        h = z + inject
+        for layer in self.layers:
+            h = layer(h, rope)
+        return h
+
+
+class HRM(nn.Module):
+    """Maps tokens ``x[B, S]`` to logits ``[B, S, V]`` through as many segments as it takes.
+
+    Args:
+        config: the architecture.
+        position_ids: int ``[K, S]``, for ``pos_encodings="grid"`` only: each token's row, column (and box)
+            as indices into one table of learned embeddings; a task provides them.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    position_ids: Tensor
+    H_init: Tensor
+    L_init: Tensor
+
+    def __init__(self, config: HRMConfig, position_ids: np.ndarray | None = None):
+        super().__init__()
+        self.config = config
+        D, P = config.hidden_size, config.prefix_len
+        self.embed_tokens = nn.Embedding(config.vocab_size, D)
+        self.lm_head = Linear(D, config.vocab_size)
+        self.q_head = nn.Linear(D, 2)
+        if P:
+            self.puzzle_emb = nn.Embedding(config.num_puzzle_identifiers, config.puzzle_emb_ndim)
+            nn.init.zeros_(self.puzzle_emb.weight)
+        if config.pos_encodings == "learned":
+            self.embed_pos = nn.Embedding(config.sequence_len, D)
+        elif config.pos_encodings == "grid":
+            if position_ids is None or position_ids.shape[-1] != config.seq_len:
+                raise InputError("pos_encodings 'grid' needs the task's position_ids, one column per token")
+            self.embed_pos = nn.Embedding(int(position_ids.max()) + 1, D)
+            self.register_buffer("position_ids", torch.from_numpy(position_ids).long(), persistent=False)
+        else:
+            frequencies = config.rope_theta ** -(torch.arange(0, config.head_dim, 2).float() / config.head_dim)
+            angles = torch.outer(torch.arange(config.sequence_len).float(), frequencies).repeat(1, 2)
+            self.register_buffer("cos", angles.cos(), persistent=False)
+            self.register_buffer("sin", angles.sin(), persistent=False)
+        self.H_level = Module(config, config.H_layers)
+        self.L_level = Module(config, config.L_layers)
+        for name in ("H_init", "L_init"):
+            self.register_buffer(name, truncated_lecun_normal_(torch.empty(D), std=1.0))
+        for table in (self.embed_tokens, getattr(self, "embed_pos", None)):
+            if table is not None:
+                truncated_lecun_normal_(table.weight.data, std=D**-0.5)
+        # Starts sure of "not yet right", so that early training explores (paper section 2, ACT).
+        nn.init.zeros_(self.q_head.weight)
+        nn.init.constant_(self.q_head.bias, -5.0)
+
+    @property
+    def rope(self) -> tuple[Tensor, Tensor] | None:
+        return (self.cos, self.sin) if self.config.pos_encodings == "rope" else None
+
+    def embed(self, tokens: Tensor, puzzle_identifiers: Tensor | None = None) -> Tensor:
+        """The input embedding ``e[B, S', D]`` of tokens ``[B, S]``; the same in every segment.
+
+        ``puzzle_identifiers[B]`` choose the prefix; left out, every row is puzzle 0.
+        """
+        config = self.config
+        D, P = config.hidden_size, config.prefix_len
+        e = self.embed_tokens(tokens)
+        if config.pos_encodings == "grid":
+            positions = self.embed_pos(self.position_ids)  # [K, S, D]
+            e = (e + positions.sum(0)) / math.sqrt(1 + len(positions))
+        if P:
+            if puzzle_identifiers is None:
+                prefix = self.puzzle_emb.weight[:1].expand(len(tokens), -1)
+            else:
+                prefix = self.puzzle_emb(puzzle_identifiers)
+            prefix = F.pad(prefix, (0, P * D - config.puzzle_emb_ndim)).view(-1, P, D)
+            e = torch.cat((prefix.to(e.dtype), e), dim=1)
+        if config.pos_encodings == "learned":
+            e = (e + self.embed_pos.weight) / math.sqrt(2)
+        return math.sqrt(D) * e
+
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Fresh ``(z_H, z_L)``, each ``[B, S', D]``: the same vector at every position."""
+        shape = (batch, self.config.sequence_len, self.config.hidden_size)
+        return self.H_init.expand(shape), self.L_init.expand(shape)
+
+    def steps(self, z_H: Tensor, z_L: Tensor, e: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """L steps ``first..last-1`` of a segment's N x T, with the H step that follows every T-th."""
+        for i in range(first, last):
+            z_L = self.L_level(z_L, z_H + e, self.rope)
+            if (i + 1) % self.config.L_cycles == 0:
+                z_H = self.H_level(z_H, z_L, self.rope)
+        return z_H, z_L
+
+    def segment(
+        self, z_H: Tensor, z_L: Tensor, e: Tensor, gradient: Gradient = "full"
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One ACT step: ``(z_H, z_L, e) -> (z_H, z_L, logits[B, S, V], q[B, 2])``, q float32 (halt, continue).
+
+        ``gradient`` says how far back it flows: through the last L and H step (the paper's one-step
+        approximation), through the last of the N cycles, or through all of them.
+        """
+        N, T = self.config.H_cycles, self.config.L_cycles
+        first = {"one_step": N * T - 1, "last_cycle": (N - 1) * T, "full": 0}[gradient]
+        if first:
+            with torch.no_grad():
+                z_H, z_L = self.steps(z_H, z_L, e, 0, first)
+        z_H, z_L = self.steps(z_H, z_L, e, first, N * T)
+        logits = self.lm_head(z_H)[:, self.config.prefix_len :]
+        return z_H, z_L, logits, self.q_head(z_H[:, 0]).float()
+
+    forward = segment
+
+
+def halts(q: Tensor, no_ACT_continue: bool) -> Tensor:
+    """Whether each row's ``q[B, 2]`` says stop: bool ``[B]``."""
+    return q[:, 0] > (0 if no_ACT_continue else q[:, 1])
