@@ -1,0 +1,188 @@
+"""What every puzzle task offers: text in and out, its rules, an exact solver, a generator, symmetries."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+
+Tokens = np.ndarray  # int32, last axis of length S
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """One rule-preserving change of a board: cells are reordered, then symbols renamed.
+
+    ``cells`` int64[S] names the old cell that each new cell shows; ``values`` int32[V] the new token of each
+    old one. ``invert(apply(x)) == x`` exactly, whatever the tokens.
+    """
+
+    cells: np.ndarray
+    values: np.ndarray
+
+    def apply(self, tokens: Tokens) -> Tokens:
+        """Transform boards ``tokens[..., S]``."""
+        return self.values[tokens[..., self.cells]]
+
+    def invert(self, tokens: Tokens) -> Tokens:
+        """Map boards ``tokens[..., S]`` that were transformed (or solved after it) back."""
+        return np.argsort(self.values).astype(np.int32)[tokens[..., np.argsort(self.cells)]]
+
+
+class Task(ABC):
+    """A puzzle family on a ``rows`` × ``cols`` grid, flattened row by row into S tokens (int32).
+
+    ``vocabulary[t]`` is the one-character symbol of token ``t``; token 0 is padding. ``position_ids[K, S]``
+    indexes one table of ``n_positions`` learned embeddings, K of which are summed per cell. ``groups[G, n]``
+    lists sets of cells that must each hold all of ``value_tokens[n]`` once (``None`` for tasks without such).
+    """
+
+    name: str
+    rows: int
+    cols: int
+    vocabulary: tuple[str, ...]
+    blank: int
+    position_ids: np.ndarray
+    n_positions: int
+    groups: np.ndarray | None = None
+    value_tokens: np.ndarray | None = None
+    difficulties: tuple[str, ...] = ("ordinary",)
+
+    @property
+    def seq_len(self) -> int:
+        """Cells per board, S."""
+        return self.rows * self.cols
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, padding included."""
+        return len(self.vocabulary)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    def __reduce__(self) -> tuple:
+        from . import get_task  # by name, so that worker processes share the cached object
+
+        return get_task, (self.name,)
+
+    # -- text ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def parse(self, text: str) -> Tokens:
+        """One puzzle from text to int32[S]. InputError says which character is wrong, and where."""
+
+    @abstractmethod
+    def parse_many(self, text: str) -> list[Tokens]:
+        """Every puzzle in a text of one-line puzzles or multi-line boards. InputError names the line."""
+
+    @abstractmethod
+    def character_tokens(self) -> np.ndarray:
+        """int32[256]: token of each latin-1 character a one-line puzzle may hold, −1 for any other."""
+
+    @abstractmethod
+    def render(self, question: Tokens, answer: Tokens | None = None) -> str:
+        """A plain multi-line board of ``question``, its empty cells filled from ``answer`` if given."""
+
+    def format(self, tokens: Tokens) -> str:
+        """The canonical one-line form, which :meth:`parse` reads back."""
+        return "".join(self.vocabulary[t] if t else "?" for t in np.asarray(tokens).tolist())
+
+    def parse_lines(self, lines: Sequence[str]) -> np.ndarray:
+        """Many one-line puzzles to int32[N, S] at once; raises IndexError(row) at the first unreadable one.
+
+        The caller knows where its rows came from, so it turns the row number into an error for people.
+        """
+        wrong_length = next((i for i, line in enumerate(lines) if len(line) != self.seq_len), None)
+        usable = lines if wrong_length is None else lines[:wrong_length]
+        codes = np.frombuffer("".join(usable).encode("latin-1", "replace"), np.uint8)
+        tokens = self.character_tokens()[codes].reshape(len(usable), self.seq_len)
+        unknown = np.flatnonzero((tokens < 0).any(axis=1))
+        if unknown.size:
+            raise IndexError(int(unknown[0]))
+        if wrong_length is not None:
+            raise IndexError(wrong_length)
+        return tokens
+
+    def format_many(self, tokens: np.ndarray) -> list[str]:
+        """Canonical one-line forms of ``tokens[N, S]``."""
+        symbols = np.array([ord("?"), *(ord(s) for s in self.vocabulary[1:])], np.uint8)
+        return [row.tobytes().decode("ascii") for row in symbols[tokens]]
+
+    # -- rules -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def check_question(self, tokens: Tokens) -> None:
+        """Raise InputError when ``tokens[S]`` cannot be a puzzle: wrong shape, range or an open contradiction."""
+
+    @abstractmethod
+    def verify(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """bool[B]: does ``answers[b]`` obey the rules and keep the givens of ``questions[b]``?"""
+
+    @abstractmethod
+    def solve(self, question: Tokens) -> Tokens | None:
+        """The exact answer int32[S] (the first found, when there are several), or None if there is none."""
+
+    @abstractmethod
+    def generate_one(self, rng: np.random.Generator, difficulty: str) -> tuple[Tokens, Tokens]:
+        """One (question, answer) of a difficulty in ``difficulties``."""
+
+    def generate(
+        self, n: int, rng: np.random.Generator, difficulty: str = "ordinary"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``n`` puzzles in this process: (questions, answers), both int32[n, S]. May repeat on tiny boards."""
+        self.check_difficulty(difficulty)
+        pairs = [self.generate_one(rng, difficulty) for _ in range(n)]
+        shape = (n, self.seq_len)
+        questions = np.array([q for q, _ in pairs], np.int32).reshape(shape)
+        return questions, np.array([a for _, a in pairs], np.int32).reshape(shape)
+
+    def check_difficulty(self, difficulty: str) -> None:
+        """InputError unless ``difficulty`` is one of this task's."""
+        if difficulty not in self.difficulties:
+            allowed = ", ".join(self.difficulties)
+            raise InputError(f"{self.name} has no difficulty {difficulty!r}; choose one of {allowed}")
+
+    def _check_tokens(self, tokens: np.ndarray) -> None:
+        """Shape and range of one board."""
+        if tokens.shape != (self.seq_len,):
+            raise InputError(f"a {self.name} puzzle has {self.seq_len} cells, got an array of shape {tokens.shape}")
+        wrong = np.flatnonzero((tokens < 1) | (tokens >= self.vocab_size))
+        if wrong.size:
+            raise InputError(
+                f"token {tokens[wrong[0]]} at {self.where(wrong[0])} is outside {self.name}'s "
+                f"1..{self.vocab_size - 1}"
+            )
+
+    def where(self, cell: int) -> str:
+        """``position 12 (row 2, column 3)``, counted from 1."""
+        row, col = divmod(int(cell), self.cols)
+        return f"position {int(cell) + 1} (row {row + 1}, column {col + 1})"
+
+    # -- symmetries ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def sample_symmetries(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """``count`` random symmetries as arrays: cells int64[count, S], values int32[count, V]."""
+
+    def symmetries(self, rng: np.random.Generator, count: int) -> list[Symmetry]:
+        """``count`` random symmetries, for solving variants of one board."""
+        return [Symmetry(cells, values) for cells, values in zip(*self.sample_symmetries(rng, count), strict=True)]
+
+    def augment(
+        self, rng: np.random.Generator, questions: np.ndarray, answers: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One random symmetry per row, the same for ``questions[b]`` and ``answers[b]``; int32[B, S] each."""
+        cells, values = self.sample_symmetries(rng, len(questions))
+        # One flat lookup table for the batch: row b's tokens are offset by b·V.
+        offsets = (np.arange(len(questions)) * self.vocab_size)[:, None]
+        table = values.reshape(-1)
+
+        def move(tokens: np.ndarray) -> np.ndarray:
+            return table[np.take_along_axis(tokens, cells, axis=1) + offsets]
+
+        return move(questions), move(answers)

@@ -1,0 +1,196 @@
+"""Exact Sudoku search on one big integer: fast in plain Python, without a compiler.
+
+A state is an int with one bit per *option* "digit d in cell (r, c)", bit ``d·S + r·n + c``, set while the
+option is alive. Every rule says that of n options exactly one is true: one digit per cell, and each digit once
+per row, column and box. All rules of one kind are counted together ("none / one / several alive") by a few
+shifts of the whole integer, which finds every naked and hidden single of the board at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """How to count one kind of rule: windows of ``strides`` × ``widths``, read at the bits of ``anchors``."""
+
+    strides: tuple[int, ...]
+    widths: tuple[int, ...]
+    anchors: int  # the first option of each rule
+    spread: int  # anchor flags × spread = flags on all options of the flagged rules
+
+
+@dataclass
+class Search:
+    """What a search found: solution states (one bit per cell), and how many guesses it made."""
+
+    solutions: list[int]
+    guesses: int
+
+
+class SudokuSearch:
+    """The solver for boards with boxes of ``box_rows`` × ``box_cols`` cells."""
+
+    def __init__(self, box_rows: int, box_cols: int) -> None:
+        n = box_rows * box_cols
+        size = n * n
+        self.n, self.size = n, size
+        self.full = (1 << (size * n)) - 1
+        self.folds = (
+            _fold((size,), (n,), [r * n + c for r in range(n) for c in range(n)]),
+            _fold((1,), (n,), [d * size + r * n for d in range(n) for r in range(n)]),
+            _fold((n,), (n,), [d * size + c for d in range(n) for c in range(n)]),
+            _fold(
+                (1, n),
+                (box_cols, box_rows),
+                [
+                    d * size + r * n + c
+                    for d in range(n)
+                    for r in range(0, n, box_rows)
+                    for c in range(0, n, box_cols)
+                ],
+            ),
+        )
+        self.steps = tuple((_plan(fold), fold.anchors, fold.spread) for fold in self.folds)
+        # keep[option]: what stays alive once that option is true.
+        self.keep = self._keep()
+
+    def _keep(self) -> list[int]:
+        conflicts = [0] * (self.size * self.n)
+        for fold in self.folds:
+            offsets = _bits(fold.spread)
+            for anchor in _bits(fold.anchors):
+                for offset in offsets:
+                    conflicts[anchor + offset] |= fold.spread << anchor
+        return [self.full & ~mask | 1 << option for option, mask in enumerate(conflicts)]
+
+    def state(self, givens: list[int]) -> int:
+        """The state of a board: ``givens[cell]`` is a digit 0..n−1, or −1 when empty. 0 if they clash."""
+        alive = self.full
+        for cell, digit in enumerate(givens):
+            if digit >= 0:
+                option = digit * self.size + cell
+                if not alive >> option & 1:
+                    return 0
+                alive &= self.keep[option]
+        return alive
+
+    def digits(self, solution: int) -> list[int]:
+        """The digit 0..n−1 of each cell of a solved state."""
+        found = [0] * self.size
+        while solution:
+            option = solution.bit_length() - 1
+            digit, cell = divmod(option, self.size)
+            found[cell] = digit
+            solution ^= 1 << option
+        return found
+
+    def propagate(self, alive: int, placed: int = 0) -> tuple[int, int]:
+        """Follow naked and hidden singles to the end: (alive, placed), alive 0 on a contradiction."""
+        keep = self.keep
+        while True:
+            singles = 0
+            for plan, anchors, spread in self.steps:
+                once, twice = plan(alive)
+                if anchors & ~once:
+                    return 0, 0
+                singles |= (anchors & ~twice) * spread
+            singles &= alive & ~placed
+            if not singles:
+                return alive, placed
+            placed |= singles
+            while singles:
+                option = singles.bit_length() - 1
+                alive &= keep[option]
+                singles ^= 1 << option
+
+    def search(
+        self,
+        alive: int,
+        limit: int = 1,
+        max_guesses: int | None = None,
+        order: Callable[[list[int]], list[int]] | None = None,
+    ) -> Search:
+        """Depth-first from a state: up to ``limit`` solutions. ``order`` may shuffle the options of a guess."""
+        found: list[int] = []
+        guesses = 0
+        stack = [(alive, 0)]
+        while stack:
+            alive, placed = self.propagate(*stack.pop())
+            if not alive:
+                continue
+            if alive.bit_count() == self.size:
+                found.append(alive)
+                if len(found) >= limit:
+                    break
+                continue
+            options = self._branch(alive)
+            if order is not None:
+                options = order(options)
+            guesses += 1
+            if max_guesses is not None and guesses > max_guesses:
+                break
+            # Last pushed is tried first.
+            stack.extend((alive & self.keep[option], placed) for option in reversed(options))
+        return Search(found, guesses)
+
+    def _branch(self, alive: int) -> list[int]:
+        """The options of the cell with fewest left (the first such cell)."""
+        n, size = self.n, self.size
+        columns = [alive >> (d * size) & ((1 << size) - 1) for d in range(n)]
+        # counts[k]: the cells with at least k + 1 options.
+        counts = [0] * (n + 1)
+        for cells in columns:
+            for k in range(n):
+                counts[k], cells = counts[k] | cells, counts[k] & cells
+                if not cells:
+                    break
+        for k in range(1, n):
+            candidates = counts[k] & ~counts[k + 1]
+            if candidates:
+                cell = (candidates & -candidates).bit_length() - 1
+                return [d * size + cell for d in range(n) if columns[d] >> cell & 1]
+        raise AssertionError("no open cell to branch on")
+
+
+def _bits(mask: int) -> list[int]:
+    """The positions of the set bits of ``mask``."""
+    return [i for i in range(mask.bit_length()) if mask >> i & 1]
+
+
+def _fold(strides: tuple[int, ...], widths: tuple[int, ...], anchors: list[int]) -> _Fold:
+    offsets = [0]
+    for stride, width in zip(strides, widths, strict=True):
+        offsets = [o + k * stride for o in offsets for k in range(width)]
+    return _Fold(strides, widths, sum(1 << a for a in anchors), sum(1 << o for o in offsets))
+
+
+def _plan(fold: _Fold) -> Callable[[int], tuple[int, int]]:
+    """A function from a state to ("at least one alive", "at least two alive"), valid at the anchors.
+
+    A window of width w is built by doubling (and adding one where w is odd), as in binary exponentiation.
+    """
+    dims = []
+    for stride, width in zip(fold.strides, fold.widths, strict=True):
+        steps, length = [], 1
+        for digit in bin(width)[3:]:
+            steps.append((length * stride, True))
+            length *= 2
+            if digit == "1":
+                steps.append((length * stride, False))
+                length += 1
+        dims.append(tuple(steps))
+
+    def count(once: int) -> tuple[int, int]:
+        twice = 0
+        for steps in dims:
+            once1, twice1 = once, twice
+            for shift, doubling in steps:
+                other = (once if doubling else once1) >> shift
+                twice |= (twice if doubling else twice1) >> shift | once & other
+                once |= other
+        return once, twice
+
+    return count
