@@ -1,0 +1,10 @@
+"""Runtimes: one file per backend behind one small interface, picked by what a bundle was built for."""
+
+from __future__ import annotations
+
+from .base import HALT_MODES, Answers, Engine
+from .graph_loop import GraphLoop
+from .host_loop import HostLoop
+from .loader import BACKENDS, load_engine
+
+__all__ = ["BACKENDS", "HALT_MODES", "Answers", "Engine", "GraphLoop", "HostLoop", "load_engine"]

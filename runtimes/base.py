@@ -1,0 +1,175 @@
+"""What every backend answers through: ``Engine.solve`` and the checks and shapes they all share."""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..tasks import Task
+
+# The three ways to stop thinking. Their order is their number in a graph-loop artifact's ``halt`` input.
+HALT_MODES = ("learned", "fixed", "verified")
+HaltMode = Literal["learned", "fixed", "verified"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One row per puzzle, in the order asked.
+
+    ``tokens`` int32[B, S]: the last guess of each row; it is the guess of the segment the row stopped at.
+    ``steps`` int32[B]: segments run for that row.
+    ``halted`` bool[B]: the row's halting rule fired (always False for ``fixed``, which has no rule).
+    ``q`` float32[B, 2]: the halting head's (halt, continue) values at the row's last segment.
+    ``trace`` int32[T, B, S] or None: the guess after each segment, T = max(steps); a row that has stopped
+    repeats its answer.
+    """
+
+    tokens: np.ndarray
+    steps: np.ndarray
+    halted: np.ndarray
+    q: np.ndarray
+    trace: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Checked arguments of one ``solve`` call, as the loops see them."""
+
+    tokens: np.ndarray  # int32[B, S]
+    max_think_steps: int
+    halt: str
+    trace: bool
+    puzzle_identifiers: np.ndarray | None  # int32[B]; None when the model has a single identifier
+
+
+class Engine(ABC):
+    """A model ready to answer puzzles of one task; may be called from several threads at once."""
+
+    loop: str  # "host" or "graph"
+
+    def __init__(
+        self,
+        task: Task,
+        halt_max_steps: int,
+        *,
+        backend: str,
+        no_ACT_continue: bool = False,
+        batch: int | None = None,
+        num_puzzle_identifiers: int = 1,
+    ) -> None:
+        """``batch`` is the fixed number of rows of the artifact's inputs, or None when it takes any."""
+        self.task = task
+        self.halt_max_steps = halt_max_steps
+        self.no_ACT_continue = no_ACT_continue
+        self.backend = backend
+        self.batch = batch
+        self.num_puzzle_identifiers = num_puzzle_identifiers
+
+    def solve(
+        self,
+        tokens: np.ndarray,
+        max_think_steps: int | None = None,
+        halt: str = "learned",
+        trace: bool = False,
+        puzzle_identifiers: np.ndarray | None = None,
+    ) -> Answers:
+        """Answer ``tokens`` int[B, S]; a row's answer does not depend on the rows beside it.
+
+        ``max_think_steps``: segments at most, the trained ``halt_max_steps`` by default. ``halt``:
+        "learned" stops when the model's own halting head says so, "verified" as soon as the task accepts
+        the guess (rows it never accepts run on to the end), "fixed" runs exactly ``max_think_steps``.
+        ``puzzle_identifiers`` int[B], zeros by default, matter only to models trained with several.
+        Raises :class:`InputError` on a wrong shape, dtype, token, mode or number of segments.
+        """
+        rows = _checked_tokens(tokens, self.task)
+        request = Request(
+            tokens=rows,
+            max_think_steps=_checked_steps(max_think_steps, self.halt_max_steps),
+            halt=_checked_halt(halt),
+            trace=bool(trace),
+            puzzle_identifiers=self._checked_identifiers(puzzle_identifiers, len(rows)),
+        )
+        if len(rows) == 0:
+            return self._no_answers(request)
+        return self._solve(request)
+
+    @abstractmethod
+    def _solve(self, request: Request) -> Answers:
+        """Answer a checked request of at least one row."""
+
+    def halts(self, q: np.ndarray) -> np.ndarray:
+        """bool[B]: whether the halting head, float[B, 2], asks to stop."""
+        return q[:, 0] > 0 if self.no_ACT_continue else q[:, 0] > q[:, 1]
+
+    def _checked_identifiers(self, identifiers: np.ndarray | None, count: int) -> np.ndarray | None:
+        if self.num_puzzle_identifiers == 1 and identifiers is None:
+            return None
+        if identifiers is None:
+            return np.zeros(count, np.int32)
+        values = np.asarray(identifiers)
+        limit = self.num_puzzle_identifiers
+        if values.shape != (count,) or not np.issubdtype(values.dtype, np.integer):
+            raise InputError(
+                f"puzzle_identifiers must be integers of shape ({count},), one per puzzle, "
+                f"not {values.dtype} of shape {values.shape}"
+            )
+        if count and not (values.min() >= 0 and values.max() < limit):
+            raise InputError(f"puzzle_identifiers must lie between 0 and {limit - 1} for this model")
+        return values.astype(np.int32) if limit > 1 else None
+
+    def _no_answers(self, request: Request) -> Answers:
+        length = self.task.seq_len
+        return Answers(
+            tokens=np.zeros((0, length), np.int32),
+            steps=np.zeros(0, np.int32),
+            halted=np.zeros(0, bool),
+            q=np.zeros((0, 2), np.float32),
+            trace=np.zeros((0, 0, length), np.int32) if request.trace else None,
+        )
+
+
+def _checked_tokens(tokens: Any, task: Task) -> np.ndarray:
+    try:
+        values = np.asarray(tokens)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"tokens must be one rectangular array of shape [B, {task.seq_len}]") from error
+    if values.ndim != 2 or values.shape[1] != task.seq_len:
+        raise InputError(
+            f"tokens must have shape [B, {task.seq_len}] for {task.name}, not {list(values.shape)}; "
+            "a single puzzle is tokens[None]"
+        )
+    if not np.issubdtype(values.dtype, np.integer):
+        raise InputError(f"tokens must be integers (int32), not {values.dtype}")
+    if values.size and not (values.min() >= 0 and values.max() < task.vocab_size):
+        row, column = np.argwhere((values < 0) | (values >= task.vocab_size))[0]
+        raise InputError(
+            f"token {values[row, column]} of puzzle {row}, cell {column} is outside {task.name}'s "
+            f"vocabulary (0 to {task.vocab_size - 1})"
+        )
+    return np.ascontiguousarray(values, dtype=np.int32)
+
+
+def _checked_steps(max_think_steps: Any, default: int) -> int:
+    if max_think_steps is None:
+        return default
+    try:
+        steps = operator.index(max_think_steps)
+    except TypeError:
+        steps = 0
+    # A graph's int32 input is the upper bound; nobody waits for that many segments.
+    if isinstance(max_think_steps, bool) or not 1 <= steps < 2**31:
+        raise InputError(f"max_think_steps must be a whole number of segments, at least 1, not {max_think_steps!r}")
+    return steps
+
+
+def _checked_halt(halt: Any) -> str:
+    if halt not in HALT_MODES:
+        raise InputError(f"halt must be one of {', '.join(HALT_MODES)}, not {halt!r}")
+    return halt

@@ -1,0 +1,109 @@
+"""From a bundle to an engine: opens it, picks the backend it was built for, joins graphs and loop."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from ..bundle import Bundle, Manifest, open_bundle
+from ..errors import InputError
+from ..tasks import Task, get_task
+from .base import Engine
+from .graph_loop import GraphLoop
+from .host_loop import HostLoop
+
+# A graph loaded by a backend: arrays by input name → arrays by output name; safe to call from any thread.
+Graph = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+# Bundle target → the module beside this file that runs it. Each has `load_graph(path, threads)` → Graph and
+# `available()` → (usable, version or None, why not or None, how to install).
+BACKENDS = {"onnx": "onnx", "openvino": "openvino"}
+
+# Graph → its inputs and outputs in the order the loops use them. `puzzle_identifiers` is there only when the
+# model was trained with several.
+SIGNATURES = {
+    "start": (("tokens", "puzzle_identifiers"), ("e", "z_H", "z_L")),
+    "segment": (("z_H", "z_L", "e"), ("z_H_next", "z_L_next", "logits", "q")),
+    "model": (("tokens", "max_think_steps", "halt", "puzzle_identifiers"), ("answer", "steps", "q")),
+}
+
+
+def load_engine(bundle: str | Path | Bundle, threads: int | None = None) -> Engine:
+    """An engine for a bundle (a folder, or one already opened); ``threads``: CPU threads, all by default.
+
+    Raises :class:`InputError` when the bundle is not whole, or its backend is not installed.
+    """
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise InputError(f"threads must be a number of at least 1, not {threads!r}")
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    manifest = opened.manifest
+    task = _task(opened)
+    backend = _backend(opened)
+    calls = {
+        name: _by_position(backend.load_graph(opened.path / file, threads), opened, name)
+        for name, file in manifest.graphs.items()
+    }
+    architecture = manifest.architecture
+    facts = {
+        "backend": manifest.target,
+        "no_ACT_continue": architecture["no_ACT_continue"],
+        "num_puzzle_identifiers": architecture["num_puzzle_identifiers"],
+        "batch": None if manifest.batch == "dynamic" else manifest.batch,
+    }
+    steps = architecture["halt_max_steps"]
+    if manifest.loop == "host":
+        return HostLoop(task, steps, calls["start"], calls["segment"], **facts)
+    return GraphLoop(task, steps, calls["model"], **facts)
+
+
+def backend_module(target: str) -> ModuleType:
+    """The module that runs bundles of a target; importing it imports nothing heavy."""
+    return importlib.import_module(f".{BACKENDS[target]}", __package__)
+
+
+def _backend(bundle: Bundle) -> ModuleType:
+    target = bundle.manifest.target
+    if target not in BACKENDS:
+        raise InputError(
+            f"{bundle.path}: was built for {target}, which this version of hrm-edge can not run "
+            f"(it runs {', '.join(BACKENDS)}); export with another --target"
+        )
+    module = backend_module(target)
+    usable, _, why_not, install = module.available()
+    if not usable:
+        raise InputError(f"{bundle.path}: needs {target}, which is not usable here ({why_not}); run: {install}")
+    return module
+
+
+def _by_position(graph: Graph, bundle: Bundle, name: str) -> Callable[..., list[np.ndarray]]:
+    """The graph as the loops call it: arrays in and out by position instead of by name."""
+    inputs, outputs = SIGNATURES[name]
+    manifest = bundle.manifest
+    if manifest.architecture["num_puzzle_identifiers"] == 1:
+        inputs = tuple(item for item in inputs if item != "puzzle_identifiers")
+    listed = [{tensor.name for tensor in side[name]} for side in (manifest.inputs, manifest.outputs)]
+    if listed != [set(inputs), set(outputs)]:
+        raise InputError(
+            f"{bundle.path}: graph {name!r} must take {', '.join(inputs)} and give {', '.join(outputs)}; export it again"
+        )
+
+    def call(*arrays: np.ndarray) -> list[np.ndarray]:
+        result = graph(dict(zip(inputs, arrays, strict=True)))
+        return [result[output] for output in outputs]
+
+    return call
+
+
+def _task(bundle: Bundle) -> Task:
+    manifest = bundle.manifest
+    task = get_task(manifest.task)
+    if tuple(task.vocabulary) != manifest.vocabulary or task.seq_len != manifest.architecture["seq_len"]:
+        raise InputError(
+            f"{bundle.path}: its puzzles are not the {task.name} of this hrm-edge (other symbols or another size); "
+            "export it again with this version"
+        )
+    return task
