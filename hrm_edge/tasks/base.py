@@ -92,21 +92,13 @@ class Task(ABC):
         """The canonical one-line form, which :meth:`parse` reads back."""
         return "".join(self.vocabulary[t] if t else "?" for t in np.asarray(tokens).tolist())
 
-    def parse_lines(self, lines: Sequence[str]) -> np.ndarray:
-        """Many one-line puzzles to int32[N, S] at once; raises IndexError(row) at the first unreadable one.
-
-        The caller knows where its rows came from, so it turns the row number into an error for people.
-        """
-        wrong_length = next((i for i, line in enumerate(lines) if len(line) != self.seq_len), None)
-        usable = lines if wrong_length is None else lines[:wrong_length]
-        codes = np.frombuffer("".join(usable).encode("latin-1", "replace"), np.uint8)
-        tokens = self.character_tokens()[codes].reshape(len(usable), self.seq_len)
-        unknown = np.flatnonzero((tokens < 0).any(axis=1))
-        if unknown.size:
-            raise IndexError(int(unknown[0]))
-        if wrong_length is not None:
-            raise IndexError(wrong_length)
-        return tokens
+    def parse_lines(self, lines: Sequence[str]) -> np.ndarray | None:
+        """Many one-line puzzles to int32[N, S] at once; None when any of them needs :meth:`parse`."""
+        if any(len(line) != self.seq_len for line in lines):
+            return None
+        codes = np.frombuffer("".join(lines).encode("latin-1", "replace"), np.uint8)
+        tokens = self.character_tokens()[codes].reshape(len(lines), self.seq_len)
+        return None if (tokens < 0).any() else tokens
 
     def format_many(self, tokens: np.ndarray) -> list[str]:
         """Canonical one-line forms of ``tokens[N, S]``."""
@@ -124,8 +116,16 @@ class Task(ABC):
         """bool[B]: does ``answers[b]`` obey the rules and keep the givens of ``questions[b]``?"""
 
     @abstractmethod
+    def why_wrong(self, question: Tokens, answer: Tokens) -> str:
+        """The first thing wrong with an ``answer[S]`` that keeps the givens but does not verify."""
+
+    @abstractmethod
     def solve(self, question: Tokens) -> Tokens | None:
         """The exact answer int32[S] (the first found, when there are several), or None if there is none."""
+
+    @abstractmethod
+    def rating(self, question: Tokens, answer: Tokens) -> int:
+        """How hard a puzzle is, for the ``rating`` column of CSV files; each task says what it counts."""
 
     @abstractmethod
     def generate_one(self, rng: np.random.Generator, difficulty: str) -> tuple[Tokens, Tokens]:

@@ -66,6 +66,10 @@ class Sudoku(Task):
     # -- text ------------------------------------------------------------------------------------------
 
     def character_tokens(self) -> np.ndarray:
+        return self._characters
+
+    @functools.cached_property
+    def _characters(self) -> np.ndarray:
         table = np.full(256, -1, np.int32)
         table[[ord(c) for c in BLANKS]] = self.blank
         for value, symbol in enumerate(SYMBOLS[: self.n]):
@@ -107,10 +111,18 @@ class Sudoku(Task):
     def verify(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
         questions, answers = np.asarray(questions), np.asarray(answers)
         filled = ((answers >= 2) & (answers < self.vocab_size)).all(axis=1)
-        bits = np.int64(1) << np.clip(answers - 2, 0, self.n - 1).astype(np.int64)
+        word = np.int32 if self.n < 31 else np.int64
+        bits = word(1) << np.clip(answers - 2, 0, self.n - 1).astype(word)
         complete = np.bitwise_or.reduce(bits[:, self.groups], axis=2) == (1 << self.n) - 1
         kept = ((questions == self.blank) | (questions == answers)).all(axis=1)
         return filled & complete.all(axis=1) & kept
+
+    def why_wrong(self, question: Tokens, answer: Tokens) -> str:
+        try:
+            self.check_question(answer)
+        except InputError as error:
+            return str(error)
+        return f"no digit at {self.where(np.flatnonzero(np.asarray(answer) == self.blank)[0])}"
 
     def solve(self, question: Tokens) -> Tokens | None:
         found = self.searcher.search(self._state(question)).solutions
@@ -120,7 +132,7 @@ class Sudoku(Task):
         """How many solutions there are, counting no further than ``limit``."""
         return len(self.searcher.search(self._state(question), limit).solutions)
 
-    def guesses(self, question: Tokens) -> int:
+    def rating(self, question: Tokens, answer: Tokens | None = None) -> int:
         """How many cells :meth:`solve` had to guess in (0: naked and hidden singles are enough)."""
         return self.searcher.search(self._state(question)).guesses
 

@@ -49,6 +49,9 @@ def _tokens(task: Sudoku, cells: str) -> Tokens:
 
 def parse_many(task: Sudoku, text: str) -> list[Tokens]:
     """Every puzzle of a text: S cells on a line, or n lines of n cells; ``#`` starts a comment line."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if (plain := task.parse_lines([line.strip() for line in lines])) is not None:
+        return list(plain)
     found: list[Tokens] = []
     grid: list[str] = []
     first = 0

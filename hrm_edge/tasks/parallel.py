@@ -1,0 +1,109 @@
+"""Many puzzles on all cores, the same ones however many cores there are."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+
+from ..errors import InputError
+from .base import Task, Tokens
+
+_SERIAL_SECONDS = 1.0  # starting worker processes costs about this much
+_ATTEMPTS = 1000  # for one puzzle that is not in the set yet
+
+Pair = tuple[Tokens, Tokens]
+
+
+def generate_distinct(
+    task: Task,
+    n: int,
+    seed: int,
+    difficulty: str = "ordinary",
+    processes: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """``n`` different questions and their answers, int32[n, S] each; ``progress`` is told how many are done.
+
+    Puzzle i depends on (task, difficulty, seed, i) alone, so neither ``processes`` nor ``n`` changes it (a
+    puzzle that repeats an earlier one is drawn again). InputError when the board is too small to have so many.
+    """
+    task.check_difficulty(difficulty)
+    if n < 1 or seed < 0:
+        raise InputError(f"cannot generate {n} puzzles from seed {seed}: at least 1 puzzle, and a seed from 0 up")
+    pairs: dict[bytes, Pair] = {}
+    for index, (question, answer) in enumerate(_drawn(task, n, seed, difficulty, processes or usable_cores())):
+        attempt = 0
+        while question.tobytes() in pairs:
+            attempt += 1
+            if attempt > _ATTEMPTS:
+                raise InputError(
+                    f"{task.name} has too few {difficulty} puzzles: found {index} different ones, not {n}"
+                )
+            question, answer = task.generate_one(_rng(task, seed, difficulty, index, attempt), difficulty)
+        pairs[question.tobytes()] = question, answer
+        if progress:
+            progress(len(pairs))
+    questions, answers = (np.stack(side).astype(np.int32) for side in zip(*pairs.values(), strict=True))
+    return questions, answers
+
+
+def usable_cores() -> int:
+    """Cores this process may use, which in a container can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _rng(task: Task, seed: int, difficulty: str, index: int, attempt: int = 0) -> np.random.Generator:
+    # Task and difficulty are part of the entropy, so that an easy set shares no boards with an ordinary one.
+    entropy = [seed, zlib.crc32(f"{task.name} {difficulty}".encode())]
+    return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(index, attempt)))
+
+
+def _range(task: Task, seed: int, difficulty: str, indices: range) -> list[Pair]:
+    return [task.generate_one(_rng(task, seed, difficulty, index), difficulty) for index in indices]
+
+
+def _drawn(task: Task, n: int, seed: int, difficulty: str, processes: int) -> Iterator[Pair]:
+    """Puzzles 0..n−1 in order, repetitions included."""
+    start = _timed_start(task, n, seed, difficulty)
+    yield from start
+    done = len(start)
+    if processes == 1:
+        for index in range(done, n):
+            yield from _range(task, seed, difficulty, range(index, index + 1))
+        return
+    size = max(1, min(64, (n - done) // (processes * 8)))
+    chunks = [range(i, min(i + size, n)) for i in range(done, n, size)]
+    if not chunks:
+        return
+    # Fresh processes, because a fork of one whose libraries run threads (torch's do) may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, initializer=_ignore_interrupt)
+    try:
+        repeat = itertools.repeat
+        for part in pool.map(_range, repeat(task), repeat(seed), repeat(difficulty), chunks):
+            yield from part
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _timed_start(task: Task, n: int, seed: int, difficulty: str) -> list[Pair]:
+    """The first puzzles, made here until they have cost as much as starting workers would."""
+    pairs: list[Pair] = []
+    begin = time.monotonic()
+    while len(pairs) < n and time.monotonic() - begin < _SERIAL_SECONDS:
+        pairs += _range(task, seed, difficulty, range(len(pairs), len(pairs) + 1))
+    return pairs
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
