@@ -40,18 +40,9 @@ class HRMConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             self._check_type(field.name, str(field.type), getattr(self, field.name))
-        for name in [
-            "vocab_size",
-            "seq_len",
-            "num_puzzle_identifiers",
-            "H_cycles",
-            "L_cycles",
-            "H_layers",
-            "L_layers",
-            "hidden_size",
-            "num_heads",
-            "halt_max_steps",
-        ]:
+        positive = ("vocab_size", "seq_len", "num_puzzle_identifiers", "hidden_size", "num_heads")
+        positive += ("H_cycles", "L_cycles", "H_layers", "L_layers", "halt_max_steps")
+        for name in positive:
             self._require(name, getattr(self, name) >= 1, "1 or more")
         self._require("puzzle_emb_ndim", self.puzzle_emb_ndim >= 0, "0 or more")
         self._require("expansion", self.expansion > 0, "above 0")

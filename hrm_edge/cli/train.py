@@ -1,5 +1,54 @@
-"""Placeholder."""
+"""`hrm-edge train`: a checkpoint from puzzles, on a CPU or CUDA, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 
-def command() -> None:
-    """Not written yet."""
+def command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder; a run found there is resumed.")],
+    task: Annotated[str, typer.Option(help="sudoku, sudoku-6x6, maze-15x15, …")] = "sudoku",
+    preset: Annotated[str, typer.Option(help="tiny, small (CPU) or paper (27 M parameters, GPU).")] = "small",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FILE[:SOURCE][@WEIGHT] or generated:N[:DIFFICULTY][@WEIGHT]; repeat to mix. "
+            "Left out: 20 000 generated puzzles."
+        ),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Stop after this much training time.")] = 0.0,
+    steps: Annotated[int, typer.Option(help="Stop after this many steps.")] = 0,
+    config: Annotated[Path | None, typer.Option(help="TOML file with [arch] and [train] tables.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One field, as in --set train.lr=3e-4; repeat for more.")
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="Start from this checkpoint's weights and architecture.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of initialisation, data order and augmentation.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: all.")] = 0,
+) -> None:
+    """Train an HRM. The folder gets checkpoint/, metrics.jsonl and the state to resume from."""
+    import torch
+
+    from ..models import load_checkpoint
+    from ..tasks import get_task
+    from ..trainer import load_recipe, train
+
+    if threads:
+        torch.set_num_threads(threads)
+    limits = [f"train.seed={seed}"]
+    if minutes:
+        limits.append(f"train.minutes={float(minutes)}")
+    if steps:
+        limits.append(f"train.steps={steps}")
+    initial = load_checkpoint(start_from).model if start_from else None
+    arch, recipe = load_recipe(task, preset, config, [*(set_ or []), *limits])
+    if initial is not None:
+        arch = initial.config
+    checkpoint = train(get_task(task), arch, recipe, data or ["generated:20000"], output, device, initial)
+    print(checkpoint)

@@ -1,0 +1,196 @@
+"""The float reference: a checkpoint run by PyTorch straight from the definition, its answers cached."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import sys
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..evaluate import Progress, answer_all
+from ..files import sha256, write_atomically
+from ..puzzles import PuzzleSet
+from ..runtimes import Answers, Engine
+from ..runtimes.base import Request
+from .checkpoint import Checkpoint
+from .hrm import halts
+
+# Rows thought over together; bounds memory at paper size.
+ROWS = 64
+
+
+class TorchEngine(Engine):
+    """PyTorch eager, float32: what every exported artifact is compared with and timed against.
+
+    Deliberately plain. Rows start together, a row that halts leaves the batch with its answer, and the rest
+    think on. `compiled` runs the segment through `torch.compile` instead of eagerly.
+    """
+
+    loop = "host"
+
+    def __init__(self, checkpoint: Checkpoint, compiled: bool = False) -> None:
+        config = checkpoint.config
+        super().__init__(
+            checkpoint.task,
+            config.halt_max_steps,
+            backend="torch.compile" if compiled else "torch",
+            no_ACT_continue=config.no_ACT_continue,
+            num_puzzle_identifiers=config.num_puzzle_identifiers,
+        )
+        self.model = checkpoint.model.eval()
+        self._segment = torch.compile(self.model.segment) if compiled else self.model.segment
+        # The compiler is not safe to enter from two threads; eager modules in evaluation are.
+        self._turn = threading.Lock()
+
+    @torch.inference_mode()
+    def _solve(self, request: Request) -> Answers:
+        identifiers = request.puzzle_identifiers
+        parts = []
+        with self._turn:
+            for begin in range(0, len(request.tokens), ROWS):
+                rows = slice(begin, begin + ROWS)
+                some = None if identifiers is None else identifiers[rows]
+                parts.append(self._think(request, request.tokens[rows], some))
+        return _joined(parts)
+
+    def _think(self, request: Request, questions: np.ndarray, identifiers: np.ndarray | None) -> Answers:
+        """Up to `max_think_steps` segments on a few rows; `active` are those that have not halted."""
+        B, T = len(questions), request.max_think_steps
+        device = self.model.H_init.device
+        answers = Answers(
+            tokens=np.zeros_like(questions),
+            steps=np.zeros(B, np.int32),
+            halted=np.zeros(B, bool),
+            q=np.zeros((B, 2), np.float32),
+        )
+        trace: list[np.ndarray] = []
+        puzzles = None if identifiers is None else torch.from_numpy(identifiers).to(device)
+        e = self.model.embed(torch.from_numpy(questions).to(device), puzzles)
+        z_H, z_L = self.model.initial_state(B)
+        active = np.arange(B)
+        for step in range(1, T + 1):
+            z_H, z_L, logits, q = self._segment(z_H, z_L, e)
+            guess = logits.argmax(-1).to(torch.int32).cpu().numpy()
+            if request.halt == "learned":
+                stop = halts(q, self.no_ACT_continue).cpu().numpy()
+            elif request.halt == "verified":
+                stop = np.asarray(self.task.verify(questions[active], guess), bool)
+            else:
+                stop = np.zeros(len(active), bool)
+            answers.tokens[active] = guess
+            answers.steps[active] = step
+            answers.halted[active] = stop
+            answers.q[active] = q.float().cpu().numpy()
+            if request.trace:
+                trace.append(answers.tokens.copy())
+            if stop.all():
+                break
+            if stop.any():
+                keep = torch.from_numpy(~stop).to(device)
+                z_H, z_L, e = z_H[keep], z_L[keep], e[keep]
+                active = active[~stop]
+        return Answers(
+            answers.tokens, answers.steps, answers.halted, answers.q, np.stack(trace) if request.trace else None
+        )
+
+
+def _joined(parts: list[Answers]) -> Answers:
+    """Groups of rows as one; a shorter trace goes on with its last guess."""
+    names = ("tokens", "steps", "halted", "q")
+    fields: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    traces = [part.trace for part in parts if part.trace is not None]
+    if traces:
+        longest = max(len(trace) for trace in traces)
+        fields["trace"] = np.concatenate([t[np.minimum(np.arange(longest), len(t) - 1)] for t in traces], axis=1)
+    return Answers(**fields)
+
+
+# -- cached answers ------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where reference answers are kept: `HRM_EDGE_CACHE`, else `hrm-edge` in the user's cache folder."""
+    if own := os.environ.get("HRM_EDGE_CACHE"):
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    # The specification says that a relative XDG path is to be ignored.
+    return (Path(shared) if shared and os.path.isabs(shared) else Path.home() / ".cache") / "hrm-edge"
+
+
+def reference_answers(
+    checkpoint: Checkpoint,
+    puzzles: PuzzleSet,
+    *,
+    max_think_steps: int | None = None,
+    halt: str = "learned",
+    progress: Progress | None = None,
+) -> Answers:
+    """The reference's answers to `puzzles`, from the cache when they were computed before.
+
+    A cache that cannot be read (damaged, truncated, of another shape) is computed again, and one that cannot
+    be written is done without.
+    """
+    file = _cache_file(checkpoint, puzzles, max_think_steps, halt)
+    cached = _read(file, puzzles)
+    if cached is not None:
+        return cached
+    engine = TorchEngine(checkpoint)
+    answers = answer_all(engine, puzzles, max_think_steps=max_think_steps, halt=halt, progress=progress)
+    try:
+        write_atomically(file, _to_bytes(answers))
+    except OSError as error:
+        print(f"hrm-edge: reference answers not cached in {file.parent} ({error.strerror})", file=sys.stderr)
+    return answers
+
+
+def has_reference_answers(
+    checkpoint: Checkpoint, puzzles: PuzzleSet, *, max_think_steps: int | None = None, halt: str = "learned"
+) -> bool:
+    """Whether :func:`reference_answers` would find them ready."""
+    return _read(_cache_file(checkpoint, puzzles, max_think_steps, halt), puzzles) is not None
+
+
+def _cache_file(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int | None, halt: str) -> Path:
+    """Named after everything the answers depend on, the code that computes them and torch included."""
+    here = Path(__file__).parent
+    key = {
+        "checkpoint": checkpoint.content_hash,
+        "puzzles": puzzles.content_hash(),
+        "max_think_steps": max_think_steps or checkpoint.config.halt_max_steps,
+        "halt": halt,
+        "code": [sha256(here / name) for name in ("hrm.py", "reference.py")],
+        "torch": torch.__version__,
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / "reference" / f"{digest}.npz"
+
+
+_SHAPES = {"tokens": ("int32", 2), "steps": ("int32", 1), "halted": ("bool", 1), "q": ("float32", 2)}
+
+
+def _to_bytes(answers: Answers) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: getattr(answers, name) for name in _SHAPES})
+    return buffer.getvalue()
+
+
+def _read(file: Path, puzzles: PuzzleSet) -> Answers | None:
+    """Cached answers, or None. The zip's checksums catch flipped bytes; pickles are refused by numpy."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            fields = {name: stored[name] for name in _SHAPES}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error):
+        return None
+    for name, (dtype, ndim) in _SHAPES.items():
+        array = fields[name]
+        if array.dtype != dtype or array.ndim != ndim or len(array) != len(puzzles):
+            return None
+    return Answers(**fields) if fields["tokens"].shape == puzzles.questions.shape else None

@@ -1,0 +1,203 @@
+"""What fixes a training run, checked at construction, and the presets to start from."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..errors import InputError
+from ..models import HRMConfig
+from ..models.hrm import Gradient
+from ..tasks import get_task
+
+Loss = Literal["stablemax", "softmax"]
+OptimizerName = Literal["adam_atan2", "adamw"]
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A training run (paper section 2 and appendix; defaults as published, for the paper's model).
+
+    Raises:
+        InputError: a value is out of range; names the field and what is allowed.
+    """
+
+    batch_size: int = 768  # slots over all processes
+    gradient: Gradient = "one_step"
+    loss: Loss = "stablemax"
+    halt_loss_weight: float = 0.5
+    optimizer: OptimizerName = "adam_atan2"
+    lr: float = 1e-4
+    lr_min_ratio: float = 1.0  # what a decaying schedule ends at, as a part of lr
+    schedule: Schedule = "constant"  # after the warm-up
+    warmup_steps: int = 2000
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 1.0
+    puzzle_emb_lr: float = 1e-4
+    puzzle_emb_weight_decay: float = 1.0
+    grad_clip: float = 0.0  # largest gradient norm; 0: no clipping
+    ema_decay: float = 0.0  # of the weights that are evaluated and exported; 0: the last weights
+    augment: bool = True
+    halt_bias: float = -5.0  # q_head's first bias
+    steps: int = 0  # stop after this many; 0: no limit (then --minutes must be given)
+    minutes: float = 0.0  # stop after this much training time, resumed time counted; 0: no limit
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 500
+    eval_every: int = 1000
+    eval_puzzles: int = 256
+    bf16: bool = False  # autocast; the state, norms and losses stay float32
+    compile: bool = False  # torch.compile the segment
+
+    def __post_init__(self) -> None:
+        def require(name: str, holds: bool, allowed: str) -> None:
+            if not holds:
+                raise InputError(f"train field {name} is {getattr(self, name)!r}; it must be {allowed}")
+
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), str(field.type)
+            right = {
+                "int": isinstance(value, int) and not isinstance(value, bool),
+                "float": isinstance(value, int | float) and not isinstance(value, bool),
+                "bool": isinstance(value, bool),
+            }.get(kind, isinstance(value, str))
+            require(field.name, right, f"of type {kind if kind in ('int', 'float', 'bool') else 'str'}")
+        for name, choices in (
+            ("gradient", get_args(Gradient)),
+            ("loss", get_args(Loss)),
+            ("optimizer", get_args(OptimizerName)),
+            ("schedule", get_args(Schedule)),
+        ):
+            require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
+        for name in ("batch_size", "log_every", "save_every", "eval_every", "eval_puzzles"):
+            require(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("lr", "puzzle_emb_lr"):
+            require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
+        for name in ("beta1", "beta2", "ema_decay"):
+            require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
+        require("lr_min_ratio", 0 <= self.lr_min_ratio <= 1, "between 0 and 1")
+        for name in ("warmup_steps", "weight_decay", "puzzle_emb_weight_decay", "grad_clip", "halt_loss_weight"):
+            require(name, getattr(self, name) >= 0, "0 or more")
+        require("steps", self.steps >= 0, "0 or more")
+        require("minutes", self.minutes >= 0, "0 or more")
+        require(
+            "steps", self.steps > 0 or self.minutes > 0, "above 0, or `minutes` must be: nothing says when to stop"
+        )
+
+    def progress(self, step: int, seconds: float) -> float:
+        """How much of the run is done, 0 to 1: whichever limit is nearer."""
+        parts = [0.0]
+        if self.steps:
+            parts.append(step / self.steps)
+        if self.minutes:
+            parts.append(seconds / (60 * self.minutes))
+        return min(1.0, max(parts))
+
+
+# What a preset sets beside the task's own sizes: (architecture, training).
+PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # The paper's 27 M parameters and settings; meant for a GPU.
+    "paper": ({"puzzle_emb_ndim": 512}, {"bf16": True, "compile": True}),
+    # What learns in an hour or two on a CPU: grid positions, gradient through the last cycle, EMA.
+    "small": (
+        {
+            "hidden_size": 192,
+            "num_heads": 6,
+            "H_layers": 1,
+            "L_layers": 1,
+            "puzzle_emb_ndim": 192,
+            "pos_encodings": "grid",
+            "no_ACT_continue": True,
+        },
+        {
+            "batch_size": 64,
+            "gradient": "last_cycle",
+            "loss": "softmax",
+            "halt_loss_weight": 0.1,
+            "optimizer": "adamw",
+            "lr": 1.2e-3,
+            "schedule": "linear",
+            "lr_min_ratio": 0.02,
+            "warmup_steps": 200,
+            "weight_decay": 0.1,
+            "puzzle_emb_weight_decay": 0.1,
+            "grad_clip": 1.0,
+            "ema_decay": 0.999,
+        },
+    ),
+    # Minutes, to see the whole path work: 6x6 Sudoku learns with it.
+    "tiny": (
+        {
+            "hidden_size": 64,
+            "num_heads": 2,
+            "H_layers": 1,
+            "L_layers": 1,
+            "puzzle_emb_ndim": 64,
+            "pos_encodings": "grid",
+            "no_ACT_continue": True,
+            "halt_max_steps": 8,
+        },
+        {
+            "batch_size": 64,
+            "gradient": "last_cycle",
+            "loss": "softmax",
+            "halt_loss_weight": 0.1,
+            "optimizer": "adamw",
+            "lr": 2e-3,
+            "schedule": "linear",
+            "lr_min_ratio": 0.02,
+            "warmup_steps": 100,
+            "weight_decay": 0.1,
+            "puzzle_emb_weight_decay": 0.1,
+            "grad_clip": 1.0,
+            "ema_decay": 0.995,
+        },
+    ),
+}
+
+
+def load_recipe(
+    task_name: str, preset: str = "small", file: Path | None = None, settings: list[str] | None = None
+) -> tuple[HRMConfig, TrainConfig]:
+    """Join preset, TOML file (tables ``[arch]`` and ``[train]``) and ``section.field=value`` settings.
+
+    Later ones win. Raises:
+        InputError: an unknown preset, section or field, or a value that a config refuses.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"--preset {preset}: unknown; choose from {', '.join(PRESETS)}")
+    tables = {"arch": dict(PRESETS[preset][0]), "train": dict(PRESETS[preset][1])}
+
+    def merge(more: dict[str, Any], where: str) -> None:
+        for section, values in more.items():
+            if section not in tables or not isinstance(values, dict):
+                raise InputError(f"{where}: unknown section {section!r}; known sections are arch and train")
+            tables[section].update(values)
+
+    if file is not None:
+        try:
+            merge(tomllib.loads(Path(file).read_text()), str(file))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"{file}: cannot be read as TOML ({error})") from None
+    for setting in settings or []:
+        name, _, text = setting.partition("=")
+        section, _, field = name.partition(".")
+        if not field or not text:
+            raise InputError(f"--set {setting}: expected section.field=value, as in --set train.lr=3e-4")
+        try:
+            value = tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            value = text  # a bare word
+        merge({section: {field: value}}, f"--set {setting}")
+    task = get_task(task_name)
+    sizes = {"vocab_size": task.vocab_size, "seq_len": task.seq_len}
+    arch = HRMConfig.from_dict({**sizes, **tables["arch"]}, where="[arch]")
+    unknown = sorted(set(tables["train"]) - {field.name for field in dataclasses.fields(TrainConfig)})
+    if unknown:
+        known = ", ".join(field.name for field in dataclasses.fields(TrainConfig))
+        raise InputError(f"[train]: unknown field {unknown[0]!r}; known fields are {known}")
+    return arch, TrainConfig(**tables["train"])

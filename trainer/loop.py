@@ -1,0 +1,317 @@
+"""The training loop: one segment on every slot, a loss, an update, and on."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import HrmEdgeError, InputError
+from ..files import write_atomically
+from ..models import HRM, HRMConfig, build_model, save_checkpoint
+from ..puzzles import PuzzleSet, generate_puzzles
+from ..tasks import Task
+from .card import describe
+from .config import TrainConfig
+from .data import HELD_OUT_SEED, Sampler, Source, read_source
+from .distributed import World
+from .losses import act_losses, q_continue_target, solved
+from .metrics import Metrics
+from .optim import Average, lr_factor, make_optimizers
+from .slots import Slots
+from .state import load_state, rng_from_text, rng_to_text, save_state
+
+EVAL_SEGMENTS = (1, 2, 4, 8, 16)
+HELD_OUT_PUZZLES = 1000
+# A resumed run may change how long it goes and how often it reports; anything else is another run.
+CHANGEABLE = {"steps", "minutes", "log_every", "save_every", "eval_every", "eval_puzzles", "compile"}
+
+
+class TrainingDiverged(HrmEdgeError):
+    """The loss is no longer a number. The last good checkpoint is kept. Exit code 1."""
+
+    exit_code = 1
+
+
+@torch.inference_mode()
+def exact_by_segments(
+    model: HRM, puzzles: PuzzleSet, segments: tuple[int, ...], batch: int = 64
+) -> dict[str, float]:
+    """Part of the puzzles solved after each number of segments, without early halting."""
+    right = dict.fromkeys(segments, 0)
+    device = model.H_init.device
+    for start in range(0, len(puzzles), batch):
+        tokens = torch.from_numpy(puzzles.questions[start : start + batch]).long().to(device)
+        answers = torch.from_numpy(puzzles.answers[start : start + batch]).long().to(device)
+        e = model.embed(tokens)
+        z_H, z_L = model.initial_state(len(tokens))
+        for k in range(1, max(segments) + 1):
+            z_H, z_L, logits, _ = model.segment(z_H, z_L, e)
+            if k in right:
+                right[k] += int(solved(logits, answers).sum())
+    return {str(k): count / len(puzzles) for k, count in right.items()}
+
+
+@dataclasses.dataclass
+class Run:
+    """One process's training run: what changes from step to step, and what it was made from."""
+
+    task: Task
+    config: TrainConfig
+    world: World
+    model: HRM
+    sampler: Sampler
+    rng: np.random.Generator
+    slots: Slots
+    average: Average | None
+    step: int = 0
+    seconds: float = 0.0  # training time, summed over resumes
+
+    def __post_init__(self) -> None:
+        self.optimizers = make_optimizers(self.model, self.config)
+        self._segment = torch.compile(self._forward, dynamic=False) if self.config.compile else self._forward
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if not self.config.bf16:
+            return contextlib.nullcontext()
+        return torch.autocast(self.world.device.type, torch.bfloat16)
+
+    def _forward(self, tokens: Tensor, z_H: Tensor, z_L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.model.segment(z_H, z_L, self.model.embed(tokens), self.config.gradient)
+
+    def train_step(self) -> Tensor:
+        """One segment and one update; returns (loss, token loss, halt loss, exact, token accuracy, segments)."""
+        arch, slots = self.model.config, self.slots
+        slots.refill(self.model, self.sampler, self.rng)
+        with self._autocast():
+            z_H, z_L, logits, q = self._segment(slots.tokens, slots.z_H, slots.z_L)
+            target = None
+            if not arch.no_ACT_continue:
+                with torch.no_grad():
+                    _, _, _, next_q = self._segment(slots.tokens, z_H.detach(), z_L.detach())
+                target = q_continue_target(next_q, slots.steps + 1 >= arch.halt_max_steps)
+        losses = act_losses(logits, q, slots.labels, self.config.loss, self.config.halt_loss_weight, target)
+        losses.total.backward()
+        self._update()
+        right = (logits.detach().argmax(-1) == slots.labels).float().mean()
+        exact = solved(logits.detach(), slots.labels).float().mean()
+        slots.advance(z_H, z_L, q, arch.halt_max_steps, arch.no_ACT_continue)
+        self.step += 1
+        return torch.stack([*(x.detach() for x in losses), exact, right, slots.steps.float().mean()])
+
+    def _update(self) -> None:
+        self.world.average_gradients(self.model)
+        if self.config.grad_clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        factor = lr_factor(self.config, self.step, self.config.progress(self.step, self.seconds))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.model)
+
+    def evaluated_model(self) -> HRM:
+        """A copy with the weights that count: the moving average where there is one."""
+        model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        if self.average is not None:
+            model.load_state_dict(self.average.weights)
+        return model
+
+    def save(self, folder: Path) -> None:
+        shared: dict[str, Any] = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        if self.average is not None:
+            shared["average"] = {"weights": self.average.weights, "updates": self.average.updates}
+        own = {"slots": self.slots.to_dict(), "rng": rng_to_text(self.rng), "torch_rng": torch.get_rng_state()}
+        save_state(folder, self.world, shared, own)
+
+    def restore(self, folder: Path) -> bool:
+        state = load_state(folder, self.world)
+        if state is None:
+            return False
+        shared, own = state
+        self.step, self.seconds = shared["step"], shared["seconds"]
+        self.model.load_state_dict(shared["model"])
+        for optimizer, values in zip(self.optimizers, shared["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        if self.average is not None:
+            self.average.updates = shared["average"]["updates"]
+            self.average.weights = {k: v.to(self.world.device) for k, v in shared["average"]["weights"].items()}
+        self.slots = Slots.from_dict(own["slots"], self.world.device)
+        self.rng = rng_from_text(own["rng"])
+        torch.set_rng_state(own["torch_rng"])
+        return True
+
+
+def _same_run(folder: Path, recipe: dict[str, Any], world: World) -> None:
+    """Refuse to continue somebody else's run in this folder."""
+    file = folder / "run.json"
+    if file.exists():
+        try:
+            before = json.loads(file.read_text())
+            pairs = [(s, k) for s in ("arch", "train") for k in recipe[s] if k not in CHANGEABLE]
+            differs = [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
+            differs += [k for k in ("task", "data") if before[k] != recipe[k]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file}: cannot be read ({error}); choose another --output") from None
+        if differs:
+            raise InputError(
+                f"{folder}: holds another run ({differs[0]} differs); choose another --output, or delete it"
+            )
+    world.barrier()
+    if world.rank == 0:
+        write_atomically(file, json.dumps(recipe, indent=2) + "\n")
+
+
+def _read_sources(folder: Path, task: Task, data: list[str], held_out: PuzzleSet, world: World) -> list[Source]:
+    """The training puzzles, kept beside the run so that a resume need not generate them again."""
+    key = hashlib.sha256(json.dumps([task.name, data]).encode()).hexdigest()[:16]
+    sources = []
+    for index, argument in enumerate(data):
+        cache = folder / "data" / f"{key}-{index}.npz"
+        if world.rank == 0 and not cache.exists():
+            source = read_source(argument, task, held_out)
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            scratch = cache.with_name(f".{cache.name}")  # savez appends .npz to any other ending
+            np.savez(scratch, questions=source.questions, answers=source.answers, name=source.name, w=source.weight)
+            scratch.rename(cache)
+        world.barrier()
+        with np.load(cache) as saved:
+            sources.append(Source(str(saved["name"]), saved["questions"], saved["answers"], float(saved["w"])))
+    return sources
+
+
+def train(
+    task: Task,
+    arch: HRMConfig,
+    config: TrainConfig,
+    data: list[str],
+    output: Path,
+    device: str = "auto",
+    initial: HRM | None = None,
+) -> Path:
+    """Train to the config's limits, resuming what ``output`` holds; returns the checkpoint folder.
+
+    Args:
+        data: sources as :func:`trainer.data.read_source` takes them.
+        initial: start from these weights instead of a fresh initialisation.
+
+    Raises:
+        InputError: the data, configs or the folder's earlier run do not fit.
+        TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
+    """
+    world = World.join(device)
+    if config.batch_size % world.size:
+        raise InputError(f"train field batch_size is {config.batch_size}; {world.size} processes must divide it")
+    output.mkdir(parents=True, exist_ok=True)
+    recipe = {
+        "task": task.name,
+        "arch": arch.to_dict(),
+        "train": dataclasses.asdict(config),
+        "data": data,
+    }
+    _same_run(output, recipe, world)
+    held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
+    sources = _read_sources(output, task, data, held_out, world)
+    torch.manual_seed(config.seed)
+    model = (initial if initial is not None else build_model(arch, task)).to(world.device).train()
+    model.requires_grad_(True)
+    if initial is None:
+        torch.nn.init.constant_(model.q_head.bias, config.halt_bias)
+    world.broadcast_model(model)
+    run = Run(
+        task,
+        config,
+        world,
+        model,
+        Sampler(task, sources, config.augment),
+        np.random.default_rng([config.seed, world.rank]),
+        Slots.empty(model, config.batch_size // world.size, world.device),
+        Average(model, config.ema_decay) if config.ema_decay else None,
+    )
+    resumed = run.restore(output / "state")
+    metrics = Metrics(output, run.step, quiet=world.rank != 0)
+    if resumed:
+        metrics.say(f"resuming at step {run.step}, after {run.seconds / 60:.1f} minutes")
+    try:
+        _loop(run, output, metrics, held_out, recipe, [f"{s.name} ({len(s.questions)})" for s in sources])
+    finally:
+        metrics.close()
+        world.leave()
+    return output / "checkpoint"
+
+
+def _loop(
+    run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, recipe: dict[str, Any], sources: list[str]
+) -> None:
+    """Steps until a limit is reached; logs, evaluates and saves on the way."""
+    config, world = run.config, run.world
+    window: list[Tensor] = []
+    accuracy: dict[str, float] = {}
+    before = time.monotonic()
+    saved_at = -1
+    done = config.progress(run.step, run.seconds)
+
+    def publish() -> None:
+        nonlocal saved_at
+        if world.rank == 0 and saved_at != run.step:
+            metadata = {
+                "recipe": recipe,
+                "sources": sources,
+                "steps": run.step,
+                "train_seconds": round(run.seconds, 1),
+                "held_out": {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES},
+                "accuracy_by_segments": accuracy,
+            }
+            model = run.evaluated_model()
+            save_checkpoint(output / "checkpoint", model, run.task.name, describe(metadata, model), metadata)
+        if saved_at != run.step:
+            run.save(output / "state")
+            saved_at = run.step
+
+    while done < 1:
+        window.append(run.train_step())
+        now = time.monotonic()
+        # All ranks take the slowest one's clock, so that they stop at the same step.
+        run.seconds += world.largest(now - before)
+        before = now
+        done = config.progress(run.step, run.seconds)
+        last = done >= 1
+        if not (last or run.step % config.log_every == 0 or run.step % config.save_every == 0):
+            continue
+        means = world.mean(torch.stack(window).double().mean(0))
+        if not math.isfinite(float(means[0])):
+            raise TrainingDiverged(
+                f"{output}: the loss became {float(means[0])} by step {run.step}; "
+                f"the last good checkpoint (step {max(saved_at, 0)}) is kept; try a lower train.lr"
+            )
+        if last or run.step % config.log_every == 0:
+            names = ("loss", "token_loss", "halt_loss", "exact", "token", "segments")
+            row: dict[str, Any] = {"step": run.step, **dict(zip(names, map(float, means), strict=True))}
+            row |= {"lr": run.optimizers[0].param_groups[0]["lr"], "seconds": round(run.seconds, 1)}
+            metrics.write(row, done)
+            window.clear()
+        if (last or run.step % config.eval_every == 0) and world.rank == 0:
+            model = run.evaluated_model()
+            accuracy = exact_by_segments(model, held_out.take(config.eval_puzzles, 0), EVAL_SEGMENTS)
+            metrics.write({"step": run.step, "held_out": accuracy}, done)
+        if last or run.step % config.save_every == 0:
+            publish()
+    if saved_at < 0 and not (output / "checkpoint").exists():
+        publish()

@@ -1,0 +1,92 @@
+"""What a run tells while it works: progress with an ETA, JSONL metrics, TensorBoard where installed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class Metrics:
+    """Appends to ``metrics.jsonl``; on resume, lines past the saved step are dropped, as they are run again."""
+
+    def __init__(self, folder: Path, step: int, quiet: bool = False):
+        self.path = folder / "metrics.jsonl"
+        self.quiet = quiet
+        kept = []
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue  # the line a kill cut off
+                if row["step"] <= step:
+                    kept.append(line)
+        self.path.write_text("".join(line + "\n" for line in kept))
+        self.file = self.path.open("a", buffering=1)
+        self.board = _tensorboard(folder)
+        self.console = Console(stderr=True)
+        self.progress: Progress | None = None
+        if not quiet and self.console.is_terminal:
+            self.progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self.bar = self.progress.add_task("training", total=1.0)
+            self.progress.start()
+        self.started = time.monotonic()
+        self.first: float | None = None
+
+    def write(self, row: dict[str, Any], done: float) -> None:
+        """Record one row (with its ``step``); ``done`` is the part of the run that is behind us."""
+        self.file.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            for name, value in row.items():
+                if isinstance(value, int | float) and name != "step":
+                    self.board.add_scalar(name, value, row["step"])
+        if self.quiet:
+            return
+        shown = "  ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
+        )
+        if self.progress is not None:
+            self.progress.update(self.bar, completed=done)
+            self.progress.console.print(shown, highlight=False)
+        else:
+            print(f"{shown}  {self._eta(done)}", file=sys.stderr, flush=True)
+
+    def _eta(self, done: float) -> str:
+        if self.first is None:
+            self.first = done
+        gained = done - self.first
+        if gained <= 0:
+            return f"({done:.0%})"
+        left = (time.monotonic() - self.started) * (1 - done) / gained
+        return f"({done:.0%}, {left / 60:.1f} min left)"
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            (self.progress.console if self.progress else self.console).print(text, highlight=False, markup=False)
+
+    def close(self) -> None:
+        self.file.close()
+        if self.progress is not None:
+            self.progress.stop()
+        if self.board is not None:
+            self.board.close()
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,71 @@
+"""ACT with deep supervision: a batch is a set of slots, each at its own segment of its own puzzle."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models import HRM, halts
+from .data import Sampler
+
+
+@dataclasses.dataclass
+class Slots:
+    """What is carried from one training step to the next; the state is always detached."""
+
+    tokens: Tensor  # int64 [B, S]
+    labels: Tensor  # int64 [B, S]
+    z_H: Tensor  # [B, S', D]
+    z_L: Tensor  # [B, S', D]
+    steps: Tensor  # int64 [B]: segments run on the puzzle so far
+    min_steps: Tensor  # int64 [B]: exploration: no halting before this segment
+    halted: Tensor  # bool [B]: the puzzle is finished and the slot waits for a new one
+
+    @classmethod
+    def empty(cls, model: HRM, batch: int, device: torch.device) -> Slots:
+        """All slots finished, so that the first :meth:`refill` fills every one."""
+        z_H, z_L = model.initial_state(batch)
+        tokens = torch.zeros(batch, model.config.seq_len, dtype=torch.long, device=device)
+        count = torch.zeros(batch, dtype=torch.long, device=device)
+        return cls(
+            tokens,
+            tokens.clone(),
+            z_H.detach().clone(),
+            z_L.detach().clone(),
+            count,
+            count.clone(),
+            torch.ones(batch, dtype=torch.bool, device=device),
+        )
+
+    def refill(self, model: HRM, sampler: Sampler, rng: np.random.Generator) -> int:
+        """Give every finished slot a new puzzle and a fresh state; returns how many."""
+        rows = self.halted.nonzero().squeeze(-1)
+        count = len(rows)
+        if count:
+            config, device = model.config, self.tokens.device
+            questions, answers = sampler.draw(rng, count)
+            explore = rng.random(count) < config.halt_exploration_prob
+            least = rng.integers(2, max(3, config.halt_max_steps + 1), size=count)
+            self.tokens[rows] = torch.from_numpy(questions).long().to(device)
+            self.labels[rows] = torch.from_numpy(answers).long().to(device)
+            self.min_steps[rows] = torch.from_numpy(np.where(explore, least, 1)).to(device)
+            self.z_H[rows], self.z_L[rows] = model.H_init.to(self.z_H.dtype), model.L_init.to(self.z_L.dtype)
+            self.steps[rows] = 0
+        return count
+
+    def advance(self, z_H: Tensor, z_L: Tensor, q: Tensor, halt_max_steps: int, no_ACT_continue: bool) -> None:
+        """Keep a segment's detached result and decide which slots are finished."""
+        self.z_H, self.z_L = z_H.detach(), z_L.detach()
+        self.steps = self.steps + 1
+        wants = halts(q.detach(), no_ACT_continue) & (self.steps >= self.min_steps)
+        self.halted = wants | (self.steps >= halt_max_steps)
+
+    def to_dict(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name).cpu() for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Tensor], device: torch.device) -> Slots:
+        return cls(**{field.name: values[field.name].to(device) for field in dataclasses.fields(cls)})
