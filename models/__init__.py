@@ -6,7 +6,6 @@ from .checkpoint import (
     load_checkpoint,
     resolve_checkpoint,
     save_checkpoint,
-    zoo_models,
 )
 from .config import HRMConfig
 from .hrm import HRM, halts
@@ -20,5 +19,4 @@ __all__ = [
     "load_checkpoint",
     "resolve_checkpoint",
     "save_checkpoint",
-    "zoo_models",
 ]

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from ..errors import InputError
 from ..files import recover_folder, replacing_folder, sha256
 from ..tasks import Task, get_task
+from ..zoo import zoo_models
 from .config import HRMConfig
 from .hrm import HRM
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
-ZOO = Path(__file__).parent / "zoo"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +86,6 @@ def save_checkpoint(
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (folder / CARD).write_text(card)
     return path
-
-
-def zoo_models() -> list[Path]:
-    """The checkpoints that ship with the package."""
-    return sorted(path.parent for path in ZOO.glob(f"*/{CONFIG}"))
 
 
 def resolve_checkpoint(path: Path | str) -> Path:

@@ -1,5 +1,29 @@
-"""Placeholder."""
+"""`hrm-edge import`: a public HRM checkpoint becomes a checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 
-def command() -> None:
-    """Not written yet."""
+def command(
+    weights: Annotated[Path, typer.Argument(help="The public trainer's step_N file, or the folder that holds it.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint folder to write.")],
+    config: Annotated[
+        Path | None, typer.Option(help="all_config.yaml; left out: the one beside the weights.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Left out: told from the config's data_path.")] = None,
+) -> None:
+    """Convert a public HRM checkpoint, without running any code it may contain."""
+    from ..models import save_checkpoint
+    from ..models.public import import_public
+
+    model, found = import_public(weights, config, task)
+    parameters = sum(p.numel() for p in model.parameters())
+    card = (
+        f"# HRM for {found.name}\n\n{parameters:,} parameters, imported from the public checkpoint "
+        f"`{weights.name}`. Its accuracy was not measured here: see `hrm-edge eval`.\n"
+    )
+    print(save_checkpoint(output, model, found.name, card, {"imported_from": weights.name}))

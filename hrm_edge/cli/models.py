@@ -1,5 +1,35 @@
-"""Placeholder."""
+"""`hrm-edge models`: what ships, and how well it answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
 
 
-def command() -> None:
-    """Not written yet."""
+def command(
+    name: Annotated[str | None, typer.Argument(help="Show this model's card.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """List the trained models that ship, or show one's card."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+    from rich.table import Table
+
+    from ..zoo import list_zoo, read_card
+
+    if name is not None:
+        card = read_card(name)
+        print(json.dumps({"name": name, "card": card})) if json_ else Console().print(Markdown(card))
+        return
+    rows = list_zoo()
+    if json_:
+        print(json.dumps({"models": [row.to_dict() for row in rows]}))
+        return
+    table = Table("model", "task", "parameters", "size", "exact after 16 segments (held-out)")
+    for row in rows:
+        exact = "not measured" if row.exact is None else f"{row.exact:.1%}"
+        table.add_row(row.name, row.task, f"{row.parameters:,}", f"{row.size_mb:.1f} MB", exact)
+    Console().print(table)
+    print("`hrm-edge models NAME` shows a model's card; `hrm-edge export NAME` makes a bundle of it.")

@@ -1,0 +1,65 @@
+"""The trained models that ship, listed without torch: names, sizes and what their cards measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ZooModel:
+    """One shipped checkpoint. ``exact`` is its held-out exact-solve fraction after 16 segments, if measured."""
+
+    name: str
+    path: Path
+    task: str
+    parameters: int
+    size_mb: float
+    exact: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "path": str(self.path)}
+
+
+def zoo_models() -> list[Path]:
+    """The checkpoint folders in the installed `models/zoo`."""
+    spec = importlib.util.find_spec("hrm_edge.models")  # finds it without importing torch
+    folders = spec.submodule_search_locations if spec else None
+    return sorted(config.parent for folder in folders or [] for config in Path(folder).glob("zoo/*/config.json"))
+
+
+def _parameters(weights: Path) -> int:
+    """Number of values in a safetensors file, from its header; the two fixed initial states not counted."""
+    with weights.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    fixed = ("__metadata__", "H_init", "L_init")
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name not in fixed)
+
+
+def list_zoo() -> list[ZooModel]:
+    """Every shipped model with its figures."""
+    rows = []
+    for path in zoo_models():
+        config = json.loads((path / "config.json").read_text())
+        weights = path / "model.safetensors"
+        exact = config.get("metadata", {}).get("accuracy_by_segments", {}).get("16")
+        size = weights.stat().st_size / 1e6
+        rows.append(ZooModel(path.name, path, config["task"], _parameters(weights), round(size, 2), exact))
+    return rows
+
+
+def read_card(name: str) -> str:
+    """A shipped model's card, Markdown."""
+    for path in zoo_models():
+        if path.name == name:
+            return (path / "card.md").read_text()
+    known = ", ".join(path.name for path in zoo_models()) or "none"
+    raise InputError(f"{name}: no such shipped model; there are {known}")

@@ -1,0 +1,120 @@
+"""Reads what the public HRM trainer writes: `torch.save`d weights next to `all_config.yaml`."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from ..errors import InputError
+from ..tasks import Task, get_task
+from .checkpoint import build_model, load_weights
+from .config import HRMConfig
+from .hrm import HRM
+
+CONFIG_NAME = "all_config.yaml"
+# Fields of the public `arch` table that say nothing about the network's shape.
+_NOT_SHAPE = {"name", "loss", "forward_dtype"}
+# Public tensor name → ours, after the wrappers' prefixes are gone.
+_RENAMED = {
+    "embed_tokens.embedding_weight": "embed_tokens.weight",
+    "embed_pos.embedding_weight": "embed_pos.weight",
+    "puzzle_emb.weights": "puzzle_emb.weight",
+}
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `torch.save`d state dict; code hidden in the pickle is refused, not run."""
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the trainer's step_N file") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: is not a plain table of weights (a pickle with other objects or code is never opened); "
+            "save the model's state_dict() alone"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a checkpoint that torch can read ({detail[:120]})") from None
+    if not isinstance(values, dict) or not values or not all(isinstance(v, Tensor) for v in values.values()):
+        raise InputError(f"{path}: expected a table of weights (a state_dict), found something else")
+    return values
+
+
+def read_arch(path: Path) -> tuple[dict[str, Any], str]:
+    """The `arch` table of a public config, and its `data_path`."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; the public config belongs beside the weights, or --config"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("arch"), dict):
+        raise InputError(f"{path}: not a public HRM config (no `arch` table)")
+    arch = config["arch"]
+    if "trm" in str(arch.get("name", "")).lower() or arch.get("H_layers") == 0:
+        raise InputError(f"{path}: this is a TRM checkpoint; this version imports HRM only")
+    return {k: v for k, v in arch.items() if k not in _NOT_SHAPE}, str(config.get("data_path", ""))
+
+
+def rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our names for the public ones: wrappers' prefixes off, embedding tables unified."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for prefix in ("_orig_mod.", "model.", "inner."):
+            name = name.removeprefix(prefix)
+        renamed[_RENAMED.get(name, name)] = tensor
+    return renamed
+
+
+def guess_task(data_path: str, vocab_size: int) -> Task:
+    """The task from the data's name, else from the vocabulary."""
+    for word, vocab, name in (("sudoku", 11, "sudoku-9x9"), ("maze", 6, "maze-30x30")):
+        if word in data_path.lower() or (not data_path and vocab == vocab_size):
+            return get_task(name)
+    raise InputError(f"the task cannot be told from data_path {data_path!r}; give --task")
+
+
+def import_public(weights: Path, config: Path | None = None, task_name: str | None = None) -> tuple[HRM, Task]:
+    """A public HRM checkpoint as our model: ``weights`` is the `step_N` file or the folder that holds it.
+
+    Raises:
+        InputError: something is missing, damaged, of another architecture, or contradicts the task.
+    """
+    if weights.is_dir():
+        found = sorted(weights.glob("step_*"), key=lambda p: (len(p.name), p.name))
+        if not found:
+            raise InputError(f"{weights}: holds no step_N file; give the file itself")
+        weights = found[-1]
+    arch, data_path = read_arch(config or weights.parent / CONFIG_NAME)
+    tensors = rename(read_pickle(weights))
+    for needed in ("embed_tokens.weight", "lm_head.weight", "q_head.weight", "H_init", "L_init"):
+        if needed not in tensors:
+            raise InputError(f"{weights}: weight {needed!r} is missing; is this an HRM checkpoint?")
+    vocab_size = len(tensors["embed_tokens.weight"])
+    task = get_task(task_name) if task_name else guess_task(data_path, vocab_size)
+    sizes: dict[str, Any] = {"vocab_size": vocab_size, "seq_len": task.seq_len}
+    if "puzzle_emb.weight" in tensors:
+        sizes["num_puzzle_identifiers"] = len(tensors["puzzle_emb.weight"])
+    known = {field.name for field in dataclasses.fields(HRMConfig)}
+    for name, value in arch.items():
+        # YAML writes 4.0 as 4 and 1e4 as text in places.
+        kind = HRMConfig.__dataclass_fields__[name].type if name in known else None
+        if kind == "float" and isinstance(value, str):
+            try:
+                arch[name] = float(value)
+            except ValueError:
+                raise InputError(
+                    f"{weights.parent / CONFIG_NAME}: field {name} is {value!r}, not a number"
+                ) from None
+    model = build_model(HRMConfig.from_dict({**sizes, **arch}, where=str(config or CONFIG_NAME)), task)
+    load_weights(model, tensors, str(weights))
+    return model.eval(), task
