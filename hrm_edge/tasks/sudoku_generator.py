@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import InputError
 from .sudoku_search import SudokuSearch
 
 
@@ -13,9 +14,10 @@ from .sudoku_search import SudokuSearch
 class Difficulty:
     """Which puzzles count as this hard.
 
-    ``clues``: lowest and highest number of givens *per 81 cells*; each puzzle draws its own target uniformly
-    and is taken down to exactly that many. ``guesses``: lowest and highest number of cells in which the exact
-    solver (naked and hidden singles, else the most constrained cell) has to guess; None: no bound.
+    ``clues``: lowest and highest number of givens *per 81 cells*. Each puzzle draws its own target uniformly
+    and loses givens until it has that many, or until no given can be spared (then it has a few more).
+    ``guesses``: lowest and highest number of places where the exact solver has to guess, that is where naked
+    and hidden singles end; None: no upper bound.
     """
 
     clues: tuple[int, int]
@@ -26,52 +28,62 @@ DIFFICULTIES = {
     "easy": Difficulty((36, 46), (0, 0)),
     "ordinary": Difficulty((26, 40)),
     "hard": Difficulty((23, 27), (1, None)),
-    "extreme": Difficulty((22, 25), (8, None)),
+    "extreme": Difficulty((17, 17), (6, None)),  # 17 is out of reach: no given can be spared
 }
+
+_TRIES = 2000  # boards per puzzle; a hard 9×9 takes a few, an extreme one about twenty
+_MAX_GUESSES = 5000  # per uniqueness check; 9×9 stays far below, larger boards keep a given when in doubt
 
 
 def generate_puzzle(
     search: SudokuSearch, rng: np.random.Generator, difficulty: Difficulty
 ) -> tuple[list[int], list[int]]:
-    """(givens with −1 for blanks, solution), digits 0..n−1, one per cell."""
+    """(givens with −1 for blanks, solution), digits 0..n−1, one per cell.
+
+    InputError when boards of this size do not get that hard.
+    """
     low, high = (round(c * search.size / 81) for c in difficulty.clues)
-    while True:
+    fewest, most = difficulty.guesses
+    for _ in range(_TRIES):
         target = int(rng.integers(low, high + 1))
         solution = random_solution(search, rng)
         givens = dig(search, solution, rng.permutation(search.size).tolist(), target)
-        if givens is None:
-            continue
-        fewest, most = difficulty.guesses
-        if fewest or most is not None:
-            guesses = search.search(search.state(givens)).guesses
-            if guesses < fewest or (most is not None and guesses > most):
-                continue
-        return givens, solution
+        if fewest == 0 and most is None:
+            return givens, solution
+        guesses = search.search(search.state(givens)).guesses
+        if guesses >= fewest and (most is None or guesses <= most):
+            return givens, solution
+    side = f"{search.n}x{search.n}"
+    raise InputError(f"found no {side} Sudoku this hard in {_TRIES} tries; choose an easier difficulty")
 
 
 def random_solution(search: SudokuSearch, rng: np.random.Generator) -> list[int]:
-    """A full valid board: depth-first with every guess in random order."""
+    """A full valid board: the boxes on the diagonal at random, the rest depth-first, guessing in random order."""
 
     def shuffle(options: list[int]) -> list[int]:
         return [options[i] for i in rng.permutation(len(options))]
 
-    first_row = rng.permutation(search.n).tolist()
-    alive = search.state(first_row + [-1] * (search.size - search.n))
-    return search.digits(search.search(alive, order=shuffle).solutions[0])
+    n, box_rows, box_cols = search.n, search.box_rows, search.box_cols
+    while True:
+        board = np.full((n, n), -1)
+        for k in range(min(box_rows, box_cols)):  # these share no row and no column
+            box = rng.permutation(n).reshape(box_rows, box_cols)
+            board[k * box_rows : (k + 1) * box_rows, k * box_cols : (k + 1) * box_cols] = box
+        found = search.search(search.state(board.reshape(-1).tolist()), 1, _MAX_GUESSES, shuffle)
+        if found.solutions:
+            return search.digits(found.solutions[0])
 
 
-def dig(search: SudokuSearch, solution: list[int], order: list[int], target: int) -> list[int] | None:
+def dig(search: SudokuSearch, solution: list[int], order: list[int], target: int) -> list[int]:
     """Blank cells in ``order`` wherever the solution stays the only one, until ``target`` givens are left.
 
-    None when no cell can be blanked any more before that. Runs of cells are tried together and halved on
-    failure: fewer givens never have fewer solutions, so this gives exactly what one by one would.
+    More are left when no further one can be spared. Runs of cells are tried together and halved on failure:
+    fewer givens never have fewer solutions, so this gives exactly what one by one would.
     """
     size = search.size
     givens = list(solution)
     left, start, run = size, 0, size // 4
-    while left > target:
-        if start >= size:
-            return None
+    while left > target and start < size:
         cells = order[start : start + min(run, left - target)]
         if _still_unique(search, givens, solution, cells):
             for cell in cells:
@@ -94,5 +106,7 @@ def _still_unique(search: SudokuSearch, givens: list[int], solution: list[int], 
     alive = search.state(remaining)
     if len(cells) == 1:  # a second solution would have another digit here
         alive &= ~(1 << (solution[cells[0]] * search.size + cells[0]))
-        return not search.search(alive).solutions
-    return len(search.search(alive, limit=2).solutions) == 1
+        result = search.search(alive, max_guesses=_MAX_GUESSES)
+        return not result.solutions and not result.gave_up
+    result = search.search(alive, limit=2, max_guesses=_MAX_GUESSES)
+    return len(result.solutions) == 1 and not result.gave_up

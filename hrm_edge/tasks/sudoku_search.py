@@ -24,10 +24,11 @@ class _Fold:
 
 @dataclass
 class Search:
-    """What a search found: solution states (one bit per cell), and how many guesses it made."""
+    """Solved states (one option per cell), in how many places the search guessed, and whether it gave up."""
 
     solutions: list[int]
     guesses: int
+    gave_up: bool = False
 
 
 class SudokuSearch:
@@ -36,7 +37,7 @@ class SudokuSearch:
     def __init__(self, box_rows: int, box_cols: int) -> None:
         n = box_rows * box_cols
         size = n * n
-        self.n, self.size = n, size
+        self.n, self.size, self.box_rows, self.box_cols = n, size, box_rows, box_cols
         self.full = (1 << (size * n)) - 1
         self.folds = (
             _fold((size,), (n,), [r * n + c for r in range(n) for c in range(n)]),
@@ -54,16 +55,16 @@ class SudokuSearch:
             ),
         )
         self.steps = tuple((_plan(fold), fold.anchors, fold.spread) for fold in self.folds)
+        # The options of each rule, cells first.
+        self.windows = [fold.spread << anchor for fold in self.folds for anchor in _bits(fold.anchors)]
         # keep[option]: what stays alive once that option is true.
         self.keep = self._keep()
 
     def _keep(self) -> list[int]:
         conflicts = [0] * (self.size * self.n)
-        for fold in self.folds:
-            offsets = _bits(fold.spread)
-            for anchor in _bits(fold.anchors):
-                for offset in offsets:
-                    conflicts[anchor + offset] |= fold.spread << anchor
+        for window in self.windows:
+            for option in _bits(window):
+                conflicts[option] |= window
         return [self.full & ~mask | 1 << option for option, mask in enumerate(conflicts)]
 
     def state(self, givens: list[int]) -> int:
@@ -113,7 +114,10 @@ class SudokuSearch:
         max_guesses: int | None = None,
         order: Callable[[list[int]], list[int]] | None = None,
     ) -> Search:
-        """Depth-first from a state: up to ``limit`` solutions. ``order`` may shuffle the options of a guess."""
+        """Depth-first from a state: up to ``limit`` solutions.
+
+        It gives up after ``max_guesses``; ``order`` may shuffle the options of a guess.
+        """
         found: list[int] = []
         guesses = 0
         stack = [(alive, 0)]
@@ -129,35 +133,37 @@ class SudokuSearch:
             options = self._branch(alive)
             if order is not None:
                 options = order(options)
+            if guesses == max_guesses:
+                return Search(found, guesses, gave_up=True)
             guesses += 1
-            if max_guesses is not None and guesses > max_guesses:
-                break
             # Last pushed is tried first.
             stack.extend((alive & self.keep[option], placed) for option in reversed(options))
         return Search(found, guesses)
 
     def _branch(self, alive: int) -> list[int]:
-        """The options of the cell with fewest left (the first such cell)."""
-        n, size = self.n, self.size
-        columns = [alive >> (d * size) & ((1 << size) - 1) for d in range(n)]
-        # counts[k]: the cells with at least k + 1 options.
-        counts = [0] * (n + 1)
-        for cells in columns:
-            for k in range(n):
-                counts[k], cells = counts[k] | cells, counts[k] & cells
-                if not cells:
+        """The options of the rule with fewest left: a cell if one has two, else whichever is smallest.
+
+        Rows, columns and boxes matter for boards without a solution, which cells alone refute too slowly.
+        """
+        fewest, best = self.n + 1, 0
+        for window in self.windows:
+            options = alive & window
+            count = options.bit_count()
+            if 1 < count < fewest:
+                fewest, best = count, options
+                if count == 2:
                     break
-        for k in range(1, n):
-            candidates = counts[k] & ~counts[k + 1]
-            if candidates:
-                cell = (candidates & -candidates).bit_length() - 1
-                return [d * size + cell for d in range(n) if columns[d] >> cell & 1]
-        raise AssertionError("no open cell to branch on")
+        return _bits(best)
 
 
 def _bits(mask: int) -> list[int]:
-    """The positions of the set bits of ``mask``."""
-    return [i for i in range(mask.bit_length()) if mask >> i & 1]
+    """The positions of the set bits of ``mask``, lowest first."""
+    found = []
+    while mask:
+        lowest = mask & -mask
+        found.append(lowest.bit_length() - 1)
+        mask ^= lowest
+    return found
 
 
 def _fold(strides: tuple[int, ...], widths: tuple[int, ...], anchors: list[int]) -> _Fold:
