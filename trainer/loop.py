@@ -246,6 +246,10 @@ def train(
         Average(model, config.ema_decay) if config.ema_decay else None,
     )
     resumed = run.restore(output / "state")
+    if not resumed:
+        run.slots.refill(model, run.sampler, run.rng)
+        run.slots.halted[:] = False
+        run.slots.stagger(arch.halt_max_steps)
     metrics = Metrics(output, run.step, quiet=world.rank != 0)
     if resumed:
         metrics.say(f"resuming at step {run.step}, after {run.seconds / 60:.1f} minutes")

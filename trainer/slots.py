@@ -56,6 +56,14 @@ class Slots:
             self.steps[rows] = 0
         return count
 
+    def stagger(self, halt_max_steps: int) -> None:
+        """Spread freshly filled slots over the segments.
+
+        Filled together they would stay in step until the model learns to halt, and every batch would hold
+        one depth only. The first puzzles pay for it with fewer segments.
+        """
+        self.steps = torch.arange(len(self.steps), device=self.steps.device) % halt_max_steps
+
     def advance(self, z_H: Tensor, z_L: Tensor, q: Tensor, halt_max_steps: int, no_ACT_continue: bool) -> None:
         """Keep a segment's detached result and decide which slots are finished."""
         self.z_H, self.z_L = z_H.detach(), z_L.detach()
