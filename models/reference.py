@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import threading
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ class TorchEngine(Engine):
         )
         self.model = checkpoint.model.eval()
         self._segment = torch.compile(self.model.segment) if compiled else self.model.segment
-        # The compiler is not safe to enter from two threads; eager modules in evaluation are.
+        # One solve at a time: two would share the same cores, and torch.compile may not be entered twice.
         self._turn = threading.Lock()
 
     @torch.inference_mode()
@@ -104,8 +103,7 @@ class TorchEngine(Engine):
 
 def _joined(parts: list[Answers]) -> Answers:
     """Groups of rows as one; a shorter trace goes on with its last guess."""
-    names = ("tokens", "steps", "halted", "q")
-    fields: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    fields: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
     traces = [part.trace for part in parts if part.trace is not None]
     if traces:
         longest = max(len(trace) for trace in traces)
@@ -135,11 +133,10 @@ def reference_answers(
 ) -> Answers:
     """The reference's answers to `puzzles`, from the cache when they were computed before.
 
-    A cache that cannot be read (damaged, truncated, of another shape) is computed again, and one that cannot
-    be written is done without.
+    Damaged or truncated cache files are computed again; a cache folder that cannot be written is done without.
     """
     file = _cache_file(checkpoint, puzzles, max_think_steps, halt)
-    cached = _read(file, puzzles)
+    cached = _read(file)
     if cached is not None:
         return cached
     engine = TorchEngine(checkpoint)
@@ -155,7 +152,7 @@ def has_reference_answers(
     checkpoint: Checkpoint, puzzles: PuzzleSet, *, max_think_steps: int | None = None, halt: str = "learned"
 ) -> bool:
     """Whether :func:`reference_answers` would find them ready."""
-    return _read(_cache_file(checkpoint, puzzles, max_think_steps, halt), puzzles) is not None
+    return _read(_cache_file(checkpoint, puzzles, max_think_steps, halt)) is not None
 
 
 def _cache_file(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int | None, halt: str) -> Path:
@@ -170,27 +167,28 @@ def _cache_file(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int
         "torch": torch.__version__,
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "reference" / f"{digest}.npz"
+    return cache_folder() / "reference" / f"{digest}.answers"
 
 
-_SHAPES = {"tokens": ("int32", 2), "steps": ("int32", 1), "halted": ("bool", 1), "q": ("float32", 2)}
+_FIELDS = ("tokens", "steps", "halted", "q")
+_DIGEST_BYTES = 32
 
 
 def _to_bytes(answers: Answers) -> bytes:
+    """An npz behind its own SHA-256, so that any damage at all shows before numpy parses a byte."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: getattr(answers, name) for name in _SHAPES})
-    return buffer.getvalue()
+    np.savez_compressed(buffer, **{name: getattr(answers, name) for name in _FIELDS})
+    return hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
 
 
-def _read(file: Path, puzzles: PuzzleSet) -> Answers | None:
-    """Cached answers, or None. The zip's checksums catch flipped bytes; pickles are refused by numpy."""
+def _read(file: Path) -> Answers | None:
+    """Cached answers, or None when there are none to trust."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            fields = {name: stored[name] for name in _SHAPES}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error):
+        content = file.read_bytes()
+    except OSError:
         return None
-    for name, (dtype, ndim) in _SHAPES.items():
-        array = fields[name]
-        if array.dtype != dtype or array.ndim != ndim or len(array) != len(puzzles):
-            return None
-    return Answers(**fields) if fields["tokens"].shape == puzzles.questions.shape else None
+    digest, archive = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(archive).digest() != digest:
+        return None
+    with np.load(io.BytesIO(archive), allow_pickle=False) as stored:
+        return Answers(**{name: stored[name] for name in _FIELDS})

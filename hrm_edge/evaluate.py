@@ -1,0 +1,211 @@
+"""Score any engine on a set of puzzles: exact solves, tokens, by source and by number of segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .errors import InputError
+from .puzzles import PuzzleSet
+from .runtimes import Answers, Engine
+
+Result = TypeVar("Result")
+
+# Called with (what is being done, puzzles done, puzzles in all).
+Progress = Callable[[str, int, int], None]
+
+# Puzzles per call of an engine. Large enough for a continuous batch, small enough for progress and for a
+# trace of 32 guesses; fixed, because rounding may depend on the batch and a rerun must give the same answers.
+CHUNK = 128
+
+SEGMENT_COUNTS = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one group of puzzles came to. Fractions are 0 to 1; `token` is None without labelled answers."""
+
+    exact: float
+    token: float | None
+    n: int
+    steps_mean: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One engine's scores on one puzzle set, with the answers they were counted from."""
+
+    total: Score
+    steps_histogram: dict[int, int]
+    by_source: dict[str, Score]
+    by_segments: dict[int, Score]
+    right: np.ndarray  # bool[N]
+    answers: Answers
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object that `hrm-edge eval --json` prints (keys as in the command's help)."""
+        return {
+            **asdict(self.total),
+            "steps_histogram": {str(steps): count for steps, count in self.steps_histogram.items()},
+            "by_source": {name: asdict(score) for name, score in self.by_source.items()},
+            "by_segments": {str(k): asdict(score) for k, score in self.by_segments.items()},
+        }
+
+
+def rightness(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
+    """bool[N]: is each answer right? `tokens` int32[N, S].
+
+    Equal to the label, or another answer the task's own rules accept: a maze may have several shortest
+    paths. With one right answer (a proper Sudoku) the two are the same thing.
+    """
+    if puzzles.answers is None:
+        return np.asarray(puzzles.task.verify(puzzles.questions, tokens), dtype=bool)
+    right = (tokens == puzzles.answers).all(axis=1)
+    if not right.all():
+        others = ~right
+        right[others] = puzzles.task.verify(puzzles.questions[others], tokens[others])
+    return right
+
+
+def token_accuracy(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray | None:
+    """float[N]: the fraction of all cells, givens included, that equal the label; None without labels."""
+    if puzzles.answers is None:
+        return None
+    return (tokens == puzzles.answers).mean(axis=1)
+
+
+def answer_all(
+    engine: Engine,
+    puzzles: PuzzleSet,
+    *,
+    max_think_steps: int | None = None,
+    halt: str = "learned",
+    progress: Progress | None = None,
+) -> Answers:
+    """The engine's answers to every puzzle, in order, without a trace."""
+
+    def solve(tokens: np.ndarray) -> Answers:
+        return engine.solve(tokens, max_think_steps=max_think_steps, halt=halt)
+
+    return _join(list(_in_chunks(solve, puzzles, progress, f"solving with {engine.backend}")))
+
+
+def evaluate(
+    engine: Engine,
+    puzzles: PuzzleSet,
+    *,
+    max_think_steps: int | None = None,
+    halt: str = "learned",
+    by: Sequence[str] = ("source",),
+    solve: Callable[[np.ndarray], Answers] | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score `engine` on `puzzles`.
+
+    Args:
+        max_think_steps: most segments per puzzle; the model's own `halt_max_steps` when None.
+        halt: "learned", "verified" or "fixed", as in `Engine.solve`.
+        by: "source" and/or "segments". Segments costs a second pass, with halting off.
+        solve: in place of `engine.solve`, for example to retry on symmetric variants.
+        progress: called after every chunk of puzzles.
+
+    Raises:
+        InputError: no puzzles, puzzles of another task, or a breakdown that does not exist.
+    """
+    check_match(engine, puzzles)
+    if unknown := sorted(set(by) - {"source", "segments"}):
+        raise InputError(f"cannot break scores down by {unknown[0]!r}; use source, segments or source,segments")
+    if solve is None:
+        answers = answer_all(engine, puzzles, max_think_steps=max_think_steps, halt=halt, progress=progress)
+    else:
+        answers = _join(list(_in_chunks(solve, puzzles, progress, f"solving with {engine.backend}")))
+    right = rightness(puzzles, answers.tokens)
+    token = token_accuracy(puzzles, answers.tokens)
+    sources = np.array(puzzles.sources)
+    by_source = {}
+    if "source" in by:
+        for name in dict.fromkeys(puzzles.sources):
+            by_source[name] = _score(right, token, answers.steps, sources == name)
+    return Evaluation(
+        total=_score(right, token, answers.steps),
+        steps_histogram={
+            int(k): int(n) for k, n in zip(*np.unique(answers.steps, return_counts=True), strict=True)
+        },
+        by_source=by_source,
+        by_segments=by_segments(engine, puzzles, max_think_steps, progress) if "segments" in by else {},
+        right=right,
+        answers=answers,
+    )
+
+
+def by_segments(
+    engine: Engine,
+    puzzles: PuzzleSet,
+    max_think_steps: int | None = None,
+    progress: Progress | None = None,
+) -> dict[int, Score]:
+    """Scores of the guess after 1, 2, 4, … segments (at most `max_think_steps`, else 32), halting off.
+
+    A host loop is asked once, for a trace; a graph loop shows only its last guess, so it is asked once for
+    each number of segments.
+    """
+    counts = [k for k in SEGMENT_COUNTS if max_think_steps is None or k <= max_think_steps]
+    if max_think_steps is not None and max_think_steps not in counts and max_think_steps < SEGMENT_COUNTS[-1]:
+        counts.append(max_think_steps)
+
+    def guesses(tokens: np.ndarray) -> np.ndarray:
+        """int32[len(counts), B, S]"""
+        if engine.loop == "graph":
+            return np.stack([engine.solve(tokens, max_think_steps=k, halt="fixed").tokens for k in counts])
+        trace = engine.solve(tokens, max_think_steps=counts[-1], halt="fixed", trace=True).trace
+        assert trace is not None  # asked for above
+        return trace[[k - 1 for k in counts]]
+
+    what = f"segment by segment with {engine.backend}"
+    every = np.concatenate(list(_in_chunks(guesses, puzzles, progress, what)), axis=1)
+    return {
+        k: _score(rightness(puzzles, tokens), token_accuracy(puzzles, tokens), np.full(len(tokens), k))
+        for k, tokens in zip(counts, every, strict=True)
+    }
+
+
+def check_match(engine: Engine, puzzles: PuzzleSet) -> None:
+    """InputError unless there are puzzles, and they are of the engine's task."""
+    if len(puzzles) == 0:
+        raise InputError(f"{puzzles.name}: no puzzles to measure on")
+    if puzzles.task.name != engine.task.name:
+        raise InputError(
+            f"{puzzles.name}: holds {puzzles.task.name} puzzles, but the model solves {engine.task.name}"
+        )
+
+
+def _in_chunks(
+    function: Callable[[np.ndarray], Result], puzzles: PuzzleSet, progress: Progress | None, what: str
+) -> Iterator[Result]:
+    total = len(puzzles)
+    for begin in range(0, total, CHUNK):
+        yield function(puzzles.questions[begin : begin + CHUNK])
+        if progress is not None:
+            progress(what, min(begin + CHUNK, total), total)
+
+
+def _join(parts: list[Answers]) -> Answers:
+    """Answers of consecutive puzzles as one, traces left out."""
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("tokens", "steps", "halted", "q")
+    }
+    return Answers(**joined)
+
+
+def _score(
+    right: np.ndarray, token: np.ndarray | None, steps: np.ndarray, rows: np.ndarray | slice = slice(None)
+) -> Score:
+    return Score(
+        exact=float(right[rows].mean()),
+        token=None if token is None else float(token[rows].mean()),
+        n=len(right[rows]),
+        steps_mean=float(steps[rows].mean()),
+    )
