@@ -270,14 +270,27 @@ def save_puzzles(puzzles: PuzzleSet, path: Path | str, progress: Progress | None
     The columns are ``source,question,answer,rating``, as in the public files; see :meth:`Task.rating`.
     """
     path = Path(path)
-    if path.suffix == "":
-        _write_npy(puzzles, path)
-    elif path.name.endswith((".csv", ".csv.gz")):
-        text = _csv_text(puzzles, progress).encode()
-        # mtime 0: equal puzzles give equal bytes
-        write_atomically(path, gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
-    else:
+    check_writable(path)
+    try:
+        if path.suffix == "":
+            _write_npy(puzzles, path)
+        else:
+            text = _csv_text(puzzles, progress).encode()
+            # mtime 0: equal puzzles give equal bytes
+            write_atomically(path, gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def check_writable(path: Path) -> None:
+    """InputError when :func:`save_puzzles` could not write ``path``; cheap, so asked before long work."""
+    if path.suffix and not path.name.endswith((".csv", ".csv.gz")):
         raise InputError(f"cannot write {path}: end it in .csv or .csv.gz, or name a folder for .npy files")
+    if path.suffix and path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    is_set = (path / "dataset.json").is_file()
+    if not path.suffix and path.exists() and not is_set and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} exists and is no puzzle set; choose another name")
 
 
 def _solved(puzzles: PuzzleSet) -> np.ndarray:
@@ -301,12 +314,6 @@ def _csv_text(puzzles: PuzzleSet, progress: Progress | None) -> str:
 
 def _write_npy(puzzles: PuzzleSet, folder: Path) -> None:
     task, answers, n = puzzles.task, _solved(puzzles), len(puzzles)
-    if (
-        folder.exists()
-        and not (folder / "dataset.json").is_file()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
-        raise InputError(f"{folder} exists and is no puzzle set; choose another name")
     arrays: dict[str, np.ndarray] = {
         "inputs": puzzles.questions.astype(np.uint8),
         "labels": answers.astype(np.uint8),

@@ -7,9 +7,10 @@ import re
 
 from ..errors import InputError
 from .base import Symmetry, Task
+from .maze import Maze
 from .sudoku import Sudoku
 
-__all__ = ["Sudoku", "Symmetry", "Task", "get_task"]
+__all__ = ["Maze", "Sudoku", "Symmetry", "Task", "get_task"]
 
 
 @functools.cache
@@ -22,7 +23,7 @@ def get_task(name: str) -> Task:
     """The task called ``name``; equal names and aliases give the same object.
 
     ``sudoku`` (9×9), ``sudoku-NxN`` with the squarest boxes, ``sudoku-NxN-RxC`` with boxes of R rows and C
-    columns. InputError lists these when ``name`` is unknown.
+    columns, ``maze-RxC``. InputError lists these when ``name`` is unknown.
     """
     return _canonical(_build(name.strip().lower()).name)
 
@@ -33,7 +34,9 @@ def _build(name: str) -> Task:
     if match := re.fullmatch(r"sudoku-(\d{1,3})x(\d{1,3})(?:-(\d{1,2})x(\d{1,2}))?", name):
         side, other, box_rows, box_cols = (int(g) if g else 0 for g in match.groups())
         return Sudoku.of_side(side, other, box_rows, box_cols)
+    if match := re.fullmatch(r"maze-(\d{1,3})x(\d{1,3})", name):
+        return Maze(int(match[1]), int(match[2]))
     raise InputError(
         f"unknown task {name!r}; there are sudoku (9x9), sudoku-4x4, sudoku-6x6, sudoku-NxN, "
-        "sudoku-NxN-RxC (boxes of R rows and C columns)"
+        "sudoku-NxN-RxC (boxes of R rows and C columns), maze-30x30, maze-RxC"
     )

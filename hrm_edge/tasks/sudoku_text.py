@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,23 +14,71 @@ from .base import Tokens
 if TYPE_CHECKING:
     from .sudoku import Sudoku
 
-# Between cells: spaces, ASCII rulers, and the box-drawing block.
+# Between cells: spaces, commas, ASCII rulers, and the box-drawing block.
 _SEPARATORS = re.compile(r"[\s|+=,─-╿]+")
 _RULER = re.compile(r"[\s|+=─-╿-]+")
 
 
 def parse(task: Sudoku, text: str) -> Tokens:
     """One puzzle, on one line or as a grid."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    if len(lines) > 1:
-        lines = _without_rulers(task, lines)
-    return _tokens(task, _SEPARATORS.sub("", "".join(lines)))
+    is_ruler = _ruler_test(task, text)
+    return _tokens(task, "".join(_cells(line) for line in text.splitlines() if not is_ruler(line)))
 
 
-def _without_rulers(task: Sudoku, lines: list[str]) -> list[str]:
-    """Drop ruler lines. A line of dashes alone may also be a row of blanks: it is, if n rows need it."""
-    kept = [line for line in lines if not _RULER.fullmatch(line)]
-    return lines if len(kept) < task.n == len(lines) else kept
+def parse_many(task: Sudoku, text: str) -> list[Tokens]:
+    """Every puzzle of a text: S cells on a line, or n lines of n cells; ``#`` starts a comment line."""
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, line) for number, line in lines if not line.startswith("#")]
+    plain = task.parse_lines([line for _, line in lines if line])
+    return _parse_layout(task, text, lines) if plain is None else list(plain)
+
+
+def _parse_layout(task: Sudoku, text: str, lines: list[tuple[int, str]]) -> list[Tokens]:
+    """Puzzles from numbered lines that mix grids, rulers and one-line puzzles."""
+    is_ruler = _ruler_test(task, text)
+    found: list[Tokens] = []
+    grid: list[str] = []
+    first = 0
+
+    def read(cells: str, number: int) -> None:
+        try:
+            found.append(_tokens(task, cells))
+        except InputError as error:
+            raise InputError(f"line {number}: {error}") from None
+
+    for number, line in [*lines, (len(lines) + 1, "")]:
+        cells = _cells(line)
+        if grid and (len(grid) == task.n or not line or len(cells) == task.seq_len):
+            read("".join(grid), first)
+            grid.clear()
+        if not line or is_ruler(line):
+            continue
+        if len(cells) == task.n:
+            first = first if grid else number
+            grid.append(cells)
+        elif grid:
+            raise InputError(f"line {number}: this row has {len(cells)} cells, expected {task.n}")
+        else:
+            read(cells, number)
+    return found
+
+
+def _cells(line: str) -> str:
+    return _SEPARATORS.sub("", line)
+
+
+def _ruler_test(task: Sudoku, text: str) -> Callable[[str], bool]:
+    """Which lines of ``text`` only separate rows. Dashes are blanks where no other blank is in use."""
+    dashes_are_blanks = not any(blank in text for blank in ".0*_")
+
+    def is_ruler(line: str) -> bool:
+        if not _RULER.fullmatch(line):
+            return False
+        cells = _cells(line)
+        is_row = dashes_are_blanks and "+" not in line and len(cells) in (task.n, task.seq_len)
+        return not is_row
+
+    return is_ruler
 
 
 def _tokens(task: Sudoku, cells: str) -> Tokens:
@@ -45,50 +94,6 @@ def _tokens(task: Sudoku, cells: str) -> Tokens:
         what = f"a digit 1-{task.n}" if task.n < 10 else f"one of 1-9 A-{task.vocabulary[-1]}"
         raise InputError(f"{cells[wrong[0]]!r} at {task.where(wrong[0])} is not {what} or a blank ('.' or 0)")
     return tokens
-
-
-def parse_many(task: Sudoku, text: str) -> list[Tokens]:
-    """Every puzzle of a text: S cells on a line, or n lines of n cells; ``#`` starts a comment line."""
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if (plain := task.parse_lines([line.strip() for line in lines])) is not None:
-        return list(plain)
-    found: list[Tokens] = []
-    grid: list[str] = []
-    first = 0
-
-    def finish() -> None:
-        if grid:
-            found.append(_at_line(first, task, "\n".join(grid)))
-            grid.clear()
-
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            finish()
-            continue
-        if line.lstrip().startswith("#"):
-            continue
-        width = len(_SEPARATORS.sub("", line))
-        ruler = _RULER.fullmatch(line) is not None
-        if ruler and (width != task.n or any(c in line for c in "+|=")) and width != task.seq_len:
-            continue
-        if width != task.n and not grid:
-            found.append(_at_line(number, task, line))
-            continue
-        if not grid:
-            first = number
-        grid.append(line)
-        cells = sum(len(_SEPARATORS.sub("", row)) for row in grid if not _RULER.fullmatch(row))
-        if cells >= task.seq_len:
-            finish()
-    finish()
-    return found
-
-
-def _at_line(number: int, task: Sudoku, text: str) -> Tokens:
-    try:
-        return parse(task, text)
-    except InputError as error:
-        raise InputError(f"line {number}: {error}") from None
 
 
 def render(task: Sudoku, question: Tokens, answer: Tokens | None = None) -> str:
