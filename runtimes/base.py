@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 # The three ways to stop thinking. Their order is their number in a graph-loop artifact's ``halt`` input.
 HALT_MODES = ("learned", "fixed", "verified")
 HaltMode = Literal["learned", "fixed", "verified"]
+
+
+# A graph loaded by a backend: arrays by input name → arrays by output name; safe to call from any thread.
+Graph = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,11 @@ class Engine(ABC):
             q=np.zeros((0, 2), np.float32),
             trace=np.zeros((0, 0, length), np.int32) if request.trace else None,
         )
+
+
+def first_line(error: Exception) -> str:
+    """What a foreign exception says, cut to the one line our own errors have."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _checked_tokens(tokens: Any, task: Task) -> np.ndarray:

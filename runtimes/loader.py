@@ -9,15 +9,12 @@ from types import ModuleType
 
 import numpy as np
 
-from ..bundle import Bundle, Manifest, open_bundle
+from ..bundle import Bundle, open_bundle
 from ..errors import InputError
 from ..tasks import Task, get_task
-from .base import Engine
+from .base import Engine, Graph
 from .graph_loop import GraphLoop
 from .host_loop import HostLoop
-
-# A graph loaded by a backend: arrays by input name → arrays by output name; safe to call from any thread.
-Graph = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 # Bundle target → the module beside this file that runs it. Each has `load_graph(path, threads)` → Graph and
 # `available()` → (usable, version or None, why not or None, how to install).
@@ -43,9 +40,10 @@ def load_engine(bundle: str | Path | Bundle, threads: int | None = None) -> Engi
     manifest = opened.manifest
     task = _task(opened)
     backend = _backend(opened)
+    names = {graph: _names(opened, graph) for graph in manifest.graphs}
     calls = {
-        name: _by_position(backend.load_graph(opened.path / file, threads), opened, name)
-        for name, file in manifest.graphs.items()
+        graph: _by_position(backend.load_graph(opened.path / file, threads), *names[graph])
+        for graph, file in manifest.graphs.items()
     }
     architecture = manifest.architecture
     facts = {
@@ -79,17 +77,25 @@ def _backend(bundle: Bundle) -> ModuleType:
     return module
 
 
-def _by_position(graph: Graph, bundle: Bundle, name: str) -> Callable[..., list[np.ndarray]]:
-    """The graph as the loops call it: arrays in and out by position instead of by name."""
-    inputs, outputs = SIGNATURES[name]
+def _names(bundle: Bundle, graph: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The graph's inputs and outputs in the loops' order, which must be those the manifest lists."""
+    inputs, outputs = SIGNATURES[graph]
     manifest = bundle.manifest
     if manifest.architecture["num_puzzle_identifiers"] == 1:
-        inputs = tuple(item for item in inputs if item != "puzzle_identifiers")
-    listed = [{tensor.name for tensor in side[name]} for side in (manifest.inputs, manifest.outputs)]
+        inputs = tuple(name for name in inputs if name != "puzzle_identifiers")
+    listed = [{tensor.name for tensor in side[graph]} for side in (manifest.inputs, manifest.outputs)]
     if listed != [set(inputs), set(outputs)]:
         raise InputError(
-            f"{bundle.path}: graph {name!r} must take {', '.join(inputs)} and give {', '.join(outputs)}; export it again"
+            f"{bundle.path}: graph {graph!r} must take {', '.join(inputs)} and give {', '.join(outputs)}; "
+            "export the bundle again"
         )
+    return inputs, outputs
+
+
+def _by_position(
+    graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...]
+) -> Callable[..., list[np.ndarray]]:
+    """The graph as the loops call it: arrays in and out by position instead of by name."""
 
     def call(*arrays: np.ndarray) -> list[np.ndarray]:
         result = graph(dict(zip(inputs, arrays, strict=True)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
+from .base import Graph, first_line
 
 INSTALL = "pip install 'hrm-edge[onnx]'"
 
@@ -20,11 +20,11 @@ def available() -> tuple[bool, str | None, str | None, str]:
     try:
         import onnxruntime
     except Exception as error:  # a broken install fails in ways of its own
-        return False, None, f"onnxruntime does not load: {_first_line(error)}", INSTALL
+        return False, None, f"onnxruntime does not load: {first_line(error)}", INSTALL
     return True, onnxruntime.__version__, None, INSTALL
 
 
-def load_graph(path: Path, threads: int | None) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+def load_graph(path: Path, threads: int | None) -> Graph:
     """An ONNX file as a function from arrays by input name to arrays by output name.
 
     Thread-safe: a session may run several calls at once.
@@ -39,7 +39,7 @@ def load_graph(path: Path, threads: int | None) -> Callable[[dict[str, np.ndarra
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise InputError(
-            f"{path}: onnxruntime {onnxruntime.__version__} can not load it ({_first_line(error)}); "
+            f"{path}: onnxruntime {onnxruntime.__version__} can not load it ({first_line(error)}); "
             "export the bundle again"
         ) from error
     names = [output.name for output in session.get_outputs()]
@@ -48,7 +48,3 @@ def load_graph(path: Path, threads: int | None) -> Callable[[dict[str, np.ndarra
         return dict(zip(names, session.run(names, feeds), strict=True))
 
     return run
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,22 @@
+"""What tests of several folders share: helper modules beside this file, hypothesis settings, shared data."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+# A busy machine is slow, which is no failure: examples have no deadline.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Puzzle sets and reference outputs that lie beside the checkout where the project is developed."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside this checkout (reference outputs and puzzle sets)")
+    return folder

@@ -1,0 +1,176 @@
+"""onnxruntime and OpenVINO on real (toy) artifacts: both loops, fixed and free batches, the same answers."""
+
+import builtins
+import importlib.util
+import itertools
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import toys
+
+from hrm_edge.bundle import TensorSpec, open_bundle
+from hrm_edge.errors import InputError
+from hrm_edge.runtimes import HALT_MODES, load_engine
+from hrm_edge.runtimes.loader import backend_module
+
+PUZZLES = toys.puzzles(20, seed=1)
+KINDS = [
+    (target, loop, batch)
+    for target in ("onnx", "openvino")
+    for loop in ("host", "graph")
+    for batch in ("dynamic", 3)
+]
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """Each kind of bundle, written once."""
+    pytest.importorskip("onnx")
+    folder = tmp_path_factory.mktemp("bundles")
+    written = {}
+
+    def bundle(target, loop="host", batch="dynamic"):
+        pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+        name = f"{target}-{loop}-{batch}"
+        if name not in written:
+            written[name] = toys.write_toy_bundle(folder / name, target, loop, batch)
+        return written[name]
+
+    return bundle
+
+
+@pytest.mark.parametrize(("target", "loop", "batch"), KINDS)
+def test_every_backend_answers_like_the_reference(bundles, target, loop, batch):
+    engine = load_engine(bundles(target, loop, batch), threads=1)
+    assert (engine.backend, engine.loop) == (target, loop)
+    assert engine.batch == (None if batch == "dynamic" else batch)
+    for halt in HALT_MODES:
+        wanted = toys.host_engine().solve(PUZZLES, halt=halt, trace=True)
+        answers = engine.solve(PUZZLES, halt=halt, trace=True)
+        for name in ("tokens", "steps", "halted", "q", "trace"):
+            got = getattr(answers, name)
+            assert np.array_equal(got, getattr(wanted, name)), (halt, name)
+            assert got.dtype == getattr(wanted, name).dtype
+            assert got.flags.writeable
+
+
+@pytest.mark.parametrize(("target", "loop", "batch"), KINDS)
+def test_answers_of_one_call_survive_the_next(bundles, target, loop, batch):
+    engine = load_engine(bundles(target, loop, batch), threads=1)
+    first = engine.solve(PUZZLES[:3])
+    kept = first.tokens.copy(), first.q.copy()
+    engine.solve(PUZZLES[3:6])
+    assert np.array_equal(first.tokens, kept[0])
+    assert np.array_equal(first.q, kept[1])
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("loop", ["host", "graph"])
+def test_several_threads_share_an_engine(bundles, target, loop):
+    engine = load_engine(bundles(target, loop), threads=1)
+    wanted = toys.host_engine().solve(PUZZLES)
+    wrong = []
+
+    def work(number):
+        for count in (1, 5, 20):
+            answers = engine.solve(np.roll(PUZZLES, number, axis=0)[:count])
+            if not np.array_equal(answers.tokens, np.roll(wanted.tokens, number, axis=0)[:count]):
+                wrong.append((number, count))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_graph_that_is_no_graph_gives_one_line(tmp_path, target):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    path = toys.write_hollow_bundle(tmp_path / "b", target=target)
+    with pytest.raises(InputError, match="can not load it") as caught:
+        load_engine(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+def test_threads_must_be_a_number(bundles, threads):
+    with pytest.raises(InputError, match="threads must be"):
+        load_engine(bundles("onnx"), threads=threads)
+
+
+def test_a_bundle_for_another_backend_names_those_that_run(tmp_path):
+    path = toys.write_hollow_bundle(tmp_path / "b", target="tensorrt")
+    with pytest.raises(InputError, match=r"tensorrt, which this version .* runs onnx, openvino"):
+        load_engine(path)
+
+
+def test_a_task_nobody_knows(tmp_path):
+    path = toys.write_hollow_bundle(tmp_path / "b", task="chess")
+    with pytest.raises(InputError, match="unknown task 'chess'"):
+        load_engine(path)
+
+
+def test_a_task_that_has_changed_since(tmp_path):
+    path = toys.write_hollow_bundle(tmp_path / "b", vocabulary=("<pad>", ".", "4", "3", "2", "1"))
+    with pytest.raises(InputError, match="export it again with this version"):
+        load_engine(path)
+
+
+def test_a_graph_with_other_inputs_is_refused(tmp_path):
+    pytest.importorskip("onnxruntime")
+    good = toys.manifest()
+    wrong = {**good.inputs, "start": (TensorSpec("ids", "int32", ("batch", 16)),)}
+    path = toys.write_hollow_bundle(tmp_path / "b", inputs=wrong)
+    with pytest.raises(InputError, match="'start' must take tokens and give e, z_H, z_L"):
+        load_engine(path)
+
+
+def test_an_opened_bundle_may_be_given_instead_of_a_path(bundles):
+    assert load_engine(open_bundle(bundles("onnx")), threads=1).backend == "onnx"
+
+
+@pytest.mark.parametrize(("target", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_missing_backend_says_what_to_install(monkeypatch, tmp_path, target, package):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == package else found(name, *rest)
+    )
+    usable, version, why_not, install = backend_module(target).available()
+    assert (usable, version) == (False, None)
+    assert why_not == f"{package} is not installed"
+    assert install == f"pip install 'hrm-edge[{target}]'"
+    path = toys.write_hollow_bundle(tmp_path / "b", target=target)
+    with pytest.raises(InputError, match=r"pip install 'hrm-edge\["):
+        load_engine(path)
+
+
+@pytest.mark.parametrize(("target", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_broken_install_is_reported_not_raised(monkeypatch, target, package):
+    pytest.importorskip(package)
+    importing = builtins.__import__
+
+    def broken(name, *rest):
+        if name == package:
+            raise ImportError("libbroken.so: no such file\nand a second line")
+        return importing(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    usable, _, why_not, _ = backend_module(target).available()
+    assert not usable
+    assert why_not == f"{package} does not load: libbroken.so: no such file"
+
+
+def test_runtimes_need_neither_torch_nor_onnx(bundles):
+    script = (
+        "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
+        "import numpy as np\n"
+        "from hrm_edge.runtimes import load_engine\n"
+        f"print(load_engine({str(bundles('onnx'))!r}).solve(np.ones((1, 16), np.int32)).tokens.shape)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.strip() == "(1, 16)", result.stderr
