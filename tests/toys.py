@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hrm_edge.runtimes import GraphLoop, HostLoop
 
 from hrm_edge.bundle import Gate, Manifest, TensorSpec, write_bundle
+from hrm_edge.runtimes import GraphLoop, HostLoop
 from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")

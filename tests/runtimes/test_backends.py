@@ -17,12 +17,7 @@ from hrm_edge.runtimes import HALT_MODES, load_engine
 from hrm_edge.runtimes.loader import backend_module
 
 PUZZLES = toys.puzzles(20, seed=1)
-KINDS = [
-    (target, loop, batch)
-    for target in ("onnx", "openvino")
-    for loop in ("host", "graph")
-    for batch in ("dynamic", 3)
-]
+KINDS = list(itertools.product(("onnx", "openvino"), ("host", "graph"), ("dynamic", 3)))
 
 
 @pytest.fixture(scope="module")
