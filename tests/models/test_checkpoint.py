@@ -1,0 +1,182 @@
+"""Checkpoint folders: what is saved is what is read; what is damaged is refused; a kill leaves the old one."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hrm_edge.errors import InputError
+from hrm_edge.models import HRMConfig, build_model, load_checkpoint, save_checkpoint
+from hrm_edge.models.public import import_public
+from hrm_edge.tasks import get_task
+
+TASK = get_task("sudoku-4x4")
+CONFIG = HRMConfig(
+    *(TASK.vocab_size, TASK.seq_len),
+    hidden_size=32,
+    num_heads=2,
+    H_layers=1,
+    L_layers=1,
+    puzzle_emb_ndim=32,
+    pos_encodings="grid",
+)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    torch.manual_seed(0)
+    model = build_model(CONFIG, TASK)
+    return save_checkpoint(tmp_path_factory.mktemp("ck") / "m", model, TASK.name, "# card", {"a": 1}), model
+
+
+def test_reads_back_what_was_saved(saved):
+    path, model = saved
+    read = load_checkpoint(path)
+    assert (read.config, read.task.name, read.card, read.metadata) == (CONFIG, TASK.name, "# card", {"a": 1})
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, read.model.state_dict()[name])
+    assert read.content_hash == load_checkpoint(path).content_hash
+
+
+def test_hash_follows_weights_and_architecture(saved, tmp_path):
+    path, model = saved
+    before = load_checkpoint(path).content_hash
+    save_checkpoint(tmp_path / "renamed", model, TASK.name, "# another card", {})
+    assert load_checkpoint(tmp_path / "renamed").content_hash == before
+    other = build_model(CONFIG, TASK)
+    save_checkpoint(tmp_path / "other", other, TASK.name, "# card", {"a": 1})
+    assert load_checkpoint(tmp_path / "other").content_hash != before
+
+
+def test_float16_is_half_the_size_and_widened(saved, tmp_path):
+    path, model = saved
+    half = save_checkpoint(tmp_path / "half", model, TASK.name, "", dtype=torch.float16)
+    small, large = ((p / "model.safetensors").stat().st_size for p in (half, path))
+    assert small < 0.6 * large
+    for name, tensor in load_checkpoint(half).model.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, model.state_dict()[name].half().float())
+
+
+def change_config(path, **values):
+    config = json.loads((path / "config.json").read_text())
+    for key, value in values.items():
+        table, _, field = key.partition("__")
+        if field:
+            config[table][field] = value
+        else:
+            config[table] = value
+    (path / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda p: shutil.rmtree(p), "no such checkpoint"),
+        (lambda p: (p / "config.json").unlink(), "config.json is missing"),
+        (lambda p: (p / "config.json").write_text("{"), "cannot be read as JSON"),
+        (lambda p: (p / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda p: (p / "model.safetensors").write_bytes(pickle.dumps({"a": 1})), "not a safetensors file"),
+        (lambda p: os.truncate(p / "model.safetensors", 999), "not a safetensors file, or damaged"),
+        (lambda p: change_config(p, format_version=99), "newer than this version"),
+        (lambda p: change_config(p, extra=1), "unknown field 'extra'"),
+        (lambda p: change_config(p, arch__banana=1), "unknown field 'banana'"),
+        (lambda p: change_config(p, arch__hidden_size=64), "has shape"),
+        (lambda p: change_config(p, arch__H_layers=2), "is missing"),
+        (lambda p: change_config(p, arch__vocab_size=9), "vocab_size is 9, but task sudoku-4x4 has"),
+        (lambda p: change_config(p, task="chess"), "chess"),
+    ],
+)
+def test_damage_is_one_clear_line(saved, tmp_path, damage, said):
+    path = tmp_path / "m"
+    shutil.copytree(saved[0], path)
+    damage(path)
+    with pytest.raises(InputError, match=said) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    model = build_model(CONFIG, TASK)
+    model.q_head.bias.data[0] = float("nan")
+    with pytest.raises(InputError, match=r"q_head\.bias"):
+        save_checkpoint(tmp_path / "bad", model, TASK.name, "")
+    assert not list(tmp_path.iterdir())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_flipped_bytes_never_escape_as_other_errors(saved, tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("flip") / "m"
+    shutil.copytree(saved[0], path)
+    file = path / data.draw(st.sampled_from(["config.json", "model.safetensors"]))
+    content = bytearray(file.read_bytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        content[data.draw(st.integers(0, min(len(content) - 1, 2000)))] = data.draw(st.integers(0, 255))
+    file.write_bytes(content)
+    try:
+        load_checkpoint(path)
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+KILLED = """
+import torch, sys
+from hrm_edge.models import load_checkpoint, save_checkpoint
+ck = load_checkpoint(sys.argv[1])
+print("ready", flush=True)
+i = 0
+while True:
+    i += 1
+    save_checkpoint(sys.argv[1], ck.model, ck.task.name, str(i), {"i": i})
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_checkpoint(saved, tmp_path):
+    path = tmp_path / "m"
+    shutil.copytree(saved[0], path)
+    for attempt in range(5):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(0.05 + 0.037 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        read = load_checkpoint(path)
+        assert read.metadata["i"] == int(read.card)
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("evil-was-here",))
+
+
+@pytest.mark.parametrize("content", ["code", "list", "text", "empty"])
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "all_config.yaml").write_text("arch:\n  hidden_size: 64\n")
+    file = tmp_path / "step_1"
+    if content == "code":
+        file.write_bytes(pickle.dumps({"w": Evil()}))
+    elif content == "list":
+        torch.save([1, 2], file)
+    else:
+        file.write_bytes(b"hello" if content == "text" else b"")
+    with pytest.raises(InputError) as caught:
+        import_public(file)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+def test_trm_is_refused_by_name(shared_data):
+    with pytest.raises(InputError, match="TRM"):
+        import_public(shared_data / "parity" / "trm-att")
