@@ -91,6 +91,8 @@ def seal_bundle(folder: Path, manifest: Manifest, accuracy: dict[str, Any] | Non
 
 def open_bundle(path: str | Path) -> Bundle:
     """Check a bundle folder from end to end. Raises :class:`InputError` (one line) on anything amiss."""
+    if set(str(path)) & set("\0\r\n"):
+        raise InputError(f"{str(path)!r}: no bundle can have such a name (it holds a line end or a NUL)")
     try:
         return _open(Path(path))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,0 +1,342 @@
+"""Bundles open whole and untouched or not at all, and every refusal is one line."""
+
+import hashlib
+import json
+import os
+import shutil
+
+import pytest
+import toys
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hrm_edge.bundle import Gate, Manifest, TensorSpec, open_bundle, seal_bundle, write_bundle
+from hrm_edge.errors import InputError
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return toys.write_hollow_bundle(tmp_path / "b")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return toys.write_hollow_bundle(tmp_path_factory.mktemp("shared") / "b")
+
+
+def refusal(path) -> str:
+    with pytest.raises(InputError) as caught:
+        open_bundle(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def resealed(path, change) -> None:
+    """Change the manifest as someone would who also knows how to fix its digest."""
+    content = json.loads((path / "manifest.json").read_text())
+    content.pop("digest")
+    change(content)
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    content["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def test_what_was_written_is_what_is_read(bundle):
+    opened = open_bundle(bundle)
+    assert opened.manifest.task == "sudoku-4x4"
+    assert opened.manifest.inputs["segment"][0] == TensorSpec("z_H", "float32", ("batch", 16, 4))
+    assert set(opened.manifest.files) == {"start.onnx", "segment.onnx", "accuracy.json"}
+    assert opened.accuracy == {"exact": 1.0}
+    assert opened.ungated_warning is None
+    assert opened.size == sum(path.stat().st_size for path in bundle.iterdir() if path.name != "manifest.json")
+    assert Manifest.from_dict(opened.manifest.to_dict(), "here") == opened.manifest
+
+
+def test_same_content_same_bytes(tmp_path):
+    one, two = (toys.write_hollow_bundle(tmp_path / name) for name in ("one", "two"))
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def test_a_bundle_may_move_and_be_reached_through_a_link(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "copy")
+    (tmp_path / "link").symlink_to(tmp_path / "copy")
+    assert open_bundle(str(tmp_path / "link")).manifest.name == "toy"
+
+
+def test_sealed_again_after_the_gate(tmp_path):
+    folder = tmp_path / "b"
+    folder.mkdir()
+    for name in ("start.onnx", "segment.onnx"):
+        (folder / name).write_bytes(b"graph")
+    seal_bundle(folder, toys.manifest(gate=Gate(False, None, "not yet")))
+    assert open_bundle(folder).accuracy is None
+    assert "never checked (not yet)" in open_bundle(folder).ungated_warning
+    seal_bundle(folder, toys.manifest(), {"exact": 0.5})
+    assert open_bundle(folder).accuracy == {"exact": 0.5}
+    assert open_bundle(folder).ungated_warning is None
+
+
+def test_nothing_is_published_when_writing_fails(tmp_path):
+    def produce(folder):
+        (folder / "start.onnx").write_bytes(b"half")
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError):
+        write_bundle(tmp_path / "b", toys.manifest(), produce)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_that_would_not_open_is_not_written(tmp_path):
+    with pytest.raises(InputError, match="precision must be fp32 or fp16 or int8"):
+        toys.write_hollow_bundle(tmp_path / "b", precision="fp8")
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- what is no bundle at all ----------------------------------------------------------------------------
+
+
+def test_no_such_folder(tmp_path):
+    assert "no such bundle folder" in refusal(tmp_path / "nothing")
+
+
+def test_a_file(bundle):
+    assert "is a file; give the bundle's folder" in refusal(bundle / "start.onnx")
+
+
+def test_an_empty_folder(tmp_path):
+    assert "is not a bundle" in refusal(tmp_path)
+
+
+def test_a_checkpoint_is_told_what_to_do(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert f"is a checkpoint, not a bundle; first run `hrm-edge export {tmp_path}" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "a\nb"])
+def test_names_no_file_can_have(name):
+    refusal(name)
+
+
+# -- what was done to it ---------------------------------------------------------------------------------
+
+
+def test_a_flipped_byte(bundle):
+    data = bytearray((bundle / "segment.onnx").read_bytes())
+    data[3] ^= 1
+    (bundle / "segment.onnx").write_bytes(data)
+    assert "segment.onnx: its content was changed (SHA-256 differs)" in refusal(bundle)
+
+
+def test_a_cut_file(bundle):
+    os.truncate(bundle / "segment.onnx", 5)
+    assert "has 5 bytes instead of 240" in refusal(bundle)
+
+
+def test_a_newer_format(bundle):
+    resealed(bundle, lambda content: content.update(format_version=2, brand_new={"x": 1}))
+    assert "has format version 2, and this hrm-edge reads up to 1; upgrade hrm-edge" in refusal(bundle)
+
+
+@pytest.mark.parametrize("version", [0, -1, "1", True, 1.0, None])
+def test_a_format_that_never_was(bundle, version):
+    resealed(bundle, lambda content: content.update(format_version=version))
+    assert "format" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../b/segment.onnx", "a/../../x", "./segment.onnx", "a//b", "C:\\x", "a\\b", "", ".hidden"],
+)
+def test_names_that_lead_out(bundle, name):
+    def change(content):
+        content["files"][name] = content["files"]["segment.onnx"]
+        content["graphs"]["segment"] = name
+
+    resealed(bundle, change)
+    assert "is not a plain name inside the bundle" in refusal(bundle)
+
+
+def test_a_graph_that_is_not_listed(bundle):
+    resealed(bundle, lambda content: content["graphs"].update(segment="/etc/passwd"))
+    assert "not among its files" in refusal(bundle)
+
+
+@pytest.mark.parametrize("target", ["start.onnx", "/etc/passwd", "nowhere"])
+def test_links(bundle, target):
+    (bundle / "segment.onnx").unlink()
+    (bundle / "segment.onnx").symlink_to(target)
+    assert "'segment.onnx' is a link" in refusal(bundle)
+
+
+def test_a_linked_folder(bundle, tmp_path):
+    (bundle / "more").symlink_to(tmp_path)
+    assert "is a link" in refusal(bundle)
+
+
+def test_a_linked_manifest(bundle):
+    (bundle / "manifest.json").rename(bundle.parent / "elsewhere.json")
+    (bundle / "manifest.json").symlink_to(bundle.parent / "elsewhere.json")
+    assert "is a link" in refusal(bundle)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_does_not_hang_it(bundle):
+    os.mkfifo(bundle / "pipe")
+    assert "not a plain file" in refusal(bundle)
+
+
+@pytest.mark.parametrize("name", ["extra.onnx", "sub/extra.onnx", ".DS_Store"])
+def test_an_unlisted_file(bundle, name):
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_bytes(b"x")
+    assert "is not listed in its manifest" in refusal(bundle)
+
+
+@pytest.mark.parametrize("name", ["start.onnx", "accuracy.json"])
+def test_a_missing_file(bundle, name):
+    (bundle / name).unlink()
+    assert f"{name!r} is missing" in refusal(bundle)
+
+
+def test_accuracy_may_not_be_taken_out_of_the_list(bundle):
+    (bundle / "accuracy.json").unlink()
+    resealed(bundle, lambda content: content["files"].pop("accuracy.json"))
+    assert "its gate ran, but accuracy.json is missing" in refusal(bundle)
+
+
+def test_a_key_that_stands_twice(bundle):
+    text = (bundle / "manifest.json").read_text()
+    (bundle / "manifest.json").write_text(text.replace('"name": "toy"', '"name": "toy",\n  "name": "toy"', 1))
+    assert "key 'name' stands twice" in refusal(bundle)
+
+
+def test_an_edited_manifest(bundle):
+    text = (bundle / "manifest.json").read_text()
+    (bundle / "manifest.json").write_text(text.replace('"name": "toy"', '"name": "joy"'))
+    assert "was changed after it was written" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000, b"9" * 9999]
+)
+def test_a_manifest_that_is_no_object(bundle, content):
+    (bundle / "manifest.json").write_bytes(content)
+    assert "manifest.json" in refusal(bundle)
+
+
+def test_an_endless_manifest(bundle):
+    os.truncate(bundle / "manifest.json", 2**34)
+    assert "too large" in refusal(bundle)
+
+
+def test_a_folder_in_the_manifests_place(bundle):
+    (bundle / "manifest.json").unlink()
+    (bundle / "manifest.json").mkdir()
+    refusal(bundle)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(bundle):
+    (bundle / "start.onnx").chmod(0)
+    assert "Permission denied" in refusal(bundle)
+
+
+BAD_FIELDS = {
+    "batch": [0, -1, "many", 1.5, True, None],
+    "loop": ["while", None, 3],
+    "task": ["", None, 7],
+    "vocabulary": ["abc", [1], None],
+    "graphs": [{}, {"model": "segment.onnx"}, {"start": 1, "segment": "segment.onnx"}, []],
+    "inputs": [{}, {"start": 1, "segment": []}, {"start": [1], "segment": []}, None],
+    "outputs": [{"start": [{"name": "e", "dtype": "float32", "shape": [0]}], "segment": []}],
+    "gate": [{}, {"ran": 1, "passed": None, "reason": None}, {"ran": True, "passed": None, "reason": None}, "yes"],
+    "architecture": [{}, [], {"seq_len": "81"}],
+    "files": [[], {"segment.onnx": {}}, {"segment.onnx": {"sha256": "00", "size": 1}}],
+    "tools": [{"numpy": 2}, None],
+    "surprise": [1],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in BAD_FIELDS.items() for value in values]
+)
+def test_fields_of_the_wrong_kind(bundle, field, value):
+    resealed(bundle, lambda content: content.update({field: value}))
+    assert "manifest.json" in refusal(bundle)
+
+
+@pytest.mark.parametrize("field", sorted(toys.manifest().to_dict()))
+def test_a_field_that_is_missing(bundle, field):
+    resealed(bundle, lambda content: content.pop(field))
+    refusal(bundle)
+
+
+# -- fuzzing ---------------------------------------------------------------------------------------------
+
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_flipped_byte_in_any_file(shared, data):
+    name = data.draw(st.sampled_from(sorted(path.name for path in shared.iterdir())))
+    before = (shared / name).read_bytes()
+    where = data.draw(st.integers(0, len(before) - 1))
+    mask = data.draw(st.integers(1, 255))
+    try:
+        (shared / name).write_bytes(before[:where] + bytes([before[where] ^ mask]) + before[where + 1 :])
+        refusal(shared)
+    finally:
+        (shared / name).write_bytes(before)
+    open_bundle(shared)
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_cut_or_lengthened_file(shared, data):
+    name = data.draw(st.sampled_from(sorted(path.name for path in shared.iterdir())))
+    before = (shared / name).read_bytes()
+    keep = data.draw(st.integers(0, len(before)))
+    tail = data.draw(st.binary(max_size=20))
+    if before[:keep] + tail == before:
+        return
+    try:
+        (shared / name).write_bytes(before[:keep] + tail)
+        refusal(shared)
+    finally:
+        (shared / name).write_bytes(before)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_value_anywhere_in_the_manifest(shared, data):
+    """Even with a right digest a strange value is either harmless or refused in one line."""
+    before = (shared / "manifest.json").read_bytes()
+
+    def change(content):
+        place = content
+        while True:
+            key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else list(range(len(place)))))
+            if isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
+                place = place[key]
+            else:
+                place[key] = data.draw(JSON)
+                return
+
+    try:
+        resealed(shared, change)
+        try:
+            open_bundle(shared)
+        except InputError as error:
+            assert "\n" not in str(error)
+    finally:
+        (shared / "manifest.json").write_bytes(before)
