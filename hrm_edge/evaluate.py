@@ -153,7 +153,7 @@ def by_segments(
     each number of segments.
     """
     counts = [k for k in SEGMENT_COUNTS if max_think_steps is None or k <= max_think_steps]
-    if max_think_steps is not None and max_think_steps not in counts and max_think_steps < SEGMENT_COUNTS[-1]:
+    if max_think_steps is not None and max_think_steps not in counts:
         counts.append(max_think_steps)
 
     def guesses(tokens: np.ndarray) -> np.ndarray:

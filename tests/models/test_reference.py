@@ -1,26 +1,28 @@
 """The float reference: the definition, row by row; and a cache that is used when right and never when not."""
 
 import dataclasses
+import itertools
 import threading
 
 import numpy as np
 import pytest
 import torch
-from hrm_edge.models import HRMConfig, build_model, load_checkpoint, reference, save_checkpoint
-from hrm_edge.models.reference import TorchEngine, has_reference_answers, reference_answers
-from hrm_edge.runtimes import HostLoop
 
 from hrm_edge.errors import InputError
+from hrm_edge.models import HRMConfig, build_model, load_checkpoint, reference, save_checkpoint
+from hrm_edge.models.reference import TorchEngine, has_reference_answers, reference_answers
 from hrm_edge.puzzles import PuzzleSet, generate_puzzles
+from hrm_edge.runtimes import HostLoop
 from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")
+N = 40  # puzzles
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_layers": 1, "L_layers": 1, "halt_max_steps": 6}
 
 
 def made(path, **changes):
     """A checkpoint with random weights whose halting head stops different rows at different segments."""
-    torch.manual_seed(1)
+    torch.manual_seed(9)
     config = HRMConfig(TASK.vocab_size, TASK.seq_len, **{**SMALL, **changes})
     model = build_model(config, TASK)
     torch.nn.init.normal_(model.q_head.weight, std=1.0)
@@ -30,6 +32,15 @@ def made(path, **changes):
     return load_checkpoint(save_checkpoint(path, model, TASK.name, "# random"))
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Models this small only get slower on more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return made(tmp_path_factory.mktemp("ck") / "m")
@@ -37,7 +48,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def puzzles():
-    return generate_puzzles(TASK, 80, seed=0)
+    return generate_puzzles(TASK, N, seed=0)
 
 
 @pytest.fixture
@@ -52,12 +63,12 @@ def one_by_one(checkpoint, tokens, limit, halt):
     for question in tokens:
         x = torch.from_numpy(question[None])
         e, (z_H, z_L) = model.embed(x), model.initial_state(1)
-        for step in range(1, limit + 1):
+        for step in itertools.count(1):
             z_H, z_L, logits, q = model.segment(z_H, z_L, e)
             guess = logits.argmax(-1)[0].int().numpy()
-            if halt == "learned" and q[0, 0] > (0 if checkpoint.config.no_ACT_continue else q[0, 1]):
-                break
-            if halt == "verified" and TASK.verify(question[None], guess[None])[0]:
+            learned = q[0, 0] > (0 if checkpoint.config.no_ACT_continue else q[0, 1])
+            stop = {"learned": learned, "verified": TASK.verify(question[None], guess[None])[0], "fixed": False}
+            if stop[halt] or step == limit:
                 break
         rows.append((guess, step, q[0].numpy()))
     return (np.array(column) for column in zip(*rows, strict=True))
@@ -100,7 +111,7 @@ def test_agrees_with_the_host_loop(checkpoint, puzzles):
 
 def test_trace_ends_with_the_answer_and_repeats_after_halting(checkpoint, puzzles):
     answers = TorchEngine(checkpoint).solve(puzzles.questions, trace=True)
-    assert answers.trace.shape == (answers.steps.max(), 80, TASK.seq_len)
+    assert answers.trace.shape == (answers.steps.max(), N, TASK.seq_len)
     for row, step in enumerate(answers.steps):
         assert (answers.trace[step - 1 :, row] == answers.tokens[row]).all()
 
@@ -159,7 +170,7 @@ def test_whatever_the_answers_depend_on_is_in_the_key(checkpoint, puzzles, cache
     reference_answers(made(tmp_path / "other", expansion=2.0), puzzles)
     assert len(solved) == 5
     reference_answers(checkpoint, puzzles, max_think_steps=6)  # the default, spelled out
-    renamed = PuzzleSet(TASK, puzzles.questions, puzzles.answers, ["x"] * 80, "renamed")
+    renamed = PuzzleSet(TASK, puzzles.questions, puzzles.answers, ["x"] * N, "renamed")
     reference_answers(checkpoint, renamed)
     assert len(solved) == 5
 
@@ -186,7 +197,7 @@ def test_a_damaged_cache_is_computed_again(checkpoint, puzzles, cache, solved, d
 def test_a_cache_that_cannot_be_written_is_done_without(checkpoint, puzzles, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "file"))
-    assert len(reference_answers(checkpoint, puzzles).steps) == 80
+    assert len(reference_answers(checkpoint, puzzles).steps) == N
     assert "not cached" in capsys.readouterr().err
 
 

@@ -1,0 +1,58 @@
+"""An engine that answers by heart: for tests that count by hand what an evaluation should come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hrm_edge.puzzles import PuzzleSet
+from hrm_edge.runtimes import Answers, Engine
+from hrm_edge.runtimes.base import Request
+from hrm_edge.tasks import get_task
+
+TASK = get_task("sudoku-4x4")
+
+
+def puzzle_set(n: int, seed: int = 0, sources: Sequence[str] | None = None) -> PuzzleSet:
+    questions, answers = TASK.generate(n, np.random.default_rng(seed))
+    return PuzzleSet(TASK, questions, answers, list(sources or ["made"] * n), "made up")
+
+
+class Scripted(Engine):
+    """Row i guesses wrong until segment `right_from[i]` (0: never right) and halts after `halts_at[i]`."""
+
+    def __init__(self, puzzles: PuzzleSet, right_from: Sequence[int], halts_at: Sequence[int], loop: str = "host"):
+        super().__init__(puzzles.task, 8, backend="scripted")
+        self.loop = loop
+        self.calls: list[tuple[str, int, bool]] = []
+        assert puzzles.answers is not None
+        rows = zip(puzzles.questions, puzzles.answers, right_from, halts_at, strict=True)
+        self._script = {question.tobytes(): row for question, *row in rows}
+
+    def guess(self, question: np.ndarray, step: int) -> np.ndarray:
+        answer, right_from, _ = self._script[question.tobytes()]
+        return answer if 0 < right_from <= step else spoiled(answer)
+
+    def _solve(self, request: Request) -> Answers:
+        self.calls.append((request.halt, request.max_think_steps, request.trace))
+        limit = request.max_think_steps
+        script = [self._script[question.tobytes()] for question in request.tokens]
+        halts_at = np.array([row[2] for row in script])
+        steps = np.full(len(script), limit) if request.halt == "fixed" else np.minimum(halts_at, limit)
+        tokens = [self.guess(q, int(step)) for q, step in zip(request.tokens, steps, strict=True)]
+        trace = [[self.guess(q, step) for q in request.tokens] for step in range(1, limit + 1)]
+        return Answers(
+            np.array(tokens, np.int32),
+            steps.astype(np.int32),
+            (request.halt == "learned") & (halts_at <= limit),
+            np.zeros((len(script), 2), np.float32),
+            np.array(trace, np.int32) if request.trace else None,
+        )
+
+
+def spoiled(answer: np.ndarray) -> np.ndarray:
+    """The answer with its first two cells, one eighth of a 4×4 board, made wrong."""
+    wrong = answer.copy()
+    wrong[:2] = 2 + (wrong[:2] - 1) % 4
+    return wrong
