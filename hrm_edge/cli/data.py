@@ -78,10 +78,10 @@ def show(
     from ..tasks import get_task
 
     puzzles = load_puzzles(file, get_task(task))
-    for row in range(min(n, len(puzzles))):
-        question, answer = puzzles.questions[row], puzzles.answers[row]
-        rating = puzzles.task.rating(question, answer)
-        print(f"{row + 1}. {puzzles.sources[row]}, rating {rating}")
+    assert puzzles.answers is not None  # loading solves what has none
+    pairs = zip(puzzles.questions[:n], puzzles.answers[:n], strict=True)
+    for row, (question, answer) in enumerate(pairs):
+        print(f"{row + 1}. {puzzles.sources[row]}, rating {puzzles.task.rating(question, answer)}")
         boards = puzzles.task.render(question), puzzles.task.render(question, answer)
         for left, right in zip(*(board.splitlines() for board in boards), strict=True):
             print(f"  {left}    {right}")

@@ -166,8 +166,11 @@ class Maze(Task):
         return int((np.asarray(answer) == PATH).sum()) + 1
 
     def check_difficulty(self, difficulty: str) -> None:
-        if not difficulty.isdecimal():
-            super().check_difficulty(difficulty)
+        if difficulty not in self.difficulties and not difficulty.isdecimal():
+            raise InputError(
+                f"{self.name} has no difficulty {difficulty!r}; choose one of {', '.join(self.difficulties)}, "
+                "or a number of moves that the shortest path must exceed"
+            )
 
     def generate_one(self, rng: np.random.Generator, difficulty: str) -> tuple[Tokens, Tokens]:
         self.check_difficulty(difficulty)

@@ -31,7 +31,7 @@ DIFFICULTIES = {
     "extreme": Difficulty((17, 17), (6, None)),  # 17 is out of reach: no given can be spared
 }
 
-_TRIES = 2000  # boards per puzzle; a hard 9×9 takes a few, an extreme one about twenty
+_TRIES = 2000  # boards per puzzle up to 9×9, where an extreme one takes about twenty; fewer where each is dear
 _MAX_GUESSES = 5000  # per uniqueness check; 9×9 stays far below, larger boards keep a given when in doubt
 
 
@@ -40,11 +40,12 @@ def generate_puzzle(
 ) -> tuple[list[int], list[int]]:
     """(givens with −1 for blanks, solution), digits 0..n−1, one per cell.
 
-    InputError when boards of this size do not get that hard.
+    InputError when boards of this size do not get that hard (or that easy).
     """
     low, high = (round(c * search.size / 81) for c in difficulty.clues)
     fewest, most = difficulty.guesses
-    for _ in range(_TRIES):
+    tries = min(_TRIES, int(_TRIES * (81 / search.size) ** 3) + 1)
+    for _ in range(tries):
         target = int(rng.integers(low, high + 1))
         solution = random_solution(search, rng)
         givens = dig(search, solution, rng.permutation(search.size).tolist(), target)
@@ -54,7 +55,7 @@ def generate_puzzle(
         if guesses >= fewest and (most is None or guesses <= most):
             return givens, solution
     side = f"{search.n}x{search.n}"
-    raise InputError(f"found no {side} Sudoku this hard in {_TRIES} tries; choose an easier difficulty")
+    raise InputError(f"found no {side} Sudoku of this difficulty in {tries} tries; choose another")
 
 
 def random_solution(search: SudokuSearch, rng: np.random.Generator) -> list[int]:

@@ -100,8 +100,8 @@ def render(task: Sudoku, question: Tokens, answer: Tokens | None = None) -> str:
     """A grid with rulers between boxes; :func:`parse` reads it back."""
     shown = question if answer is None else np.where(question == task.blank, answer, question)
     symbols = [task.vocabulary[t] if t else "?" for t in np.asarray(shown).tolist()]
-    width = 2 * task.box_cols
-    ruler = "+".join(["-" * width, *["-" * (width + 1)] * (task.n // task.box_cols - 1)])
+    boxes_across = task.n // task.box_cols
+    ruler = "+".join("-" * (2 * task.box_cols + (0 < k < boxes_across - 1)) for k in range(boxes_across))
     lines = []
     for row in range(task.n):
         if row and row % task.box_rows == 0:
