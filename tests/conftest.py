@@ -1,4 +1,4 @@
-"""What tests of several folders share: helper modules beside this file, hypothesis settings, shared data."""
+"""What tests of several folders share: helper modules in `helpers/`, hypothesis settings, shared data."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))
+import hrm_edge  # noqa: F401  (before the next line, which makes the folder tests/hrm_edge look like it)
+
+# Not this folder itself: `tests/hrm_edge` would then be taken for the package of that name.
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 # A busy machine is slow, which is no failure: examples have no deadline.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
