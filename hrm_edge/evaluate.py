@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from .errors import InputError
 from .puzzles import PuzzleSet
+from .retry import solve_with_retries
 from .runtimes import Answers, Engine
 
 Result = TypeVar("Result")
@@ -83,12 +84,20 @@ def answer_all(
     *,
     max_think_steps: int | None = None,
     halt: str = "learned",
+    retries: int = 0,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Answers:
-    """The engine's answers to every puzzle, in order, without a trace."""
+    """The engine's answers to every puzzle, in order, without a trace.
+
+    With `retries` (see :func:`solve_with_retries`) `steps` counts the segments of all attempts.
+    """
 
     def solve(tokens: np.ndarray) -> Answers:
-        return engine.solve(tokens, max_think_steps=max_think_steps, halt=halt)
+        if not retries:
+            return engine.solve(tokens, max_think_steps=max_think_steps, halt=halt)
+        tried = solve_with_retries(engine, tokens, retries, seed=seed, max_think_steps=max_think_steps, halt=halt)
+        return replace(tried.answers, steps=tried.segments)
 
     return _join(list(_in_chunks(solve, puzzles, progress, f"solving with {engine.backend}")))
 
@@ -99,8 +108,9 @@ def evaluate(
     *,
     max_think_steps: int | None = None,
     halt: str = "learned",
+    retries: int = 0,
+    seed: int = 0,
     by: Sequence[str] = ("source",),
-    solve: Callable[[np.ndarray], Answers] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score `engine` on `puzzles`.
@@ -108,8 +118,8 @@ def evaluate(
     Args:
         max_think_steps: most segments per puzzle; the model's own `halt_max_steps` when None.
         halt: "learned", "verified" or "fixed", as in `Engine.solve`.
-        by: "source" and/or "segments". Segments costs a second pass, with halting off.
-        solve: in place of `engine.solve`, for example to retry on symmetric variants.
+        retries: symmetric variants to think about again when a board does not verify, chosen by `seed`.
+        by: "source" and/or "segments". Segments costs a second pass, with halting off and no retries.
         progress: called after every chunk of puzzles.
 
     Raises:
@@ -118,10 +128,15 @@ def evaluate(
     check_match(engine, puzzles)
     if unknown := sorted(set(by) - {"source", "segments"}):
         raise InputError(f"cannot break scores down by {unknown[0]!r}; use source, segments or source,segments")
-    if solve is None:
-        answers = answer_all(engine, puzzles, max_think_steps=max_think_steps, halt=halt, progress=progress)
-    else:
-        answers = _join(list(_in_chunks(solve, puzzles, progress, f"solving with {engine.backend}")))
+    answers = answer_all(
+        engine,
+        puzzles,
+        max_think_steps=max_think_steps,
+        halt=halt,
+        retries=retries,
+        seed=seed,
+        progress=progress,
+    )
     right = rightness(puzzles, answers.tokens)
     token = token_accuracy(puzzles, answers.tokens)
     sources = np.array(puzzles.sources)

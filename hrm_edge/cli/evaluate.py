@@ -1,5 +1,135 @@
-"""Placeholder."""
+"""`hrm-edge eval`: how often a checkpoint or bundle is right, and whether several agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..artifact import Artifact
+    from ..evaluate import Evaluation
+    from ..puzzles import PuzzleSet
 
 
-def command() -> None:
-    """Not written yet."""
+def command(
+    artifacts: Annotated[
+        list[str],
+        typer.Argument(help="Checkpoint folders, shipped models by name, or bundles; several are compared."),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="CSV, text or .npy puzzles. Left out: a checkpoint's own held-out puzzles.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="source, segments or source,segments; segments takes longer.")] = "source",
+    n: Annotated[int | None, typer.Option(min=1, help="Only this many puzzles, drawn with --seed.")] = None,
+    max_think_steps: Annotated[
+        int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")
+    ] = None,
+    halt: Annotated[str, typer.Option(help="learned, verified or fixed.")] = "learned",
+    retries: Annotated[int, typer.Option(min=0, help="Symmetric variants to try when a board is not right.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --n and --retries.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Exact-solve and token accuracy, by source and by number of segments.
+
+    With several artifacts the others are also compared with the first, answer for answer.
+    """
+    from ..artifact import open_artifact
+    from ..evaluate import evaluate
+    from .progress import progress, say
+
+    opened = [open_artifact(path, threads) for path in artifacts]
+    puzzles = _puzzles(opened, data, n, seed)
+    results: list[tuple[Artifact, Evaluation]] = []
+    for artifact in opened:
+        if artifact.warning:
+            say(f"warning: {artifact.warning}")
+        with progress() as report:
+            evaluation = evaluate(
+                artifact.engine,
+                puzzles,
+                max_think_steps=max_think_steps,
+                halt=halt,
+                retries=retries,
+                seed=seed,
+                by=[part.strip() for part in by.split(",") if part.strip()],
+                progress=report,
+            )
+        results.append((artifact, evaluation))
+        if not json_:
+            _print(artifact, evaluation, puzzles)
+            if len(results) > 1:
+                _print_agreement(results[0][0], _agreement(results[0][1], evaluation))
+    if json_:
+        print(json.dumps(_json(results, puzzles)))
+
+
+def _puzzles(opened: list[Artifact], data: Path | None, n: int | None, seed: int) -> PuzzleSet:
+    """From the file, else the held-out puzzles of the first checkpoint given."""
+    from ..errors import InputError
+    from ..puzzles import load_puzzles
+
+    if data is not None:
+        puzzles = load_puzzles(data, opened[0].engine.task)
+        return puzzles if n is None else puzzles.take(n, seed)
+    checkpoint = next((artifact.checkpoint for artifact in opened if artifact.checkpoint is not None), None)
+    if checkpoint is None:
+        raise InputError("a bundle brings no puzzles with it; give some with --data FILE")
+    from ..gate import gate_puzzles
+
+    return gate_puzzles(checkpoint, n=n)
+
+
+def _agreement(first: Evaluation, other: Evaluation) -> dict[str, Any]:
+    """How two artifacts' answers to the same puzzles differ."""
+    differ = (first.answers.tokens != other.answers.tokens).any(axis=1)
+    return {
+        "answers_differ": int(differ.sum()),
+        "steps_differ": int((first.answers.steps != other.answers.steps).sum()),
+        "lost": int((first.right & ~other.right).sum()),
+        "won": int((~first.right & other.right).sum()),
+        "differing_puzzles": [int(row) + 1 for row in differ.nonzero()[0][:20]],
+    }
+
+
+def _json(results: list[tuple[Artifact, Evaluation]], puzzles: PuzzleSet) -> dict[str, Any]:
+    """One artifact: its scores. Several: `{"results": [scores…]}`, each but the first with its agreement."""
+    rows: list[dict[str, Any]] = []
+    for artifact, evaluation in results:
+        row = {"artifact": str(artifact.path), "data": puzzles.name, **evaluation.to_dict()}
+        if rows:
+            row["agreement"] = _agreement(results[0][1], evaluation)
+        rows.append(row)
+    return rows[0] if len(rows) == 1 else {"results": rows}
+
+
+def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{artifact.label} on {puzzles.name}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("puzzles")
+    for column in ("n", "exact", "tokens", "segments"):
+        table.add_column(column, justify="right")
+    rows = [*evaluation.by_source.items(), ("all", evaluation.total)]
+    rows += [(f"all, after {k}", score) for k, score in evaluation.by_segments.items()]
+    for name, score in rows:
+        token = "–" if score.token is None else f"{score.token:.2%}"
+        table.add_row(name, str(score.n), f"{score.exact:.2%}", token, f"{score.steps_mean:.2f}")
+    Console().print(table)
+
+
+def _print_agreement(first: Artifact, agreement: dict[str, Any]) -> None:
+    differ, steps = agreement["answers_differ"], agreement["steps_differ"]
+    if not differ and not steps:
+        print(f"  answers and number of segments are equal to those of {first.label}, puzzle for puzzle")
+        return
+    where = ", ".join(map(str, agreement["differing_puzzles"]))
+    print(
+        f"  against {first.label}: {differ} answers differ ({agreement['lost']} lost, {agreement['won']} won)"
+        f"{f', puzzles {where}' if where else ''}; {steps} took another number of segments"
+    )

@@ -9,6 +9,7 @@ from hrm_edge import evaluate as module
 from hrm_edge.errors import InputError
 from hrm_edge.evaluate import answer_all, evaluate, rightness, token_accuracy
 from hrm_edge.puzzles import PuzzleSet, generate_puzzles
+from hrm_edge.runtimes import Answers
 from hrm_edge.tasks import get_task
 
 # Four puzzles: right from segment 1, 2, 5 and never; halting after 1, 2, 4 (too early) and 8 segments.
@@ -98,10 +99,30 @@ def test_without_labels_the_verifier_decides_and_tokens_are_not_scored():
     assert token_accuracy(bare, puzzles.questions) is None
 
 
-def test_a_solve_of_ones_own_takes_the_engines_place(four):
-    engine = Scripted(four, RIGHT_FROM, HALTS_AT)
-    result = evaluate(engine, four, solve=lambda tokens: engine.solve(tokens, max_think_steps=8, halt="fixed"))
-    assert result.total.exact == 0.75
+def test_retries_solve_more_and_their_segments_are_counted():
+    puzzles = puzzle_set(40, seed=2)
+    once, again = (evaluate(Moody(puzzles), puzzles, retries=k) for k in (0, 3))
+    assert once.total.exact < again.total.exact
+    assert once.total.steps_mean == 1
+    assert again.total.steps_mean > 1.2
+    assert again.total.exact == again.right.mean()
+
+
+class Moody(Scripted):
+    """Solves a board, turned or renumbered or not, only when its first given is a small number."""
+
+    def __init__(self, puzzles):
+        super().__init__(puzzles, [1] * len(puzzles), [1] * len(puzzles))
+
+    def _solve(self, request):
+        tokens = [a if q[q > 1][0] <= 3 else spoiled(a) for q in request.tokens for a in [TASK.solve(q)]]
+        count = len(tokens)
+        return Answers(
+            np.array(tokens, np.int32),
+            np.ones(count, np.int32),
+            np.ones(count, bool),
+            np.zeros((count, 2), np.float32),
+        )
 
 
 def test_answers_keep_their_order_and_fields():

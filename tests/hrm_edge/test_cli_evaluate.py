@@ -1,0 +1,96 @@
+"""`hrm-edge eval` from the outside: tables, one JSON object, agreement, and one line for what is wrong."""
+
+import json
+
+import pytest
+from toys import TASK, write_hollow_bundle, write_toy_bundle
+
+from hrm_edge.bundle import Gate
+from hrm_edge.cli import main
+from hrm_edge.puzzles import generate_puzzles, save_puzzles
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eval")
+    for loop in ("host", "graph"):
+        write_toy_bundle(folder / loop, loop=loop)
+    save_puzzles(generate_puzzles(TASK, 30, seed=0), folder / "puzzles.csv")
+    return folder
+
+
+def run(capsys, *arguments):
+    """(exit code, stdout, stderr)"""
+    with pytest.raises(SystemExit) as stopped:
+        main(["eval", *map(str, arguments)])
+    output = capsys.readouterr()
+    return stopped.value.code or 0, output.out, output.err
+
+
+def test_table_and_agreement(folder, capsys):
+    code, out, _ = run(capsys, folder / "host", folder / "graph", "--data", folder / "puzzles.csv")
+    assert code == 0
+    assert "host (onnx fp32, host loop) on puzzles" in out
+    assert out.count("generated-ordinary") == 2
+    assert "equal to those of host (onnx fp32, host loop), puzzle for puzzle" in out
+
+
+def test_json_is_one_object_and_nothing_else(folder, capsys):
+    code, out, _ = run(
+        capsys, folder / "host", "--data", folder / "puzzles.csv", "--by", "source,segments", "--n", 20, "--json"
+    )
+    content = json.loads(out)
+    assert code == 0
+    assert content["n"] == 20
+    assert content["by_source"]["generated-ordinary"]["exact"] == content["exact"]
+    assert list(content["by_segments"]) == ["1", "2", "4", "8", "16", "32"]
+    assert sum(content["steps_histogram"].values()) == 20
+
+
+def test_several_come_with_their_agreement(folder, capsys):
+    pair = (folder / "host", folder / "graph", "--data", folder / "puzzles.csv", "--json")
+    first, second = json.loads(run(capsys, *pair)[1])["results"]
+    assert "agreement" not in first
+    assert (second["agreement"]["answers_differ"], second["agreement"]["steps_differ"]) == (0, 0)
+    assert first["exact"] == second["exact"]
+
+
+def test_thinking_longer_and_again_is_passed_on(folder, capsys):
+    base = (folder / "host", "--data", folder / "puzzles.csv", "--json")
+    one, many, again = (
+        json.loads(run(capsys, *base, *options)[1])
+        for options in (("--max-think-steps", 1), ("--halt", "verified"), ("--max-think-steps", 1, "--retries", 2))
+    )
+    assert one["exact"] < many["exact"]
+    assert one["steps_mean"] == 1.0
+    assert again["steps_mean"] > 1.0
+
+
+def test_an_unchecked_bundle_says_so(folder, tmp_path, capsys):
+    write_toy_bundle(tmp_path / "unchecked", gate=Gate(False, None, "--no-gate"))
+    _, out, err = run(capsys, tmp_path / "unchecked", "--data", folder / "puzzles.csv", "--json")
+    assert "its accuracy was never checked" in err
+    json.loads(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "--data", "puzzles.csv"], "nowhere: no such checkpoint or bundle"),
+        (["host"], "give some with --data"),
+        (["host", "--data", "absent.csv"], "absent.csv"),
+        (["host", "--data", "puzzles.csv", "--by", "colour"], "cannot break scores down by 'colour'"),
+        (["host", "--data", "puzzles.csv", "--halt", "soon"], "halt must be one of"),
+        (["hollow", "--data", "puzzles.csv"], "export the bundle again"),
+    ],
+)
+def test_one_line_and_exit_2(folder, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    if "hollow" in arguments:
+        write_hollow_bundle(folder / "hollow")
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
