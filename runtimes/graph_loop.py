@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Model = Callable[..., Sequence[np.ndarray]]
 
 # Rows per call when the artifact takes any number. A call lasts as long as its slowest row, and rows that
-# have halted are still computed, so this is smaller than the host loop's number of slots.
+# have halted are still computed, so many rows would only wait for each other.
 DEFAULT_ROWS = 8
 
 

@@ -1,5 +1,126 @@
-"""Placeholder."""
+"""``hrm-edge solve``: puzzles in, boards (or JSON lines) out, with what each answer is worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..solving import Solved
+    from ..tasks import Task
 
 
-def command() -> None:
-    """Not written yet."""
+def command(
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="A bundle folder, as `hrm-edge export` writes it.")
+    ],
+    puzzles: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PUZZLES",
+            help="Puzzles as text ('.' or 0 for a blank), or files of them (text, CSV, .npy folder); "
+            "'-' or nothing: standard input.",
+        ),
+    ] = None,
+    halt: Annotated[
+        str,
+        typer.Option(
+            help="When to stop thinking: learned (the model's own head), verified (when the rules are met), "
+            "fixed (never early)."
+        ),
+    ] = "learned",
+    max_think_steps: Annotated[
+        int | None, typer.Option(help="Segments at most; by default as many as in training.")
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(help="Think again on up to this many symmetric variants of a board that does not verify.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Which variants --retries tries.")] = 0,
+    trace: Annotated[bool, typer.Option("--trace", help="Show the guess after every segment.")] = False,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all of them by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per puzzle, one per line.")] = False,
+) -> None:
+    """Solve puzzles with a bundle, and say which answers keep the rules.
+
+    Exit code 0 when every puzzle was thought over, whether or not its answer verified (the last line on
+    standard error counts those); 2 when a puzzle or the bundle is wrong.
+    """
+    import sys
+
+    from ..bundle import open_bundle
+    from ..runtimes import load_engine
+    from ..solving import read_puzzles, solve_each
+
+    opened = open_bundle(bundle)
+    if opened.ungated_warning:
+        print(f"hrm-edge: warning: {opened.ungated_warning}", file=sys.stderr)
+    engine = load_engine(opened, threads)
+    questions = read_puzzles(puzzles or ["-"], engine.task)
+    show = _json_line if as_json else _Boards(engine.task, len(questions))
+    right = 0
+    for solved in solve_each(
+        engine, questions, halt=halt, max_think_steps=max_think_steps, retries=retries, seed=seed, trace=trace
+    ):
+        right += solved.verified
+        show(solved)
+    if wrong := len(questions) - right:
+        advice = "" if retries else "; --retries 8 thinks again on symmetric variants"
+        print(f"hrm-edge: {wrong} of {len(questions)} not verified{advice}", file=sys.stderr)
+
+
+def _json_line(solved: Solved) -> None:
+    import json
+
+    print(json.dumps(solved.to_dict()), flush=True)
+
+
+class _Boards:
+    """Draws each answer with a caption; on a terminal in colour."""
+
+    def __init__(self, task: Task, total: int) -> None:
+        from rich.console import Console
+
+        from ..boards import glyphs_for
+
+        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._glyphs = glyphs_for(self._console)
+        self._task, self._total = task, total
+
+    def __call__(self, solved: Solved) -> None:
+        from ..boards import board, trace_boards
+
+        if self._total > 1:
+            self._print(f"puzzle {solved.number}")
+        if solved.trace is not None:
+            self._print(trace_boards(self._task, solved.question, solved.trace, self._glyphs))
+        self._print(board(self._task, solved.question, solved.answer, glyphs=self._glyphs))
+        self._print(self._legend(solved))
+        self._print(self._caption(solved))
+        if solved.number < self._total:
+            self._print("")
+
+    def _print(self, what: object) -> None:
+        from rich.text import Text
+
+        # A board wider than the terminal is better broken by the terminal than cropped by us.
+        self._console.print(what, soft_wrap=isinstance(what, str | Text))
+
+    def _legend(self, solved: Solved) -> object:
+        from ..boards import legend
+
+        return legend(self._task, solved.question, solved.answer, self._glyphs)
+
+    def _caption(self, solved: Solved) -> object:
+        from rich.text import Text
+
+        verdict = ("verified", "bold green") if solved.verified else (f"NOT verified: {solved.why}", "bold red")
+        plural = "s" if solved.steps > 1 else ""
+        facts = [f"{solved.steps} segment{plural}", f"{solved.ms:.1f} ms"]
+        if solved.variant:
+            facts.append(f"answered as symmetric variant {solved.variant}, {solved.segments} segments in all")
+        elif solved.segments > solved.steps:
+            facts.append(f"{solved.segments} segments over all variants")
+        if solved.several:
+            facts.append("the puzzle has several solutions, any of them counts")
+        return Text.assemble(verdict, *(f", {fact}" for fact in facts))
