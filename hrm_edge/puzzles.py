@@ -140,9 +140,7 @@ def _read_csv(text: str, task: Task, path: Path, name: str) -> PuzzleSet:
         raise InputError(f"{path} line {reader.line_num}: not a CSV file ({error})") from None
     question = _column(header, _QUESTION)
     if question is None:
-        raise InputError(
-            f"{path} line 1: no column 'question' among {', '.join(header) or 'no columns'}; name it there"
-        )
+        raise InputError(f"{path} line 1: no column 'question' among {', '.join(header)[:80]!r}; name it there")
     if not rows:
         raise InputError(f"{path} holds no puzzles, only a header")
     short = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
@@ -192,7 +190,7 @@ def _read_npy(folder: Path, task: Task) -> PuzzleSet:
         for field, value in expected.items():
             if described[field] != value:
                 raise InputError(f"{folder}: {field} is {described[field]!r}, but {task.name} has {value}")
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         raise InputError(f"{folder / 'dataset.json'} cannot be read: {type(error).__name__} {error}") from None
     questions, answers = (_read_tokens(folder / f"all__{part}.npy", task) for part in ("inputs", "labels"))
     if len(questions) != len(answers):
@@ -203,12 +201,15 @@ def _read_npy(folder: Path, task: Task) -> PuzzleSet:
 
 def _read_tokens(path: Path, task: Task) -> np.ndarray:
     try:
-        tokens = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    if not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu" or tokens.shape[1:] != (task.seq_len,):
-        found = f"{tokens.dtype}{list(tokens.shape)}" if isinstance(tokens, np.ndarray) else "an archive"
-        raise InputError(f"{path} holds {found}, not whole numbers [N, {task.seq_len}]")
+        with open(path, "rb") as file:  # not np.load, which also opens archives
+            tokens = np.lib.format.read_array(file, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # numpy's header parser raises nearly every kind on a damaged file
+        why = " ".join(str(error).split())
+        raise InputError(f"{path} is no whole .npy file of numbers ({why})") from None
+    if tokens.dtype.kind not in "iu" or tokens.shape[1:] != (task.seq_len,):
+        raise InputError(f"{path} holds {tokens.dtype}{list(tokens.shape)}, not whole numbers [N, {task.seq_len}]")
     if not len(tokens):
         raise InputError(f"{path} holds no puzzles")
     outside = np.argwhere((tokens < 0) | (tokens >= task.vocab_size))

@@ -19,6 +19,7 @@ def _canonical(name: str) -> Task:
     return _build(name)
 
 
+@functools.cache
 def get_task(name: str) -> Task:
     """The task called ``name``; equal names and aliases give the same object.
 

@@ -31,8 +31,10 @@ DIFFICULTIES = {
     "extreme": Difficulty((17, 17), (6, None)),  # 17 is out of reach: no given can be spared
 }
 
-_TRIES = 2000  # boards per puzzle up to 9×9, where an extreme one takes about twenty; fewer where each is dear
-_MAX_GUESSES = 5000  # per uniqueness check; 9×9 stays far below, larger boards keep a given when in doubt
+# Boards tried per puzzle, and guesses per uniqueness check, after which a given is kept to be safe. An extreme
+# 9×9 takes about twenty boards, and its checks far fewer guesses. On larger boards each is dearer.
+_TRIES = 2000
+_MAX_GUESSES = 5000
 
 
 def generate_puzzle(
@@ -44,7 +46,7 @@ def generate_puzzle(
     """
     low, high = (round(c * search.size / 81) for c in difficulty.clues)
     fewest, most = difficulty.guesses
-    tries = min(_TRIES, int(_TRIES * (81 / search.size) ** 3) + 1)
+    tries = _affordable(_TRIES, search)
     for _ in range(tries):
         target = int(rng.integers(low, high + 1))
         solution = random_solution(search, rng)
@@ -56,6 +58,11 @@ def generate_puzzle(
             return givens, solution
     side = f"{search.n}x{search.n}"
     raise InputError(f"found no {side} Sudoku of this difficulty in {tries} tries; choose another")
+
+
+def _affordable(limit: int, search: SudokuSearch) -> int:
+    """``limit`` for boards up to 9×9, less for larger ones."""
+    return int(limit * min(1.0, (81 / search.size) ** 3)) + 1
 
 
 def random_solution(search: SudokuSearch, rng: np.random.Generator) -> list[int]:
@@ -70,7 +77,9 @@ def random_solution(search: SudokuSearch, rng: np.random.Generator) -> list[int]
         for k in range(min(box_rows, box_cols)):  # these share no row and no column
             box = rng.permutation(n).reshape(box_rows, box_cols)
             board[k * box_rows : (k + 1) * box_rows, k * box_cols : (k + 1) * box_cols] = box
-        found = search.search(search.state(board.reshape(-1).tolist()), 1, _MAX_GUESSES, shuffle)
+        found = search.search(
+            search.state(board.reshape(-1).tolist()), 1, _affordable(_MAX_GUESSES, search), shuffle
+        )
         if found.solutions:
             return search.digits(found.solutions[0])
 
@@ -104,10 +113,10 @@ def _still_unique(search: SudokuSearch, givens: list[int], solution: list[int], 
     remaining = list(givens)
     for cell in cells:
         remaining[cell] = -1
-    alive = search.state(remaining)
+    alive, limit = search.state(remaining), _affordable(_MAX_GUESSES, search)
     if len(cells) == 1:  # a second solution would have another digit here
         alive &= ~(1 << (solution[cells[0]] * search.size + cells[0]))
-        result = search.search(alive, max_guesses=_MAX_GUESSES)
+        result = search.search(alive, max_guesses=limit)
         return not result.solutions and not result.gave_up
-    result = search.search(alive, limit=2, max_guesses=_MAX_GUESSES)
+    result = search.search(alive, limit=2, max_guesses=limit)
     return len(result.solutions) == 1 and not result.gave_up
