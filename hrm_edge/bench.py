@@ -1,0 +1,238 @@
+"""Speed and memory of engines side by side: interleaved rounds in one process, ratios within each round.
+
+Machines are noisy, and they drift. So every round times every engine once, in rotating order, and what is
+reported is the median over rounds; `ratio_vs_eager` is the median of the rounds' own ratios, in which a slow
+moment hits both sides. Everything goes through `Engine.solve`, so a loop's overhead is part of its time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .artifact import Artifact
+from .errors import InputError
+from .evaluate import Progress, check_match, rightness
+from .peak_memory import measure
+from .puzzles import PuzzleSet
+
+if TYPE_CHECKING:
+    from .models import HRMConfig
+
+_SGEMM = 2048
+# Idle worker threads of one engine spin for a few milliseconds and would slow the next one down.
+_SETTLE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure. `threads` is the same for all engines."""
+
+    threads: int
+    batch: int = 1
+    rounds: int = 9
+    segments: int = 8  # per fixed-length call, from which ms_per_segment follows
+    per_round: int = 4  # calls with learned halting, each of `batch` puzzles
+    memory: bool = True
+    random_weights: bool = False  # then `exact` means nothing and is left out
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine. Times are medians over rounds; MB are 10⁶ bytes; None where it could not be measured."""
+
+    engine: str
+    backend: str
+    precision: str
+    loop: str
+    batch: int
+    ms_per_segment: float  # of the whole batch, halting off, everything around the segment included
+    ms_per_segment_quartiles: tuple[float, float]
+    ms_per_puzzle: float  # learned halting, in calls of `batch` puzzles
+    ratio_vs_eager: float | None  # how many times faster per segment than PyTorch eager on the same weights
+    exact: float | None
+    peak_rss_mb: float | None
+    size_mb: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows, what the machine could do at best, and what to know about both."""
+
+    rows: list[Row]
+    ceilings: dict[str, float]
+    settings: Settings
+    puzzles: int
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object that `hrm-edge bench --json` prints."""
+        return asdict(self)
+
+
+@dataclass
+class _Timed:
+    """One engine's measurements as they come in, one entry per round."""
+
+    artifact: Artifact
+    segment: list[float] = field(default_factory=list)  # seconds
+    puzzle: list[float] = field(default_factory=list)  # seconds
+    right: list[bool] = field(default_factory=list)
+
+    @property
+    def is_eager(self) -> bool:
+        return self.artifact.checkpoint is not None and self.artifact.engine.backend == "torch"
+
+
+def bench(
+    artifacts: Sequence[Artifact], puzzles: PuzzleSet, settings: Settings, progress: Progress | None = None
+) -> Report:
+    """Measure every artifact on the same puzzles.
+
+    Raises:
+        InputError: puzzles of another task, or a bundle whose fixed batch is not `settings.batch`.
+    """
+    for artifact in artifacts:
+        check_match(artifact.engine, puzzles)
+        if artifact.engine.batch not in (None, settings.batch):
+            raise InputError(
+                f"{artifact.path}: is built for batches of {artifact.engine.batch}; "
+                f"bench it with --batch {artifact.engine.batch}"
+            )
+    notes: list[str] = []
+    peaks = (
+        [_peak(artifact, settings, notes) for artifact in artifacts] if settings.memory else [None] * len(artifacts)
+    )
+    timed = [_Timed(artifact) for artifact in artifacts]
+    ceiling = _sgemm(settings.threads)
+    gflops: list[float] = []
+    for each in timed:
+        _warm_up(each, puzzles, settings)
+    for number in range(settings.rounds):
+        turn = number % len(timed)
+        for each in timed[turn:] + timed[:turn]:
+            _time_round(each, puzzles, settings, number)
+        if ceiling is not None:
+            gflops.append(ceiling())
+        if progress is not None:
+            progress("rounds", number + 1, settings.rounds)
+    return Report(
+        rows=[_row(each, timed, peak, settings, notes) for each, peak in zip(timed, peaks, strict=True)],
+        ceilings=_ceilings(gflops, timed, settings),
+        settings=settings,
+        puzzles=min(len(puzzles), settings.rounds * settings.per_round * settings.batch),
+        notes=notes,
+    )
+
+
+def _peak(artifact: Artifact, settings: Settings, notes: list[str]) -> float | None:
+    compiled = artifact.engine.backend == "torch.compile"
+    peak, why_not = measure(artifact.path, batch=settings.batch, threads=settings.threads, compiled=compiled)
+    if peak is None:
+        notes.append(f"{artifact.label}: no peak memory ({why_not})")
+    return peak
+
+
+def _warm_up(each: _Timed, puzzles: PuzzleSet, settings: Settings) -> None:
+    """First calls allocate, compile and page in."""
+    first = _slice(puzzles, settings, 0).questions[: settings.batch]
+    for _ in range(2):
+        each.artifact.engine.solve(first, max_think_steps=2, halt="fixed")
+    each.artifact.engine.solve(first)
+
+
+def _time_round(each: _Timed, puzzles: PuzzleSet, settings: Settings, number: int) -> None:
+    """One fixed-length call, then some with learned halting; the same puzzles for every engine."""
+    solve = each.artifact.engine.solve
+    part = _slice(puzzles, settings, number)
+    calls = [part.questions[i : i + settings.batch] for i in range(0, len(part), settings.batch)]
+    time.sleep(_SETTLE_SECONDS)
+    solve(calls[0], max_think_steps=1, halt="fixed")
+    begin = time.perf_counter()
+    solve(calls[0], max_think_steps=settings.segments, halt="fixed")
+    middle = time.perf_counter()
+    answers = [solve(tokens).tokens for tokens in calls]
+    end = time.perf_counter()
+    each.segment.append((middle - begin) / settings.segments)
+    each.puzzle.append((end - middle) / len(part))
+    each.right += rightness(part, np.concatenate(answers)).tolist()
+
+
+def _slice(puzzles: PuzzleSet, settings: Settings, number: int) -> PuzzleSet:
+    """The puzzles of one round, `per_round` whole batches; starts again from the first when there are too few."""
+    count = settings.batch * settings.per_round
+    return puzzles.select(np.arange(number * count, (number + 1) * count) % len(puzzles))
+
+
+def _row(each: _Timed, timed: list[_Timed], peak: float | None, settings: Settings, notes: list[str]) -> Row:
+    artifact = each.artifact
+    eager = next((o for o in timed if o.is_eager and o.artifact.source_hash == artifact.source_hash), None)
+    ratio = None
+    if eager is None:
+        notes.append(f"{artifact.label}: no ratio, as no checkpoint with the same weights was given")
+    else:
+        ratio = median(theirs / ours for theirs, ours in zip(eager.segment, each.segment, strict=True))
+    low, _, high = quantiles(each.segment, n=4) if len(each.segment) > 1 else each.segment * 3
+    return Row(
+        engine=artifact.name,
+        backend=artifact.engine.backend,
+        precision=artifact.precision,
+        loop=artifact.engine.loop,
+        batch=settings.batch,
+        ms_per_segment=1e3 * median(each.segment),
+        ms_per_segment_quartiles=(1e3 * low, 1e3 * high),
+        ms_per_puzzle=1e3 * median(each.puzzle),
+        ratio_vs_eager=ratio,
+        exact=None if settings.random_weights else float(np.mean(each.right)),
+        peak_rss_mb=peak,
+        size_mb=artifact.size_bytes / 1e6,
+    )
+
+
+# -- what the machine could do at best -----------------------------------------------------------------
+
+
+def _sgemm(threads: int) -> Callable[[], float] | None:
+    """A function that times one float32 matrix product and returns GFLOP/s; None without PyTorch."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = torch.randn(_SGEMM, _SGEMM), torch.randn(_SGEMM, _SGEMM)
+    torch.mm(a, b)
+
+    def run() -> float:
+        begin = time.perf_counter()
+        torch.mm(a, b)
+        return 2e-9 * _SGEMM**3 / (time.perf_counter() - begin)
+
+    return run
+
+
+def _ceilings(gflops: list[float], timed: list[_Timed], settings: Settings) -> dict[str, float]:
+    """Matrix products in the same rounds, and how long a segment would take at that speed."""
+    if not gflops:
+        return {}
+    ceilings = {f"sgemm_{_SGEMM}_gflops": median(gflops), f"sgemm_{_SGEMM}_gflops_best": max(gflops)}
+    eager = next((each.artifact.checkpoint for each in timed if each.artifact.checkpoint), None)
+    if eager is not None:
+        work = settings.batch * segment_flops(eager.config) * 1e-9
+        ceilings["segment_gflop"] = work
+        ceilings["segment_ms_at_sgemm"] = 1e3 * work / median(gflops)
+    return ceilings
+
+
+def segment_flops(config: HRMConfig) -> int:
+    """Floating-point operations of the matrix products of one segment, one puzzle (a multiply-add is two)."""
+    S, D, wide = config.sequence_len, config.hidden_size, config.intermediate_size
+    projections = S * (3 * D * D + D * D + 2 * D * wide + wide * D)  # qkv, o, gate and up, down
+    attention = 2 * S * S * D  # scores, and their product with v
+    blocks = config.H_cycles * (config.L_cycles * config.L_layers + config.H_layers)
+    return 2 * (blocks * (projections + attention) + S * D * config.vocab_size)
