@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-import hrm_edge  # noqa: F401  (before the next line, which makes the folder tests/hrm_edge look like it)
-
 # Not this folder itself: `tests/hrm_edge` would then be taken for the package of that name.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 

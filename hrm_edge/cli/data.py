@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .progress import progress
 
 command = typer.Typer(
     help="Generate puzzle sets, convert them between file formats, look at them.", no_args_is_help=True
@@ -44,8 +42,10 @@ def generate(
     from ..tasks import get_task
 
     check_writable(output)
-    with _progress("generating", n) as show:
-        puzzles = generate_puzzles(get_task(task), n, seed, difficulty, processes or None, show)
+    with progress() as report:
+        puzzles = generate_puzzles(
+            get_task(task), n, seed, difficulty, processes or None, lambda done: report("puzzles", done, n)
+        )
     save_puzzles(puzzles, output)
     print(f"wrote {n} {difficulty} {puzzles.task.name} puzzles (seed {seed}) to {output}")
 
@@ -62,8 +62,8 @@ def convert(
 
     check_writable(target)
     puzzles = load_puzzles(source, get_task(task))
-    with _progress("writing", len(puzzles)) as show:
-        save_puzzles(puzzles, target, show)
+    with progress() as report:
+        save_puzzles(puzzles, target, lambda done: report("puzzles", done, len(puzzles)))
     print(f"wrote {len(puzzles)} {puzzles.task.name} puzzles to {target}")
 
 
@@ -88,27 +88,3 @@ def show(
         print()
     counts = {source: puzzles.sources.count(source) for source in dict.fromkeys(puzzles.sources)}
     print(f"{len(puzzles)} puzzles: " + ", ".join(f"{count} {source}" for source, count in counts.items()))
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Report on stderr: a bar on a terminal, otherwise a line every ten seconds."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            item = bar.add_task(what, total=total)
-            yield lambda done: bar.update(item, completed=done)
-        return
-    begin = last = time.monotonic()
-
-    def report(done: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= 10 and done < total:
-            last = now
-            left = (now - begin) / done * (total - done)
-            print(f"{what}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)
-
-    yield report
