@@ -129,11 +129,11 @@ def _making() -> list[Backend]:
         except Exception as error:  # a broken install fails in ways of its own
             train = f"torch does not load: {(str(error) or type(error).__name__).splitlines()[0]}"
     export = train or _absent(_EXPORT)
+    both = version if export else f"{version}, onnx {_version('onnx')}"
+    rows = [("torch", "train", version, train), ("torch+onnx", "export", both, export)]
     return [
-        Backend("torch", "train", not train, version, train, "pip install 'hrm-edge[train]'" if train else None),
-        Backend(
-            "torch", "export", not export, version, export, "pip install 'hrm-edge[export]'" if export else None
-        ),
+        Backend(name, role, not missing, found, missing, f"pip install 'hrm-edge[{role}]'" if missing else None)
+        for name, role, found, missing in rows
     ]
 
 
@@ -162,14 +162,14 @@ def _state(path: Path, usable: set[str], given: bool) -> BundleState:
     gated = bool(manifest.gate.ran and manifest.gate.passed)
     problem = None if manifest.target in usable else f"{manifest.target} is not usable here"
     return BundleState(
-        str(path),
-        manifest.name,
-        manifest.target,
-        manifest.precision,
-        manifest.loop,
-        gated,
-        bundle.ungated_warning,
-        problem,
+        path=str(path),
+        name=manifest.name,
+        target=manifest.target,
+        precision=manifest.precision,
+        loop=manifest.loop,
+        gated=gated,
+        ungated=bundle.ungated_warning,
+        problem=problem,
     )
 
 

@@ -38,7 +38,7 @@ def _print(environment: Environment) -> None:
         print(f"\n{title}")
         for backend in environment.backends:
             if backend.role == role:
-                print(f"  {backend.name:<9} {_backend(backend)}")
+                print(f"  {backend.name:<10} {_backend(backend)}")
     if environment.bundles:
         print("\nbundles")
         width = max(len(state.path) for state in environment.bundles)
