@@ -1,0 +1,184 @@
+"""Whole runs: they learn, resume exactly, survive kills, stop at NaN, and agree across processes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from hrm_edge.errors import InputError
+from hrm_edge.models import HRMConfig, load_checkpoint
+from hrm_edge.tasks import get_task
+from hrm_edge.trainer import TrainConfig, TrainingDiverged, load_recipe, train
+
+TASK = get_task("sudoku-4x4")
+DATA = ["generated:100"]
+
+
+def recipe(*settings):
+    base = ["train.batch_size=16", "train.log_every=1", "train.eval_puzzles=8", "train.eval_every=1000"]
+    sizes = ["arch.hidden_size=32", "arch.puzzle_emb_ndim=32"]
+    return load_recipe(TASK.name, "tiny", None, [*base, *sizes, *settings])
+
+
+def run(output, *settings):
+    return train(TASK, *recipe(*settings), DATA, output, device="cpu")
+
+
+def rows(output):
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in lines if "loss" in row]
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        ["train.optimizer=adamw"],
+        ["train.optimizer=adam_atan2", "train.loss=stablemax", "arch.no_ACT_continue=false", "train.ema_decay=0.0"],
+    ],
+)
+def test_resume_continues_the_very_same_run(tmp_path, variant):
+    """Losses, weights, slots and random numbers after 6 + 6 steps equal those after 12."""
+    settings = [*variant, "train.save_every=6", "train.schedule=constant"]
+    run(tmp_path / "whole", *settings, "train.steps=12")
+    run(tmp_path / "parts", *settings, "train.steps=6")
+    run(tmp_path / "parts", *settings, "train.steps=12")
+    whole, parts = rows(tmp_path / "whole"), rows(tmp_path / "parts")
+    assert whole == parts
+    assert [row["step"] for row in whole] == list(range(1, 13))
+    for name in ("whole", "parts"):
+        assert load_checkpoint(tmp_path / name / "checkpoint").metadata["steps"] == 12
+    a, b = (load_checkpoint(tmp_path / n / "checkpoint").model.state_dict() for n in ("whole", "parts"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.slow
+def test_learns_4x4_sudoku(tmp_path):
+    checkpoint = run(
+        tmp_path, "train.steps=400", "train.log_every=50", "train.batch_size=64", "train.eval_puzzles=50"
+    )
+    history = rows(tmp_path)
+    assert history[-1]["token_loss"] < 0.6 * history[0]["token_loss"]
+    accuracy = load_checkpoint(checkpoint).metadata["accuracy_by_segments"]
+    assert accuracy["16"] >= accuracy["1"]
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    run(tmp_path, "train.steps=2", "train.save_every=1")
+    before = load_checkpoint(tmp_path / "checkpoint").content_hash
+    state = torch.load(tmp_path / "state" / "shared.pt", weights_only=True)
+    state["model"]["lm_head.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "state" / "shared.pt")
+    with pytest.raises(TrainingDiverged, match="last good checkpoint"):
+        run(tmp_path, "train.steps=4", "train.save_every=1")
+    assert load_checkpoint(tmp_path / "checkpoint").content_hash == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(tmp_path):
+    run(tmp_path, "train.steps=1")
+    with pytest.raises(InputError, match=r"train\.lr differs"):
+        run(tmp_path, "train.steps=2", "train.lr=0.5")
+
+
+def test_damaged_state_is_one_clear_line(tmp_path):
+    run(tmp_path, "train.steps=1")
+    (tmp_path / "state" / "shared.pt").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        run(tmp_path, "train.steps=2")
+    assert "\n" not in str(caught.value)
+
+
+def test_minutes_bound_the_run():
+    config = TrainConfig(minutes=2.0)
+    assert config.progress(10**6, 60.0) == 0.5
+    assert TrainConfig(minutes=2.0, steps=100).progress(75, 60.0) == 0.75
+
+
+def command(output, steps, *more):
+    return [
+        *(
+            sys.executable,
+            "-m",
+            "hrm_edge.cli",
+            "train",
+            "--task",
+            TASK.name,
+            "--preset",
+            "tiny",
+            "--device",
+            "cpu",
+        ),
+        *("--data", DATA[0], "--steps", str(steps), "-o", str(output), "--threads", "1"),
+        *("--set", "train.batch_size=8", "--set", "train.eval_puzzles=4", "--set", "train.log_every=1"),
+        *more,
+    ]
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments(tmp_path):
+    """Saving after every step, killed three times: the run ends at the same step with one row a step."""
+    moments = random.Random(0)
+    output = tmp_path / "run"
+    more = ("--set", "train.save_every=1")
+    kills = 0
+    for _ in range(40):
+        process = subprocess.Popen(command(output, 60, *more), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        if kills == 3:
+            assert process.wait(timeout=300) == 0
+            break
+        metrics = output / "metrics.jsonl"
+        size = metrics.stat().st_size if metrics.exists() else 0
+        while process.poll() is None and (not metrics.exists() or metrics.stat().st_size <= size):
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.3))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills == 3
+    assert [row["step"] for row in rows(output)] == list(range(1, 61))
+    assert load_checkpoint(output / "checkpoint").metadata["steps"] == 60
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(tmp_path):
+    """Two gloo ranks hold the same weights, and the mean of their gradients is one process's gradient."""
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        "import torch, sys\n"
+        "from hrm_edge.trainer.distributed import World\n"
+        "from hrm_edge.models import HRM, HRMConfig\n"
+        "world = World.join('cpu')\n"
+        "torch.manual_seed(world.rank)\n"
+        f"model = HRM(HRMConfig.from_dict({ARCH.to_dict()!r}))\n"
+        "world.broadcast_model(model)\n"
+        "x = torch.arange(64).view(4, 16) % 5 + 1\n"
+        "def loss(rows):\n"
+        "    return model.segment(*model.initial_state(len(rows)), model.embed(rows))[2].square().mean()\n"
+        "loss(x[2 * world.rank : 2 * world.rank + 2]).backward()\n"
+        "world.average_gradients(model)\n"
+        "shared = [p.grad.clone() for p in model.parameters() if p.grad is not None]\n"
+        "model.zero_grad(); loss(x).backward()\n"
+        "alone = [p.grad for p in model.parameters() if p.grad is not None]\n"
+        "for a, b in zip(shared, alone, strict=True): torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)\n"
+        "world.leave()\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, str(script)], check=True, env=env, timeout=300, capture_output=True)
+    output = tmp_path / "run"
+    whole = command(output, 4, "--set", "train.save_every=2")[1:]
+    for _ in range(2):  # the second resumes and has nothing left to do
+        subprocess.run([*launch, *whole], check=True, env=env, timeout=300, capture_output=True)
+    assert sorted(p.name for p in (output / "state").iterdir()) == ["rank0.pt", "rank1.pt", "shared.pt"]
+    slots = [torch.load(output / "state" / f"rank{r}.pt", weights_only=True)["slots"]["tokens"] for r in (0, 1)]
+    assert slots[0].shape == (4, 16)
+    assert not torch.equal(*slots)
+
+
+ARCH = HRMConfig(vocab_size=6, seq_len=16, hidden_size=32, num_heads=2, H_layers=1, L_layers=1, puzzle_emb_ndim=32)
