@@ -46,7 +46,9 @@ def load_graph(path: Path, threads: int | None) -> Graph:
             model = core.read_model(str(path))
             if rows is not None:
                 model.reshape({item.any_name: [rows, *list(item.partial_shape)[1:]] for item in _free(model)})
-            return _Compiled(core.compile_model(model, "CPU", _settings(threads)))
+            # Compiling may give an output the names of values it was fused with; the file's own name counts.
+            names = [output.any_name for output in model.outputs]
+            return _Compiled(core.compile_model(model, "CPU", _settings(threads)), names)
         except Exception as error:  # OpenVINO raises plain RuntimeError, among others
             raise InputError(
                 f"{path}: OpenVINO {_version(openvino)} can not load it ({first_line(error)}); "
@@ -63,9 +65,9 @@ def load_graph(path: Path, threads: int | None) -> Graph:
 class _Compiled:
     """A compiled graph. An infer request serves one call at a time, and there are as many as callers."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, names: list[str]) -> None:
         self._model = model
-        self._names = [output.any_name for output in model.outputs]
+        self._names = names
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
