@@ -1,0 +1,142 @@
+"""FP16: weights and matrix products in half precision; what the recurrence leans on stays in float32.
+
+A segment's state feeds back into itself, so its rounding is kept out of half precision: the residual stream
+(and with it the carried state), the norms, the softmax and both heads are float32. Types are explicit casts in
+the graph, which is the only form that strongly typed TensorRT takes and that no other target reads differently.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ..errors import InputError
+from .graph import (
+    array_of,
+    ensure,
+    initializers,
+    rename,
+    replace_initializers,
+    replace_nodes,
+    tensor_of,
+    value_types,
+)
+from .passes import finish
+
+HALF, FULL = TensorProto.FLOAT16, TensorProto.FLOAT
+_MARK = "half."
+_HALF_MAX = float(np.finfo(np.float16).max)
+
+# These compute in float32 whatever they are given; Gemm is the q head (the only product with a bias).
+FULL_OPS = frozenset({"Softmax", "ReduceMean", "Pow", "Sqrt", "Div", "Gemm"})
+FULL_WEIGHTS = frozenset({"lm_head.weight", "q_head.weight"})
+# Part of the network → dtype, for the manifest.
+PARTS = {
+    "weights": "float16",
+    "matrix products": "float16",
+    "rotary, swiglu": "float16",
+    "residual sums": "float32",
+    "norms": "float32",
+    "softmax": "float32",
+    "lm_head, q_head": "float32",
+    "carried state": "float32",
+    "input embedding": "float32",
+}
+
+
+def convert_to_fp16(model: onnx.ModelProto) -> None:
+    """Convert a clean segment in place; inputs and outputs stay float32.
+
+    A product computes in float16, `FULL_OPS` and the heads in float32, and everything between in the widest
+    type it is given: rotary embedding and SwiGLU follow the products, residual sums follow the state.
+    """
+    _Halving(model.graph).run()
+    finish(model)
+    _check(model)
+
+
+class _Halving:
+    def __init__(self, graph: onnx.GraphProto):
+        self.graph = graph
+        self.stored = initializers(graph)
+        # Type of each computed floating-point value; integers and booleans are not in it.
+        self.types = {v.name: FULL for v in graph.input if v.type.tensor_type.elem_type == FULL}
+        self.casts: dict[tuple[str, int], str] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: dict[str, onnx.TensorProto] = {}
+
+    def run(self) -> None:
+        for node in self.graph.node:
+            ensure(node.op_type != "Cast", "convert_to_fp16: the graph has casts already")
+            floats = [i for i, name in enumerate(node.input) if name in self.types or self._is_float(name)]
+            kind = self._compute_type(node, [node.input[i] for i in floats])
+            for i, name in enumerate(node.input):
+                if i in floats:
+                    node.input[i] = self._as(name, kind)
+                elif name in self.stored:
+                    self.tensors[name] = self.stored[name]
+            self.nodes.append(node)
+            self.types.update(dict.fromkeys(node.output, kind))
+        half = [value.name for value in self.graph.output if self.types[value.name] == HALF]
+        ensure(not half, f"convert_to_fp16: outputs computed in float16: {half}")
+        replace_nodes(self.graph, self.nodes)
+        replace_initializers(self.graph, list(self.tensors.values()))
+        # A weight that is only stored in half precision keeps its own name.
+        halves = {name: name.removeprefix(_MARK) for name in self.tensors if name.startswith(_MARK)}
+        rename(self.graph, {old: new for old, new in halves.items() if new not in self.tensors})
+
+    def _is_float(self, name: str) -> bool:
+        return name in self.stored and self.stored[name].data_type == FULL
+
+    def _compute_type(self, node: onnx.NodeProto, floats: list[str]) -> int:
+        if node.op_type in FULL_OPS or FULL_WEIGHTS & set(node.input):
+            return FULL
+        if node.op_type == "MatMul":
+            return HALF
+        computed = [self.types[name] for name in floats if name in self.types]
+        return FULL if FULL in computed or not computed else HALF
+
+    def _as(self, name: str, kind: int) -> str:
+        """The value in the wanted type: the stored tensor converted once, or one shared cast."""
+        if name in self.stored:
+            return self._stored_as(name, kind)
+        if self.types[name] == kind:
+            return name
+        if (name, kind) not in self.casts:
+            cast = f"{name} as {kind}"
+            self.nodes.append(helper.make_node("Cast", [name], [cast], to=kind))
+            self.casts[name, kind] = cast
+            self.types[cast] = kind
+        return self.casts[name, kind]
+
+    def _stored_as(self, name: str, kind: int) -> str:
+        if kind == FULL:
+            self.tensors[name] = self.stored[name]
+            return name
+        half = _MARK + name
+        if half not in self.tensors:
+            array = array_of(self.stored[name])
+            if not np.abs(array).max(initial=0) <= _HALF_MAX:
+                raise InputError(
+                    f"weight {name} has values that float16 cannot hold (above {_HALF_MAX:g}); "
+                    "export with --precision fp32"
+                )
+            self.tensors[half] = tensor_of(array.astype(np.float16), half)
+        return half
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """Nothing that must stay float32 was halved, and every other product was."""
+    types = value_types(model)
+    stored = initializers(model.graph)
+    for node in model.graph.node:
+        kind = types[node.output[0]]
+        if node.op_type in FULL_OPS or FULL_WEIGHTS & set(node.input):
+            ensure(kind == FULL, f"convert_to_fp16: {node.name} became float16")
+        elif node.op_type == "MatMul":
+            ensure(kind == HALF, f"convert_to_fp16: {node.name} stayed float32")
+    for value in (*model.graph.input, *model.graph.output):
+        ensure(types[value.name] == FULL, f"convert_to_fp16: binding {value.name} is not float32")
+    wide = [n for n, t in stored.items() if t.data_type == FULL and n.endswith(".weight") and n not in FULL_WEIGHTS]
+    ensure(not wide, f"convert_to_fp16: stored in float32: {wide}")
