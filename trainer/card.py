@@ -9,9 +9,13 @@ from ..models import HRM
 
 def describe(metadata: dict[str, Any], model: HRM) -> str:
     """Markdown from what the run knows; figures that were not measured are not mentioned."""
-    recipe, arch = metadata["recipe"], model.config
+    recipe, arch, train = metadata["recipe"], model.config, metadata["recipe"]["train"]
     parameters = sum(p.numel() for p in model.parameters())
-    train = recipe["train"]
+    stages: list[dict[str, Any]] = []
+    stage: dict[str, Any] | None = metadata
+    while stage and "recipe" in stage:
+        stages.insert(0, stage)
+        stage = stage.get("earlier")
     lines = [
         f"# HRM for {recipe['task']}",
         "",
@@ -21,14 +25,9 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
         "",
         "## Recipe",
         "",
-        f"{metadata['steps']:,} steps of {train['batch_size']} slots in {metadata['train_seconds'] / 60:.0f} "
-        f"minutes; gradient through {train['gradient'].replace('_', ' ')}, {train['loss']} loss, "
-        f"{train['optimizer']} at {train['lr']:g} ({train['schedule']} schedule, {train['warmup_steps']} warm-up "
-        f"steps), weight decay {train['weight_decay']:g}, EMA {train['ema_decay']:g}, seed {train['seed']}.",
-        "",
-        "Data, augmented on the fly by the task's symmetries: " + "; ".join(metadata["sources"]) + ".",
-        "",
     ]
+    for number, stage in enumerate(stages, 1):
+        lines += [f"Stage {number}: " * (len(stages) > 1) + _stage(stage), ""]
     accuracy = metadata.get("accuracy_by_segments")
     if accuracy:
         held_out = metadata["held_out"]
@@ -45,3 +44,15 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _stage(stage: dict[str, Any]) -> str:
+    """One run in a paragraph."""
+    train = stage["recipe"]["train"]
+    return (
+        f"{stage['steps']:,} steps of {train['batch_size']} slots in {stage['train_seconds'] / 60:.0f} minutes; "
+        f"gradient through {train['gradient'].replace('_', ' ')}, {train['loss']} loss, "
+        f"{train['optimizer']} at {train['lr']:g} ({train['schedule']} schedule, {train['warmup_steps']} warm-up "
+        f"steps), weight decay {train['weight_decay']:g}, EMA {train['ema_decay']:g}, seed {train['seed']}; "
+        f"data, augmented on the fly by the task's symmetries: {'; '.join(stage['sources'])}."
+    )

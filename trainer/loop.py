@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import HrmEdgeError, InputError
 from ..files import write_atomically
-from ..models import HRM, HRMConfig, build_model, save_checkpoint
+from ..models import HRM, Checkpoint, HRMConfig, build_model, save_checkpoint
 from ..puzzles import PuzzleSet, generate_puzzles
 from ..tasks import Task
 from .card import describe
@@ -33,6 +33,8 @@ from .state import load_state, rng_from_text, rng_to_text, save_state
 
 EVAL_SEGMENTS = (1, 2, 4, 8, 16)
 HELD_OUT_PUZZLES = 1000
+# What a checkpoint tells of the run that made it, kept when another run starts from it.
+STAGE = ("recipe", "sources", "steps", "train_seconds", "earlier")
 # A resumed run may change how long it goes and how often it reports; anything else is another run.
 CHANGEABLE = {"steps", "minutes", "log_every", "save_every", "eval_every", "eval_puzzles", "compile"}
 
@@ -167,7 +169,7 @@ def _same_run(folder: Path, recipe: dict[str, Any], world: World) -> None:
             before = json.loads(file.read_text())
             pairs = [(s, k) for s in ("arch", "train") for k in recipe[s] if k not in CHANGEABLE]
             differs = [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
-            differs += [k for k in ("task", "data") if before[k] != recipe[k]]
+            differs += [k for k in ("task", "data", "started_from") if before[k] != recipe[k]]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: cannot be read ({error}); choose another --output") from None
         if differs:
@@ -204,13 +206,13 @@ def train(
     data: list[str],
     output: Path,
     device: str = "auto",
-    initial: HRM | None = None,
+    initial: Checkpoint | None = None,
 ) -> Path:
     """Train to the config's limits, resuming what ``output`` holds; returns the checkpoint folder.
 
     Args:
         data: sources as :func:`trainer.data.read_source` takes them.
-        initial: start from these weights instead of a fresh initialisation.
+        initial: start from this checkpoint's weights instead of a fresh initialisation.
 
     Raises:
         InputError: the data, configs or the folder's earlier run do not fit.
@@ -225,12 +227,13 @@ def train(
         "arch": arch.to_dict(),
         "train": dataclasses.asdict(config),
         "data": data,
+        "started_from": None if initial is None else initial.content_hash,
     }
     _same_run(output, recipe, world)
     held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
     sources = _read_sources(output, task, data, held_out, world)
     torch.manual_seed(config.seed)
-    model = (initial if initial is not None else build_model(arch, task)).to(world.device).train()
+    model = (initial.model if initial is not None else build_model(arch, task)).to(world.device).train()
     model.requires_grad_(True)
     if initial is None:
         torch.nn.init.constant_(model.q_head.bias, config.halt_bias)
@@ -253,17 +256,18 @@ def train(
     metrics = Metrics(output, run.step, quiet=world.rank != 0)
     if resumed:
         metrics.say(f"resuming at step {run.step}, after {run.seconds / 60:.1f} minutes")
+    facts: dict[str, Any] = {"recipe": recipe, "sources": [f"{s.name} ({len(s.questions)})" for s in sources]}
+    if initial is not None:
+        facts["earlier"] = {k: initial.metadata[k] for k in STAGE if k in initial.metadata}
     try:
-        _loop(run, output, metrics, held_out, recipe, [f"{s.name} ({len(s.questions)})" for s in sources])
+        _loop(run, output, metrics, held_out, facts)
     finally:
         metrics.close()
         world.leave()
     return output / "checkpoint"
 
 
-def _loop(
-    run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, recipe: dict[str, Any], sources: list[str]
-) -> None:
+def _loop(run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: dict[str, Any]) -> None:
     """Steps until a limit is reached; logs, evaluates and saves on the way."""
     config, world = run.config, run.world
     window: list[Tensor] = []
@@ -276,8 +280,7 @@ def _loop(
         nonlocal saved_at
         if world.rank == 0 and saved_at != run.step:
             metadata = {
-                "recipe": recipe,
-                "sources": sources,
+                **facts,
                 "steps": run.step,
                 "train_seconds": round(run.seconds, 1),
                 "held_out": {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES},

@@ -46,7 +46,7 @@ def command(
         limits.append(f"train.minutes={float(minutes)}")
     if steps:
         limits.append(f"train.steps={steps}")
-    initial = load_checkpoint(start_from).model if start_from else None
+    initial = load_checkpoint(start_from) if start_from else None
     arch, recipe = load_recipe(task, preset, config, [*(set_ or []), *limits])
     if initial is not None:
         arch = initial.config
