@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _SGEMM = 2048
 # Idle worker threads of one engine spin for a few milliseconds and would slow the next one down.
 _SETTLE_SECONDS = 0.02
+# Share of the time spent waiting for a CPU from which the figures are not to be trusted.
+_BUSY = 0.05
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def bench(
     gflops: list[float] = []
     for each in timed:
         _warm_up(each, puzzles, settings)
+    begin, waited = time.monotonic(), _waited_for_a_cpu()
     for number in range(settings.rounds):
         turn = number % len(timed)
         for each in timed[turn:] + timed[:turn]:
@@ -122,6 +125,12 @@ def bench(
             gflops.append(ceiling())
         if progress is not None:
             progress("rounds", number + 1, settings.rounds)
+    share = (_waited_for_a_cpu() - waited) / (time.monotonic() - begin)
+    if share > _BUSY:
+        notes.append(
+            f"other work was running here: {share:.0%} of the time went by waiting for a CPU, which slows some "
+            "engines more than others; measure again on an idle machine"
+        )
     return Report(
         rows=[_row(each, timed, peak, settings, notes) for each, peak in zip(timed, peaks, strict=True)],
         ceilings=_ceilings(gflops, timed, settings),
@@ -193,6 +202,15 @@ def _row(each: _Timed, timed: list[_Timed], peak: float | None, settings: Settin
         peak_rss_mb=peak,
         size_mb=artifact.size_bytes / 1e6,
     )
+
+
+def _waited_for_a_cpu() -> float:
+    """Seconds this thread was ready to run but another had its CPU; 0 where the system does not tell."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:
+            return int(file.read().split()[1]) * 1e-9
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 # -- what the machine could do at best -----------------------------------------------------------------

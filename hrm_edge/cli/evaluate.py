@@ -107,20 +107,19 @@ def _json(results: list[tuple[Artifact, Evaluation]], puzzles: PuzzleSet) -> dic
 
 
 def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from .tables import plain_table, print_table
 
-    table = Table(title=f"{artifact.label} on {puzzles.name}", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("puzzles")
+    print(f"{artifact.label} on {puzzles.name}")
+    table = plain_table("puzzles")
     for column in ("n", "exact", "tokens", "segments"):
-        table.add_column(column, justify="right")
-    rows = [*evaluation.by_source.items(), ("all", evaluation.total)]
+        table.add_column(column, justify="right", no_wrap=True)
+    by_source = evaluation.by_source if len(evaluation.by_source) > 1 else {}
+    rows = [*by_source.items(), ("all", evaluation.total)]
     rows += [(f"all, after {k}", score) for k, score in evaluation.by_segments.items()]
     for name, score in rows:
         token = "–" if score.token is None else f"{score.token:.2%}"
         table.add_row(name, str(score.n), f"{score.exact:.2%}", token, f"{score.steps_mean:.2f}")
-    Console().print(table)
+    print_table(table)
 
 
 def _print_agreement(first: Artifact, agreement: dict[str, Any]) -> None:

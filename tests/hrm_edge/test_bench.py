@@ -125,6 +125,13 @@ def test_random_weights_have_no_accuracy():
     assert bench([artifact("a", host_engine())], PUZZLES, settings).rows[0].exact is None
 
 
+def test_a_busy_machine_is_pointed_out(monkeypatch):
+    waits = iter([0.0, 1e6])
+    monkeypatch.setattr(module, "_waited_for_a_cpu", lambda: next(waits))
+    report = bench([artifact("a", host_engine())], PUZZLES, QUICK)
+    assert any("other work was running" in note for note in report.notes)
+
+
 def test_flops_of_the_paper_size():
     config = HRMConfig.paper()
     assert module.segment_flops(config) == pytest.approx(13.7e9, rel=0.02)  # hrm.md says about 13

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import puzzle_set, spoiled
+from scripted import TASK, Scripted, puzzle_set, spoiled
 
 from hrm_edge.errors import GateFailed, InputError
-from hrm_edge.gate import bootstrap_drop, compare, readable, upper_bound
+from hrm_edge.gate import bootstrap_drop, compare, gate_puzzles, readable, run_gate, upper_bound
+from hrm_edge.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.runtimes import Answers
 
 N = 200
@@ -136,6 +137,67 @@ def test_the_report_is_plain_json_and_the_same_every_time():
     assert first == second
     assert first["reference"]["exact"] == 1.0
     assert first["bundle"]["exact"] == 0.99
+
+
+# -- the whole gate, on a checkpoint -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    """A checkpoint whose float reference is replaced by one that knows the answers."""
+    pytest.importorskip("torch")
+    from hrm_edge.models import HRMConfig, build_model, load_checkpoint, reference, save_checkpoint
+
+    monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
+    config = HRMConfig(TASK.vocab_size, TASK.seq_len, hidden_size=16, num_heads=2, H_layers=1, L_layers=1)
+    held_out = {"held_out": {"seed": 3, "difficulty": "ordinary", "n": 500}}
+    save_checkpoint(tmp_path / "m", build_model(config, TASK), TASK.name, "# test", held_out)
+    loaded = load_checkpoint(tmp_path / "m")
+    monkeypatch.setattr(reference, "TorchEngine", lambda _: scripted(gate_puzzles(loaded, n=N)))
+    return loaded
+
+
+def scripted(puzzles, spoil=(), late=()):
+    """Right and halting after 2 segments, but for the rows in `spoil` (never right) and `late` (3 segments)."""
+    right_from = [0 if row in spoil else 1 for row in range(N)]
+    return Scripted(puzzles, right_from, [3 if row in late else 2 for row in range(N)])
+
+
+def test_run_gate_passes_what_is_identical_and_caches_the_reference(checkpoint):
+    puzzles, said = gate_puzzles(checkpoint, n=N), []
+    first = run_gate(scripted(puzzles), checkpoint, puzzles, say=said.append)
+    second = run_gate(scripted(puzzles), checkpoint, puzzles, say=said.append)
+    assert first.passed
+    assert first == second
+    assert said[0].startswith("gate: 200 puzzles from generated-ordinary")
+    assert "kept from before" not in said[0]
+    assert "kept from before" in said[1]
+
+
+def test_run_gate_catches_two_percent_of_spoiled_answers(checkpoint):
+    puzzles = gate_puzzles(checkpoint, n=N)
+    report = run_gate(scripted(puzzles, spoil=range(0, N, 50)), checkpoint, puzzles)
+    assert not report.passed
+    assert "dropped 2.00 points" in report.reason
+
+
+def test_run_gate_catches_moved_halting(checkpoint):
+    puzzles = gate_puzzles(checkpoint, n=N)
+    report = run_gate(scripted(puzzles, late=range(N // 2)), checkpoint, puzzles)
+    assert not report.passed
+    assert "halting moved by +25.0 %" in report.reason
+
+
+def test_gate_puzzles_are_the_checkpoints_own_or_the_users(checkpoint, tmp_path):
+    own = gate_puzzles(checkpoint, n=5)
+    assert own.content_hash() == generate_puzzles(TASK, 5, seed=3).content_hash()
+    save_puzzles(own, tmp_path / "p.csv")
+    assert gate_puzzles(checkpoint, tmp_path / "p.csv", n=2).content_hash() == own.take(2, 0).content_hash()
+    with pytest.raises(InputError, match="must be at least 1"):
+        gate_puzzles(checkpoint, n=0)
+    nothing = dataclasses.replace(checkpoint, metadata={})
+    with pytest.raises(InputError, match=r"names no held-out puzzles .* --data FILE"):
+        gate_puzzles(nothing)
 
 
 # -- statistics ------------------------------------------------------------------------------------------

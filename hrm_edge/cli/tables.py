@@ -1,0 +1,22 @@
+"""Tables of results on stdout, never squeezed: what is piped into a file has all its columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_WIDTH_OF_A_FILE = 140
+
+
+def plain_table(*columns: str) -> Table:
+    """A table with nothing but a line under its head."""
+    return Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def print_table(table: Table) -> None:
+    """As wide as the terminal, or as wide as it needs to be where there is none."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_A_FILE)
+    console.print(table)
