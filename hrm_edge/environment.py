@@ -158,7 +158,7 @@ def _state(path: Path, usable: set[str], given: bool) -> BundleState:
         if given:
             raise
         return BundleState(str(path), None, None, None, None, False, None, str(error))
-    manifest = bundle.manifest
+    manifest, warning = bundle.manifest, bundle.ungated_warning
     gated = bool(manifest.gate.ran and manifest.gate.passed)
     problem = None if manifest.target in usable else f"{manifest.target} is not usable here"
     return BundleState(
@@ -168,7 +168,7 @@ def _state(path: Path, usable: set[str], given: bool) -> BundleState:
         precision=manifest.precision,
         loop=manifest.loop,
         gated=gated,
-        ungated=bundle.ungated_warning,
+        ungated=warning and warning.removeprefix(f"{path}: "),
         problem=problem,
     )
 
