@@ -125,6 +125,15 @@ def test_a_reference_that_solves_nothing_is_pointed_out():
     assert any("never halts" in note for note in gate(never, never).notes)
 
 
+def test_a_reference_that_solves_nothing_is_held_to_its_tokens():
+    useless = answers(spoil=range(N))
+    worse = dataclasses.replace(useless, tokens=np.roll(useless.tokens, 1, axis=1))
+    report = gate(useless, worse)
+    assert not report.passed
+    assert report.reason.startswith("token accuracy dropped")
+    assert gate(worse, useless).passed
+
+
 def test_budgets_must_be_numbers():
     for options in ({"max_drop": -1}, {"max_drop": math.nan}, {"max_halt_shift": math.inf}):
         with pytest.raises(InputError, match="must be a number of at least 0"):
