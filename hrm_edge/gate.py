@@ -209,8 +209,8 @@ def _why_failed(
     ours, theirs = sides[1].token, sides[0].token
     if not sides[0].exact and ours is not None and theirs is not None and 100 * (theirs - ours) > max_drop + 1e-9:
         reasons.append(
-            f"token accuracy dropped {100 * (theirs - ours):.2f} points, from {_percent(theirs)} to {_percent(ours)} "
-            f"(n={n}; the reference solves none of them), more than the {max_drop:g} allowed"
+            f"token accuracy dropped {100 * (theirs - ours):.2f} points, from {_percent(theirs)} to "
+            f"{_percent(ours)} (n={n}; the reference solves none of them), more than the {max_drop:g} allowed"
         )
     if abs(shift) > max_halt_shift + 1e-9:
         reasons.append(
