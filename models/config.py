@@ -40,7 +40,7 @@ class HRMConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             self._check_type(field.name, str(field.type), getattr(self, field.name))
-        positive = ("vocab_size", "seq_len", "num_puzzle_identifiers", "hidden_size", "num_heads")
+        positive: tuple[str, ...] = ("vocab_size", "seq_len", "num_puzzle_identifiers", "hidden_size", "num_heads")
         positive += ("H_cycles", "L_cycles", "H_layers", "L_layers", "halt_max_steps")
         for name in positive:
             self._require(name, getattr(self, name) >= 1, "1 or more")

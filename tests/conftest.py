@@ -1,10 +1,14 @@
 """What tests of several folders share: helper modules in `helpers/`, hypothesis settings, shared data."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# The networks here are tiny, where a second thread only waits. Set before torch is imported, and inherited.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Not this folder itself: `tests/hrm_edge` would then be taken for the package of that name.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))

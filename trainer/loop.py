@@ -50,6 +50,7 @@ def exact_by_segments(
     model: HRM, puzzles: PuzzleSet, segments: tuple[int, ...], batch: int = 64
 ) -> dict[str, float]:
     """Part of the puzzles solved after each number of segments, without early halting."""
+    assert puzzles.answers is not None
     right = dict.fromkeys(segments, 0)
     device = model.H_init.device
     for start in range(0, len(puzzles), batch):
