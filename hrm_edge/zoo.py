@@ -50,7 +50,8 @@ def list_zoo() -> list[ZooModel]:
     for path in zoo_models():
         config = json.loads((path / "config.json").read_text())
         weights = path / "model.safetensors"
-        exact = config.get("metadata", {}).get("accuracy_by_segments", {}).get("16")
+        measured = config.get("metadata", {}).get("accuracy", {}).get("generated-ordinary", {})
+        exact = measured.get("exact_by_segments", {}).get("16")
         size = weights.stat().st_size / 1e6
         rows.append(ZooModel(path.name, path, config["task"], _parameters(weights), round(size, 2), exact))
     return rows

@@ -9,7 +9,7 @@ from ..models import HRM
 
 def describe(metadata: dict[str, Any], model: HRM) -> str:
     """Markdown from what the run knows; figures that were not measured are not mentioned."""
-    recipe, arch, train = metadata["recipe"], model.config, metadata["recipe"]["train"]
+    recipe, arch = metadata["recipe"], model.config
     parameters = sum(p.numel() for p in model.parameters())
     stages: list[dict[str, Any]] = []
     stage: dict[str, Any] | None = metadata
@@ -28,21 +28,23 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
     ]
     for number, stage in enumerate(stages, 1):
         lines += [f"Stage {number}: " * (len(stages) > 1) + _stage(stage), ""]
-    accuracy = metadata.get("accuracy_by_segments")
+    accuracy = metadata.get("accuracy")
     if accuracy:
         held_out = metadata["held_out"]
+        segments = list(next(iter(accuracy.values()))["exact_by_segments"])
         lines += [
             "## Accuracy",
             "",
-            f"Exact-solve rate by number of segments, without early halting, on puzzles generated "
-            f"({held_out['difficulty']}) from seed {held_out['seed']}, which training never saw "
-            f"(the first {train['eval_puzzles']} of a shuffle, moving-average weights):",
+            "Exact-solve rate by number of segments, without early halting, on puzzles that training never saw. "
+            f"The generated ones are `hrm-edge data generate`'s for seed {held_out['seed']}.",
             "",
-            "| segments | " + " | ".join(accuracy) + " |",
-            "|---" * (len(accuracy) + 1) + "|",
-            "| exact | " + " | ".join(f"{value:.1%}" for value in accuracy.values()) + " |",
-            "",
+            f"| source | puzzles | {' | '.join(segments)} |",
+            "|---" * (len(segments) + 2) + "|",
         ]
+        for source, row in accuracy.items():
+            cells = " | ".join(f"{row['exact_by_segments'][k]:.1%}" for k in segments)
+            lines.append(f"| {source} | {row['n']} | {cells} |")
+        lines.append("")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from ..tasks import get_task
 
 Loss = Literal["stablemax", "softmax"]
 OptimizerName = Literal["adam_atan2", "adamw"]
+CheckpointDtype = Literal["float32", "float16"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -49,7 +50,9 @@ class TrainConfig:
     log_every: int = 50
     save_every: int = 500
     eval_every: int = 1000
-    eval_puzzles: int = 256
+    eval_puzzles: int = 256  # of the held-out ones, while training
+    final_puzzles: int = 1000  # of each source, for the finished checkpoint's card
+    checkpoint_dtype: CheckpointDtype = "float32"  # float16 halves the file, for weights that ship
     bf16: bool = False  # autocast; the state, norms and losses stay float32
     compile: bool = False  # torch.compile the segment
 
@@ -71,9 +74,10 @@ class TrainConfig:
             ("loss", get_args(Loss)),
             ("optimizer", get_args(OptimizerName)),
             ("schedule", get_args(Schedule)),
+            ("checkpoint_dtype", get_args(CheckpointDtype)),
         ):
             require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
-        for name in ("batch_size", "log_every", "save_every", "eval_every", "eval_puzzles"):
+        for name in ("batch_size", "log_every", "save_every", "eval_every", "eval_puzzles", "final_puzzles"):
             require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("lr", "puzzle_emb_lr"):
             require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")

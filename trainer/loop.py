@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import HrmEdgeError, InputError
 from ..files import write_atomically
 from ..models import HRM, Checkpoint, HRMConfig, build_model, save_checkpoint
-from ..puzzles import PuzzleSet, generate_puzzles
+from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 from .card import describe
 from .config import TrainConfig
@@ -32,11 +32,13 @@ from .slots import Slots
 from .state import load_state, rng_from_text, rng_to_text, save_state
 
 EVAL_SEGMENTS = (1, 2, 4, 8, 16)
+FINAL_SEGMENTS = (*EVAL_SEGMENTS, 32)
 HELD_OUT_PUZZLES = 1000
 # What a checkpoint tells of the run that made it, kept when another run starts from it.
 STAGE = ("recipe", "sources", "steps", "train_seconds", "earlier")
 # A resumed run may change how long it goes and how often it reports; anything else is another run.
 CHANGEABLE = {"steps", "minutes", "log_every", "save_every", "eval_every", "eval_puzzles", "compile"}
+CHANGEABLE |= {"final_puzzles", "checkpoint_dtype"}
 
 
 class TrainingDiverged(HrmEdgeError):
@@ -126,11 +128,23 @@ class Run:
             self.average.update(self.model)
 
     def evaluated_model(self) -> HRM:
-        """A copy with the weights that count: the moving average where there is one."""
+        """A copy with the weights that count: the moving average where there is one, rounded as it is stored."""
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
-        if self.average is not None:
-            model.load_state_dict(self.average.weights)
+        weights = self.average.weights if self.average is not None else self.model.state_dict()
+        stored = getattr(torch, self.config.checkpoint_dtype)
+        model.load_state_dict({name: tensor.to(stored).float() for name, tensor in weights.items()})
         return model
+
+    def publish(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Write the checkpoint: weights, recipe and whatever accuracy ``facts`` hold."""
+        metadata = {
+            **facts,
+            "steps": self.step,
+            "train_seconds": round(self.seconds, 1),
+            "held_out": {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES},
+        }
+        model, dtype = self.evaluated_model(), getattr(torch, self.config.checkpoint_dtype)
+        save_checkpoint(folder, model, self.task.name, describe(metadata, model), metadata, dtype)
 
     def save(self, folder: Path) -> None:
         shared: dict[str, Any] = {
@@ -207,12 +221,14 @@ def train(
     data: list[str],
     output: Path,
     device: str = "auto",
+    test: Path | None = None,
     initial: Checkpoint | None = None,
 ) -> Path:
     """Train to the config's limits, resuming what ``output`` holds; returns the checkpoint folder.
 
     Args:
         data: sources as :func:`trainer.data.read_source` takes them.
+        test: puzzles to measure the finished checkpoint on, by their source, beside the held-out ones.
         initial: start from this checkpoint's weights instead of a fresh initialisation.
 
     Raises:
@@ -232,6 +248,7 @@ def train(
     }
     _same_run(output, recipe, world)
     held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
+    tests = [] if test is None else [load_puzzles(test, task)]
     sources = _read_sources(output, task, data, held_out, world)
     torch.manual_seed(config.seed)
     model = (initial.model if initial is not None else build_model(arch, task)).to(world.device).train()
@@ -262,34 +279,42 @@ def train(
         facts["earlier"] = {k: initial.metadata[k] for k in STAGE if k in initial.metadata}
     try:
         _loop(run, output, metrics, held_out, facts)
+        if world.rank == 0:
+            facts["accuracy"] = _measure(run, [held_out, *tests], metrics)
+            run.publish(output / "checkpoint", facts)
     finally:
         metrics.close()
         world.leave()
     return output / "checkpoint"
 
 
+def _measure(run: Run, sets: list[PuzzleSet], metrics: Metrics) -> dict[str, Any]:
+    """The finished checkpoint's accuracy for its card: by source and by number of segments."""
+    model, found = run.evaluated_model(), {}
+    for puzzles in sets:
+        for source in sorted(set(puzzles.sources)):
+            rows = np.flatnonzero([name == source for name in puzzles.sources])
+            chosen = puzzles.select(rows).take(run.config.final_puzzles, 0)
+            metrics.say(f"measuring on {len(chosen)} puzzles of {source}")
+            exact = exact_by_segments(model, chosen, FINAL_SEGMENTS)
+            found[source] = {"n": len(chosen), "exact_by_segments": exact}
+            metrics.write({"step": run.step, "source": source, **found[source]}, 1.0)
+    return found
+
+
 def _loop(run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: dict[str, Any]) -> None:
     """Steps until a limit is reached; logs, evaluates and saves on the way."""
     config, world = run.config, run.world
     window: list[Tensor] = []
-    accuracy: dict[str, float] = {}
     before = time.monotonic()
     saved_at = -1
     done = config.progress(run.step, run.seconds)
 
-    def publish() -> None:
+    def save() -> None:
         nonlocal saved_at
-        if world.rank == 0 and saved_at != run.step:
-            metadata = {
-                **facts,
-                "steps": run.step,
-                "train_seconds": round(run.seconds, 1),
-                "held_out": {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES},
-                "accuracy_by_segments": accuracy,
-            }
-            model = run.evaluated_model()
-            save_checkpoint(output / "checkpoint", model, run.task.name, describe(metadata, model), metadata)
         if saved_at != run.step:
+            if world.rank == 0:
+                run.publish(output / "checkpoint", facts)
             run.save(output / "state")
             saved_at = run.step
 
@@ -315,11 +340,11 @@ def _loop(run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: 
             row |= {"lr": run.optimizers[0].param_groups[0]["lr"], "seconds": round(run.seconds, 1)}
             metrics.write(row, done)
             window.clear()
-        if (last or run.step % config.eval_every == 0) and world.rank == 0:
+        if run.step % config.eval_every == 0 and world.rank == 0:
             model = run.evaluated_model()
-            accuracy = exact_by_segments(model, held_out.take(config.eval_puzzles, 0), EVAL_SEGMENTS)
+            puzzles = held_out.take(config.eval_puzzles, 0)
+            accuracy = exact_by_segments(model, puzzles, EVAL_SEGMENTS)
+            facts["accuracy"] = {held_out.sources[0]: {"n": len(puzzles), "exact_by_segments": accuracy}}
             metrics.write({"step": run.step, "held_out": accuracy}, done)
         if last or run.step % config.save_every == 0:
-            publish()
-    if saved_at < 0 and not (output / "checkpoint").exists():
-        publish()
+            save()

@@ -19,6 +19,9 @@ def command(
             "Left out: 20 000 generated puzzles."
         ),
     ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Puzzles for the finished model's card, measured by source.")
+    ] = None,
     minutes: Annotated[float, typer.Option(help="Stop after this much training time.")] = 0.0,
     steps: Annotated[int, typer.Option(help="Stop after this many steps.")] = 0,
     config: Annotated[Path | None, typer.Option(help="TOML file with [arch] and [train] tables.")] = None,
@@ -50,5 +53,5 @@ def command(
     arch, recipe = load_recipe(task, preset, config, [*(set_ or []), *limits])
     if initial is not None:
         arch = initial.config
-    checkpoint = train(get_task(task), arch, recipe, data or ["generated:20000"], output, device, initial)
+    checkpoint = train(get_task(task), arch, recipe, data or ["generated:20000"], output, device, test, initial)
     print(checkpoint)

@@ -13,6 +13,7 @@ import torch
 
 from hrm_edge.errors import InputError
 from hrm_edge.models import HRMConfig, load_checkpoint
+from hrm_edge.puzzles import generate_puzzles
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import TrainConfig, TrainingDiverged, load_recipe, train
 
@@ -21,7 +22,13 @@ DATA = ["generated:100"]
 
 
 def recipe(*settings):
-    base = ["train.batch_size=16", "train.log_every=1", "train.eval_puzzles=8", "train.eval_every=1000"]
+    base = [
+        "train.batch_size=16",
+        "train.log_every=1",
+        "train.eval_puzzles=8",
+        "train.final_puzzles=8",
+        "train.eval_every=1000",
+    ]
     sizes = ["arch.hidden_size=32", "arch.puzzle_emb_ndim=32"]
     return load_recipe(TASK.name, "tiny", None, [*base, *sizes, *settings])
 
@@ -64,7 +71,7 @@ def test_learns_4x4_sudoku(tmp_path):
     )
     history = rows(tmp_path)
     assert history[-1]["token_loss"] < 0.6 * history[0]["token_loss"]
-    accuracy = load_checkpoint(checkpoint).metadata["accuracy_by_segments"]
+    accuracy = load_checkpoint(checkpoint).metadata["accuracy"]["generated-ordinary"]["exact_by_segments"]
     assert accuracy["16"] >= accuracy["1"]
 
 
@@ -93,6 +100,39 @@ def test_damaged_state_is_one_clear_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_card_measures_every_source_on_the_weights_as_stored(tmp_path):
+    """A finished run, asked again for float16 and a test file, trains nothing and measures anew."""
+    test = tmp_path / "test.csv"
+    puzzles = generate_puzzles(TASK, 6, seed=7)
+    lines = zip(TASK.format_many(puzzles.questions), "aabbbb", strict=True)
+    test.write_text("question,source\n" + "".join(f"{q},{source}\n" for q, source in lines))
+    run(tmp_path / "run", "train.steps=2")
+    arch, config = recipe("train.steps=2", "train.checkpoint_dtype=float16")
+    checkpoint = load_checkpoint(train(TASK, arch, config, DATA, tmp_path / "run", "cpu", test))
+    accuracy = checkpoint.metadata["accuracy"]
+    assert {name: row["n"] for name, row in accuracy.items()} == {"generated-ordinary": 8, "a": 2, "b": 4}
+    assert all("32" in row["exact_by_segments"] for row in accuracy.values())
+    assert "| b | 4 | " in checkpoint.card
+    assert checkpoint.metadata["steps"] == 2
+    weights = checkpoint.model.state_dict()
+    assert all(torch.equal(tensor, tensor.half().float()) for tensor in weights.values())
+
+
+def test_training_from_a_checkpoint_starts_with_its_weights_and_tells_of_both_stages(tmp_path):
+    first = load_checkpoint(run(tmp_path / "one", "train.steps=3", "train.ema_decay=0.0"))
+    arch, config = recipe(
+        "train.steps=1", "train.lr=1e-9", "train.puzzle_emb_lr=1e-9", "train.ema_decay=0.0", "train.warmup_steps=0"
+    )
+    second = load_checkpoint(train(TASK, arch, config, DATA, tmp_path / "two", "cpu", None, first))
+    for name, tensor in second.model.state_dict().items():
+        torch.testing.assert_close(
+            tensor, load_checkpoint(tmp_path / "one" / "checkpoint").model.state_dict()[name]
+        )
+    assert second.metadata["earlier"]["steps"] == 3
+    assert "Stage 1: 3 steps" in second.card
+    assert "Stage 2: 1 steps" in second.card
+
+
 def test_minutes_bound_the_run():
     config = TrainConfig(minutes=2.0)
     assert config.progress(10**6, 60.0) == 0.5
@@ -114,7 +154,7 @@ def command(output, steps, *more):
             "cpu",
         ),
         *("--data", DATA[0], "--steps", str(steps), "-o", str(output), "--threads", "1"),
-        *("--set", "train.batch_size=8", "--set", "train.eval_puzzles=4", "--set", "train.log_every=1"),
+        *("--set", "train.batch_size=8", "--set", "train.final_puzzles=4", "--set", "train.log_every=1"),
         *more,
     ]
 
