@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from ..tasks import Task
 from .graph import all_nodes, ensure, rename, subgraphs, tensor_of
-from .passes import BATCH, drop_unused, finish, merge_equal_initializers
+from .passes import BATCH, drop_unused, finish, keeps_name, merge_equal_initializers
 
 # The `halt` input, in the order of `runtimes.base.HALT_MODES`.
 LEARNED, FIXED, VERIFIED = 0, 1, 2
@@ -95,7 +95,7 @@ def wrap_in_loop(start: onnx.ModelProto, segment: onnx.ModelProto, facts: LoopFa
 def _prefixed(model: onnx.ModelProto, prefix: str, keep: set[str] | None = None) -> onnx.ModelProto:
     """A copy whose values cannot collide with another graph's; stored weights and `keep` keep their names."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
-    kept = {t.name for t in copy.graph.initializer if not t.name.startswith("constant/")} | (keep or set())
+    kept = {tensor.name for tensor in copy.graph.initializer if keeps_name(tensor.name)} | (keep or set())
     names = {v.name for v in (*copy.graph.input, *copy.graph.output, *copy.graph.initializer)}
     names |= {name for node in all_nodes(copy.graph) for name in node.output if name}
     rename(copy.graph, {name: f"{prefix}:{name}" for name in names - kept})

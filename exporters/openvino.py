@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -26,5 +27,15 @@ def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
     import openvino
 
     converted = openvino.Core().read_model(model=serialized(model))
+    _name_steadily(converted)
     openvino.save_model(converted, str(folder / f"{stem}.xml"), compress_to_fp16=False)
     return f"{stem}.xml"
+
+
+def _name_steadily(model: Any) -> None:
+    """Number operators without a name of their own per model: by default the whole process counts them."""
+    for i, operator in enumerate(model.get_ordered_ops()):
+        if operator.get_friendly_name() == operator.get_name():
+            operator.set_friendly_name(f"{operator.get_type_name()}.{i}")
+        if operator.get_type_name() == "Loop":
+            _name_steadily(operator.get_function())

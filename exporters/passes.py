@@ -192,7 +192,7 @@ def name_canonically(model: onnx.ModelProto) -> None:
     """
     graph = model.graph
     model.graph.name = PRODUCER
-    weights = {t.name for t in graph.initializer if t.name.rsplit(".")[-1] in _NAMED}
+    weights = {tensor.name for tensor in graph.initializer if keeps_name(tensor.name)}
     fixed = weights | {value.name for value in (*graph.input, *graph.output)}
     renamed: dict[str, str] = {}
     count: Counter[str] = Counter()
@@ -225,6 +225,11 @@ def name_canonically(model: onnx.ModelProto) -> None:
     ensure(len(targets) == len(set(targets)), "name_canonically: two values would have one name")
     rename(graph, {old: f"\0{new}" for old, new in renamed.items()})
     rename(graph, {f"\0{new}": new for new in renamed.values()})
+
+
+def keeps_name(initializer: str) -> bool:
+    """Whether a stored tensor is called after its module rather than numbered."""
+    return initializer.rsplit(".")[-1] in _NAMED
 
 
 def sort_initializers(model: onnx.ModelProto) -> None:

@@ -1,0 +1,141 @@
+"""The pipeline as a whole: options, what the manifest says, and the same bytes every time."""
+
+import copy
+import functools
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_networks import TASK, checkpoint, network
+
+from hrm_edge.bundle import open_bundle
+from hrm_edge.errors import InputError
+from hrm_edge.exporters import build
+from hrm_edge.exporters.build import ExportOptions, build_bundle
+
+KINDS = [(target, loop) for target in ("onnx", "openvino") for loop in ("host", "graph")]
+
+
+@pytest.fixture
+def one_trace(monkeypatch):
+    """Trace each model once, as a trace takes seconds."""
+    for name in ("trace_start", "trace_segment"):
+        traced = functools.cache(getattr(build, name))
+        monkeypatch.setattr(build, name, lambda model, traced=traced: copy.deepcopy(traced(model)))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"target": "tensorrt"}, "--target tensorrt: not in this version; choose onnx or openvino"),
+        ({"target": "coreml"}, "--target coreml: not in this version; choose onnx or openvino"),
+        ({"precision": "int8"}, "--precision int8: not in this version; choose fp32 or fp16"),
+        ({"precision": "fp64"}, "--precision fp64: unknown; choose fp32 or fp16"),
+        ({"loop": "while"}, "--loop while: unknown; choose graph or host"),
+        ({"batch": 0}, "--batch must be a number of rows, at least 1, or dynamic, not 0"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused_in_one_line(options, line):
+    with pytest.raises(InputError) as error:
+        ExportOptions(**options)
+    assert str(error.value) == line
+
+
+def test_bundles_say_what_they_are_and_are_the_same_bytes_when_built_again(tmp_path, one_trace):
+    source = checkpoint(network(H_cycles=1, L_cycles=1))
+    for target, loop in KINDS:
+        for precision, batch in (("fp32", None), ("fp16", 2)):
+            options = ExportOptions(target, precision, loop, batch)
+            folders = [tmp_path / f"{options.suffix}-{i}" for i in range(2)]
+            for folder in folders:
+                folder.mkdir()
+                build_bundle(source, options, folder, "small")
+            assert hashes(folders[0]) == hashes(folders[1])
+            _check_manifest(open_bundle(folders[0]).manifest, options)
+
+
+def _check_manifest(manifest, options):
+    assert (manifest.target, manifest.precision, manifest.loop) == (options.target, options.precision, options.loop)
+    rows = options.batch or "batch"
+    assert manifest.batch == (options.batch or "dynamic")
+    assert manifest.precision_parts["norms"] == manifest.precision_parts["carried state"] == "float32"
+    assert manifest.precision_parts["weights"] == {"fp32": "float32", "fp16": "float16"}[options.precision]
+    assert manifest.gate.ran is False
+    assert {"torch", "onnx", "hrm-edge"} <= set(manifest.tools)
+    assert ("openvino" in manifest.tools) == (options.target == "openvino")
+    if options.loop == "graph":
+        inputs = [(t.name, t.dtype, t.shape) for t in manifest.inputs["model"]]
+        scalars = [("max_think_steps", "int32", ()), ("halt", "int32", ())]
+        assert inputs == [("tokens", "int32", (rows, TASK.seq_len)), *scalars]
+        assert [t.name for t in manifest.outputs["model"]] == ["answer", "steps", "q"]
+    else:
+        assert [t.name for t in manifest.inputs["segment"]] == ["z_H", "z_L", "e"]
+        assert [t.shape[0] for t in manifest.outputs["segment"]] == [rows] * 4
+
+
+BUILD_ALL = """
+import sys
+from pathlib import Path
+from small_networks import checkpoint, network
+from hrm_edge.exporters.build import ExportOptions, build_bundle
+source = checkpoint(network(H_cycles=1, L_cycles=2))
+for target, precision, loop in (("onnx", "fp16", "graph"), ("openvino", "fp32", "host")):
+    folder = Path(sys.argv[1], target)
+    folder.mkdir(parents=True)
+    build_bundle(source, ExportOptions(target, precision, loop), folder, "small")
+"""
+
+
+@pytest.mark.slow
+def test_another_process_with_another_hash_seed_writes_the_same_bytes(tmp_path):
+    helpers = str(Path(__file__).parents[1] / "helpers")
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": helpers}
+        subprocess.run([sys.executable, "-c", BUILD_ALL, str(tmp_path / seed)], check=True, env=environment)
+    for target in ("onnx", "openvino"):
+        first, second = hashes(tmp_path / "1" / target), hashes(tmp_path / "2" / target)
+        assert first == second
+        assert first
+
+
+def test_nothing_of_the_machine_is_in_the_files(tmp_path, one_trace):
+    source = checkpoint(network(H_cycles=1, L_cycles=1))
+    for target in ("onnx", "openvino"):
+        folder = tmp_path / target
+        folder.mkdir()
+        build_bundle(source, ExportOptions(target), folder, "small")
+        for file in folder.iterdir():
+            content = file.read_bytes()
+            for trace in (str(tmp_path), str(Path.home()) + os.sep, ".py", "site-packages"):
+                assert trace.encode() not in content, (file.name, trace)
+
+
+def test_the_artifact_does_not_grow_with_the_number_of_cycles(tmp_path, one_trace):
+    """Six times the steps: more nodes, no more weights."""
+    sizes: dict[tuple[str, int], int] = {}
+    for cycles in (1, 3):
+        model = network(hidden_size=96, H_cycles=cycles, L_cycles=cycles)
+        for target, stored in (("onnx", "model.onnx"), ("openvino", "model.bin")):
+            folder = tmp_path / f"{target}-{cycles}"
+            folder.mkdir()
+            build_bundle(checkpoint(model), ExportOptions(target), folder, "small")
+            sizes[target, cycles] = (folder / stored).stat().st_size
+            weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+            assert sizes[target, cycles] < 1.1 * weights
+    assert sizes["onnx", 3] < 1.1 * sizes["onnx", 1]
+    assert sizes["openvino", 3] < 1.001 * sizes["openvino", 1]
+
+
+def test_a_missing_openvino_is_one_line(tmp_path, one_trace, monkeypatch):
+    from hrm_edge.exporters import openvino
+
+    monkeypatch.setattr(openvino.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'hrm-edge\[openvino\]'"):
+        build_bundle(checkpoint(network(H_cycles=1, L_cycles=1)), ExportOptions("openvino"), tmp_path, "small")
