@@ -30,7 +30,7 @@ class HRMConfig:
     hidden_size: int = 512  # D
     expansion: float = 4.0
     num_heads: int = 8
-    pos_encodings: PosEncodings = "rope"
+    pos_encodings: PosEncodings = "rope"  # grid: rope, and learned row, column and box embeddings
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-5
     halt_max_steps: int = 16  # segments; the paper's M_max
@@ -56,7 +56,7 @@ class HRMConfig:
             self.hidden_size % self.num_heads == 0,
             f"a divisor of hidden_size ({self.hidden_size})",
         )
-        if self.pos_encodings == "rope":
+        if self.pos_encodings != "learned":
             head_dim = self.hidden_size // self.num_heads
             self._require("num_heads", head_dim % 2 == 0, f"such that head_dim ({head_dim}) is even for rope")
         if self.num_puzzle_identifiers > 1:

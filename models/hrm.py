@@ -110,7 +110,8 @@ class HRM(nn.Module):
     Args:
         config: the architecture.
         position_ids: int ``[K, S]``, for ``pos_encodings="grid"`` only: each token's row, column (and box)
-            as indices into one table of learned embeddings; a task provides them.
+            as indices into one table of learned embeddings, which are added to the input beside RoPE; a task
+            provides them.
     """
 
     cos: Tensor
@@ -136,7 +137,7 @@ class HRM(nn.Module):
                 raise InputError("pos_encodings 'grid' needs the task's position_ids, one column per token")
             self.embed_pos = nn.Embedding(int(position_ids.max()) + 1, D)
             self.register_buffer("position_ids", torch.from_numpy(position_ids).long(), persistent=False)
-        else:
+        if config.pos_encodings != "learned":
             frequencies = config.rope_theta ** -(torch.arange(0, config.head_dim, 2).float() / config.head_dim)
             angles = torch.outer(torch.arange(config.sequence_len).float(), frequencies).repeat(1, 2)
             self.register_buffer("cos", angles.cos(), persistent=False)
@@ -154,7 +155,8 @@ class HRM(nn.Module):
 
     @property
     def rope(self) -> tuple[Tensor, Tensor] | None:
-        return (self.cos, self.sin) if self.config.pos_encodings == "rope" else None
+        """The rotary tables ``cos, sin [S', head_dim]``; learned positions do without."""
+        return None if self.config.pos_encodings == "learned" else (self.cos, self.sin)
 
     def embed(self, tokens: Tensor, puzzle_identifiers: Tensor | None = None) -> Tensor:
         """The input embedding ``e[B, S', D]`` of tokens ``[B, S]``; the same in every segment.

@@ -109,11 +109,11 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # What learns in an hour or two on a CPU: grid positions, gradient through the last cycle, EMA.
     "small": (
         {
-            "hidden_size": 192,
-            "num_heads": 6,
+            "hidden_size": 128,
+            "num_heads": 4,
             "H_layers": 1,
             "L_layers": 1,
-            "puzzle_emb_ndim": 192,
+            "puzzle_emb_ndim": 128,
             "pos_encodings": "grid",
             "no_ACT_continue": True,
         },
@@ -123,14 +123,14 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "loss": "softmax",
             "halt_loss_weight": 0.1,
             "optimizer": "adamw",
-            "lr": 1.2e-3,
+            "lr": 1.5e-3,
             "schedule": "linear",
             "lr_min_ratio": 0.02,
             "warmup_steps": 200,
             "weight_decay": 0.1,
             "puzzle_emb_weight_decay": 0.1,
             "grad_clip": 1.0,
-            "ema_decay": 0.999,
+            "ema_decay": 0.998,
         },
     ),
     # Minutes, to see the whole path work: 6x6 Sudoku learns with it.
@@ -165,16 +165,21 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def load_recipe(
-    task_name: str, preset: str = "small", file: Path | None = None, settings: list[str] | None = None
+    task_name: str,
+    preset: str = "small",
+    file: Path | None = None,
+    settings: list[str] | None = None,
+    start: HRMConfig | None = None,
 ) -> tuple[HRMConfig, TrainConfig]:
     """Join preset, TOML file (tables ``[arch]`` and ``[train]``) and ``section.field=value`` settings.
 
-    Later ones win. Raises:
+    Later ones win; ``start``'s architecture takes the place of the preset's. Raises:
         InputError: an unknown preset, section or field, or a value that a config refuses.
     """
     if preset not in PRESETS:
         raise InputError(f"--preset {preset}: unknown; choose from {', '.join(PRESETS)}")
-    tables = {"arch": dict(PRESETS[preset][0]), "train": dict(PRESETS[preset][1])}
+    arch_table = dict(PRESETS[preset][0]) if start is None else start.to_dict()
+    tables = {"arch": arch_table, "train": dict(PRESETS[preset][1])}
 
     def merge(more: dict[str, Any], where: str) -> None:
         for section, values in more.items():

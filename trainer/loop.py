@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import HrmEdgeError, InputError
 from ..files import write_atomically
 from ..models import HRM, Checkpoint, HRMConfig, build_model, save_checkpoint
+from ..models.checkpoint import load_weights
 from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 from .card import describe
@@ -251,10 +252,12 @@ def train(
     tests = [] if test is None else [load_puzzles(test, task)]
     sources = _read_sources(output, task, data, held_out, world)
     torch.manual_seed(config.seed)
-    model = (initial.model if initial is not None else build_model(arch, task)).to(world.device).train()
-    model.requires_grad_(True)
+    model = build_model(arch, task)
     if initial is None:
         torch.nn.init.constant_(model.q_head.bias, config.halt_bias)
+    else:
+        load_weights(model, initial.model.state_dict(), str(initial.path))
+    model.to(world.device).train()
     world.broadcast_model(model)
     run = Run(
         task,

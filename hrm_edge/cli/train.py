@@ -50,8 +50,7 @@ def command(
     if steps:
         limits.append(f"train.steps={steps}")
     initial = load_checkpoint(start_from) if start_from else None
-    arch, recipe = load_recipe(task, preset, config, [*(set_ or []), *limits])
-    if initial is not None:
-        arch = initial.config
+    start = initial.config if initial else None
+    arch, recipe = load_recipe(task, preset, config, [*(set_ or []), *limits], start)
     checkpoint = train(get_task(task), arch, recipe, data or ["generated:20000"], output, device, test, initial)
     print(checkpoint)
