@@ -61,7 +61,7 @@ class _Halving:
         self.graph = graph
         self.stored = initializers(graph)
         # Type of each computed floating-point value; integers and booleans are not in it.
-        self.types = {v.name: FULL for v in graph.input if v.type.tensor_type.elem_type == FULL}
+        self.types: dict[str, int] = {v.name: FULL for v in graph.input if v.type.tensor_type.elem_type == FULL}
         self.casts: dict[tuple[str, int], str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: dict[str, onnx.TensorProto] = {}

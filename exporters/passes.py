@@ -70,7 +70,7 @@ def fold_transposes(model: onnx.ModelProto) -> None:
         source = node.input[0]
         array = array_of(stored[source])
         perm = attribute(node, "perm", list(reversed(range(array.ndim))))
-        key = (source, tuple(perm))  # type: ignore[arg-type]
+        key = (source, tuple(perm))
         if key not in folded:
             folded[key] = f"{source}.T{''.join(map(str, key[1]))}"
             graph.initializer.append(tensor_of(array.transpose(key[1]), folded[key]))
@@ -140,16 +140,16 @@ def restore_weight_names(model: onnx.ModelProto, weights: Mapping[str, np.ndarra
 
     A matrix may be stored as it is or transposed; a weight keeps one name either way.
     """
-    by_content = {}
+    by_content: dict[tuple[tuple[int, ...], bytes], str] = {}
     for name, array in weights.items():
         for form in (array, array.T):
             by_content.setdefault((form.shape, np.ascontiguousarray(form).tobytes()), name)
     renamed: dict[str, str] = {}
     for tensor in model.graph.initializer:
         array = array_of(tensor)
-        name = by_content.get((array.shape, array.tobytes())) if array.size > 1 else None
-        if name is not None and name not in renamed.values():
-            renamed[tensor.name] = name
+        original = by_content.get((array.shape, array.tobytes())) if array.size > 1 else None
+        if original is not None and original not in renamed.values():
+            renamed[tensor.name] = original
     # In two steps, as one tensor's new name may be another's old one.
     rename(model.graph, {old: f"\0{new}" for old, new in renamed.items()})
     rename(model.graph, {f"\0{new}": new for new in renamed.values()})

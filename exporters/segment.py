@@ -124,26 +124,28 @@ class Start(nn.Module):
     table: Tensor
     offset: Tensor
     prefix: Tensor
+    H_init: Tensor
+    L_init: Tensor
 
     def __init__(self, model: HRM):
         super().__init__()
         config = model.config
         D, P = config.hidden_size, config.prefix_len
         self.prefix_len, self.sequence_len, self.width = P, config.sequence_len, D
-        scale = math.sqrt(D)
+        token_scale = prefix_scale = math.sqrt(D)
         positions = torch.zeros(config.sequence_len, D)
-        if config.pos_encodings == "learned":
-            positions, scale = model.embed_pos.weight.detach(), scale / math.sqrt(2)
-        inside = scale
-        if config.pos_encodings == "grid":
-            grid = model.embed_pos(model.position_ids).detach()  # [K, S, D]
-            inside = scale / math.sqrt(1 + len(grid))
-            positions = torch.cat((positions[:P], grid.sum(0) * (inside / scale)))
-        self.register_buffer("table", model.embed_tokens.weight.detach() * inside)
-        self.register_buffer("offset", positions[P:] * scale)
+        if config.pos_encodings == "learned":  # positions cover the prefix too
+            token_scale = prefix_scale = math.sqrt(D / 2)
+            positions = model.embed_pos.weight.detach() * token_scale
+        elif config.pos_encodings == "grid":
+            grid = F.embedding(model.position_ids, model.embed_pos.weight).detach()  # [K, S, D]
+            token_scale = math.sqrt(D / (1 + len(grid)))
+            positions[P:] = grid.sum(0) * token_scale
+        self.register_buffer("table", model.embed_tokens.weight.detach() * token_scale)
+        self.register_buffer("offset", positions[P:].clone())
         if P:
-            prefix = F.pad(model.puzzle_emb.weight.detach(), (0, P * D - config.puzzle_emb_ndim)) * scale
-            self.register_buffer("prefix", prefix + positions[:P].flatten() * scale)
+            prefix = F.pad(model.puzzle_emb.weight.detach(), (0, P * D - config.puzzle_emb_ndim))
+            self.register_buffer("prefix", prefix * prefix_scale + positions[:P].flatten())
         self.register_buffer("H_init", model.H_init.float().clone())
         self.register_buffer("L_init", model.L_init.float().clone())
 

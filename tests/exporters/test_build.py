@@ -117,6 +117,7 @@ def test_nothing_of_the_machine_is_in_the_files(tmp_path, one_trace):
                 assert trace.encode() not in content, (file.name, trace)
 
 
+@pytest.mark.slow
 def test_the_artifact_does_not_grow_with_the_number_of_cycles(tmp_path, one_trace):
     """Six times the steps: more nodes, no more weights."""
     sizes: dict[tuple[str, int], int] = {}

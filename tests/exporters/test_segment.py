@@ -11,7 +11,8 @@ from run_onnx import run
 from small_networks import TASK, network
 
 from hrm_edge.exporters.graph import array_of, initializers
-from hrm_edge.exporters.segment import exported_form, quiet, trace_segment
+from hrm_edge.exporters.segment import exported_form, quiet, trace_segment, trace_start
+from hrm_edge.models.public import import_public
 
 BACKENDS = ("onnx", "openvino")
 
@@ -128,3 +129,25 @@ def test_what_quiet_hides_is_not_lost_for_good(caplog):
         logging.getLogger("somebody").warning("hidden")
     logging.getLogger("somebody").warning("shown")
     assert caplog.messages == ["shown"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parity_with_what_the_public_implementation_computes(shared_data, public_graphs, backend):
+    """Six segments of an imported checkpoint, graphs against the public code's own outputs."""
+    start, segment = (onnx.ModelProto.FromString(graph) for graph in public_graphs)
+    expected = np.load(shared_data / "parity" / "hrm-rope" / "expected.npz")
+    feeds = {name: expected[name].astype(np.int32) for name in ("inputs", "puzzle_identifiers")}
+    state = run(backend, start, {"tokens": feeds["inputs"], "puzzle_identifiers": feeds["puzzle_identifiers"]})
+    for step in range(6):
+        outputs = run(backend, segment, state)
+        state = {"z_H": outputs["z_H_next"], "z_L": outputs["z_L_next"], "e": state["e"]}
+        for name in ("logits", "q"):
+            np.testing.assert_allclose(outputs[name], expected[name][step], atol=1e-4)
+    for name in ("z_H", "z_L"):
+        np.testing.assert_allclose(state[name], expected[name], atol=1e-4)
+
+
+@pytest.fixture(scope="session")
+def public_graphs(shared_data):
+    model, _ = import_public(shared_data / "parity" / "hrm-rope", None, None)
+    return tuple(trace(model).SerializeToString() for trace in (trace_start, trace_segment))
