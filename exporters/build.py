@@ -31,6 +31,9 @@ LOOPS = ("graph", "host")
 # What users may well ask for, and will get.
 _LATER = {"tensorrt", "coreml", "int8"}
 
+# Bytes of weights; protobuf's limit is 2 GiB for the whole file, and the nodes need some of it.
+_LARGEST = 2_100_000_000
+
 Say = Callable[[str], None]
 
 
@@ -106,6 +109,11 @@ def build_graphs(
     checkpoint: Checkpoint, options: ExportOptions, say: Say = lambda stage: None
 ) -> dict[str, onnx.ModelProto]:
     """The bundle's graphs by stem, before any target has seen them: start and segment, or model."""
+    size = 4 * sum(weight.numel() for weight in checkpoint.model.parameters())
+    if size > _LARGEST:
+        raise InputError(
+            f"{checkpoint.path}: {size / 1e9:.1f} GB of weights do not fit one ONNX file (2 GiB at most)"
+        )
     say("tracing one segment")
     start, segment = trace_start(checkpoint.model), trace_segment(checkpoint.model)
     convert, _ = PRECISIONS[options.precision]

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import onnx
 
-from ..errors import InputError
-
 PACKAGES = ("onnx",)  # their versions go into the manifest
 
 
@@ -19,7 +17,4 @@ def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
 
 def serialized(model: onnx.ModelProto) -> bytes:
     """The same bytes for the same model."""
-    try:
-        return model.SerializeToString(deterministic=True)
-    except ValueError as error:  # protobuf's limit
-        raise InputError("the model is larger than one ONNX file can be (2 GiB); export with fp16") from error
+    return model.SerializeToString(deterministic=True)

@@ -91,8 +91,7 @@ def merge_equal_initializers(model: onnx.ModelProto) -> None:
     renamed = {}
     kept = []
     for tensor in graph.initializer:
-        content = array_of(tensor)
-        key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(content.tobytes()).digest())
+        key = _content(array_of(tensor))
         if key in first:
             renamed[tensor.name] = first[key]
         else:
@@ -100,6 +99,11 @@ def merge_equal_initializers(model: onnx.ModelProto) -> None:
             kept.append(tensor)
     replace_initializers(graph, kept)
     rename(graph, renamed)
+
+
+def _content(array: np.ndarray) -> tuple:
+    """Equal for arrays of the same type, shape and bits."""
+    return array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
@@ -140,14 +144,14 @@ def restore_weight_names(model: onnx.ModelProto, weights: Mapping[str, np.ndarra
 
     A matrix may be stored as it is or transposed; a weight keeps one name either way.
     """
-    by_content: dict[tuple[tuple[int, ...], bytes], str] = {}
+    by_content: dict[tuple, str] = {}
     for name, array in weights.items():
         for form in (array, array.T):
-            by_content.setdefault((form.shape, np.ascontiguousarray(form).tobytes()), name)
+            by_content.setdefault(_content(form), name)
     renamed: dict[str, str] = {}
     for tensor in model.graph.initializer:
         array = array_of(tensor)
-        original = by_content.get((array.shape, array.tobytes())) if array.size > 1 else None
+        original = by_content.get(_content(array)) if array.size > 1 else None
         if original is not None and original not in renamed.values():
             renamed[tensor.name] = original
     # In two steps, as one tensor's new name may be another's old one.

@@ -155,4 +155,8 @@ def _print_summary(
             print(f"  {side.engine:<24} exact {100 * side.exact:6.2f} %   {halting}")
         for note in report.notes:
             print(f"  note: {note}")
+    if (options.target, options.precision) == ("onnx", "fp16"):
+        print(
+            "  note: onnxruntime computes float16 on a CPU through casts: smaller than fp32 there, but not faster"
+        )
     print(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint.path} {folder}")

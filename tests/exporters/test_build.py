@@ -140,3 +140,9 @@ def test_a_missing_openvino_is_one_line(tmp_path, one_trace, monkeypatch):
     monkeypatch.setattr(openvino.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'hrm-edge\[openvino\]'"):
         build_bundle(checkpoint(network(H_cycles=1, L_cycles=1)), ExportOptions("openvino"), tmp_path, "small")
+
+
+def test_weights_beyond_one_file_are_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr(build, "_LARGEST", 1000)
+    with pytest.raises(InputError, match="do not fit one ONNX file"):
+        build.build_graphs(checkpoint(), ExportOptions())
