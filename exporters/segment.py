@@ -19,7 +19,6 @@ import math
 import warnings
 from collections.abc import Iterator
 
-import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 from ..models import HRM
 from ..models.hrm import Attention, Block, SwiGLU
-from .graph import array_of, ensure
+from .graph import ensure
 from .passes import BATCH, clean
 
 OPSET = 20
@@ -201,11 +200,6 @@ def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> 
     ensure(opset == OPSET, f"torch.onnx wrote opset {opset} instead of {OPSET}")
     clean(model, {name: t.detach().numpy() for name, t in module.state_dict().items()})
     return model
-
-
-def stored_weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """The matrices and vectors a graph stores, by name."""
-    return {tensor.name: array_of(tensor) for tensor in model.graph.initializer if tensor.dims}
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from run_onnx import run
 
 from hrm_edge.exporters import passes
-from hrm_edge.exporters.graph import PassFailed, initializers
+from hrm_edge.exporters.graph import PassFailed, initializers, rename
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(size=(3, 4)).astype(np.float32)
@@ -126,7 +126,7 @@ def test_restore_weight_names_finds_a_matrix_in_either_orientation():
 
 def test_strip_metadata_and_canonical_names_make_equal_graphs_equal():
     first, second = used_twice(), used_twice()
-    passes.rename(second.graph, {"a": "val_17", "b": "linear_3", "w2": "another name"})
+    rename(second.graph, {"a": "val_17", "b": "linear_3", "w2": "another name"})
     second.doc_string, second.producer_name = "traced in /somewhere", "a tool"
     second.metadata_props.add(key="date", value="today")
     for node in second.graph.node:
