@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,26 @@ def test_training_from_a_checkpoint_starts_with_its_weights_and_tells_of_both_st
     assert second.metadata["earlier"]["steps"] == 3
     assert "Stage 1: 3 steps" in second.card
     assert "Stage 2: 1 steps" in second.card
+
+
+def test_bf16_autocast_stays_near_float32_and_keeps_what_is_stored_in_float32(tmp_path):
+    settings = ("train.steps=3", "train.ema_decay=0.0")
+    run(tmp_path / "wide", *settings)
+    run(tmp_path / "narrow", *settings, "train.bf16=true")
+    for wide, narrow in zip(rows(tmp_path / "wide"), rows(tmp_path / "narrow"), strict=True):
+        assert narrow["loss"] == pytest.approx(wide["loss"], rel=0.05)
+        assert narrow["loss"] != wide["loss"]
+    state = torch.load(tmp_path / "narrow" / "state" / "shared.pt", weights_only=True)
+    assert {tensor.dtype for tensor in state["model"].values()} == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_segments_train_as_eager_ones(tmp_path):
+    for name, flag in (("eager", "false"), ("compiled", "true")):
+        run(tmp_path / name, "train.steps=3", f"train.compile={flag}")
+    for eager, compiled in zip(rows(tmp_path / "eager"), rows(tmp_path / "compiled"), strict=True):
+        assert compiled["loss"] == pytest.approx(eager["loss"], rel=1e-3)
 
 
 def test_minutes_bound_the_run():
