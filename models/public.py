@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ _RENAMED = {
 def read_pickle(path: Path) -> dict[str, Tensor]:
     """The tensors of a `torch.save`d state dict; code hidden in the pickle is refused, not run."""
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's unpickler, about files that are refused anyway
+            values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the trainer's step_N file") from None
     except pickle.UnpicklingError:

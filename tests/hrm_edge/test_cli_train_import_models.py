@@ -1,0 +1,79 @@
+"""`hrm-edge train`, `import` and `models` from the command line: results on stdout, one line and 2 for mistakes."""
+
+import json
+import pickle
+
+import pytest
+
+from hrm_edge.cli import main
+from hrm_edge.models import load_checkpoint
+
+TRAIN = ["train", "--task", "sudoku-4x4", "--preset", "tiny", "--data", "generated:50", "--device", "cpu"]
+SMALL = ["--set", "train.batch_size=8", "--set", "train.final_puzzles=4"]
+
+
+def run(arguments, capsys):
+    """(exit code, stdout, stderr) of one command."""
+    code = 0
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = stop.code or 0
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_train_prints_the_checkpoint_and_nothing_else(tmp_path, capsys):
+    code, out, err = run([*TRAIN, *SMALL, "--steps", 2, "-o", tmp_path / "run"], capsys)
+    assert code == 0
+    assert out.strip() == str(tmp_path / "run" / "checkpoint")
+    assert "step 2" in err
+    assert load_checkpoint(out.strip()).metadata["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--steps", 2, "--data", "missing.csv"], "missing.csv"),
+        (["--steps", 2, "--data", "generated:many"], "expected generated:N"),
+        (["--steps", 2, "--data", "generated:5@-1"], "above 0"),
+        (["--steps", 2, "--set", "train.nonsense=1"], "unknown field 'nonsense'"),
+        (["--steps", 2, "--preset", "huge"], "choose from"),
+        (["--steps", 2, "--task", "chess"], "chess"),
+        (["--steps", 2, "--config", "missing.toml"], "missing.toml"),
+        (["--steps", 2, "--from", "missing"], "no such checkpoint"),
+        ([], "nothing says when to stop"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, more, said):
+    code, out, err = run([*TRAIN, *SMALL, "-o", tmp_path / "run", *more], capsys)
+    assert code == 2
+    assert out == ""
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_import_writes_a_checkpoint(shared_data, tmp_path, capsys):
+    code, out, _ = run(["import", shared_data / "parity" / "hrm-rope", "-o", tmp_path / "m"], capsys)
+    assert code == 0
+    assert load_checkpoint(out.strip()).config.hidden_size == 64
+
+
+def test_import_of_a_pickle_is_refused(tmp_path, capsys):
+    (tmp_path / "all_config.yaml").write_text("arch: {hidden_size: 64}\n")
+    (tmp_path / "step_1").write_bytes(pickle.dumps({"a": object()}))
+    code, _, err = run(["import", tmp_path / "step_1", "-o", tmp_path / "m"], capsys)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "m").exists()
+
+
+def test_models_as_table_json_and_card(capsys):
+    code, out, _ = run(["models", "--json"], capsys)
+    assert code == 0
+    names = [row["name"] for row in json.loads(out)["models"]]
+    assert "sudoku-9x9" in names
+    assert "sudoku-9x9" in run(["models"], capsys)[1]
+    assert "Recipe" in run(["models", "sudoku-9x9"], capsys)[1]
+    assert run(["models", "nonsense"], capsys)[0] == 2
