@@ -21,6 +21,7 @@ from .hrm import HRM
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
+RUN_CHECKPOINT = "checkpoint"  # where a training run's folder holds it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """The folder's name; a training run's checkpoint is called after the run."""
+        return self.path.parent.name if self.path.name == RUN_CHECKPOINT else self.path.name
 
 
 def build_model(config: HRMConfig, task: Task) -> HRM:
@@ -89,8 +91,10 @@ def save_checkpoint(
 
 
 def resolve_checkpoint(path: Path | str) -> Path:
-    """A checkpoint folder from a path or from the name of a model that ships."""
+    """A checkpoint folder from a path, from a training run's folder or from the name of a model that ships."""
     path = Path(path)
+    if (path / RUN_CHECKPOINT / CONFIG).is_file() and not (path / CONFIG).exists():
+        path = path / RUN_CHECKPOINT
     recover_folder(path)
     if path.is_dir():
         return path

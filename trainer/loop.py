@@ -192,9 +192,6 @@ def _same_run(folder: Path, recipe: dict[str, Any], world: World) -> None:
             raise InputError(
                 f"{folder}: holds another run ({differs[0]} differs); choose another --output, or delete it"
             )
-    world.barrier()
-    if world.rank == 0:
-        write_atomically(file, json.dumps(recipe, indent=2) + "\n")
 
 
 def _read_sources(folder: Path, task: Task, data: list[str], held_out: PuzzleSet, world: World) -> list[Source]:
@@ -239,7 +236,6 @@ def train(
     world = World.join(device)
     if config.batch_size % world.size:
         raise InputError(f"train field batch_size is {config.batch_size}; {world.size} processes must divide it")
-    output.mkdir(parents=True, exist_ok=True)
     recipe = {
         "task": task.name,
         "arch": arch.to_dict(),
@@ -251,6 +247,9 @@ def train(
     held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
     tests = [] if test is None else [load_puzzles(test, task)]
     sources = _read_sources(output, task, data, held_out, world)
+    if world.rank == 0:
+        # Only now: data that cannot be read must not claim the folder for a run that never was.
+        write_atomically(output / "run.json", json.dumps(recipe, indent=2) + "\n")
     torch.manual_seed(config.seed)
     model = build_model(arch, task)
     if initial is None:
@@ -275,7 +274,15 @@ def train(
         run.slots.halted[:] = False
         run.slots.stagger(arch.halt_max_steps)
     metrics = Metrics(output, run.step, quiet=world.rank != 0)
-    if resumed:
+    done = config.progress(run.step, run.seconds)
+    metrics.say(
+        f"{task.name}: {sum(p.numel() for p in model.parameters()):,} parameters, "
+        f"{sum(len(source.questions) for source in sources):,} puzzles, {world.size} x {world.device.type}"
+        + (f", {config.steps} steps" if config.steps else "")
+        + (f", {config.minutes:g} minutes" if config.minutes else "")
+        + (" (already trained; measuring again)" if done >= 1 else "")
+    )
+    if resumed and done < 1:
         metrics.say(f"resuming at step {run.step}, after {run.seconds / 60:.1f} minutes")
     facts: dict[str, Any] = {"recipe": recipe, "sources": [f"{s.name} ({len(s.questions)})" for s in sources]}
     if initial is not None:
@@ -285,6 +292,10 @@ def train(
         if world.rank == 0:
             facts["accuracy"] = _measure(run, [held_out, *tests], metrics)
             run.publish(output / "checkpoint", facts)
+    except KeyboardInterrupt:
+        saved = (output / "state").exists()
+        metrics.say("the same command goes on from the last save" if saved else "nothing had been saved yet")
+        raise
     finally:
         metrics.close()
         world.leave()
@@ -348,6 +359,6 @@ def _loop(run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: 
             puzzles = held_out.take(config.eval_puzzles, 0)
             accuracy = exact_by_segments(model, puzzles, EVAL_SEGMENTS)
             facts["accuracy"] = {held_out.sources[0]: {"n": len(puzzles), "exact_by_segments": accuracy}}
-            metrics.write({"step": run.step, "held_out": accuracy}, done)
+            metrics.write({"step": run.step, "exact_by_segments": accuracy}, done)
         if last or run.step % config.save_every == 0:
             save()

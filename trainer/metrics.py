@@ -54,9 +54,7 @@ class Metrics:
                     self.board.add_scalar(name, value, row["step"])
         if self.quiet:
             return
-        shown = "  ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
-        )
+        shown = "  ".join(f"{name} {_readable(value)}" for name, value in row.items())
         if self.progress is not None:
             self.progress.update(self.bar, completed=done)
             self.progress.console.print(shown, highlight=False)
@@ -82,6 +80,12 @@ class Metrics:
             self.progress.stop()
         if self.board is not None:
             self.board.close()
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_readable(part)}" for key, part in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _tensorboard(folder: Path) -> Any:

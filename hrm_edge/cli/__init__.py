@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
-from typing import Any
+import threading
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -27,8 +30,27 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # brackets in help texts are meant as brackets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(f"hrm-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Compile, check and run Hierarchical Reasoning Models on devices."""
+
 
 for _name, _module in COMMANDS.items():
     _command = importlib.import_module(f".{_module}", __name__)
@@ -38,17 +60,57 @@ for _name, _module in COMMANDS.items():
         app.command(name=_name)(_command.command)
 
 
-def main(argv: list[str] | None = None) -> Any:
-    """Console entry point: one clear line and the family's exit code instead of a traceback."""
+# typer carries a click of its own; this is its error for a wrong flag, value or command.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Console entry point: one clear line and an exit code instead of a traceback, for any user's mistake."""
     from ..errors import HrmEdgeError
 
+    interrupted = []
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupted.append(number)
+        raise KeyboardInterrupt
+
+    # Ctrl-C during an import comes out of some libraries as another exception: remember what it was.
+    before = signal.signal(signal.SIGINT, interrupt) if _in_main_thread() else None
     try:
-        return app(args=argv)
+        code = app(args=argv, standalone_mode=False) or 0
     except HrmEdgeError as error:
-        print(f"hrm-edge: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("hrm-edge: stopped", file=sys.stderr)
-        sys.exit(130)
+        code = _fail(str(error), error.exit_code)
+    except _UsageError as error:
+        if not argv and len(sys.argv) == 1:
+            print(error.format_message())  # no arguments at all: the help
+            code = 0
+        else:
+            command = error.ctx.command_path if error.ctx else "hrm-edge"
+            code = _fail(f"{error.format_message().rstrip('.')}; see {command} --help", 2)
     except BrokenPipeError:
-        sys.exit(0)
+        # The reader had enough (as in `| head`). Python's own flush at exit must not fail on it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        code = _fail(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception:
+        if not interrupted:
+            raise
+        code = 130
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+    if interrupted or code == 130:
+        code = _fail("stopped", 130)
+    sys.exit(code)
+
+
+def _fail(line: str, code: int) -> int:
+    print(f"hrm-edge: {line}", file=sys.stderr)
+    return code
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -56,9 +56,10 @@ def command(
         import torch
 
         torch.set_num_threads(threads)
+    _check_gate_options(gate, max_drop, data, gate_puzzles)
     opened = load_checkpoint(checkpoint)
     folder = output or Path("bundles") / f"{opened.name}-{options.suffix}"
-    _check_output(folder)
+    _check_output(folder, gate)
     report = _export(opened, options, folder, _Gate(gate, max_drop, data, gate_puzzles, threads))
     size = round(sum(file.stat().st_size for file in folder.iterdir()) / 1e6, 3)
     if as_json:
@@ -69,7 +70,7 @@ def command(
         print(json.dumps({"bundle": str(folder), "accuracy": accuracy, "passed": passed, "size_mb": size}))
         return
     say("")
-    _print_summary(opened, options, folder, size, report)
+    _print_summary(checkpoint, options, folder, size, report)
 
 
 class _Gate:
@@ -131,18 +132,37 @@ def _rows(batch: str) -> int | None:
     return int(batch)
 
 
-def _check_output(folder: Path) -> None:
-    """Only a bundle is ever replaced."""
-    from ..bundle import MANIFEST
+def _check_gate_options(gate: bool, max_drop: float, data: Path | None, gate_puzzles: int | None) -> None:
+    """What only the gate reads must not be given in vain."""
+    if not max_drop >= 0:
+        raise InputError(f"--max-drop must be a number of points, at least 0, not {max_drop}")
+    if not gate and (data is not None or gate_puzzles is not None):
+        raise InputError(
+            "--data and --gate-puzzles are the gate's, which --no-gate leaves out; drop one or the other"
+        )
+
+
+def _check_output(folder: Path, gate: bool) -> None:
+    """Only a bundle is ever replaced, and a gated one only by a gated one."""
+    from ..bundle import MANIFEST, open_bundle
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give -o a folder to write the bundle to")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise InputError(f"{folder}: holds something else than a bundle, which would be replaced; give -o another")
+    if not gate and (folder / MANIFEST).is_file():
+        try:
+            passed = open_bundle(folder).manifest.gate.passed
+        except InputError:
+            return  # damaged: nothing to protect
+        if passed:
+            raise InputError(
+                f"{folder}: holds a bundle that passed its gate; give -o another, or gate this one too"
+            )
 
 
 def _print_summary(
-    checkpoint: Checkpoint, options: ExportOptions, folder: Path, size: float, report: GateReport | None
+    checkpoint: str, options: ExportOptions, folder: Path, size: float, report: GateReport | None
 ) -> None:
     rows = "any number of rows" if options.batch is None else f"{options.batch} rows a call"
     print(f"{folder}: {size:.2f} MB, {options.target} {options.precision}, {options.loop} loop, {rows}")
@@ -159,4 +179,4 @@ def _print_summary(
         print(
             "  note: onnxruntime computes float16 on a CPU through casts: smaller than fp32 there, but not faster"
         )
-    print(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint.path} {folder}")
+    print(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint} {folder}")

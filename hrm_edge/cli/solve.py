@@ -36,9 +36,9 @@ def command(
     retries: Annotated[
         int, typer.Option(help="Think again on up to this many symmetric variants of a board that does not verify.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Which variants --retries tries.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which variants --retries tries.")] = 0,
     trace: Annotated[bool, typer.Option("--trace", help="Show the guess after every segment.")] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all of them by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per puzzle, one per line.")] = False,
 ) -> None:
     """Solve puzzles with a bundle, and say which answers keep the rules.

@@ -32,10 +32,13 @@ def command(
         Path | None, typer.Option("--from", help="Start from this checkpoint's weights and architecture.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of initialisation, data order and augmentation.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initialisation, data order and augmentation.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
 ) -> None:
     """Train an HRM. The folder gets checkpoint/, metrics.jsonl and the state to resume from."""
+    import os
+    import sys
+
     import torch
 
     from ..models import load_checkpoint
@@ -53,4 +56,6 @@ def command(
     start = initial.config if initial else None
     arch, recipe = load_recipe(task, preset, config, [*(set_ or []), *limits], start)
     checkpoint = train(get_task(task), arch, recipe, data or ["generated:20000"], output, device, test, initial)
-    print(checkpoint)
+    if os.environ.get("RANK", "0") == "0":
+        print(checkpoint)
+        print(f"next: hrm-edge export {output}", file=sys.stderr)

@@ -129,7 +129,8 @@ def test_a_fixed_batch_is_gated_too(small, tmp_path):
         (["--precision", "int8"], "--precision int8: not in this version"),
         (["--batch", "many"], "--batch must be a number of rows"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
-        (["--max-drop", "-1"], "max_drop must be"),
+        (["--max-drop", "-1"], "--max-drop must be"),
+        (["--no-gate"], "drop one or the other"),
     ],
 )
 def test_bad_flags_are_one_line_and_exit_2(small, tmp_path, capsys, arguments, what):

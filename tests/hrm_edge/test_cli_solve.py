@@ -143,7 +143,7 @@ BAD_INPUT = {
     "unknown halting": ([HARD, "--halt", "never"], "halt must be one of learned, fixed, verified"),
     "no segments": ([HARD, "--max-think-steps", "0"], "max_think_steps must be"),
     "negative retries": ([HARD, "--retries=-1"], "retries must be"),
-    "no threads": ([HARD, "--threads", "0"], "threads must be"),
+    "no threads": ([HARD, "--threads", "0"], "Invalid value for '--threads'"),
     "a name with a NUL": (["1\0"], "puzzle has 2 characters"),
 }
 

@@ -1,0 +1,67 @@
+"""The entry point itself: usage errors, full disks, closed pipes and Ctrl-C each end in one line at most."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "hrm_edge.cli"]
+
+
+def run(*arguments, **options):
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["solve", "--nonsense"], "--nonsense"),
+        (["nonsense"], "nonsense"),
+        (["data", "generate", "--n", "many", "-o", "x.csv"], "--n"),
+        (["train", "--steps", "1", "-o", "r", "--seed", "-1"], "--seed"),
+    ],
+)
+def test_usage_errors_are_one_line(tmp_path, arguments, said):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_asked_is_the_help_and_version_is_the_packages():
+    from hrm_edge import __version__
+
+    assert "Usage:" in run().stdout
+    assert run("--version").stdout.split()[-1] == __version__
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    done = run("data", "generate", "--task", "sudoku-4x4", "--n", "1", "-o", str(tmp_path / "file" / "x.csv"))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_brackets_in_help_are_kept():
+    assert "FILE[:SOURCE][@WEIGHT]" in " ".join(run("train", "--help").stdout.split())
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_stopped_and_exits_130(tmp_path):
+    arguments = ["train", "--task", "sudoku-4x4", "--preset", "tiny", "--data", "generated:50", "--steps", "100000"]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments, "-o", str(tmp_path / "run"), "--set", "train.log_every=1"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "hrm-edge: stopped"
+    assert "Traceback" not in said
