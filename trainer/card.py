@@ -28,6 +28,12 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
     ]
     for number, stage in enumerate(stages, 1):
         lines += [f"Stage {number}: " * (len(stages) > 1) + _stage(stage), ""]
+    if margin := metadata.get("halt_margin"):
+        lines += [
+            f"Halting: q_halt was then lowered by {margin:g} logits, the least that makes halting early cost "
+            "at most half a point on generated puzzles of another seed.",
+            "",
+        ]
     accuracy = metadata.get("accuracy")
     if accuracy:
         held_out = metadata["held_out"]

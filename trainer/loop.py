@@ -24,8 +24,9 @@ from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 from .card import describe
 from .config import TrainConfig
-from .data import HELD_OUT_SEED, Sampler, Source, read_source
+from .data import CALIBRATION_SEED, HELD_OUT_SEED, Sampler, Source, read_source
 from .distributed import World
+from .halting import halting_margin
 from .losses import act_losses, q_continue_target, solved
 from .metrics import Metrics
 from .optim import Average, lr_factor, make_optimizers
@@ -82,6 +83,7 @@ class Run:
     average: Average | None
     step: int = 0
     seconds: float = 0.0  # training time, summed over resumes
+    halt_margin: float = 0.0  # logits by which the published q_halt is lowered
 
     def __post_init__(self) -> None:
         self.optimizers = make_optimizers(self.model, self.config)
@@ -133,7 +135,9 @@ class Run:
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
         weights = self.average.weights if self.average is not None else self.model.state_dict()
         stored = getattr(torch, self.config.checkpoint_dtype)
-        model.load_state_dict({name: tensor.to(stored).float() for name, tensor in weights.items()})
+        model.load_state_dict(weights)
+        model.q_head.bias[0] -= self.halt_margin
+        model.load_state_dict({name: tensor.to(stored).float() for name, tensor in model.state_dict().items()})
         return model
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> None:
@@ -290,6 +294,8 @@ def train(
     try:
         _loop(run, output, metrics, held_out, facts)
         if world.rank == 0:
+            run.halt_margin = halting_margin(run.evaluated_model(), _calibration_set(run))
+            facts["halt_margin"] = run.halt_margin
             facts["accuracy"] = _measure(run, [held_out, *tests], metrics)
             run.publish(output / "checkpoint", facts)
     except KeyboardInterrupt:
@@ -300,6 +306,12 @@ def train(
         metrics.close()
         world.leave()
     return output / "checkpoint"
+
+
+def _calibration_set(run: Run) -> PuzzleSet:
+    """Puzzles for the halting margin alone: neither trained nor measured on."""
+    count = max(1, run.config.final_puzzles // 2)
+    return generate_puzzles(run.task, count, CALIBRATION_SEED)
 
 
 def _measure(run: Run, sets: list[PuzzleSet], metrics: Metrics) -> dict[str, Any]:
