@@ -87,8 +87,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
         else:
             command = error.ctx.command_path if error.ctx else "hrm-edge"
             code = _fail(f"{error.format_message().rstrip('.')}; see {command} --help", 2)
-    except BrokenPipeError:
-        # The reader had enough (as in `| head`). Python's own flush at exit must not fail on it again.
+    except (BrokenPipeError, SystemExit) as stop:
+        # The reader had enough (as in `| head`), which click and rich turn into an exit with 1.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        # Python's own flush at exit must not fail on it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:

@@ -45,6 +45,17 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_reader_that_has_enough_is_no_failure(tmp_path):
+    """As in `| head -1`: the pipe is closed before anything is written."""
+    puzzles = tmp_path / "p.csv"
+    assert run("data", "generate", "--task", "sudoku-4x4", "--n", "3", "-o", str(puzzles)).returncode == 0
+    show = [*COMMAND, "data", "show", str(puzzles), "--task", "sudoku-4x4"]
+    process = subprocess.Popen(show, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr.read() == ""
+
+
 def test_brackets_in_help_are_kept():
     assert "FILE[:SOURCE][@WEIGHT]" in " ".join(run("train", "--help").stdout.split())
 
