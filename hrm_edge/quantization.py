@@ -1,0 +1,154 @@
+"""What a bundle tells of its quantization: `quantization.json`, readable on a device (no torch, no onnx)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .puzzles import PuzzleSet
+
+QUANTIZATION = "quantization.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where the activation scales come from."""
+
+    puzzles: str  # what they were called
+    n: int
+    seed: int | None  # None for puzzles of a file
+    segments: str  # which segments of the float rollouts were sampled
+    estimator: str  # how a range became a scale
+    smooth: float  # SmoothQuant's strength; 0: none
+    samples: int  # rows of segments whose activations were seen
+    fingerprints: tuple[str, ...]  # of the puzzles, so that no accuracy is ever measured on them
+
+
+@dataclass(frozen=True)
+class Site:
+    """One activation quantizer: the input that one call of a layer reads. symmetric int8, one scale a tensor."""
+
+    name: str  # layer and call: "L_level.layers.0.mlp.down_proj/3"
+    absmax: float  # largest magnitude seen in calibration
+    scale: float  # value of one step
+    clipped: float  # part of the calibration values beyond 127 steps, 0 to 1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weight matrix of the checkpoint (a fused one is several products in the graph)."""
+
+    name: str  # "L_level.layers.0.mlp.gate_up_proj"
+    dtype: str  # of the stored weight: int8, int4, float16 or float32
+    calls: int  # uses in one segment
+    absmax: float  # largest weight
+    error: float  # ‖W − stored‖ / ‖W‖
+    kept: str | None = None  # why it stays in float, when it does
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate, answered after re-rolling on the selection puzzles, against the float model on the same."""
+
+    what: str  # "mse, stratified, smooth 0", or the layer that alone was quantized
+    n: int
+    exact: float
+    token: float
+    lost: int
+    won: int
+    steps_mean: float
+    halt_agree: float  # part of the puzzles that stop after the same segment
+    float_exact: float
+    float_steps_mean: float
+
+    @property
+    def drop_points(self) -> float:
+        return 100 * (self.lost - self.won) / self.n
+
+
+@dataclass(frozen=True)
+class Products:
+    """Matrix products with a stored weight, as the backend compiled them; the proof of quantization."""
+
+    expected: int  # low-precision products the graph asks for
+    found: int  # of those, the ones that are compiled as such
+    kinds: dict[str, int]  # "int8 × int8": 42, "float32 × float32": 2, …
+    missing: tuple[str, ...]  # names of the products that were asked for and are not
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a bundle was quantized, layer by layer, and what the choice was based on."""
+
+    precision: str  # int8, int8-weights or int4-weights
+    checkpoint: str  # content hash of the weights that were calibrated
+    weights_bytes: int  # stored tensors of all graphs
+    float_weights_bytes: int  # the same tensors in float32
+    layers: tuple[Layer, ...]
+    sites: tuple[Site, ...] = ()
+    calibration: Calibration | None = None
+    comparison: tuple[Trial, ...] = ()  # calibration choices, when they competed
+    sensitivity: tuple[Trial, ...] = ()  # each layer quantized alone
+    budget: tuple[Trial, ...] = ()  # mixed precision: what was tried to meet --max-drop
+    products: Products | None = None
+    trained: bool = False  # scales learned by quantization-aware training
+    notes: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; :meth:`from_dict` reads them back."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Quantization:
+        """Raises TypeError, KeyError or AttributeError when the content is not a record."""
+        many = {"layers": Layer, "sites": Site, "comparison": Trial, "sensitivity": Trial, "budget": Trial}
+        values = {item.name: content[item.name] for item in fields(cls)}
+        for name, kind in many.items():
+            values[name] = tuple(kind(**item) for item in values[name])
+        if values["calibration"] is not None:
+            entry = values["calibration"]
+            values["calibration"] = Calibration(**{**entry, "fingerprints": tuple(entry["fingerprints"])})
+        if values["products"] is not None:
+            entry = values["products"]
+            values["products"] = Products(**{**entry, "missing": tuple(entry["missing"])})
+        values["notes"] = tuple(values["notes"])
+        return cls(**values)
+
+
+def read_quantization(bundle: Bundle) -> Quantization | None:
+    """The record of an opened bundle (its hash was checked then), or None where nothing was quantized."""
+    if QUANTIZATION not in bundle.manifest.files:
+        return None
+    path = bundle.path / QUANTIZATION
+    try:
+        return Quantization.from_dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: is not a record of quantization ({error}); export the bundle again") from error
+
+
+def fingerprints(puzzles: PuzzleSet) -> tuple[str, ...]:
+    """Two short hashes a puzzle, of the question and of the answer: the same solution with other givens counts too."""
+    sides = [puzzles.questions] + ([] if puzzles.answers is None else [puzzles.answers])
+    return tuple(sorted({_fingerprint(row) for side in sides for row in side}))
+
+
+def _fingerprint(tokens: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(tokens, dtype=np.int32).tobytes()).hexdigest()[:16]
+
+
+def refuse_leak(calibration: tuple[str, ...], puzzles: PuzzleSet, where: str) -> None:
+    """InputError when `puzzles`, meant for measuring, were seen in calibration; `where` names both for the user."""
+    shared = set(calibration) & set(fingerprints(puzzles))
+    if shared:
+        raise InputError(
+            f"{where}: {len(shared)} of the puzzles or solutions to measure on were used for calibration; "
+            "an accuracy measured on them would flatter. Give other puzzles"
+        )
