@@ -135,7 +135,7 @@ def read_quantization(bundle: Bundle) -> Quantization | None:
 
 
 def fingerprints(puzzles: PuzzleSet) -> tuple[str, ...]:
-    """Two short hashes a puzzle, of the question and of the answer: the same solution with other givens counts too."""
+    """Two short hashes a puzzle, of question and of answer: the same solution with other givens counts too."""
     sides = [puzzles.questions] + ([] if puzzles.answers is None else [puzzles.answers])
     return tuple(sorted({_fingerprint(row) for side in sides for row in side}))
 
