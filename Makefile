@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ZOO := sudoku-9x9
 DEMO_BUNDLE := bundles/$(ZOO)-openvino-fp32-graph
 
-.PHONY: demo test test-fast lint types contracts train-demo clean
+.PHONY: demo test test-fast lint types contracts check train-demo clean
 
 # torch first and pinned: on its own, a range may resolve to a build with gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml
@@ -43,6 +43,12 @@ types: $(VENV)/installed-copy
 
 contracts: $(VENV)/installed-copy
 	cd $(VENV)/installed-copy && PYTHONPATH=. ../bin/lint-imports --config ../../pyproject.toml
+
+# The export's own gate is left out: the check is one, on more puzzles and against the committed baseline.
+check: $(VENV)/.installed
+	$(BIN)/hrm-edge export $(ZOO) --target onnx --loop graph --no-gate -o bundles/ci/onnx-fp32-graph
+	$(BIN)/hrm-edge export $(ZOO) --target openvino --loop graph --no-gate -o bundles/ci/openvino-fp32-graph
+	$(BIN)/hrm-edge check .ci/check.toml
 
 # Six minutes on two cores: a 6x6 Sudoku model from nothing, with the curve in runs/demo/metrics.jsonl.
 train-demo: $(VENV)/.installed

@@ -18,6 +18,8 @@ from ..models import Checkpoint
 from . import fp16
 from .loop import LoopFacts, wrap_in_loop
 from .passes import fix_batch
+from .plan import QUANTIZED, Plan
+from .quantize import Quantizing, decide
 from .segment import trace_segment, trace_start
 
 # Target → the module beside this file that writes it: `write_graph(model, folder, stem) -> file name`.
@@ -27,9 +29,12 @@ PRECISIONS: dict[str, tuple[Callable[[onnx.ModelProto], None] | None, dict[str, 
     "fp32": (None, dict.fromkeys(fp16.PARTS, "float32")),
     "fp16": (fp16.convert_to_fp16, fp16.PARTS),
 }
+ALL_PRECISIONS = (*PRECISIONS, *QUANTIZED)
 LOOPS = ("graph", "host")
 # What users may well ask for, and will get.
-_LATER = {"tensorrt", "coreml", "int8"}
+_LATER = {"tensorrt", "coreml"}
+# Puzzles to calibrate on when nobody looks at the answers: for timing, the scales need not be good.
+_FEW = 4
 
 # Bytes of weights; protobuf's limit is 2 GiB for the whole file, and the nodes need some of it.
 _LARGEST = 2_100_000_000
@@ -53,7 +58,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         for flag, value, known in (
             ("--target", self.target, tuple(TARGETS)),
-            ("--precision", self.precision, tuple(PRECISIONS)),
+            ("--precision", self.precision, ALL_PRECISIONS),
             ("--loop", self.loop, LOOPS),
         ):
             if value in _LATER:
@@ -69,15 +74,53 @@ class ExportOptions:
         return f"{self.target}-{self.precision}-{self.loop}"
 
 
+@dataclass(frozen=True)
+class Traced:
+    """A checkpoint's two float graphs, clean, before anything was decided."""
+
+    start: onnx.ModelProto
+    segment: onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle's graphs by stem, before any target has seen them, and the products that are low-precision."""
+
+    graphs: dict[str, onnx.ModelProto]
+    segment: onnx.ModelProto  # converted or quantized, not wrapped
+    products: list[str]
+
+
 def build_bundle(
     checkpoint: Checkpoint, options: ExportOptions, folder: Path, name: str, say: Say = lambda stage: None
 ) -> Manifest:
     """Write a checkpoint's bundle called ``name`` into the empty ``folder`` and seal it, its gate not run.
 
-    ``say`` is told each stage as it begins.
+    ``say`` is told each stage as it begins. A quantized one gets scales from a handful of puzzles, good enough
+    for timing; :func:`quantize.decide` makes a plan to ship.
     """
+    traced = trace(checkpoint, say)
+    plan = None
+    if options.precision in QUANTIZED:
+        quick = Quantizing(calibration=_FEW, sensitivity=0, max_drop=None)
+        plan = decide(checkpoint, traced.start, traced.segment, options.precision, options.target, quick).plan
+    return write_graphs(
+        checkpoint, options, build_graphs(checkpoint, traced, options, plan, say), folder, name, plan, say
+    )
+
+
+def write_graphs(
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    built: Built,
+    folder: Path,
+    name: str,
+    plan: Plan | None = None,
+    say: Say = lambda stage: None,
+) -> Manifest:
+    """Hand the graphs to the target and seal the bundle; see :func:`build_bundle`."""
     target = importlib.import_module(f".{TARGETS[options.target]}", __package__)
-    graphs = build_graphs(checkpoint, options, say)
+    graphs = built.graphs
     say(f"writing {options.target}")
     files = {stem: target.write_graph(model, folder, stem) for stem, model in graphs.items()}
     config = checkpoint.config
@@ -92,7 +135,7 @@ def build_bundle(
         },
         target=options.target,
         precision=options.precision,
-        precision_parts=dict(PRECISIONS[options.precision][1]),
+        precision_parts=plan.parts() if plan else dict(PRECISIONS[options.precision][1]),
         loop=options.loop,
         batch=options.batch or "dynamic",
         graphs=files,
@@ -105,31 +148,45 @@ def build_bundle(
     return seal_bundle(folder, manifest)
 
 
-def build_graphs(
-    checkpoint: Checkpoint, options: ExportOptions, say: Say = lambda stage: None
-) -> dict[str, onnx.ModelProto]:
-    """The bundle's graphs by stem, before any target has seen them: start and segment, or model."""
+def trace(checkpoint: Checkpoint, say: Say = lambda stage: None) -> Traced:
+    """Both float graphs of a checkpoint. Raises InputError when its weights are too many for one file."""
     size = 4 * sum(weight.numel() for weight in checkpoint.model.parameters())
     if size > _LARGEST:
         raise InputError(
             f"{checkpoint.path}: {size / 1e9:.1f} GB of weights do not fit one ONNX file (2 GiB at most)"
         )
     say("tracing one segment")
-    start, segment = trace_start(checkpoint.model), trace_segment(checkpoint.model)
-    convert, _ = PRECISIONS[options.precision]
-    if convert is not None:
-        say(f"converting it to {options.precision}")
-        convert(segment)
+    return Traced(trace_start(checkpoint.model), trace_segment(checkpoint.model))
+
+
+def build_graphs(
+    checkpoint: Checkpoint,
+    traced: Traced,
+    options: ExportOptions,
+    plan: Plan | None = None,
+    say: Say = lambda stage: None,
+) -> Built:
+    """The bundle's graphs: start and segment, or model. ``traced`` stays as it is."""
+    segment, low = onnx.ModelProto.FromString(traced.segment.SerializeToString()), []
+    if plan is not None:
+        say(f"quantizing it to {options.precision}")
+        segment, low = plan.apply(segment, options.target)
+    else:
+        convert, _ = PRECISIONS[options.precision]
+        if convert is not None:
+            say(f"converting it to {options.precision}")
+            convert(segment)
     if options.loop == "graph":
         say("wrapping it in the halting loop")
         facts = LoopFacts(checkpoint.task, checkpoint.config.no_ACT_continue)
-        graphs = {"model": wrap_in_loop(start, segment, facts)}
+        graphs = {"model": wrap_in_loop(traced.start, segment, facts)}
     else:
-        graphs = {"start": start, "segment": segment}
+        start = onnx.ModelProto.FromString(traced.start.SerializeToString())
+        graphs = {"start": start, "segment": onnx.ModelProto.FromString(segment.SerializeToString())}
     if options.batch is not None:
         for model in graphs.values():
             fix_batch(model, options.batch)
-    return graphs
+    return Built(graphs, segment, low)
 
 
 def _specs(values: Any) -> tuple[TensorSpec, ...]:

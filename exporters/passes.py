@@ -35,6 +35,9 @@ PRODUCER = "hrm-edge"
 BATCH = "batch"  # the symbolic first dimension
 # Last part of the names of stored tensors that keep their module's name; all others are numbered.
 _NAMED = {"weight", "bias", "gain", "cos", "sin", "table", "offset", "prefix", "H_init", "L_init"}
+_NAMED |= {"weight_scale", "weight_zero_point", "input_scale", "zero_point"}  # of quantized tensors
+# The one domain besides the standard: onnxruntime's product with 4- and 8-bit weights has no other form.
+FOREIGN = "com.microsoft"
 
 
 def clean(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
@@ -164,11 +167,12 @@ def restore_weight_names(model: onnx.ModelProto, weights: Mapping[str, np.ndarra
 def strip_metadata(model: onnx.ModelProto) -> None:
     """Remove what tells of the machine and the tools rather than of the network."""
     opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
-    foreign = {node.domain for node in all_nodes(model.graph)} - {"", "ai.onnx"}
-    ensure(not foreign, f"strip_metadata: operators outside the standard: {sorted(foreign)}")
+    domains = {node.domain for node in all_nodes(model.graph)} - {"", "ai.onnx"}
+    ensure(domains <= {FOREIGN}, f"strip_metadata: operators outside the standard: {sorted(domains)}")
     del model.opset_import[:], model.metadata_props[:], model.functions[:], model.training_info[:]
     model.opset_import.append(helper.make_opsetid("", opset))
-    model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
+    model.opset_import.extend(helper.make_opsetid(domain, 1) for domain in domains)
+    model.ir_version = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     model.producer_name, model.producer_version = PRODUCER, ""
     model.doc_string, model.domain, model.model_version = "", "", 0
     for graph in all_graphs(model.graph):
@@ -178,7 +182,8 @@ def strip_metadata(model: onnx.ModelProto) -> None:
             item.doc_string = ""
             del item.metadata_props[:]
     for node in all_nodes(model.graph):
-        node.doc_string, node.domain, node.overload = "", "", ""
+        node.doc_string, node.overload = "", ""
+        node.domain = node.domain if node.domain == FOREIGN else ""
         del node.metadata_props[:]
         attributes = sorted(node.attribute, key=lambda item: item.name)
         for item in attributes:
@@ -191,8 +196,9 @@ def strip_metadata(model: onnx.ModelProto) -> None:
 def name_canonically(model: onnx.ModelProto) -> None:
     """Name nodes and values by what they are and where they stand, never by a tracer's counters.
 
-    A product with a stored weight is named after it and its call: ``L_level.layers.0.mlp.up_proj/3`` is the
-    fourth use of that weight. Bindings and weights keep their names; small constants are numbered.
+    A product with a stored weight, quantized or not, is named after it and its call:
+    ``L_level.layers.0.mlp.up_proj/3`` is the fourth use of that weight. Bindings and weights keep their names;
+    small constants are numbered.
     """
     graph = model.graph
     model.graph.name = PRODUCER
@@ -210,9 +216,10 @@ def name_canonically(model: onnx.ModelProto) -> None:
             for name in node.input:
                 if name in constants and name not in renamed:
                     renamed[name] = numbered("constant")
-            layer = next(
-                (n for n in node.input if n in weights and node.op_type in ("MatMul", "Gemm")), node.op_type
-            )
+            layer = node.op_type
+            if layer in _PRODUCTS:
+                read = (behind.get(name, name) for name in node.input)
+                layer = next((name for name in read if name in weights), layer)
             node.name = numbered(layer.removesuffix(".weight"))
             for i, name in enumerate(node.output):
                 if name and name not in fixed:
@@ -224,11 +231,16 @@ def name_canonically(model: onnx.ModelProto) -> None:
                 visit(body)
 
     constants = {tensor.name for tensor in graph.initializer} - weights
+    # Where a product reads a weight through a node that widens it, that weight names the product.
+    behind = {n.output[0]: n.input[0] for n in all_nodes(graph) if n.op_type == "DequantizeLinear"}
     visit(graph)
     targets = [*renamed.values(), *fixed]
     ensure(len(targets) == len(set(targets)), "name_canonically: two values would have one name")
     rename(graph, {old: f"\0{new}" for old, new in renamed.items()})
     rename(graph, {f"\0{new}": new for new in renamed.values()})
+
+
+_PRODUCTS = ("MatMul", "Gemm", "MatMulNBits")
 
 
 def keeps_name(initializer: str) -> bool:

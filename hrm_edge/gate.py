@@ -21,6 +21,7 @@ from .errors import GateFailed, InputError
 from .evaluate import Progress, answer_all, check_match, rightness, token_accuracy
 from .puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from .runtimes import Answers, Engine
+from .statistics import CONFIDENCE, bootstrap_drop, upper_bound
 
 if TYPE_CHECKING:
     from .models import Checkpoint
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 MAX_DROP = 0.5  # points of exact-solve accuracy
 MAX_HALT_SHIFT = 0.05  # fraction of the reference's mean number of segments
 GATE_PUZZLES = 400  # one puzzle is a quarter point: enough to see half of one
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
 
 Say = Callable[[str], None]
 
@@ -101,16 +100,9 @@ def run_gate(
     Raises:
         InputError: no puzzles, puzzles of another task, or a budget that is not a number ≥ 0.
     """
-    from .models.reference import reference_answers
-
-    check_match(engine, puzzles)
-    if say is not None:
-        seconds, cached = estimate_seconds(engine, checkpoint, puzzles, max_think_steps, halt)
-        kept = " (the reference's answers are kept from before)" if cached else ""
-        say(f"gate: {len(puzzles)} puzzles from {puzzles.name}, about {readable(seconds)}{kept}")
-    settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt, "progress": progress}
-    reference = reference_answers(checkpoint, puzzles, **settings)
-    candidate = answer_all(engine, puzzles, **settings)
+    reference, candidate = paired_answers(
+        engine, checkpoint, puzzles, max_think_steps=max_think_steps, halt=halt, say=say, progress=progress
+    )
     return compare(
         reference,
         candidate,
@@ -121,6 +113,29 @@ def run_gate(
         halt=halt,
         engine=f"{engine.backend} {engine.loop} loop",
     )
+
+
+def paired_answers(
+    engine: Engine,
+    checkpoint: Checkpoint,
+    puzzles: PuzzleSet,
+    *,
+    max_think_steps: int | None = None,
+    halt: str = "learned",
+    say: Say | None = None,
+    progress: Progress | None = None,
+) -> tuple[Answers, Answers]:
+    """(the float reference's answers, the bundle's) to the same puzzles; as :func:`run_gate`."""
+    from .models.reference import reference_answers
+
+    check_match(engine, puzzles)
+    if say is not None:
+        seconds, cached = estimate_seconds(engine, checkpoint, puzzles, max_think_steps, halt)
+        kept = " (the reference's answers are kept from before)" if cached else ""
+        say(f"gate: {len(puzzles)} puzzles from {puzzles.name}, about {readable(seconds)}{kept}")
+    settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt, "progress": progress}
+    reference = reference_answers(checkpoint, puzzles, **settings)
+    return reference, answer_all(engine, puzzles, **settings)
 
 
 def compare(
@@ -242,55 +257,6 @@ def _notes(
     if sides[0].halted == 0:
         notes.append("the reference never halts by itself on these puzzles, so only its not halting was checked")
     return tuple(notes)
-
-
-# -- statistics ----------------------------------------------------------------------------------------
-
-
-def bootstrap_drop(n: int, lost: int, won: int, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Paired percentile-bootstrap interval of the drop, in points, at `CONFIDENCE`.
-
-    Each puzzle is lost, won or unchanged, so drawing n puzzles with replacement is one multinomial draw of
-    the three counts. It collapses to (0, 0) when no puzzle changed: see :func:`upper_bound` for that case.
-    """
-    same = n - lost - won
-    # A fixed seed: the same answers must give the same accuracy.json.
-    draws = np.random.default_rng(0).multinomial(n, [lost / n, won / n, same / n], size=resamples)
-    drops = 100 * (draws[:, 0] - draws[:, 1]) / n
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drops, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def upper_bound(count: int, n: int) -> float:
-    """One-sided Clopper-Pearson bound: the largest rate at which `count` or fewer of n is still plausible."""
-    if count >= n:
-        return 1.0
-    low, high = count / n, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _at_most(count, n, middle) > 1 - CONFIDENCE:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _at_most(count: int, n: int, rate: float) -> float:
-    """P(X ≤ count) for X binomial(n, rate), 0 ≤ rate < 1."""
-    if rate <= 0:
-        return 1.0
-    if rate >= 1:
-        return 0.0
-    log_terms = (
-        math.lgamma(n + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(n - k + 1)
-        + k * math.log(rate)
-        + (n - k) * math.log1p(-rate)
-        for k in range(count + 1)
-    )
-    return math.fsum(math.exp(term) for term in log_terms)
 
 
 # -- the paired puzzles and the time they take ---------------------------------------------------------

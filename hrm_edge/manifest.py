@@ -10,7 +10,7 @@ from .errors import InputError
 
 FORMAT_VERSION = 1
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
 # Loop kind → the graphs such a bundle must have.
 GRAPHS_OF_LOOP = {"host": {"start", "segment"}, "graph": {"model"}}
 # What a runtime needs to know of the model; the rest of the model's config stands beside these.
@@ -63,7 +63,7 @@ class Manifest:
     vocabulary: tuple[str, ...]
     architecture: dict[str, Any]  # the model's config and the derived fields above
     target: str  # onnx, openvino, …
-    precision: str  # fp32, fp16 or int8
+    precision: str  # one of PRECISIONS
     precision_parts: dict[str, str]  # part of the network → dtype it is computed in
     loop: str  # host or graph
     batch: int | str  # rows of every call, or "dynamic"

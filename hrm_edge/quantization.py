@@ -22,9 +22,8 @@ QUANTIZATION = "quantization.json"
 class Calibration:
     """Where the activation scales come from."""
 
-    puzzles: str  # what they were called
+    puzzles: str  # what they are called: a file, or the seed they were generated with
     n: int
-    seed: int | None  # None for puzzles of a file
     segments: str  # which segments of the float rollouts were sampled
     estimator: str  # how a range became a scale
     smooth: float  # SmoothQuant's strength; 0: none
@@ -105,6 +104,10 @@ class Quantization:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`from_dict` reads them back."""
         return json.loads(json.dumps(asdict(self)))
+
+    def to_json(self) -> str:
+        """The content of `quantization.json`."""
+        return json.dumps(self.to_dict(), indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Quantization:

@@ -1,9 +1,12 @@
 """The networks (torch), their configs and checkpoints, and the trained weights that ship."""
 
+from .calibration import Ranges, collect_ranges, quantized_layers
 from .checkpoint import (
     Checkpoint,
+    TrainedScales,
     build_model,
     load_checkpoint,
+    quantization_of,
     resolve_checkpoint,
     save_checkpoint,
 )
@@ -14,9 +17,14 @@ __all__ = [
     "HRM",
     "Checkpoint",
     "HRMConfig",
+    "Ranges",
+    "TrainedScales",
     "build_model",
+    "collect_ranges",
     "halts",
     "load_checkpoint",
+    "quantization_of",
+    "quantized_layers",
     "resolve_checkpoint",
     "save_checkpoint",
 ]

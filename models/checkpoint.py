@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from ..errors import InputError
 from ..files import recover_folder, replacing_folder, sha256
 from ..tasks import Task, get_task
 from ..zoo import zoo_models
+from .calibration import quantized_layers
 from .config import HRMConfig
 from .hrm import HRM
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
+QUANTIZATION = "quantization"  # where metadata holds the scales of quantization-aware training
+WEIGHT_SCALES = "per-channel minmax"  # how weights were quantized in it, the only way there is
 RUN_CHECKPOINT = "checkpoint"  # where a training run's folder holds it
 
 
@@ -49,6 +53,20 @@ class Checkpoint:
         return self.path.parent.name if self.path.name == RUN_CHECKPOINT else self.path.name
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainedScales:
+    """How quantization-aware training quantized the weights it tuned; an export has to do the very same.
+
+    Every call of a layer shares its activation scale (symmetric, per tensor, clipped to ±127 steps). A weight's
+    scale is max|w| / 127 of its output channel, in float32; values are rounded half to even.
+    """
+
+    bits: int
+    activations: dict[str, float]  # by layer: value of one int8 step, a float32
+    learned: bool  # trained with the weights, or frozen as calibrated
+    started_from: str  # content hash of the checkpoint that was tuned
+
+
 def build_model(config: HRMConfig, task: Task) -> HRM:
     """A freshly initialised model that fits the task, or one line that says where the two disagree."""
     for field in ("vocab_size", "seq_len"):
@@ -69,7 +87,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint folder; a kill at any moment leaves the old one whole.
 
-    ``dtype`` float16 halves the file (it is widened again on reading): for weights that ship.
+    ``dtype`` float16 halves the file (it is widened again on reading): for weights that ship. Where the
+    metadata has the scales of quantization-aware training, they are tied to these weights by their hash.
     """
     path = Path(path)
     # The puzzle-embedding table is small here; all tensors are copied so that none shares storage.
@@ -77,14 +96,17 @@ def save_checkpoint(
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{path}: weight {name} is not finite in {dtype}; the checkpoint was not written")
+    metadata = dict(metadata or {})
     config = {
         "format_version": FORMAT_VERSION,
         "task": task_name,
         "arch": model.config.to_dict(),
-        "metadata": metadata or {},
+        "metadata": metadata,
     }
     with replacing_folder(path) as folder:
         save_file(tensors, folder / WEIGHTS)
+        if QUANTIZATION in metadata:
+            metadata[QUANTIZATION] = {**metadata[QUANTIZATION], "weights_sha256": sha256(folder / WEIGHTS)}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (folder / CARD).write_text(card)
     return path
@@ -173,3 +195,38 @@ def load_checkpoint(path: Path | str, device: str = "cpu") -> Checkpoint:
     card = (path / CARD).read_text(errors="replace") if (path / CARD).exists() else ""
     model.eval().requires_grad_(False)
     return Checkpoint(model.to(device), task, card, config.get("metadata", {}), digest, path.resolve())
+
+
+def quantization_of(checkpoint: Checkpoint) -> TrainedScales | None:
+    """The scales that the checkpoint's weights were tuned with, or None for a plain float checkpoint.
+
+    Raises:
+        InputError: the scales are damaged, of another layer list, or the weights file is not the one that was
+            tuned with them.
+    """
+    values = checkpoint.metadata.get(QUANTIZATION)
+    if values is None:
+        return None
+    where = f"{checkpoint.path / CONFIG}: metadata.{QUANTIZATION}"
+    try:
+        scales = TrainedScales(values["bits"], dict(values["activations"]), values["learned"], values["from"])
+        kinds = (scales.bits, scales.learned, scales.started_from, values["weights"])
+        if [type(kind) for kind in kinds] != [int, bool, str, str] or kinds[-1] != WEIGHT_SCALES:
+            raise ValueError(f"weights must be {WEIGHT_SCALES!r}")
+        if scales.bits != 8:
+            raise ValueError(f"bits is {scales.bits}, and this version knows 8")
+        for layer, scale in scales.activations.items():
+            if not (isinstance(scale, float) and math.isfinite(scale) and scale > 0):
+                raise ValueError(f"the scale of {layer} is {scale!r}")
+        tuned_with = values["weights_sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{where} cannot be used ({error}); train with --qat again") from None
+    odd = set(scales.activations) ^ set(quantized_layers(checkpoint.model))
+    if odd:
+        raise InputError(f"{where} does not fit the network (layer {min(odd)}); train with --qat again")
+    if sha256(checkpoint.path / WEIGHTS) != tuned_with:
+        raise InputError(
+            f"{checkpoint.path / WEIGHTS}: weights were changed after quantization-aware training; "
+            "train with --qat again, or remove metadata.quantization to treat them as a float checkpoint"
+        )
+    return scales

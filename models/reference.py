@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..answer_cache import cache_file, cached_answers, read_answers
+from ..drift import Segments
 from ..evaluate import Progress, answer_all
-from ..files import sha256, write_atomically
+from ..files import sha256
 from ..puzzles import PuzzleSet
 from ..runtimes import Answers, Engine
 from ..runtimes.base import Request
@@ -103,7 +100,8 @@ class TorchEngine(Engine):
 
 def _joined(parts: list[Answers]) -> Answers:
     """Groups of rows as one; a shorter trace goes on with its last guess."""
-    fields: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
+    names = ("tokens", "steps", "halted", "q")
+    fields: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     traces = [part.trace for part in parts if part.trace is not None]
     if traces:
         longest = max(len(trace) for trace in traces)
@@ -114,15 +112,6 @@ def _joined(parts: list[Answers]) -> Answers:
 # -- cached answers ------------------------------------------------------------------------------------
 
 
-def cache_folder() -> Path:
-    """Where reference answers are kept: `HRM_EDGE_CACHE`, else `hrm-edge` in the user's cache folder."""
-    if own := os.environ.get("HRM_EDGE_CACHE"):
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    # The specification says that a relative XDG path is to be ignored.
-    return (Path(shared) if shared and os.path.isabs(shared) else Path.home() / ".cache") / "hrm-edge"
-
-
 def reference_answers(
     checkpoint: Checkpoint,
     puzzles: PuzzleSet,
@@ -131,34 +120,30 @@ def reference_answers(
     halt: str = "learned",
     progress: Progress | None = None,
 ) -> Answers:
-    """The reference's answers to `puzzles`, from the cache when they were computed before.
-
-    Damaged or truncated cache files are computed again; a cache folder that cannot be written is done without.
-    """
-    file = _cache_file(checkpoint, puzzles, max_think_steps, halt)
-    cached = _read(file)
-    if cached is not None:
-        return cached
+    """The reference's answers to `puzzles`, from the cache when they were computed before."""
     engine = TorchEngine(checkpoint)
-    answers = answer_all(engine, puzzles, max_think_steps=max_think_steps, halt=halt, progress=progress)
-    try:
-        write_atomically(file, _to_bytes(answers))
-    except OSError as error:
-        print(f"hrm-edge: reference answers not cached in {file.parent} ({error.strerror})", file=sys.stderr)
-    return answers
+
+    def compute() -> Answers:
+        return answer_all(engine, puzzles, max_think_steps=max_think_steps, halt=halt, progress=progress)
+
+    return cached_answers(_KIND, _key(checkpoint, puzzles, max_think_steps, halt), compute)
 
 
 def has_reference_answers(
     checkpoint: Checkpoint, puzzles: PuzzleSet, *, max_think_steps: int | None = None, halt: str = "learned"
 ) -> bool:
     """Whether :func:`reference_answers` would find them ready."""
-    return _read(_cache_file(checkpoint, puzzles, max_think_steps, halt)) is not None
+    file = cache_file(_KIND, _key(checkpoint, puzzles, max_think_steps, halt))
+    return read_answers(file) is not None
 
 
-def _cache_file(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int | None, halt: str) -> Path:
-    """Named after everything the answers depend on, the code that computes them and torch included."""
+_KIND = "reference"
+
+
+def _key(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int | None, halt: str) -> dict[str, Any]:
+    """Everything the answers depend on, the code that computes them and torch included."""
     here = Path(__file__).parent
-    key = {
+    return {
         "checkpoint": checkpoint.content_hash,
         "puzzles": puzzles.content_hash(),
         "max_think_steps": max_think_steps or checkpoint.config.halt_max_steps,
@@ -166,29 +151,24 @@ def _cache_file(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int
         "code": [sha256(here / name) for name in ("hrm.py", "reference.py")],
         "torch": torch.__version__,
     }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "reference" / f"{digest}.answers"
 
 
-_FIELDS = ("tokens", "steps", "halted", "q")
-_DIGEST_BYTES = 32
+# -- the reference segment by segment ------------------------------------------------------------------
 
 
-def _to_bytes(answers: Answers) -> bytes:
-    """An npz behind its own SHA-256, so that any damage at all shows before numpy parses a byte."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: getattr(answers, name) for name in _FIELDS})
-    return hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
+def reference_segments(checkpoint: Checkpoint) -> Segments:
+    """The checkpoint's network as numpy calls, for :func:`hrm_edge.drift.roll_out`; puzzle identifier 0."""
+    model = checkpoint.model.eval()
+    device = model.H_init.device
 
+    @torch.inference_mode()
+    def start(tokens: np.ndarray) -> list[np.ndarray]:
+        e = model.embed(torch.from_numpy(tokens).to(device))
+        return [array.float().cpu().numpy() for array in (e, *model.initial_state(len(tokens)))]
 
-def _read(file: Path) -> Answers | None:
-    """Cached answers, or None when there are none to trust."""
-    try:
-        content = file.read_bytes()
-    except OSError:
-        return None
-    digest, archive = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(archive).digest() != digest:
-        return None
-    with np.load(io.BytesIO(archive), allow_pickle=False) as stored:
-        return Answers(**{name: stored[name] for name in _FIELDS})
+    @torch.inference_mode()
+    def segment(*states: np.ndarray) -> list[np.ndarray]:
+        outputs = model.segment(*(torch.from_numpy(state).to(device) for state in states))
+        return [array.float().cpu().numpy() for array in outputs]
+
+    return Segments(start, segment, checkpoint.config.no_ACT_continue)

@@ -25,6 +25,15 @@ Graph = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
+class CompiledProduct:
+    """A matrix product as a backend compiled it: the name it has in the graph, and its operands' types."""
+
+    name: str
+    left: str  # "float32", "int8", …
+    right: str
+
+
+@dataclass(frozen=True)
 class Answers:
     """One row per puzzle, in the order asked.
 

@@ -42,7 +42,7 @@ def load_engine(bundle: str | Path | Bundle, threads: int | None = None) -> Engi
     backend = _backend(opened)
     names = {graph: _names(opened, graph) for graph in manifest.graphs}
     calls = {
-        graph: _by_position(backend.load_graph(opened.path / file, threads), *names[graph])
+        graph: by_position(backend.load_graph(opened.path / file, threads), *names[graph])
         for graph, file in manifest.graphs.items()
     }
     architecture = manifest.architecture
@@ -92,9 +92,7 @@ def _names(bundle: Bundle, graph: str) -> tuple[tuple[str, ...], tuple[str, ...]
     return inputs, outputs
 
 
-def _by_position(
-    graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...]
-) -> Callable[..., list[np.ndarray]]:
+def by_position(graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Callable[..., list[np.ndarray]]:
     """The graph as the loops call it: arrays in and out by position instead of by name."""
 
     def call(*arrays: np.ndarray) -> list[np.ndarray]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import queue
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .base import Graph, first_line
+from .base import CompiledProduct, Graph, first_line
 
 INSTALL = "pip install 'hrm-edge[openvino]'"
 
@@ -60,6 +61,43 @@ def load_graph(path: Path, threads: int | None) -> Graph:
     except Exception:
         free = []  # compiling says what is wrong
     return _ByRows(compiled, free) if free else compiled(None)
+
+
+def compiled_products(path: Path) -> list[CompiledProduct]:
+    """The matrix products of an IR file as the CPU plugin compiles them, from its runtime model.
+
+    The runtime model does not show what is inside a loop, so a loop's body is compiled by itself, with the same
+    settings; it is the same operators with the same constants.
+    """
+    import openvino
+
+    core = openvino.Core()
+    found = []
+    for model in _with_bodies(core.read_model(str(path))):
+        for item in core.compile_model(model, "CPU", _settings(None)).get_runtime_model().get_ops():
+            info = item.get_rt_info()
+            if info["layerType"].astype(str) in ("FullyConnected", "MatMul"):
+                kinds = [item.input_value(i).get_element_type().get_type_name() for i in (0, 1)]
+                found.append(CompiledProduct(_name_in_graph(item), *(_KINDS.get(k, k) for k in kinds)))
+    return found
+
+
+def _name_in_graph(product: Any) -> str:
+    """What a compiled product was called: fusion renames it, but its transposed weight keeps its name."""
+    weight, mark = product.input_value(1).get_node().get_friendly_name(), "/transpose_b"
+    if weight.endswith(mark):
+        return weight.removesuffix(mark)
+    return product.get_friendly_name().removesuffix("/DequantizationMultiply")
+
+
+_KINDS = {"f32": "float32", "f16": "float16", "i8": "int8", "u8": "uint8", "i4": "int4", "u4": "uint4"}
+
+
+def _with_bodies(model: Any) -> Iterator[Any]:
+    yield model
+    for item in model.get_ops():
+        if item.get_type_name() in ("Loop", "TensorIterator"):
+            yield from _with_bodies(item.get_function())
 
 
 class _Compiled:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..models import HRM
+from ..models.checkpoint import QUANTIZATION
+from .qat import MEASURED
 
 
 def describe(metadata: dict[str, Any], model: HRM) -> str:
@@ -29,15 +31,16 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
     for number, stage in enumerate(stages, 1):
         lines += [f"Stage {number}: " * (len(stages) > 1) + _stage(stage), ""]
     if margin := metadata.get("halt_margin"):
+        how = ", solved in int8" if QUANTIZATION in metadata else ""
         lines += [
             f"Halting: q_halt was then lowered by {margin:g} logits, the least that makes halting early cost "
-            "at most half a point on generated puzzles of another seed.",
+            f"at most half a point on generated puzzles of another seed{how}.",
             "",
         ]
-    accuracy = metadata.get("accuracy")
-    if accuracy:
+    tables = [(label, metadata[field]) for field, label in MEASURED.items() if metadata.get(field)]
+    if tables:
         held_out = metadata["held_out"]
-        segments = list(next(iter(accuracy.values()))["exact_by_segments"])
+        segments = list(next(iter(tables[0][1].values()))["exact_by_segments"])
         lines += [
             "## Accuracy",
             "",
@@ -47,9 +50,11 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
             f"| source | puzzles | {' | '.join(segments)} |",
             "|---" * (len(segments) + 2) + "|",
         ]
-        for source, row in accuracy.items():
-            cells = " | ".join(f"{row['exact_by_segments'][k]:.1%}" for k in segments)
-            lines.append(f"| {source} | {row['n']} | {cells} |")
+        for label, accuracy in tables:
+            named = f", {label}" if QUANTIZATION in metadata else ""
+            for source, row in accuracy.items():
+                cells = " | ".join(f"{row['exact_by_segments'][k]:.1%}" for k in segments)
+                lines.append(f"| {source}{named} | {row['n']} | {cells} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -57,8 +62,11 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
 def _stage(stage: dict[str, Any]) -> str:
     """One run in a paragraph."""
     train = stage["recipe"]["train"]
+    qat = train.get("qat", "off")  # recipes of earlier versions do not have it
+    minutes = stage["train_seconds"] / 60
+    tuning = "" if qat == "off" else f"quantization-aware, the blocks' products in int8 with {qat} scales: "
     return (
-        f"{stage['steps']:,} steps of {train['batch_size']} slots in {stage['train_seconds'] / 60:.0f} minutes; "
+        f"{tuning}{stage['steps']:,} steps of {train['batch_size']} slots in {minutes:.0f} minutes; "
         f"gradient through {train['gradient'].replace('_', ' ')}, {train['loss']} loss, "
         f"{train['optimizer']} at {train['lr']:g} ({train['schedule']} schedule, {train['warmup_steps']} warm-up "
         f"steps), weight decay {train['weight_decay']:g}, EMA {train['ema_decay']:g}, seed {train['seed']}; "

@@ -16,6 +16,7 @@ Loss = Literal["stablemax", "softmax"]
 OptimizerName = Literal["adam_atan2", "adamw"]
 CheckpointDtype = Literal["float32", "float16"]
 Schedule = Literal["constant", "linear", "cosine"]
+Qat = Literal["off", "learned", "frozen"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class TrainConfig:
     grad_clip: float = 0.0  # largest gradient norm; 0: no clipping
     ema_decay: float = 0.0  # of the weights that are evaluated and exported; 0: the last weights
     augment: bool = True
+    qat: Qat = "off"  # fine-tune through fake int8 quantization, its activation scales learned or frozen
     halt_bias: float = -5.0  # q_head's first bias
     steps: int = 0  # stop after this many; 0: no limit (then --minutes must be given)
     minutes: float = 0.0  # stop after this much training time, resumed time counted; 0: no limit
@@ -75,6 +77,7 @@ class TrainConfig:
             ("optimizer", get_args(OptimizerName)),
             ("schedule", get_args(Schedule)),
             ("checkpoint_dtype", get_args(CheckpointDtype)),
+            ("qat", get_args(Qat)),
         ):
             require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
         for name in ("batch_size", "log_every", "save_every", "eval_every", "eval_puzzles", "final_puzzles"):
@@ -163,6 +166,21 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
+# What quantization-aware fine-tuning changes in a preset: a short, gentle run from weights that are already good.
+QAT_SETTINGS: dict[str, Any] = {
+    "lr": 1e-4,
+    "puzzle_emb_lr": 1e-5,
+    "schedule": "linear",
+    "lr_min_ratio": 0.02,
+    "warmup_steps": 20,
+    "ema_decay": 0.99,
+    "steps": 300,
+    "log_every": 20,
+    "save_every": 100,
+    "final_puzzles": 500,
+    "bf16": False,  # autocast would round what was fake-quantized once more
+}
+
 
 def load_recipe(
     task_name: str,
@@ -173,13 +191,16 @@ def load_recipe(
 ) -> tuple[HRMConfig, TrainConfig]:
     """Join preset, TOML file (tables ``[arch]`` and ``[train]``) and ``section.field=value`` settings.
 
-    Later ones win; ``start``'s architecture takes the place of the preset's. Raises:
+    Later ones win; ``start``'s architecture takes the place of the preset's. With ``qat`` among the fields,
+    :data:`QAT_SETTINGS` come right after the preset; their number of steps gives way to a limit in minutes.
+
+    Raises:
         InputError: an unknown preset, section or field, or a value that a config refuses.
     """
     if preset not in PRESETS:
         raise InputError(f"--preset {preset}: unknown; choose from {', '.join(PRESETS)}")
-    arch_table = dict(PRESETS[preset][0]) if start is None else start.to_dict()
-    tables = {"arch": arch_table, "train": dict(PRESETS[preset][1])}
+    arch_table, train_table = PRESETS[preset]
+    tables: dict[str, dict[str, Any]] = {"arch": {}, "train": {}}
 
     def merge(more: dict[str, Any], where: str) -> None:
         for section, values in more.items():
@@ -202,6 +223,11 @@ def load_recipe(
         except tomllib.TOMLDecodeError:
             value = text  # a bare word
         merge({section: {field: value}}, f"--set {setting}")
+    if tables["train"].get("qat", "off") != "off":
+        limits = {"steps": 0} if "minutes" in tables["train"] else {}
+        train_table = {**train_table, **QAT_SETTINGS, **limits}
+    tables["arch"] = {**(arch_table if start is None else start.to_dict()), **tables["arch"]}
+    tables["train"] = {**train_table, **tables["train"]}
     task = get_task(task_name)
     sizes = {"vocab_size": task.vocab_size, "seq_len": task.seq_len}
     arch = HRMConfig.from_dict({**sizes, **tables["arch"]}, where="[arch]")

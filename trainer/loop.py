@@ -20,21 +20,22 @@ from ..errors import HrmEdgeError, InputError
 from ..files import write_atomically
 from ..models import HRM, Checkpoint, HRMConfig, build_model, save_checkpoint
 from ..models.checkpoint import load_weights
+from ..models.fake_quant import plain_model
 from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
+from . import qat
 from .card import describe
 from .config import TrainConfig
 from .data import CALIBRATION_SEED, HELD_OUT_SEED, Sampler, Source, read_source
 from .distributed import World
 from .halting import halting_margin
 from .losses import act_losses, q_continue_target, solved
+from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
 from .metrics import Metrics
 from .optim import Average, lr_factor, make_optimizers
 from .slots import Slots
 from .state import load_state, rng_from_text, rng_to_text, save_state
 
-EVAL_SEGMENTS = (1, 2, 4, 8, 16)
-FINAL_SEGMENTS = (*EVAL_SEGMENTS, 32)
 HELD_OUT_PUZZLES = 1000
 # What a checkpoint tells of the run that made it, kept when another run starts from it.
 STAGE = ("recipe", "sources", "steps", "train_seconds", "earlier")
@@ -47,26 +48,6 @@ class TrainingDiverged(HrmEdgeError):
     """The loss is no longer a number. The last good checkpoint is kept. Exit code 1."""
 
     exit_code = 1
-
-
-@torch.inference_mode()
-def exact_by_segments(
-    model: HRM, puzzles: PuzzleSet, segments: tuple[int, ...], batch: int = 64
-) -> dict[str, float]:
-    """Part of the puzzles solved after each number of segments, without early halting."""
-    assert puzzles.answers is not None
-    right = dict.fromkeys(segments, 0)
-    device = model.H_init.device
-    for start in range(0, len(puzzles), batch):
-        tokens = torch.from_numpy(puzzles.questions[start : start + batch]).long().to(device)
-        answers = torch.from_numpy(puzzles.answers[start : start + batch]).long().to(device)
-        e = model.embed(tokens)
-        z_H, z_L = model.initial_state(len(tokens))
-        for k in range(1, max(segments) + 1):
-            z_H, z_L, logits, _ = model.segment(z_H, z_L, e)
-            if k in right:
-                right[k] += int(solved(logits, answers).sum())
-    return {str(k): count / len(puzzles) for k, count in right.items()}
 
 
 @dataclasses.dataclass
@@ -131,14 +112,16 @@ class Run:
             self.average.update(self.model)
 
     def evaluated_model(self) -> HRM:
-        """A copy with the weights that count: the moving average where there is one, rounded as it is stored."""
+        """A copy with the weights that count: the moving average where there is one, rounded as it is stored.
+
+        In quantization-aware training it is fake-quantized, as that is what ships, and the average covers the
+        learned scales as well: they belong to the averaged weights, not to the last ones.
+        """
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
-        weights = self.average.weights if self.average is not None else self.model.state_dict()
-        stored = getattr(torch, self.config.checkpoint_dtype)
-        model.load_state_dict(weights)
+        if self.average is not None:
+            model.load_state_dict(self.average.weights)
         model.q_head.bias[0] -= self.halt_margin
-        model.load_state_dict({name: tensor.to(stored).float() for name, tensor in model.state_dict().items()})
-        return model
+        return qat.as_stored(model, getattr(torch, self.config.checkpoint_dtype))
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the checkpoint: weights, recipe and whatever accuracy ``facts`` hold."""
@@ -149,6 +132,9 @@ class Run:
             "held_out": {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES},
         }
         model, dtype = self.evaluated_model(), getattr(torch, self.config.checkpoint_dtype)
+        if self.config.qat != "off":
+            metadata |= qat.metadata(model, self.config, facts["recipe"]["started_from"])
+        model = plain_model(model)
         save_checkpoint(folder, model, self.task.name, describe(metadata, model), metadata, dtype)
 
     def save(self, folder: Path) -> None:
@@ -187,6 +173,8 @@ def _same_run(folder: Path, recipe: dict[str, Any], world: World) -> None:
     if file.exists():
         try:
             before = json.loads(file.read_text())
+            # A field that came later than the run meant its default then.
+            before["train"] = {**{f.name: f.default for f in dataclasses.fields(TrainConfig)}, **before["train"]}
             pairs = [(s, k) for s in ("arch", "train") for k in recipe[s] if k not in CHANGEABLE]
             differs = [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
             differs += [k for k in ("task", "data", "started_from") if before[k] != recipe[k]]
@@ -237,6 +225,7 @@ def train(
         InputError: the data, configs or the folder's earlier run do not fit.
         TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
     """
+    qat.require_start(config, initial)
     world = World.join(device)
     if config.batch_size % world.size:
         raise InputError(f"train field batch_size is {config.batch_size}; {world.size} processes must divide it")
@@ -261,13 +250,16 @@ def train(
     else:
         load_weights(model, initial.model.state_dict(), str(initial.path))
     model.to(world.device).train()
+    sampler = Sampler(task, sources, config.augment)
+    if config.qat != "off":
+        model = qat.fake_quantized(model, config, sampler, world, resumes=(output / "state").exists())
     world.broadcast_model(model)
     run = Run(
         task,
         config,
         world,
         model,
-        Sampler(task, sources, config.augment),
+        sampler,
         np.random.default_rng([config.seed, world.rank]),
         Slots.empty(model, config.batch_size // world.size, world.device),
         Average(model, config.ema_decay) if config.ema_decay else None,
@@ -296,7 +288,10 @@ def train(
         if world.rank == 0:
             run.halt_margin = halting_margin(run.evaluated_model(), _calibration_set(run))
             facts["halt_margin"] = run.halt_margin
-            facts["accuracy"] = _measure(run, [held_out, *tests], metrics)
+            puzzles = by_source([held_out, *tests], config.final_puzzles)
+            for field, measured in qat.variants(run.evaluated_model(), initial).items():
+                what = "" if config.qat == "off" else qat.MEASURED[field]
+                facts[field] = accuracy(measured, puzzles, metrics, run.step, what)
             run.publish(output / "checkpoint", facts)
     except KeyboardInterrupt:
         saved = (output / "state").exists()
@@ -312,20 +307,6 @@ def _calibration_set(run: Run) -> PuzzleSet:
     """Puzzles for the halting margin alone: neither trained nor measured on."""
     count = max(1, run.config.final_puzzles // 2)
     return generate_puzzles(run.task, count, CALIBRATION_SEED)
-
-
-def _measure(run: Run, sets: list[PuzzleSet], metrics: Metrics) -> dict[str, Any]:
-    """The finished checkpoint's accuracy for its card: by source and by number of segments."""
-    model, found = run.evaluated_model(), {}
-    for puzzles in sets:
-        for source in sorted(set(puzzles.sources)):
-            rows = np.flatnonzero([name == source for name in puzzles.sources])
-            chosen = puzzles.select(rows).take(run.config.final_puzzles, 0)
-            metrics.say(f"measuring on {len(chosen)} puzzles of {source}")
-            exact = exact_by_segments(model, chosen, FINAL_SEGMENTS)
-            found[source] = {"n": len(chosen), "exact_by_segments": exact}
-            metrics.write({"step": run.step, "source": source, **found[source]}, 1.0)
-    return found
 
 
 def _loop(run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: dict[str, Any]) -> None:
@@ -369,8 +350,9 @@ def _loop(run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: 
         if run.step % config.eval_every == 0 and world.rank == 0:
             model = run.evaluated_model()
             puzzles = held_out.take(config.eval_puzzles, 0)
-            accuracy = exact_by_segments(model, puzzles, EVAL_SEGMENTS)
-            facts["accuracy"] = {held_out.sources[0]: {"n": len(puzzles), "exact_by_segments": accuracy}}
-            metrics.write({"step": run.step, "exact_by_segments": accuracy}, done)
+            exact = exact_by_segments(model, puzzles, EVAL_SEGMENTS)
+            field = "accuracy" if config.qat == "off" else qat.QUANTIZED
+            facts[field] = {held_out.sources[0]: {"n": len(puzzles), "exact_by_segments": exact}}
+            metrics.write({"step": run.step, "exact_by_segments": exact}, done)
         if last or run.step % config.save_every == 0:
             save()

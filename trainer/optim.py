@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from adam_atan2_pytorch import AdamAtan2
 from torch import Tensor, nn
 
 from ..models import HRM
+from ..models.fake_quant import scale_parameters
 from .config import TrainConfig
+
+SCALE_LR = 10.0  # learning rate of learned scales (their logarithms), times the weights'
 
 
 class SignSGD(torch.optim.Optimizer):
@@ -35,9 +39,17 @@ class SignSGD(torch.optim.Optimizer):
 
 
 def make_optimizers(model: HRM, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The main optimizer, then SignSGD for the puzzle embeddings where the model has them."""
+    """The main optimizer, then SignSGD for the puzzle embeddings where the model has them.
+
+    Learned scales are a group of their own in the main one: decay would pull them to one, and what is a small
+    step for a weight is too small for the one number that all of a layer's inputs share.
+    """
     puzzles = [p for name, p in model.named_parameters() if name.startswith("puzzle_emb.")]
-    rest = [p for name, p in model.named_parameters() if not name.startswith("puzzle_emb.")]
+    scales = scale_parameters(model)
+    apart = {id(p) for p in (*puzzles, *scales)}
+    rest: list[Any] = [p for p in model.parameters() if id(p) not in apart]
+    if scales:
+        rest = [{"params": rest}, {"params": scales, "lr": config.lr * SCALE_LR, "weight_decay": 0.0}]
     betas = (config.beta1, config.beta2)
     main: torch.optim.Optimizer
     if config.optimizer == "adam_atan2":

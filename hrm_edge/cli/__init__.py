@@ -18,6 +18,8 @@ COMMANDS = {
     "train": "train",
     "eval": "evaluate",
     "bench": "bench",
+    "report": "report",
+    "check": "check",
     "import": "import_",
     "data": "data",
     "models": "models",

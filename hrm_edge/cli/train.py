@@ -31,6 +31,12 @@ def command(
     start_from: Annotated[
         Path | None, typer.Option("--from", help="Start from this checkpoint's weights and architecture.")
     ] = None,
+    qat: Annotated[
+        bool, typer.Option("--qat", help="Fine-tune --from's checkpoint through int8 rounding, for export as INT8.")
+    ] = False,
+    qat_scales: Annotated[
+        str | None, typer.Option(help="With --qat: learned (default) or frozen, as calibrated at the start.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of initialisation, data order and augmentation.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
@@ -41,13 +47,20 @@ def command(
 
     import torch
 
+    from ..errors import InputError
     from ..models import load_checkpoint
     from ..tasks import get_task
     from ..trainer import load_recipe, train
 
+    if qat_scales is not None and not qat:
+        raise InputError("--qat-scales: has no meaning without --qat")
+    if qat_scales not in (None, "learned", "frozen"):
+        raise InputError(f"--qat-scales {qat_scales}: choose from learned, frozen")
     if threads:
         torch.set_num_threads(threads)
     limits = [f"train.seed={seed}"]
+    if qat:
+        limits.append(f"train.qat={qat_scales or 'learned'}")
     if minutes:
         limits.append(f"train.minutes={float(minutes)}")
     if steps:

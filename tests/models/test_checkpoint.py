@@ -1,5 +1,6 @@
 """Checkpoint folders: what is saved is what is read; what is damaged is refused; a kill leaves the old one."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -15,7 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hrm_edge.errors import InputError
-from hrm_edge.models import HRMConfig, build_model, load_checkpoint, save_checkpoint
+from hrm_edge.models import (
+    HRMConfig,
+    TrainedScales,
+    build_model,
+    load_checkpoint,
+    quantization_of,
+    quantized_layers,
+    save_checkpoint,
+)
 from hrm_edge.models.public import import_public
 from hrm_edge.tasks import get_task
 
@@ -127,6 +136,61 @@ def test_flipped_bytes_never_escape_as_other_errors(saved, tmp_path_factory, dat
         load_checkpoint(path)
     except InputError as error:
         assert "\n" not in str(error)
+
+
+@pytest.fixture
+def tuned(saved, tmp_path):
+    """A checkpoint with the scales of quantization-aware training, and those scales."""
+    scales = {layer: 0.25 * (i + 1) for i, layer in enumerate(quantized_layers(saved[1]))}
+    table = {"bits": 8, "activations": scales, "weights": "per-channel minmax", "from": "ab", "learned": True}
+    given = {"quantization": table}
+    path = save_checkpoint(tmp_path / "tuned", saved[1], TASK.name, "", given)
+    assert "weights_sha256" not in table  # the caller's own is left alone
+    return path, scales
+
+
+def test_trained_scales_are_read_back(saved, tuned):
+    path, scales = tuned
+    checkpoint = load_checkpoint(path)
+    assert quantization_of(checkpoint) == TrainedScales(8, scales, True, "ab")
+    digest = hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
+    assert checkpoint.metadata["quantization"]["weights_sha256"] == digest
+    assert quantization_of(load_checkpoint(saved[0])) is None
+
+
+def test_scales_are_refused_for_other_weights(tuned):
+    path, _ = tuned
+    checkpoint = load_checkpoint(path)
+    other = save_checkpoint(path.parent / "other", build_model(CONFIG, TASK), TASK.name, "")
+    shutil.copy(other / "model.safetensors", path / "model.safetensors")
+    with pytest.raises(InputError, match="weights were changed after quantization-aware training") as caught:
+        quantization_of(load_checkpoint(path))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="were changed"):
+        quantization_of(checkpoint)  # what was loaded before is no longer what lies there
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("bits", 4, "bits is 4"),
+        ("bits", "8", "cannot be used"),
+        ("activations", {}, "does not fit the network"),
+        ("activations", 3, "cannot be used"),
+        ("activations", {"H_level.layers.0.mlp.down_proj": -1.0}, "H_level.layers.0.mlp.down_proj is -1.0"),
+        ("weights", "per-tensor", "must be 'per-channel minmax'"),
+        ("weights_sha256", None, "weights were changed"),
+        ("learned", "yes", "cannot be used"),
+    ],
+)
+def test_damaged_scales_are_one_clear_line(tuned, field, value, said):
+    path, _ = tuned
+    config = json.loads((path / "config.json").read_text())
+    config["metadata"]["quantization"][field] = value
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=said) as caught:
+        quantization_of(load_checkpoint(path))
+    assert "\n" not in str(caught.value)
 
 
 KILLED = """

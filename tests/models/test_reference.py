@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hrm_edge import answer_cache
 from hrm_edge.errors import InputError
 from hrm_edge.models import HRMConfig, build_model, load_checkpoint, reference, save_checkpoint
 from hrm_edge.models.reference import TorchEngine, has_reference_answers, reference_answers
@@ -204,6 +205,6 @@ def test_a_cache_that_cannot_be_written_is_done_without(checkpoint, puzzles, tmp
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("HRM_EDGE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert reference.cache_folder() == tmp_path / "hrm-edge"
+    assert answer_cache.cache_folder() == tmp_path / "hrm-edge"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
-    assert reference.cache_folder().parent.name == ".cache"
+    assert answer_cache.cache_folder().parent.name == ".cache"

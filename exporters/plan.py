@@ -1,0 +1,189 @@
+"""A quantization plan: everything that is decided once, and applied the same way to a float segment ever after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+
+from ..errors import InputError
+from ..models import Checkpoint, Ranges, collect_ranges
+from ..models.checkpoint import TrainedScales
+from ..puzzles import PuzzleSet
+from ..quantization import Layer, Site
+from ..ranges import ESTIMATORS, STEPS
+from . import int8
+from .layers import products, weights_of
+from .smooth import smooth, smoothing_factors
+from .weight_only import compress_weights, compressed_weight
+
+WEIGHT_ONLY_BITS = {"int8-weights": 8, "int4-weights": 4}
+QUANTIZED = ("int8", *WEIGHT_ONLY_BITS)
+# Targets whose backend fuses only the unsigned form of int8, and unpacks only its own form of few bits.
+_OF_ONNXRUNTIME = {"onnx"}
+# A scale may differ from what calibration asks for by this factor, and clip this part of what it saw.
+_SCALE_TOLERANCE, _MOST_CLIPPED = 1.25, 0.02
+
+# Part of the network → dtype, for the manifest.
+INT8_PARTS = {
+    "weights": "int8, a scale for each output channel",
+    "matrix products": "int8",
+    "inputs of products": "int8, a scale for each call",
+}
+FLOAT_PARTS = {
+    "attention scores": "float32",
+    "rotary, swiglu": "float32",
+    "residual sums": "float32",
+    "norms": "float32",
+    "softmax": "float32",
+    "lm_head, q_head": "float32",
+    "carried state": "float32",
+    "input embedding": "float32",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to calibrate: ``estimator`` of a range, ``segments`` sampled, SmoothQuant strength (0: none)."""
+
+    estimator: str = "mse"
+    segments: str = "stratified"
+    smooth: float = 0.85
+
+    def __str__(self) -> str:
+        return f"{self.estimator}, {self.segments} segments, smoothing {self.smooth:g}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to quantize a segment. For weight-only precisions nothing but ``precision`` counts."""
+
+    precision: str
+    scales: dict[str, float] = field(default_factory=dict)  # by site
+    factors: dict[str, np.ndarray] = field(default_factory=dict)  # SmoothQuant's, by layer
+    keep: dict[str, str] = field(default_factory=dict)  # layer that stays float32 → why
+    recipe: Recipe | None = None
+    ranges: Ranges | None = None  # what the scales were made from
+
+    def apply(self, segment: onnx.ModelProto, target: str) -> tuple[onnx.ModelProto, list[str]]:
+        """A quantized copy of a float segment as ``target`` runs it fast, and its low-precision products."""
+        copy = onnx.ModelProto.FromString(segment.SerializeToString())
+        theirs = target in _OF_ONNXRUNTIME
+        if self.precision in WEIGHT_ONLY_BITS:
+            return copy, compress_weights(copy, WEIGHT_ONLY_BITS[self.precision], packed=theirs)
+        if self.factors:
+            smooth(copy, self.factors)
+        return copy, int8.quantize(copy, self.scales, frozenset(self.keep), unsigned=theirs)
+
+    def keeping(self, layers: dict[str, str]) -> Plan:
+        """The same with these layers (→ why) left in float32."""
+        return replace(self, keep={**self.keep, **layers})
+
+    def parts(self) -> dict[str, str]:
+        """Part of the network → dtype, for the manifest."""
+        if self.precision in WEIGHT_ONLY_BITS:
+            bits = WEIGHT_ONLY_BITS[self.precision]
+            return {**FLOAT_PARTS, "weights": f"int{bits}", "matrix products": "float32"}
+        kept = {f"layer {name}": "float32" for name in self.keep}
+        return {**FLOAT_PARTS, **INT8_PARTS, **kept}
+
+    def layers(self, segment: onnx.ModelProto, target: str) -> tuple[Layer, ...]:
+        """Every layer of the float segment, and what storing it in few bits does to it."""
+        calls = {product.layer: product.call + 1 for product in products(segment)}
+        found = []
+        for layer, weights in weights_of(segment).items():
+            float_, stored = np.hstack(list(weights.values())), self._stored(layer, weights, target)
+            found.append(
+                Layer(
+                    name=layer,
+                    dtype="float32" if layer in self.keep else self.precision.removesuffix("-weights"),
+                    calls=calls[layer],
+                    absmax=float(np.abs(float_).max()),
+                    error=float(np.linalg.norm(float_ - stored) / max(float(np.linalg.norm(float_)), 1e-30)),
+                    kept=self.keep.get(layer),
+                )
+            )
+        return tuple(found)
+
+    def _stored(self, layer: str, weights: dict[str, np.ndarray], target: str) -> np.ndarray:
+        if layer in self.keep:
+            return np.hstack(list(weights.values()))
+        bits, packed = WEIGHT_ONLY_BITS.get(self.precision, 8), target in _OF_ONNXRUNTIME
+        packed = packed and self.precision in WEIGHT_ONLY_BITS
+        # What a factor divides elsewhere in the block is the other layer's error, not this one's.
+        s = self.factors.get(layer, np.ones(len(next(iter(weights.values()))), np.float32))[:, None]
+        return np.hstack([compressed_weight(w * s, bits, packed) / s for w in weights.values()])
+
+    def sites(self) -> tuple[Site, ...]:
+        """Every activation quantizer against what calibration saw there."""
+        if self.ranges is None:
+            return ()
+        histograms = self.ranges.histograms
+        return tuple(
+            Site(name, histograms[name].absmax, scale, histograms[name].beyond(STEPS * scale))
+            for name, scale in self.scales.items()
+            if name in histograms and name.rpartition("/")[0] not in self.keep
+        )
+
+
+class Calibrator:
+    """Makes plans for a checkpoint from puzzles that no accuracy is measured on; ranges are collected once."""
+
+    def __init__(self, checkpoint: Checkpoint, segment: onnx.ModelProto, puzzles: PuzzleSet):
+        self.checkpoint, self.segment, self.puzzles = checkpoint, segment, puzzles
+        self._ranges: dict[tuple[str, float], Ranges] = {}
+        self._factors: dict[tuple[str, float], dict[str, np.ndarray]] = {}
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """int8, every layer quantized, with scales as the recipe says."""
+        if recipe.estimator not in ESTIMATORS:
+            raise InputError(f"calibration method {recipe.estimator!r}: choose from {', '.join(ESTIMATORS)}")
+        if not 0 <= recipe.smooth < 1:
+            raise InputError(f"the strength of smoothing is {recipe.smooth:g}; it must be at least 0 and below 1")
+        ranges = self._collected(recipe.segments, recipe.smooth)
+        scales = {site: histogram.scale(recipe.estimator) for site, histogram in ranges.histograms.items()}
+        factors = self._factors.get((recipe.segments, recipe.smooth), {})
+        return Plan("int8", scales, factors, recipe=recipe, ranges=ranges)
+
+    def trained_plan(self, trained: TrainedScales) -> Plan:
+        """int8 with the scales of quantization-aware training, which every call of a layer shares."""
+        ranges = self._collected("stratified", 0.0)
+        scales = {site: trained.activations[site.rpartition("/")[0]] for site in ranges.histograms}
+        return Plan("int8", scales, ranges=ranges)
+
+    def _collected(self, segments: str, strength: float) -> Ranges:
+        if (segments, strength) not in self._ranges:
+            smoothing = None
+            if strength:
+                plain = self._collected(segments, 0.0)
+                smoothing = smoothing_factors(self.segment, plain.channel_absmax, strength)
+                self._factors[segments, strength] = smoothing
+            model, questions = self.checkpoint.model, self.puzzles.questions
+            self._ranges[segments, strength] = collect_ranges(
+                model, questions, segments=segments, smoothing=smoothing
+            )
+        return self._ranges[segments, strength]
+
+
+def wrong_scales(plan: Plan, segment: onnx.ModelProto) -> list[str]:
+    """What is wrong with the scales that really stand in a quantized segment, against what calibration saw."""
+    if plan.ranges is None:
+        return []
+    found = []
+    stored = int8.input_scales(segment)
+    for site, histogram in plan.ranges.histograms.items():
+        if site.rpartition("/")[0] in plan.keep:
+            continue
+        if site not in stored:
+            found.append(f"{site} has no input scale")
+            continue
+        wanted, clipped = plan.scales[site], histogram.beyond(STEPS * stored[site])
+        if not 1 / _SCALE_TOLERANCE <= stored[site] / wanted <= _SCALE_TOLERANCE:
+            found.append(f"the input scale of {site} is {stored[site] / wanted:.2f} × the calibrated one")
+        elif clipped > _MOST_CLIPPED:
+            found.append(
+                f"the input scale of {site} saturates: {clipped:.1%} of the calibration values lie beyond "
+                f"127 steps of {stored[site]:.3g} (the largest is {histogram.absmax:.3g})"
+            )
+    return found

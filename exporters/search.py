@@ -1,0 +1,144 @@
+"""What to quantize and how, chosen by accuracy after re-rolling: calibration, sensitivity, mixed precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import onnx
+
+from ..errors import GateFailed
+from ..quantization import Trial
+from ..ranges import ESTIMATORS
+from .layers import weights_of
+from .plan import Calibrator, Plan, Recipe
+from .trials import Trials
+
+Say = Callable[[str], None]
+
+_SAMPLINGS = ("stratified", "all", "first", "middle", "last", "random")
+_STRENGTHS = (0.0, 0.5, 0.7, 0.85)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan that was measured, and every trial on the way to it."""
+
+    plan: Plan
+    trial: Trial | None
+    comparison: tuple[Trial, ...] = ()
+    budget: tuple[Trial, ...] = ()
+
+
+def try_plan(plan: Plan, what: str, segment: onnx.ModelProto, trials: Trials) -> Trial:
+    """One plan's answers, compared with the float model's."""
+    return trials.run(what, plan.apply(segment, trials.target)[0])
+
+
+def best_recipe(calibrator: Calibrator, trials: Trials, say: Say) -> tuple[Recipe, tuple[Trial, ...]]:
+    """Compare calibration choices: every smoothing, then every estimator, then every sampling.
+
+    Each round keeps the best so far. Not every combination: rounds of one factor each cost a fraction of it and
+    show what each choice is worth.
+    """
+    tried: dict[Recipe, Trial] = {}
+
+    def attempt(recipe: Recipe) -> None:
+        if recipe not in tried:
+            tried[recipe] = try_plan(calibrator.plan(recipe), str(recipe), calibrator.segment, trials)
+            say(f"  {describe(tried[recipe])}")
+
+    def best() -> Recipe:
+        # Random states are there to be seen losing: no product should rest on their luck.
+        honest = (recipe for recipe in tried if recipe.segments != "random")
+        return min(honest, key=lambda recipe: badness(tried[recipe]))
+
+    say(f"comparing calibration choices on {len(trials.puzzles)} puzzles, each answered from beginning to end")
+    for strength in _STRENGTHS:
+        attempt(Recipe(smooth=strength))
+    for estimator in ESTIMATORS:
+        attempt(replace(best(), estimator=estimator))
+    for segments in _SAMPLINGS:
+        attempt(replace(best(), segments=segments))
+    return best(), tuple(tried.values())
+
+
+def badness(trial: Trial) -> tuple[float, float, float]:
+    """For ordering: points lost, then puzzles that changed either way, then halting that moved."""
+    return trial.drop_points, trial.lost + trial.won, 1 - trial.halt_agree
+
+
+def describe(trial: Trial) -> str:
+    """One line for a person who waits."""
+    return (
+        f"{trial.what}: {100 * trial.exact:.2f} % ({trial.lost} lost, {trial.won} won of {trial.n}), "
+        f"halting agrees on {100 * trial.halt_agree:.1f} %"
+    )
+
+
+def sensitivity(plan: Plan, segment: onnx.ModelProto, trials: Trials, say: Say) -> tuple[Trial, ...]:
+    """Each layer quantized alone, all others in float: what it costs by itself after re-rolling."""
+    layers = list(weights_of(segment))
+    say(f"sensitivity of {len(layers)} layers, each quantized alone, on {len(trials.puzzles)} puzzles")
+    found = []
+    for layer in layers:
+        others = {name: "float, to see one layer alone" for name in layers if name != layer}
+        found.append(try_plan(plan.keeping(others), layer, segment, trials))
+    return tuple(found)
+
+
+def meet_budget(
+    plan: Plan,
+    first: Trial,
+    segment: onnx.ModelProto,
+    trials: Trials,
+    max_drop: float,
+    measure: Callable[[], tuple[Trial, ...]],
+    say: Say,
+) -> Choice:
+    """Keep the most sensitive layers in float32, as few as it takes for the drop to stay within ``max_drop``.
+
+    ``first``: the plan's own trial; ``measure`` gives the sensitivities when they are needed. Doubles the number
+    of kept layers until the budget holds, then halves the gap.
+
+    Raises:
+        GateFailed: nothing meets it, not even one quantized layer; names the best that was reached.
+    """
+    if first.drop_points <= max_drop:
+        return Choice(plan, first)
+    say(f"{first.drop_points:.2f} points lost, {max_drop:g} allowed: looking for the layers to keep in float32")
+    order = sorted(measure(), key=badness, reverse=True)
+    tried: dict[int, tuple[Plan, Trial]] = {0: (plan, first)}
+
+    def holds(kept: int) -> bool:
+        if kept not in tried:
+            reasons = {trial.what: _why(trial) for trial in order[:kept]}
+            mixed = plan.keeping(reasons)
+            what = f"{kept} of {len(order)} layers in float32"
+            tried[kept] = (mixed, try_plan(mixed, what, segment, trials))
+            say(f"  {describe(tried[kept][1])}")
+        return tried[kept][1].drop_points <= max_drop
+
+    low, high = 0, 1
+    while high < len(order) and not holds(high):
+        low, high = high, 2 * high
+    high = min(high, len(order) - 1)
+    if not holds(high):
+        best = min(tried.values(), key=lambda pair: badness(pair[1]))[1]
+        raise GateFailed(
+            f"no mix of int8 and float32 layers loses at most {max_drop:g} points: the best, {best.what}, loses "
+            f"{best.drop_points:.2f} ({best.lost} lost, {best.won} won of {best.n}); tune the checkpoint with "
+            "`hrm-edge train --qat --from CHECKPOINT`, allow more with --max-drop, or export --precision fp16"
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    chosen, trial = tried[high]
+    return Choice(chosen, trial, budget=tuple(tried[k][1] for k in sorted(tried)))
+
+
+def _why(trial: Trial) -> str:
+    return (
+        f"quantized alone it loses {trial.lost} and wins {trial.won} of {trial.n} puzzles, "
+        f"halting agrees on {100 * trial.halt_agree:.1f} %"
+    )

@@ -1,0 +1,243 @@
+"""Open what a check names, refuse what makes it dishonest, and answer every puzzle once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..artifact import Artifact, open_artifact
+from ..bundle import MANIFEST, open_bundle
+from ..errors import InputError
+from ..evaluate import Progress, answer_all, rightness, token_accuracy
+from ..files import sha256
+from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
+from ..quantization import Quantization, read_quantization, refuse_leak
+from ..runtimes import Answers
+from .baseline import Baseline, BundleEntry, SampleEntry, pack
+from .spec import Check, Data, Spec
+
+SPEED_RULES = ("max_speed_loss", "min_speed_ratio")
+_SPEED_ROUNDS = 9
+_SPEED_SEGMENTS = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """One bundle of one check, opened and found fit to be measured."""
+
+    check: Check
+    label: str  # the bundle, as the spec names it
+    artifact: Artifact
+    quantization: Quantization | None
+    checkpoint: Artifact | None
+    data: dict[str, PuzzleSet]  # by label
+    baseline: BundleEntry | None
+
+    @property
+    def max_think_steps(self) -> int:
+        return self.check.max_think_steps or self.artifact.engine.halt_max_steps
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A bundle's answers to one data set, and the float checkpoint's where a rule compares them."""
+
+    puzzles: PuzzleSet
+    answers: Answers
+    right: np.ndarray  # bool[n]
+    reference: Answers | None
+    reference_right: np.ndarray | None  # bool[n]
+
+    def entry(self) -> SampleEntry:
+        """What the baseline keeps of it, rounded so that a diff can be read."""
+        token = token_accuracy(self.puzzles, self.answers.tokens)
+        return SampleEntry(
+            exact=round(float(self.right.mean()), 6),
+            token=None if token is None else round(float(token.mean()), 6),
+            n=len(self.right),
+            steps_mean=round(float(self.answers.steps.mean()), 4),
+            halted=round(float(self.answers.halted.mean()), 6),
+            puzzles=self.puzzles.content_hash(),
+            right=pack(self.right),
+        )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How many times faster than the float checkpoint, round by round, and what disturbed it."""
+
+    ratios: tuple[float, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ratio(self) -> float:
+        return float(np.median(self.ratios))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything the rules of a case judge."""
+
+    case: Case
+    samples: dict[str, Sample]  # by data label
+    speed: Speed | None
+
+    @property
+    def size_mb(self) -> float:
+        return self.case.artifact.size_bytes / 1e6
+
+    def entry(self) -> BundleEntry:
+        """What the baseline keeps of it."""
+        case = self.case
+        return BundleEntry(
+            bundle=sha256(case.artifact.path / MANIFEST),
+            checkpoint=case.artifact.source_hash,
+            size_mb=self.size_mb,
+            halt=case.check.halt,
+            max_think_steps=case.max_think_steps,
+            speed_ratio=None if self.speed is None else round(self.speed.ratio, 3),
+            data={label: sample.entry() for label, sample in self.samples.items()},
+        )
+
+
+class Workshop:
+    """Opens and measures; what several checks share is opened and answered once."""
+
+    def __init__(self, spec: Spec, progress: Progress | None) -> None:
+        self._spec, self._progress = spec, progress
+        self._bundles: dict[Path, tuple[Artifact, Quantization | None]] = {}
+        self._checkpoints: dict[str, Artifact] = {}
+        self._puzzles: dict[tuple[str, str, int | None], PuzzleSet] = {}
+        self._answers: dict[tuple[str, str, str, int], Answers] = {}
+
+    # -- opening -----------------------------------------------------------------------------------
+
+    def open(self, check: Check, label: str, baseline: Baseline | None) -> Case:
+        """A case whose bundle is whole, made from this checkpoint, and not calibrated on these puzzles.
+
+        Raises:
+            InputError: with the line of the spec.
+        """
+        spec, lines = self._spec, check.lines
+        with spec.at(lines["bundle"]):
+            artifact, quantization = self._bundle(check.bundles[label])
+        checkpoint = None
+        if check.checkpoint is not None:
+            with spec.at(lines["checkpoint"]):
+                checkpoint = self._checkpoint(check.checkpoint)
+                _refuse_swap(label, artifact, checkpoint)
+        with spec.at(lines["data"]):
+            data = {item.label: self._data(item, check.n, artifact) for item in check.data}
+            for name, puzzles in data.items():
+                if quantization is not None and quantization.calibration is not None:
+                    seen = quantization.calibration.fingerprints
+                    refuse_leak(seen, puzzles, f"{label} on {name}")
+        entry = baseline.entries.get((check.name, label)) if baseline else None
+        return Case(check, label, artifact, quantization, checkpoint, data, entry)
+
+    def _bundle(self, path: Path) -> tuple[Artifact, Quantization | None]:
+        if path not in self._bundles:
+            bundle = open_bundle(path)  # first, for its own words about what is no bundle
+            self._bundles[path] = open_artifact(path), read_quantization(bundle)
+        return self._bundles[path]
+
+    def _checkpoint(self, path: str) -> Artifact:
+        if path not in self._checkpoints:
+            opened = open_artifact(path)
+            if opened.checkpoint is None:
+                raise InputError(f"{path}: is a bundle; name the float checkpoint it was made from")
+            self._checkpoints[path] = opened
+        return self._checkpoints[path]
+
+    def _data(self, data: Data, n: int | None, artifact: Artifact) -> PuzzleSet:
+        task = artifact.engine.task
+        key = (data.label, task.name, n)
+        if key not in self._puzzles:
+            if data.path is None:
+                count = min(data.n, n or data.n)
+                self._puzzles[key] = generate_puzzles(task, count, data.seed, data.difficulty)
+            else:
+                puzzles = load_puzzles(data.path, task)
+                self._puzzles[key] = puzzles if n is None else puzzles.take(n, seed=0)
+        return self._puzzles[key]
+
+    # -- measuring ---------------------------------------------------------------------------------
+
+    def measure(self, case: Case) -> Measured:
+        """Answer every data set, and time the bundle where a rule asks for it."""
+        samples = {label: self._sample(case, puzzles) for label, puzzles in case.data.items()}
+        timed = any(rule.name in SPEED_RULES for rule in case.check.rules)
+        return Measured(case, samples, self._speed(case) if timed else None)
+
+    def _sample(self, case: Case, puzzles: PuzzleSet) -> Sample:
+        answers = self._answer(case, puzzles)
+        reference = None
+        if any(rule.kind.data and rule.kind.checkpoint for rule in case.check.rules):
+            assert case.checkpoint is not None  # the spec was checked for it
+            reference = self._reference(case, case.checkpoint, puzzles)
+        return Sample(
+            puzzles=puzzles,
+            answers=answers,
+            right=rightness(puzzles, answers.tokens),
+            reference=reference,
+            reference_right=None if reference is None else rightness(puzzles, reference.tokens),
+        )
+
+    def _answer(self, case: Case, puzzles: PuzzleSet) -> Answers:
+        halt, steps = case.check.halt, case.max_think_steps
+        key = (str(case.artifact.path), puzzles.content_hash(), halt, steps)
+        if key not in self._answers:
+            report = self._reporting(f"{case.label} on {puzzles.name}")
+            engine = case.artifact.engine
+            self._answers[key] = answer_all(engine, puzzles, max_think_steps=steps, halt=halt, progress=report)
+        return self._answers[key]
+
+    def _reference(self, case: Case, opened: Artifact, puzzles: PuzzleSet) -> Answers:
+        from ..models.reference import reference_answers
+
+        assert opened.checkpoint is not None
+        report = self._reporting(f"{opened.name} (float) on {puzzles.name}")
+        steps, halt = case.max_think_steps, case.check.halt
+        return reference_answers(opened.checkpoint, puzzles, max_think_steps=steps, halt=halt, progress=report)
+
+    def _speed(self, case: Case) -> Speed:
+        """Rounds of `hrm_edge.bench`, each with a ratio of its own, so that their spread shows."""
+        import torch
+
+        from ..bench import Settings, bench
+
+        assert case.checkpoint is not None
+        threads = torch.get_num_threads()
+        pair = [open_artifact(path, threads) for path in (case.checkpoint.path, case.artifact.path)]
+        batch = pair[1].engine.batch or 1
+        settings = Settings(threads, batch, rounds=1, segments=_SPEED_SEGMENTS, per_round=1, memory=False)
+        puzzles = next(iter(case.data.values()), None) or generate_puzzles(pair[1].engine.task, batch, seed=0)
+        report = self._reporting(f"timing {case.label}")
+        ratios, notes = [], set()
+        for number in range(_SPEED_ROUNDS):
+            # Who goes first changes, as it does between the rounds of one `bench`.
+            outcome = bench(pair[:: 1 if number % 2 else -1], puzzles, settings)
+            row = next(row for row in outcome.rows if row.backend == pair[1].engine.backend)
+            assert row.ratio_vs_eager is not None  # the checkpoint's content hash was compared
+            ratios.append(row.ratio_vs_eager)
+            notes |= {note.split(":")[0] for note in outcome.notes}
+            report("", number + 1, _SPEED_ROUNDS)
+        return Speed(tuple(ratios), tuple(sorted(notes)))
+
+    def _reporting(self, what: str) -> Progress:
+        def report(_: str, done: int, total: int) -> None:
+            if self._progress is not None:
+                self._progress(what, done, total)
+
+        return report
+
+
+def _refuse_swap(label: str, bundle: Artifact, checkpoint: Artifact) -> None:
+    if bundle.source_hash != checkpoint.source_hash:
+        raise InputError(
+            f"{label} was made from the checkpoint {bundle.source_hash[:12]}, but {checkpoint.path.name} is "
+            f"{checkpoint.source_hash[:12]}: it was swapped or changed since; name the right one, or export the "
+            "bundle again"
+        )

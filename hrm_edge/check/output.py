@@ -1,0 +1,127 @@
+"""A report as Markdown for a job summary, and as JUnit XML for whatever collects test results."""
+
+from __future__ import annotations
+
+import html
+import re
+import xml.etree.ElementTree as ET
+
+from ..boards import board
+from .run import Report
+from .verdicts import Verdict, Worst
+
+COLUMNS = ("rule", "data", "limit", "figure", "95 % interval", "n", "result")
+
+
+def cells(verdict: Verdict) -> tuple[str, ...]:
+    """One verdict as the cells of a table, in the order of `COLUMNS`."""
+    finding, name = verdict.finding, verdict.rule.name
+    limit = "yes" if name == "quantized" else _shown(name, verdict.rule.limit)
+    between = "" if finding.interval is None else _shown(name, *finding.interval)
+    count = "" if finding.n is None else str(finding.n)
+    result = verdict.outcome.replace("fail", "FAIL")
+    return name, verdict.data or "", limit, _shown(name, finding.figure), between, count, result
+
+
+def _shown(rule: str, *values: float) -> str:
+    """Figures in the rule's unit: "1.25 points", "90.00 to 95.00 %"."""
+    if rule in ("min_exact", "min_agreement", "quantized", "max_speed_loss"):
+        return " to ".join(f"{100 * value:.2f}" for value in values) + " %"
+    unit = {"max_size_mb": " MB", "min_speed_ratio": "×"}.get(rule, " points")
+    return " to ".join(f"{value:.2f}" for value in values) + unit
+
+
+def by_bundle(report: Report) -> list[tuple[str, list[Verdict]]]:
+    """Verdicts in order, under one heading for each check and bundle."""
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in report.verdicts:
+        groups.setdefault(f"{verdict.check}: {verdict.bundle}", []).append(verdict)
+    return list(groups.items())
+
+
+def remark(verdict: Verdict) -> str | None:
+    """What to say below the table: why it failed, or what it can not show; None where the row says it all."""
+    on = f" on {verdict.data}" if verdict.data else ""
+    if not verdict.passed:
+        return f"{verdict.outcome}{on}: {verdict.reason}"
+    return None if verdict.finding.sure else f"{verdict.outcome}: {verdict.rule.name}{on}: {verdict.doubt}"
+
+
+def worst_title(worst: Worst) -> str:
+    return f"puzzle {worst.number}: {worst.cells} cells differ from {worst.against} (marked *)"
+
+
+def drawn(worst: Worst) -> str:
+    """The bundle's answer as a board, every cell that is not as wanted marked."""
+    return board(worst.task, worst.question, worst.answer, worst.wanted).plain
+
+
+# -- Markdown ------------------------------------------------------------------------------------------
+
+
+def markdown(report: Report) -> str:
+    """A heading, a table for each bundle, what to know about rules in doubt, and boards behind a fold."""
+    mark = "❌" if report.failed else "✅"
+    parts = [f"### {mark} hrm-edge check: {report.summary}", f"`{report.spec}`"]
+    for heading, verdicts in by_bundle(report):
+        table = [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
+        table += [_row([_escaped(cell) for cell in cells(verdict)]) for verdict in verdicts]
+        parts += [f"**{_escaped(heading)}**", "\n".join(table)]
+        if remarks := [_escaped(text) for verdict in verdicts if (text := remark(verdict))]:
+            parts.append("\n".join(f"- {text}" for text in remarks))
+        parts += [_fold(verdict) for verdict in verdicts if not verdict.passed and verdict.finding.worst]
+    if report.updated is not None:
+        lines = "\n".join(f"- {_escaped(line)}" for line in report.updated) or "- nothing changed"
+        parts.append(f"Baseline written:\n\n{lines}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(texts: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _fold(verdict: Verdict) -> str:
+    boards = "\n\n".join(f"{worst_title(w)}\n{drawn(w)}" for w in verdict.finding.worst)
+    title = html.escape(f"{verdict.rule.name} on {verdict.data}: the worst puzzles")
+    return f"<details><summary>{title}</summary>\n\n```text\n{boards}\n```\n\n</details>"
+
+
+def _escaped(text: str) -> str:
+    """Names from the spec as plain text in any Markdown."""
+    for character in "\\`*_|[]<>#":
+        text = text.replace(character, {"<": "&lt;", ">": "&gt;"}.get(character, f"\\{character}"))
+    return text
+
+
+# -- JUnit ---------------------------------------------------------------------------------------------
+
+
+def junit(report: Report) -> str:
+    """One test case a rule; the reason is the failure's message, its body the worst puzzles."""
+    count, failed = len(report.verdicts), len(report.failed)
+    totals = {"tests": str(count), "failures": str(failed), "errors": "0", "skipped": "0"}
+    root = ET.Element("testsuites", totals)
+    suite = ET.SubElement(root, "testsuite", {"name": "hrm-edge check", **totals})
+    for verdict in report.verdicts:
+        name = f"{verdict.rule.name} on {verdict.data}" if verdict.data else verdict.rule.name
+        group = _xml(f"{verdict.check}/{verdict.bundle}")
+        case = ET.SubElement(suite, "testcase", {"classname": group, "name": _xml(name), "time": "0"})
+        if not verdict.passed:
+            lines = [verdict.reason]
+            for worst in verdict.finding.worst:
+                text = worst.to_dict()
+                lines += [
+                    worst_title(worst),
+                    *(f"  {part:8} {text[part]}" for part in ("question", "answer", "wanted")),
+                ]
+            failure = ET.SubElement(case, "failure", {"type": verdict.rule.name, "message": _xml(verdict.reason)})
+            failure.text = _xml("\n".join(lines))
+        else:
+            ET.SubElement(case, "system-out").text = _xml(f"{verdict.outcome}: {verdict.reason}")
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+
+
+def _xml(text: str) -> str:
+    """Without the characters that no XML may hold, escaped or not."""
+    return re.sub("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)

@@ -1,0 +1,159 @@
+"""Run a whole spec: refuse what is wrong before any long work, measure, judge everything, keep the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import GateFailed, InputError
+from ..evaluate import Progress
+from .baseline import Baseline, BundleEntry, changes, read_baseline, write_baseline
+from .measure import Case, Measured, Workshop
+from .spec import Spec, read_spec
+from .verdicts import Verdict, judge
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every verdict of a run. `updated` is None unless the baseline was to be written."""
+
+    spec: str
+    when_unsure: str
+    verdicts: tuple[Verdict, ...]
+    measured: tuple[Measured, ...]
+    updated: tuple[str, ...] | None  # what changed in the baseline, old → new
+
+    @property
+    def failed(self) -> list[Verdict]:
+        return [verdict for verdict in self.verdicts if not verdict.passed]
+
+    @property
+    def unsure(self) -> list[Verdict]:
+        return [verdict for verdict in self.verdicts if not verdict.finding.sure]
+
+    @property
+    def summary(self) -> str:
+        """How many rules held, in one line."""
+        count, failed, unsure = len(self.verdicts), len(self.failed), len(self.unsure)
+        doubt = f"; {unsure} in doubt, decided by when_unsure" if unsure else ""
+        return f"{count - failed} of {count} rules hold" + (f", {failed} failed" if failed else "") + doubt
+
+    def raise_if_failed(self) -> None:
+        """GateFailed with the first rule that failed, unless all passed."""
+        if self.failed:
+            first, *others = self.failed
+            more = f" (and {len(others)} more: {', '.join(v.rule.name for v in others)})" if others else ""
+            raise GateFailed(f"{self.spec}:{first.rule.line}: {first.where}: {first.reason}{more}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object that `hrm-edge check --json` prints."""
+        return {
+            "spec": self.spec,
+            "passed": not self.failed,
+            "when_unsure": self.when_unsure,
+            "results": [verdict.to_dict() for verdict in self.verdicts],
+            "updated": None if self.updated is None else list(self.updated),
+        }
+
+
+def run_check(
+    path: Path | str, *, update_baseline: bool = False, say: Say | None = None, progress: Progress | None = None
+) -> Report:
+    """Measure and judge everything a spec names. `update_baseline` writes the baseline instead of comparing.
+
+    Nothing is raised for a rule that fails, and then no baseline is written either.
+
+    Raises:
+        InputError: a mistake in the spec, in what it names or in the baseline; before anything is measured.
+    """
+    spec, say = read_spec(path), say or (lambda line: None)
+    old = _old_baseline(spec, update_baseline, say)
+    workshop = Workshop(spec, progress)
+    cases = [
+        workshop.open(check, label, None if update_baseline else old)
+        for check in spec.checks
+        for label in check.bundles
+    ]
+    if not update_baseline:
+        for case in cases:
+            _refuse_incomparable(spec, case)
+    _say_warnings(cases, say)
+    measured = tuple(workshop.measure(case) for case in cases)
+    verdicts = tuple(v for each in measured for v in judge(each, spec.when_unsure, update_baseline))
+    updated = None
+    if update_baseline and all(verdict.passed for verdict in verdicts):
+        assert spec.baseline is not None
+        new = Baseline({(m.case.check.name, m.case.label): m.entry() for m in measured})
+        updated = tuple(changes(old or Baseline({}), new))
+        write_baseline(spec.baseline, new)
+    return Report(str(spec.path), spec.when_unsure, verdicts, measured, updated)
+
+
+def update_command(spec: Spec) -> str:
+    """What to type to write the baseline."""
+    return f"hrm-edge check {spec.path} --update-baseline"
+
+
+def _old_baseline(spec: Spec, update: bool, say: Say) -> Baseline | None:
+    """The baseline there is; None where no rule needs one, or where an update replaces one that can not be read."""
+    if spec.baseline is None:
+        if update:
+            raise InputError(
+                f'{spec.path}:1: names no baseline to write; add baseline = "baseline.json" at the top'
+            )
+        return None
+    if update:
+        try:
+            return read_baseline(spec.baseline, update_command(spec)) if spec.baseline.exists() else None
+        except InputError as error:
+            say(f"replacing the old baseline unread: {error}")
+            return None
+    if not any(check.needs("baseline") for check in spec.checks):
+        return None
+    return read_baseline(spec.baseline, update_command(spec))
+
+
+def _refuse_incomparable(spec: Spec, case: Case) -> None:
+    """InputError unless the baseline has what the rules of this case compare with, measured in the same way."""
+    if not case.check.needs("baseline"):
+        return
+    for rule in case.check.rules:
+        why = _why_incomparable(case, case.baseline, rule.name) if rule.kind.baseline else None
+        if why:
+            raise InputError(
+                f"{spec.baseline}: {why}, so {rule.name} of {case.check.name!r} ({spec.path}:{rule.line}) can not "
+                f"be judged; when that is meant, write what the bundles come to now with `{update_command(spec)}`"
+            )
+
+
+def _why_incomparable(case: Case, entry: BundleEntry | None, rule: str) -> str | None:
+    if entry is None:
+        return f"has no entry for {case.label}"
+    if rule == "max_speed_loss":
+        return f"has no speed for {case.label}" if entry.speed_ratio is None else None
+    halt, steps = case.check.halt, case.max_think_steps
+    if (entry.halt, entry.max_think_steps) != (halt, steps):
+        return (
+            f"{case.label} was measured with {entry.halt} halting and at most {entry.max_think_steps} segments, "
+            f"now {halt} and {steps}"
+        )
+    for label, puzzles in case.data.items():
+        sample = entry.data.get(label)
+        if sample is None:
+            return f"has no entry for {case.label} on {label}"
+        if sample.puzzles != puzzles.content_hash():
+            return (
+                f"{label} held other puzzles ({sample.puzzles[:12]}, n={sample.n}; now "
+                f"{puzzles.content_hash()[:12]}, n={len(puzzles)})"
+            )
+    return None
+
+
+def _say_warnings(cases: list[Case], say: Say) -> None:
+    warnings = [case.artifact.warning for case in cases if case.artifact.warning]
+    for warning in dict.fromkeys(warnings):
+        say(f"warning: {warning}")

@@ -1,0 +1,107 @@
+"""`hrm-edge check`: the regression gate for CI; every rule of a spec on every bundle, exit 1 when one fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..check import Report
+    from ..check.verdicts import Verdict
+
+
+def command(
+    spec: Annotated[
+        Path, typer.Argument(metavar="SPEC.toml", help="Bundles, data sets and rules; see the README.")
+    ],
+    update_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--update-baseline", help="Write the baseline that the spec names, and print what changed in it."
+        ),
+    ] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown, for a job summary.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML, one test case a rule.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Judge bundles by the rules of a spec: accuracy, drop, agreement, size, speed.
+
+    Exit 0: every rule holds. 1: one failed, all are reported. 2: the spec, or what it names, is wrong.
+    Where too few puzzles were given to show a difference, that is said, and the spec decides.
+    """
+    from ..check import output, run_check
+    from ..files import write_atomically
+    from .progress import progress, say
+
+    _check_outputs(markdown, junit)
+    with progress() as show:
+        report = run_check(spec, update_baseline=update_baseline, say=say, progress=show)
+    if markdown is not None:
+        write_atomically(markdown, output.markdown(report))
+    if junit is not None:
+        write_atomically(junit, output.junit(report))
+    if json_:
+        print(json.dumps(report.to_dict()))
+    else:
+        _print(report)
+    if update_baseline and report.updated is None:
+        say("the baseline was not written: a bundle that fails is none to compare with")
+    report.raise_if_failed()
+
+
+def _check_outputs(*paths: Path | None) -> None:
+    """Before any work, and not after it: can they be written at all?"""
+    from ..errors import InputError
+
+    for path in paths:
+        if path is not None and path.is_dir():
+            raise InputError(f"{path}: is a folder; give the name of a file to write")
+
+
+def _print(report: Report) -> None:
+    from ..check.output import COLUMNS, by_bundle, cells, remark
+    from .tables import plain_table, print_table
+
+    for heading, verdicts in by_bundle(report):
+        print(heading)
+        table = plain_table()
+        for column in COLUMNS:
+            number = column in ("limit", "figure", "95 % interval", "n")
+            table.add_column(column, justify="right" if number else "left", no_wrap=column != "data")
+        for verdict in verdicts:
+            table.add_row(*cells(verdict), style=None if verdict.passed else "bold red")
+        print_table(table)
+        for verdict in verdicts:
+            if text := remark(verdict):
+                print(f"  {text}")
+        for verdict in verdicts:
+            if not verdict.passed and verdict.finding.worst:
+                _print_worst(verdict)
+        print()
+    print(report.summary)
+    if report.updated is not None:
+        print("baseline written:" if report.updated else "baseline written; nothing changed")
+        for line in report.updated:
+            print(f"  {line}")
+
+
+def _print_worst(verdict: Verdict) -> None:
+    from rich.columns import Columns
+    from rich.console import Console
+    from rich.text import Text
+
+    from ..boards import board, glyphs_for
+    from ..check.output import worst_title
+
+    console = Console()
+    print(f"\n{verdict.rule.name} on {verdict.data}: the worst puzzles")
+    boards = []
+    for worst in verdict.finding.worst:
+        drawn = board(worst.task, worst.question, worst.answer, worst.wanted, glyphs_for(console))
+        boards.append(Text.assemble((worst_title(worst), "italic"), "\n", drawn, "\n"))
+    console.print(Columns(boards, padding=(0, 3)))
+    for worst in verdict.finding.worst:
+        print(f"puzzle {worst.number}: {worst.task.format(worst.question)}")  # to solve it again

@@ -1,0 +1,123 @@
+"""`hrm-edge report`: what quantization did to a bundle's accuracy, as its export measured it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+
+def command(
+    bundle: Annotated[str, typer.Argument(help="A quantized bundle that was exported with its gate.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write the whole report to this file: .html, .md or .json."),
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="The whole report as one JSON object on stdout.")] = False,
+) -> None:
+    """Show how a quantized bundle compares with its float checkpoint, and where the report's page is.
+
+    Nothing is measured here: `hrm-edge export` did, and put the report into the bundle. With -o it is copied
+    out, as one page without any other file, as Markdown or as JSON.
+    """
+    from ..bundle import open_bundle
+    from ..report import bundle_report
+
+    opened = open_bundle(bundle)
+    report = bundle_report(opened)
+    if output is not None:
+        _copy(opened, output)
+    if json_:
+        import json
+
+        print(json.dumps(report, ensure_ascii=False))
+    elif output is None:
+        _print(opened, report)
+
+
+def _copy(bundle: Bundle, output: Path) -> None:
+    """The page as it lies in the bundle, where its hash was just checked: no need to draw it again."""
+    from ..errors import InputError
+    from ..files import write_atomically
+    from ..report import FILES
+    from .progress import say
+
+    kind = output.suffix.lower().removeprefix(".")
+    if kind not in FILES:
+        raise InputError(f"-o {output}: a report is written as .html, .md or .json; give it one of these names")
+    if output.is_dir():
+        raise InputError(f"-o {output}: is a folder; give a file in it")
+    if bundle.path.resolve() in output.resolve().parents:
+        raise InputError(f"-o {output}: lies inside the bundle, which may not change; give a place outside")
+    if FILES[kind] not in bundle.manifest.files:
+        raise InputError(f"{bundle.path}: has no {FILES[kind]}; export the bundle again")
+    write_atomically(output, (bundle.path / FILES[kind]).read_bytes())
+    say(f"wrote {output}")
+
+
+def _print(bundle: Bundle, report: dict[str, Any]) -> None:
+    """The verdict, both sides, the worst layers and the end of the drift; the page has the rest."""
+    from ..report import FILES
+    from ..report_words import number, percent, span, tiles, verdict
+    from .tables import plain_table, print_table
+
+    gate = report["gate"]
+    print(f"{bundle.path}: {'passed' if gate['passed'] else 'FAILED'} {verdict(gate)}")
+    table = plain_table("")
+    for column in ("exact", "95 % interval", "tokens", "segments", "halted"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, side in report["accuracy"].items():
+        label = "float reference" if name == "reference" else "this bundle"
+        low, high = side["exact_interval"]
+        table.add_row(
+            label,
+            percent(side["exact"]),
+            f"{percent(low)} to {percent(high)}",
+            percent(side["token"]),
+            number(side["steps_mean"]),
+            percent(side["halted"]),
+        )
+    print_table(table)
+    print(f"  drop {gate['drop_points']:.2f} points, 95 % interval {span(gate['drop_interval'])}")
+    for tile in tiles(report)[2:]:
+        print(f"  {tile['name']}: {tile['value']} ({tile['note']})")
+    _print_drift(report["drift"])
+    _print_layers(report["quantization"])
+    print(f"page: {bundle.path / FILES['html']}   (copy it out with -o FILE.html)")
+
+
+def _print_drift(drift: list[dict[str, Any]]) -> None:
+    from ..report_words import cosine, percent
+    from .tables import plain_table, print_table
+
+    if not drift:
+        return
+    table = plain_table()
+    for column in ("segment", "z_H cosine", "z_L cosine", "cells differ", "puzzles differ", "halting agrees"):
+        table.add_column(column, justify="right", no_wrap=True)
+    wanted = {1, 2, 4, 8, 16, drift[-1]["segment"]}
+    for row in drift:
+        if row["segment"] in wanted:
+            cosines = (cosine(row["z_H_cosine"]), cosine(row["z_L_cosine"]))
+            parts = (percent(row[name]) for name in ("cells_differ", "puzzles_differ", "halt_agree"))
+            table.add_row(str(row["segment"]), *cosines, *parts)
+    print_table(table)
+
+
+def _print_layers(quantization: dict[str, Any] | None) -> None:
+    """What stays in float, and the layers that cost most when they alone are quantized."""
+    from ..report_words import points
+
+    if quantization is None:
+        return
+    for layer in quantization["layers"]:
+        if layer["kept"]:
+            print(f"  kept in float: {layer['name']} ({layer['kept']})")
+    worst = sorted(quantization["sensitivity"], key=lambda trial: -trial["drop_points"])[:3]
+    if worst:
+        named = ", ".join(f"{trial['what']} {points(trial['drop_points'])}" for trial in worst)
+        print(f"  most sensitive alone, points of {worst[0]['n']} puzzles: {named}")

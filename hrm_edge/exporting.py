@@ -1,0 +1,240 @@
+"""Export from beginning to end: decide, build, prove, compare, report, and only then publish."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .audit import audit, raise_unless_quantized
+from .bundle import Gate, seal_bundle
+from .errors import GateFailed
+from .evaluate import Progress
+from .exporters.build import Built, ExportOptions, Traced, build_graphs, trace, write_graphs
+from .exporters.plan import QUANTIZED, wrong_scales
+from .exporters.quantize import Decision, Quantizing, decide, record
+from .exporters.trials import load_segments
+from .files import replacing_folder, write_atomically
+from .gate import GateReport, compare, paired_answers
+from .manifest import Manifest
+from .models import Checkpoint
+from .puzzles import PuzzleSet
+from .quantization import QUANTIZATION, Quantization
+from .runtimes import Answers, load_engine
+
+if TYPE_CHECKING:
+    from .drift import Rollout
+
+Say = Callable[[str], None]
+
+_NO_GATE = "exported with --no-gate"
+# Puzzles on which states are compared segment by segment, besides all whose answers differ.
+_DRIFT_PUZZLES, _DRIFT_DIFFERING = 64, 32
+_TIMED_ROUNDS, _TIMED_SEGMENTS = 5, 4
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """How accuracy is compared. ``reference``: another checkpoint to hold the bundle to; ``report``: write one."""
+
+    puzzles: PuzzleSet | None  # None: not at all
+    max_drop: float = 0.5
+    reference: Checkpoint | None = None
+    report: bool = True
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was published."""
+
+    manifest: Manifest
+    gate: GateReport | None
+    quantization: Quantization | None
+
+
+@dataclass
+class _Export:
+    """One export under way."""
+
+    checkpoint: Checkpoint
+    options: ExportOptions
+    gate: GateOptions
+    quantizing: Quantizing
+    threads: int | None
+    say: Say
+    progress: Progress | None
+    traced: Traced = field(init=False)
+    decision: Decision | None = None
+
+    def run(self, folder: Path) -> Exported:
+        self.traced = trace(self.checkpoint, self._stage)
+        if self.options.precision in QUANTIZED:
+            self.decision = self._decide()
+        plan = self.decision.plan if self.decision else None
+        built = build_graphs(self.checkpoint, self.traced, self.options, plan, self._stage)
+        with replacing_folder(folder) as scratch:
+            manifest = write_graphs(self.checkpoint, self.options, built, scratch, folder.name, plan, self._stage)
+            quantization = self._prove(scratch, manifest, built, folder) if self.decision else None
+            if quantization is not None:
+                write_atomically(scratch / QUANTIZATION, quantization.to_json())
+            if self.gate.puzzles is None:
+                gate = Gate(ran=False, passed=None, reason=_NO_GATE)
+                return Exported(seal_bundle(scratch, replace(manifest, gate=gate)), None, quantization)
+            return self._gated(scratch, manifest, built, quantization, folder)
+
+    def _stage(self, stage: str) -> None:
+        self.say(f"export: {stage}")
+
+    def _decide(self) -> Decision:
+        wanted = self.quantizing if self.gate.puzzles is not None else replace(self.quantizing, max_drop=None)
+        traced, options = self.traced, self.options
+        return decide(
+            self.checkpoint,
+            traced.start,
+            traced.segment,
+            options.precision,
+            options.target,
+            wanted,
+            measured=self.gate.puzzles,
+            threads=self.threads,
+            say=self._stage,
+            progress=self.progress,
+        )
+
+    def _prove(self, scratch: Path, manifest: Manifest, built: Built, folder: Path) -> Quantization:
+        """The record, once the graph's scales and the backend's products are those that were decided on."""
+        assert self.decision is not None
+        precision = self.options.precision
+        if wrong := wrong_scales(self.decision.plan, built.segment):
+            raise GateFailed(f"{folder}: {wrong[0]}; nothing was published")
+        files = [scratch / name for name in manifest.graphs.values()]
+        products = audit(self.options.target, files, precision, built.products)
+        raise_unless_quantized(products, str(folder), precision)
+        traced = self.traced
+        plain = build_graphs(self.checkpoint, traced, replace(self.options, precision="fp32")).graphs
+        return record(
+            self.decision,
+            self.checkpoint,
+            traced.segment,
+            self.options.target,
+            built.graphs.values(),
+            plain.values(),
+            products,
+        )
+
+    def _gated(
+        self, scratch: Path, manifest: Manifest, built: Built, quantization: Quantization | None, folder: Path
+    ) -> Exported:
+        puzzles = self.gate.puzzles
+        assert puzzles is not None
+        seal_bundle(scratch, manifest)
+        engine = load_engine(scratch, self.threads)
+        judge = self.gate.reference or self.checkpoint
+        reference, candidate = paired_answers(engine, judge, puzzles, say=self.say, progress=self.progress)
+        report = compare(
+            reference,
+            candidate,
+            puzzles,
+            max_drop=self.gate.max_drop,
+            max_think_steps=engine.halt_max_steps,
+            engine=f"{engine.backend} {engine.loop} loop",
+        )
+        report.raise_if_failed(str(folder))
+        passed = replace(manifest, gate=Gate(ran=True, passed=True))
+        sealed = seal_bundle(scratch, passed, report.to_dict())
+        if self.gate.report and self.options.precision != "fp32":
+            self._stage("measuring for the report")
+            self._report(scratch, sealed, built, report, quantization, reference, candidate)
+            sealed = seal_bundle(scratch, passed, report.to_dict())
+        return Exported(sealed, report, quantization)
+
+    def _report(
+        self,
+        scratch: Path,
+        manifest: Manifest,
+        built: Built,
+        gate: GateReport,
+        quantization: Quantization | None,
+        reference: Answers,
+        candidate: Answers,
+    ) -> None:
+        from .report import build_report, write_report
+
+        puzzles = self.gate.puzzles
+        assert puzzles is not None
+        shown = _for_drift(puzzles, reference, candidate)
+        rollout = self._rollout(built, shown)
+        report = build_report(
+            manifest=manifest,
+            gate=gate.to_dict(),
+            quantization=quantization,
+            puzzles=puzzles,
+            reference=reference,
+            candidate=candidate,
+            drift=rollout.segments,
+            differences=[replace(each, puzzle=int(shown[each.puzzle])) for each in rollout.differences],
+            speed=self._speed(scratch),
+            bundle_bytes=sum(entry.size for entry in manifest.files.values()),
+        )
+        write_report(report, scratch)
+
+    def _rollout(self, built: Built, rows: np.ndarray) -> Rollout:
+        """The quantized segment beside the reference, on the backend that was exported for."""
+        from .drift import Segments, judge, roll_out
+        from .models.reference import reference_segments
+
+        puzzles = self.gate.puzzles
+        assert puzzles is not None
+        some = puzzles.select(rows)
+        config = self.checkpoint.config
+        with tempfile.TemporaryDirectory(prefix="hrm-edge-drift-") as folder:
+            calls = load_segments(self.traced.start, built.segment, self.options.target, Path(folder), self.threads)
+            theirs = Segments(*calls, no_ACT_continue=config.no_ACT_continue)
+            ours = reference_segments(self.gate.reference or self.checkpoint)
+            return roll_out(
+                ours, theirs, some.questions, config.halt_max_steps, right=judge(some), progress=self.progress
+            )
+
+    def _speed(self, scratch: Path) -> list[dict[str, Any]]:
+        """The bundle beside PyTorch eager on the same weights, in a few interleaved rounds."""
+        from .artifact import open_artifact
+        from .bench import Settings, bench
+
+        batch = self.options.batch or 1
+        threads = self.threads or torch.get_num_threads()
+        settings = Settings(threads, batch, _TIMED_ROUNDS, _TIMED_SEGMENTS, per_round=2)
+        assert self.gate.puzzles is not None
+        artifacts = [open_artifact(path, threads) for path in (self.checkpoint.path, scratch)]
+        return [asdict(row) for row in bench(artifacts, self.gate.puzzles, settings).rows]
+
+
+def export_bundle(
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    folder: Path,
+    gate: GateOptions,
+    quantizing: Quantizing | None = None,
+    *,
+    threads: int | None = None,
+    say: Say = lambda line: None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Build a bundle, prove it and publish it at ``folder``, whole or not at all.
+
+    Raises:
+        InputError: options or puzzles that do not fit.
+        GateFailed: it answers worse than allowed, or is not quantized as was asked; nothing is published, and
+            a bundle that stood there before is kept.
+    """
+    return _Export(checkpoint, options, gate, quantizing or Quantizing(), threads, say, progress).run(folder)
+
+
+def _for_drift(puzzles: PuzzleSet, reference: Answers, candidate: Answers) -> np.ndarray:
+    """Rows to follow segment by segment: the first few, and those that are answered differently."""
+    differ = np.flatnonzero((reference.tokens != candidate.tokens).any(axis=1))[:_DRIFT_DIFFERING]
+    return np.union1d(np.arange(min(_DRIFT_PUZZLES, len(puzzles))), differ)

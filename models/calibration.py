@@ -1,0 +1,179 @@
+"""What every quantized layer reads while a model thinks freely: ranges to calibrate int8 scales from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..evaluate import Progress
+from ..ranges import Histogram
+from .hrm import HRM, halts
+
+# Which segments of a row's own trajectory of T are counted (numbered from 1), by the name of the choice.
+SEGMENTS = {
+    "all": lambda T: set(range(1, T + 1)),
+    "first": lambda T: {1},
+    "last": lambda T: {T},
+    "middle": lambda T: {(T + 1) // 2},
+    "stratified": lambda T: {1, min(2, T), (T + 1) // 2, T},
+    # One segment on states from a unit normal. States of a rollout look otherwise: a known-bad choice, to compare.
+    "random": lambda T: {1},
+}
+_NEEDS_NO_ROLLOUT = ("first", "random")
+
+
+@dataclasses.dataclass
+class Ranges:
+    """Activations seen in calibration.
+
+    A *site* is one call of a layer within a segment, ``"<layer>/<k>"``, k counting that layer's calls in the
+    order of execution; ranges collected without telling calls apart have the layer's own name as their site.
+    """
+
+    histograms: dict[str, Histogram]  # by site
+    channel_absmax: dict[str, np.ndarray]  # by layer: float32 [K], largest magnitude per input channel, all calls
+    samples: int  # rows of segments seen
+
+
+def quantized_layers(model: HRM) -> list[str]:
+    """Names of the linear layers that are quantized: those inside the blocks, never the two heads."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(("H_level.", "L_level."))
+    ]
+
+
+def collect_ranges(
+    model: HRM,
+    questions: np.ndarray,
+    *,
+    segments: str = "stratified",
+    smoothing: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    batch: int = 32,
+    per_call: bool = True,
+    progress: Progress | None = None,
+) -> Ranges:
+    """Let the float model think about ``questions`` int32 ``[N, S]`` and histogram every layer's input.
+
+    Each row rolls out with learned halting, for at most ``halt_max_steps`` segments; what a halted row would
+    do next is never seen in deployment and not counted. The same arguments give the same ranges.
+
+    Args:
+        segments: which part of each row's trajectory is counted, a key of :data:`SEGMENTS`.
+        smoothing: by layer, float32 ``[K]``: what each input channel is divided by before it is counted
+            (SmoothQuant, arXiv 2211.10438).
+        seed: of the states, for ``segments="random"``.
+        batch: rows that think together.
+        per_call: one site per call of a layer, rather than one per layer.
+        progress: called after every batch.
+
+    Raises:
+        InputError: an unknown choice of segments, or no questions.
+    """
+    if segments not in SEGMENTS:
+        raise InputError(f"calibration segments {segments!r}: choose from {', '.join(SEGMENTS)}")
+    if not len(questions):
+        raise InputError("calibration needs at least one puzzle")
+    rng = np.random.default_rng(seed)
+    total = len(questions)
+    with torch.inference_mode(), _Recorder(model, smoothing or {}, per_call) as recorder:
+        for begin in range(0, total, batch):
+            some = torch.from_numpy(questions[begin : begin + batch]).to(model.H_init.device)
+            e = model.embed(some)
+            z_H, z_L = model.initial_state(len(some))
+            if segments == "random":
+                z_H, z_L = (torch.from_numpy(rng.standard_normal(z.shape, np.float32)).to(z) for z in (z_H, z_L))
+            lengths = np.ones(len(some), np.int64)
+            if segments not in _NEEDS_NO_ROLLOUT:
+                lengths = _trajectory_lengths(model, z_H, z_L, e)
+            wanted = np.zeros((len(some), lengths.max() + 1), bool)
+            for row, T in enumerate(lengths):
+                wanted[row, list(SEGMENTS[segments](int(T)))] = True
+            _count(model, recorder, z_H, z_L, e, lengths, wanted)
+            if progress is not None:
+                progress("calibrating", min(begin + batch, total), total)
+    return recorder.ranges
+
+
+def _trajectory_lengths(model: HRM, z_H: Tensor, z_L: Tensor, e: Tensor) -> np.ndarray:
+    """Segments that each row takes under learned halting, int64 ``[B]``."""
+    config = model.config
+    lengths = np.full(len(e), config.halt_max_steps)
+    active = np.arange(len(e))
+    for step in range(1, config.halt_max_steps):
+        z_H, z_L, _, q = model.segment(z_H, z_L, e)
+        stop = halts(q, config.no_ACT_continue)
+        lengths[active[stop.cpu().numpy()]] = step
+        z_H, z_L, e, active = z_H[~stop], z_L[~stop], e[~stop], active[(~stop).cpu().numpy()]
+        if not len(active):
+            break
+    return lengths
+
+
+def _count(
+    model: HRM, recorder: _Recorder, z_H: Tensor, z_L: Tensor, e: Tensor, lengths: np.ndarray, wanted: np.ndarray
+) -> None:
+    """The same rollout again, rows leaving as they did; ``wanted[B, segment]`` says what is counted."""
+    active = np.arange(len(e))
+    for step in range(1, int(lengths.max()) + 1):
+        with recorder.counting(wanted[active, step]):
+            z_H, z_L, _, _ = model.segment(z_H, z_L, e)
+        stay = lengths[active] > step
+        if not stay.all():
+            keep = torch.from_numpy(stay).to(e.device)
+            z_H, z_L, e, active = z_H[keep], z_L[keep], e[keep], active[stay]
+
+
+class _Recorder:
+    """Forward pre-hooks on the quantized layers that count the rows of a segment they are told to count."""
+
+    def __init__(self, model: HRM, smoothing: Mapping[str, np.ndarray], per_call: bool):
+        self.ranges = Ranges({}, {}, 0)
+        self._model, self._per_call = model, per_call
+        self._smoothing = {name: torch.from_numpy(factors).to(model.H_init) for name, factors in smoothing.items()}
+        self._calls: Counter[str] = Counter()  # of each layer in this segment
+        self._rows: Tensor | None = None  # numbers of the rows to count; None: not counting
+
+    def __enter__(self) -> _Recorder:
+        self._hooks = [
+            self._model.get_submodule(name).register_forward_pre_hook(functools.partial(self._see, name))
+            for name in quantized_layers(self._model)
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    @contextlib.contextmanager
+    def counting(self, rows: np.ndarray) -> Iterator[None]:
+        """Count ``rows`` (bool ``[B]``) of the segment that runs inside."""
+        self._calls.clear()
+        self._rows = torch.from_numpy(np.flatnonzero(rows)).to(self._model.H_init.device)
+        self.ranges.samples += len(self._rows)
+        yield
+        self._rows = None
+
+    def _see(self, layer: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
+        call = self._calls[layer]
+        self._calls[layer] += 1
+        if self._rows is None or not len(self._rows):
+            return
+        x = inputs[0][self._rows].float()
+        if layer in self._smoothing:
+            x = x / self._smoothing[layer]
+        site = f"{layer}/{call}" if self._per_call else layer
+        self.ranges.histograms.setdefault(site, Histogram()).add(x.cpu().numpy())
+        absmax = x.abs().flatten(0, -2).amax(0).cpu().numpy()
+        before = self.ranges.channel_absmax.get(layer, absmax)
+        self.ranges.channel_absmax[layer] = np.maximum(before, absmax)

@@ -1,0 +1,139 @@
+"""Fake quantization: block linears that compute in float what int8 will, with gradients to train through it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ranges import STEPS
+from .calibration import quantized_layers
+from .hrm import HRM, Linear
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Round half to even; the gradient passes straight through."""
+    return x + (x.round() - x).detach()  # exact: the difference of a float and its nearest integer always is
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """``x`` itself, with its gradient multiplied by ``factor``."""
+    scaled = x * factor
+    return x.detach() + (scaled - scaled.detach())
+
+
+def fake_quantize(x: Tensor, scale: Tensor) -> Tensor:
+    """``x`` on the grid of symmetric int8 with one step worth ``scale``: float32, clipped to ±127 steps.
+
+    Autograd then gives the gradients of LSQ (arXiv 1902.08153, equations 3 and 5): 1 within the range and 0
+    beyond it for ``x``; round(x/s) - x/s within and ±127 beyond for ``scale``.
+    """
+    return round_ste((x.float() / scale).clamp(-STEPS, STEPS)) * scale
+
+
+def weight_scales(weight: Tensor) -> Tensor:
+    """Value of one step per output channel, float32 ``[out, 1]``: max|w| / 127, and 1 for a channel of zeros."""
+    absmax = weight.detach().float().abs().amax(1, keepdim=True)
+    return torch.where(absmax > 0, absmax / STEPS, 1.0)
+
+
+def fake_quantize_weight(weight: Tensor) -> Tensor:
+    """``weight[out, in]`` on its channels' grids, float32; every weight's gradient passes straight through."""
+    scales = weight_scales(weight)
+    # No clamp: nothing rounds to more than 127 steps, but rounding puts some largest weights a hair beyond, which
+    # a clamp would leave without a gradient.
+    return round_ste(weight.float() / scales) * scales
+
+
+class FakeQuantLinear(Linear):
+    """A bias-free linear whose input and weight are fake-quantized; the weight keeps its name and float values.
+
+    The input's scale is one number for all calls: trained as its logarithm, so that it stays positive and a
+    step of the optimizer changes it by a part of itself, or frozen.
+    """
+
+    scale: Tensor
+    log_scale: nn.Parameter
+
+    def __init__(self, linear: nn.Linear, scale: float, learned: bool):
+        nn.Module.__init__(self)  # not Linear's: the weight is the one given, not a new one
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = linear.weight
+        self.register_parameter("bias", None)
+        self.learned = learned
+        if learned:
+            self.log_scale = nn.Parameter(torch.tensor(math.log(scale), device=linear.weight.device))
+        else:
+            self.register_buffer("scale", torch.tensor(scale, device=linear.weight.device))
+
+    def activation_scale(self) -> Tensor:
+        return self.log_scale.exp() if self.learned else self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.activation_scale()
+        if self.learned:
+            # LSQ section 2.2: the scale hears from every value, and would drown the weights' gradients.
+            scale = scale_gradient(scale, (x[0].numel() * STEPS) ** -0.5)
+        return F.linear(fake_quantize(x, scale), fake_quantize_weight(self.weight))
+
+
+def quantize_model(model: HRM, scales: Mapping[str, float], learned: bool) -> HRM:
+    """A copy of a plain model with every block linear fake-quantized.
+
+    Args:
+        scales: by layer, as :func:`quantized_layers` names them: value of one int8 step of its input.
+        learned: train the scales with the weights, rather than keep them.
+    """
+
+    def fake(name: str, linear: nn.Linear) -> nn.Module:
+        return FakeQuantLinear(linear, scales[name], learned)
+
+    return _with_linears(model, fake)
+
+
+def plain_model(model: HRM) -> HRM:
+    """A copy of a fake-quantized model without fake quantization: the float weights that are being tuned."""
+
+    def plain(_: str, linear: nn.Linear) -> nn.Module:
+        # Without storage: initialising a weight that is replaced at once would move a run's random numbers.
+        with torch.device("meta"):
+            made = Linear(linear.in_features, linear.out_features)
+        made.weight = linear.weight
+        return made
+
+    return _with_linears(model, plain)
+
+
+def frozen_model(model: HRM) -> HRM:
+    """A copy of a fake-quantized model that computes with the very scales :func:`scales_of` gives."""
+    return quantize_model(model, scales_of(model), learned=False)
+
+
+def scales_of(model: HRM) -> dict[str, float]:
+    """The activation scale of every fake-quantized layer, a float32 value."""
+    modules = {name: model.get_submodule(name) for name in quantized_layers(model)}
+    return {
+        name: float(module.activation_scale().detach().float())
+        for name, module in modules.items()
+        if isinstance(module, FakeQuantLinear)
+    }
+
+
+def scale_parameters(model: HRM) -> list[nn.Parameter]:
+    """The learned scales (as logarithms), which an optimizer treats apart."""
+    return [parameter for name, parameter in model.named_parameters() if name.endswith(".log_scale")]
+
+
+def _with_linears(model: HRM, replacement: Callable[[str, nn.Linear], nn.Module]) -> HRM:
+    """A copy of the model in which each block linear is what ``replacement(name, linear)`` makes of it."""
+    model = copy.deepcopy(model)
+    for name in quantized_layers(model):
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, replacement(name, linear))
+    return model.train(model.training)

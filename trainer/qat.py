@@ -1,0 +1,71 @@
+"""Quantization-aware fine-tuning: a checkpoint trained on through the rounding that its int8 bundle will do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..models import HRM, Checkpoint, collect_ranges, quantized_layers
+from ..models.checkpoint import QUANTIZATION, WEIGHT_SCALES
+from ..models.fake_quant import plain_model, quantize_model, scales_of
+from .config import TrainConfig
+from .data import Sampler
+from .distributed import World
+
+CALIBRATION_PUZZLES = 128  # drawn from the training puzzles
+ESTIMATOR = "percentile"  # the start with the least error of those tried; mse is near, minmax far behind
+# The metadata's fields for what a tuned checkpoint is measured as, and what they are called in its card. As for
+# every checkpoint, `accuracy` is that of its weights in float.
+QUANTIZED = "accuracy_quantized"
+MEASURED = {QUANTIZED: "in int8, as tuned", "accuracy": "in float", "accuracy_start": "in float, before tuning"}
+
+
+def require_start(config: TrainConfig, initial: Checkpoint | None) -> None:
+    """InputError when there is nothing to fine-tune."""
+    if config.qat != "off" and initial is None:
+        raise InputError("--qat tunes a trained model: give its checkpoint with --from (see `hrm-edge models`)")
+
+
+def fake_quantized(model: HRM, config: TrainConfig, sampler: Sampler, world: World, resumes: bool) -> HRM:
+    """The model to fine-tune, its scales calibrated on training puzzles.
+
+    A run that ``resumes`` is given its scales with the rest of its state; the other ranks get rank 0's.
+    """
+    scales = dict.fromkeys(quantized_layers(model), 1.0)
+    if world.rank == 0 and not resumes:
+        questions, _ = sampler.draw(np.random.default_rng([config.seed, CALIBRATION_PUZZLES]), CALIBRATION_PUZZLES)
+        ranges = collect_ranges(model, questions, per_call=False)
+        scales = {layer: ranges.histograms[layer].scale(ESTIMATOR) for layer in scales}
+    return quantize_model(model, scales, learned=config.qat == "learned")
+
+
+def as_stored(model: HRM, dtype: torch.dtype) -> HRM:
+    """The model as its checkpoint will be read: weights rounded to ``dtype``, scales as they are and frozen."""
+    scales = scales_of(model)
+    stored = plain_model(model)
+    stored.load_state_dict({name: tensor.to(dtype).float() for name, tensor in stored.state_dict().items()})
+    return quantize_model(stored, scales, learned=False) if scales else stored
+
+
+def metadata(model: HRM, config: TrainConfig, started_from: str) -> dict[str, Any]:
+    """What the checkpoint tells an export; its writer adds the hash of the weights."""
+    tuned = {
+        "bits": 8,
+        "activations": scales_of(model),
+        "weights": WEIGHT_SCALES,
+        "from": started_from,
+        "learned": config.qat == "learned",
+    }
+    return {QUANTIZATION: tuned}
+
+
+def variants(model: HRM, initial: Checkpoint | None) -> dict[str, HRM]:
+    """The models to measure for the card, by the metadata's field: an ordinary run has its weights alone."""
+    if not scales_of(model):
+        return {"accuracy": model}
+    assert initial is not None
+    models = (model, plain_model(model), initial.model.to(model.H_init.device))
+    return dict(zip(MEASURED, models, strict=True))
