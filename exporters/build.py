@@ -100,13 +100,30 @@ def build_bundle(
     for timing; :func:`quantize.decide` makes a plan to ship.
     """
     traced = trace(checkpoint, say)
-    plan = None
-    if options.precision in QUANTIZED:
-        quick = Quantizing(calibration=_FEW, sensitivity=0, max_drop=None)
-        plan = decide(checkpoint, traced.start, traced.segment, options.precision, options.target, quick).plan
-    return write_graphs(
-        checkpoint, options, build_graphs(checkpoint, traced, options, plan, say), folder, name, plan, say
-    )
+    plan = quick_plan(checkpoint, traced, options.precision, options.target)
+    return write_bundle(checkpoint, traced, options, folder, name, plan, say)
+
+
+def quick_plan(checkpoint: Checkpoint, traced: Traced, precision: str, target: str) -> Plan | None:
+    """A plan that nobody has tried, for timing, where the precision needs one."""
+    if precision not in QUANTIZED:
+        return None
+    quick = Quantizing(calibration=_FEW, sensitivity=0, max_drop=None)
+    return decide(checkpoint, traced.start, traced.segment, precision, target, quick).plan
+
+
+def write_bundle(
+    checkpoint: Checkpoint,
+    traced: Traced,
+    options: ExportOptions,
+    folder: Path,
+    name: str,
+    plan: Plan | None = None,
+    say: Say = lambda stage: None,
+) -> Manifest:
+    """As :func:`build_bundle`, from what is traced and planned already."""
+    built = build_graphs(checkpoint, traced, options, plan, say)
+    return write_graphs(checkpoint, options, built, folder, name, plan, say)
 
 
 def write_graphs(

@@ -57,7 +57,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to quantize a segment. For weight-only precisions nothing but ``precision`` counts."""
+    """How to quantize a segment. Weight-only precisions need nothing but ``precision`` and ``ranges.grams``."""
 
     precision: str
     scales: dict[str, float] = field(default_factory=dict)  # by site
@@ -71,7 +71,8 @@ class Plan:
         copy = onnx.ModelProto.FromString(segment.SerializeToString())
         theirs = target in _OF_ONNXRUNTIME
         if self.precision in WEIGHT_ONLY_BITS:
-            return copy, compress_weights(copy, WEIGHT_ONLY_BITS[self.precision], packed=theirs)
+            assert self.ranges is not None
+            return copy, compress_weights(copy, WEIGHT_ONLY_BITS[self.precision], theirs, self.ranges.grams)
         if self.factors:
             smooth(copy, self.factors)
         return copy, int8.quantize(copy, self.scales, frozenset(self.keep), unsigned=theirs)
@@ -107,13 +108,21 @@ class Plan:
         return tuple(found)
 
     def _stored(self, layer: str, weights: dict[str, np.ndarray], target: str) -> np.ndarray:
+        """float32[K, N]: the layer's weights as they are read, side by side, before any smoothing."""
         if layer in self.keep:
             return np.hstack(list(weights.values()))
-        bits, packed = WEIGHT_ONLY_BITS.get(self.precision, 8), target in _OF_ONNXRUNTIME
-        packed = packed and self.precision in WEIGHT_ONLY_BITS
+        if self.precision in WEIGHT_ONLY_BITS:
+            assert self.ranges is not None
+            bits, packed, gram = (
+                WEIGHT_ONLY_BITS[self.precision],
+                target in _OF_ONNXRUNTIME,
+                self.ranges.grams[layer],
+            )
+            return np.hstack([compressed_weight(w, bits, packed, gram) for w in weights.values()])
         # What a factor divides elsewhere in the block is the other layer's error, not this one's.
         s = self.factors.get(layer, np.ones(len(next(iter(weights.values()))), np.float32))[:, None]
-        return np.hstack([compressed_weight(w * s, bits, packed) / s for w in weights.values()])
+        steps = {name: int8.weight_scale(w * s) for name, w in weights.items()}
+        return np.hstack([int8.rounded(w * s, steps[name]) * steps[name] / s for name, w in weights.items()])
 
     def sites(self) -> tuple[Site, ...]:
         """Every activation quantizer against what calibration saw there."""
@@ -145,6 +154,11 @@ class Calibrator:
         scales = {site: histogram.scale(recipe.estimator) for site, histogram in ranges.histograms.items()}
         factors = self._factors.get((recipe.segments, recipe.smooth), {})
         return Plan("int8", scales, factors, recipe=recipe, ranges=ranges)
+
+    def weight_plan(self, precision: str) -> Plan:
+        """Weight-only: all that calibration tells is how a layer's inputs go together."""
+        model, questions = self.checkpoint.model, self.puzzles.questions
+        return Plan(precision, ranges=collect_ranges(model, questions, segments="stratified", grams=True))
 
     def trained_plan(self, trained: TrainedScales) -> Plan:
         """int8 with the scales of quantization-aware training, which every call of a layer shares."""

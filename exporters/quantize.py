@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 AUTO = "auto"  # calibration method: compare them all, and take the best
 CALIBRATION_PUZZLES = 128
-SELECTION_PUZZLES = 400
+SELECTION_PUZZLES = 1000  # half a point is five of them
 SENSITIVITY_PUZZLES = 128
 # Generated puzzles, by their distance from the seed of the held-out ones that accuracy is measured on.
 _CALIBRATION_SEED, _SELECTION_SEED = 100, 101
@@ -76,10 +76,12 @@ def decide(
     """
     if precision not in QUANTIZED:
         raise InputError(f"--precision {precision} is not a quantized one; choose {', '.join(QUANTIZED)}")
-    if precision in WEIGHT_ONLY_BITS:
-        return Decision(Plan(precision))
     puzzles = calibration_puzzles(checkpoint, wanted, measured)
     calibrator = Calibrator(checkpoint, segment, puzzles)
+    if precision in WEIGHT_ONLY_BITS:
+        say(f"calibrating on {len(puzzles)} puzzles")
+        plan = calibrator.weight_plan(precision)
+        return Decision(plan, _described(plan, puzzles, "none: only weights are rounded"))
     trained = quantization_of(checkpoint)
     trials: Trials | None = None
     if wanted.max_drop is not None or wanted.recipe is None:
@@ -98,7 +100,7 @@ def decide(
     choice, alone = _within_budget(plan, segment, trials, wanted, say)
     return Decision(
         plan=choice.plan,
-        calibration=_described(plan, puzzles),
+        calibration=_described(plan, puzzles, "learned in training"),
         comparison=comparison,
         sensitivity=alone,
         budget=choice.budget or ((choice.trial,) if choice.trial else ()),
@@ -194,13 +196,14 @@ def _generated(checkpoint: Checkpoint, n: int, offset: int, others: list[PuzzleS
     return puzzles.select(np.array(free))
 
 
-def _described(plan: Plan, puzzles: PuzzleSet) -> Calibration:
+def _described(plan: Plan, puzzles: PuzzleSet, estimator: str) -> Calibration:
+    """``estimator``: what to say where no recipe was followed."""
     recipe = plan.recipe
     return Calibration(
         puzzles=puzzles.name,
         n=len(puzzles),
         segments=recipe.segments if recipe else "stratified",
-        estimator=recipe.estimator if recipe else "learned in training",
+        estimator=recipe.estimator if recipe else estimator,
         smooth=recipe.smooth if recipe else 0.0,
         samples=plan.ranges.samples if plan.ranges else 0,
         fingerprints=fingerprints(puzzles),

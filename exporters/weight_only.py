@@ -1,11 +1,14 @@
 """Weight-only INT8 and INT4: the weights are stored in few bits and widened where a product reads them.
 
-Smaller, and on a CPU seldom faster: the arithmetic stays in float. Two forms, as each backend compiles one and
+Smaller, and on a CPU seldom faster: the arithmetic stays in float. As the inputs are not rounded, the weights'
+rounding is all the error there is, so it is made to make up for itself (see gptq). Two forms, as each backend compiles one and
 unpacks the other anew in every call: a standard DequantizeLinear (OpenVINO), and onnxruntime's own MatMulNBits,
 which at its accuracy level 4 also rounds each input to int8 as it goes, block by block.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import ml_dtypes
 import numpy as np
@@ -14,7 +17,8 @@ from onnx import helper
 
 from ..errors import InputError
 from .graph import array_of, ensure, initializers, replace_initializers, replace_nodes, tensor_of
-from .int8 import rounded, weight_scale
+from .gptq import compensated
+from .int8 import weight_scale
 from .layers import Product, products
 from .passes import FOREIGN, finish
 
@@ -23,10 +27,13 @@ _OPSET_OF_BLOCKS = 21  # the first with int4 and with a scale for every block
 _ACCURACY_LEVEL = 4
 
 
-def compress_weights(segment: onnx.ModelProto, bits: int, packed: bool) -> list[str]:
+def compress_weights(
+    segment: onnx.ModelProto, bits: int, packed: bool, grams: Mapping[str, np.ndarray]
+) -> list[str]:
     """Store the block weights of a float segment in ``bits`` (8 or 4), in place; ``packed``: as MatMulNBits.
 
-    Returns the names of the products that read them.
+    ``grams``: by layer, the sum of x xᵀ over its inputs, float[K, K]. Returns the names of the products that read
+    the weights.
     """
     graph = segment.graph
     chosen = {product.name: product for product in products(segment)}
@@ -40,10 +47,10 @@ def compress_weights(segment: onnx.ModelProto, bits: int, packed: bool) -> list[
             nodes.append(node)
             continue
         weight = array_of(stored[product.weight])
-        if product.weight not in done and packed:
-            _store_packed(weight, product.weight, bits, tensors)
-        elif product.weight not in done:
-            nodes.append(_store_standard(weight, product.weight, bits, tensors))
+        if product.weight not in done:
+            steps, scale = in_few_bits(weight, bits, packed, grams[product.layer], product.weight)
+            store = _store_packed if packed else _store_standard
+            nodes += store(steps, scale, product.weight, bits, tensors)
         done.add(product.weight)
         nodes.append(_packed_product(node, product, weight.shape, bits) if packed else _widened(node, product))
     if packed:
@@ -58,46 +65,44 @@ def compress_weights(segment: onnx.ModelProto, bits: int, packed: bool) -> list[
     return list(chosen)
 
 
-def compressed_weight(weight: np.ndarray, bits: int, packed: bool) -> np.ndarray:
-    """float32[K, N]: what a product really multiplies with."""
+def in_few_bits(
+    weight: np.ndarray, bits: int, packed: bool, gram: np.ndarray, name: str = "weight"
+) -> tuple[np.ndarray, np.ndarray]:
+    """(int8[K, N] steps, their scales): float32[N], one an output channel, or float32[K/BLOCK, N].
+
+    Standard int8 has a scale for each output channel; everything else one for each block of it.
+    """
+    largest = 2 ** (bits - 1) - 1
     if bits == 8 and not packed:
         scale = weight_scale(weight)
-        return rounded(weight, scale) * scale
-    steps, scale = _blocks(weight, bits, "weight")
-    return (steps * scale[:, None]).reshape(weight.shape).astype(np.float32)
-
-
-def _blocks(weight: np.ndarray, bits: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(int8[K/BLOCK, BLOCK, N] steps, float32[K/BLOCK, N] scales)"""
+        return compensated(weight, gram, scale, largest), scale
     K, N = weight.shape
     if K % BLOCK:
         raise InputError(
             f"weight {name} has {K} rows, which is no multiple of {BLOCK}; export with --precision int8 or fp16"
         )
-    largest_step = 2 ** (bits - 1) - 1
-    blocks = weight.reshape(K // BLOCK, BLOCK, N)
-    largest = np.abs(blocks).max(axis=1)
-    scale = np.where(largest > 0, largest / np.float32(largest_step), np.float32(1)).astype(np.float32)
-    steps = np.clip(np.rint(blocks / scale[:, None]), -largest_step, largest_step).astype(np.int8)
-    return steps, scale
+    top = np.abs(weight.reshape(K // BLOCK, BLOCK, N)).max(axis=1)
+    scale = np.where(top > 0, top / np.float32(largest), np.float32(1)).astype(np.float32)
+    return compensated(weight, gram, np.repeat(scale, BLOCK, axis=0), largest), scale
+
+
+def compressed_weight(weight: np.ndarray, bits: int, packed: bool, gram: np.ndarray) -> np.ndarray:
+    """float32[K, N]: what a product really multiplies with."""
+    steps, scale = in_few_bits(weight, bits, packed, gram)
+    if scale.ndim == 2:
+        scale = np.repeat(scale, BLOCK, axis=0)
+    return (steps * scale).astype(np.float32)
 
 
 def _store_standard(
-    weight: np.ndarray, name: str, bits: int, tensors: dict[str, onnx.TensorProto]
-) -> onnx.NodeProto:
-    """int8 with a scale for each output channel, or int4 with one for each block of it."""
-    attributes = {"axis": 1}
-    if bits == 8:
-        scale = weight_scale(weight)
-        steps = rounded(weight, scale)
-    else:
-        blocks, scale = _blocks(weight, bits, name)
-        steps = blocks.reshape(weight.shape).astype(ml_dtypes.int4)
-        attributes = {"axis": 0, "block_size": BLOCK}
-    for kind, array in {"": steps, "_scale": scale, "_zero_point": np.zeros(scale.shape, steps.dtype)}.items():
+    steps: np.ndarray, scale: np.ndarray, name: str, bits: int, tensors: dict[str, onnx.TensorProto]
+) -> list[onnx.NodeProto]:
+    attributes = {"axis": 1} if scale.ndim == 1 else {"axis": 0, "block_size": BLOCK}
+    stored = steps if bits == 8 else steps.astype(ml_dtypes.int4)
+    for kind, array in {"": stored, "_scale": scale, "_zero_point": np.zeros(scale.shape, stored.dtype)}.items():
         tensors[name + kind] = tensor_of(array, name + kind)
     inputs = [name, f"{name}_scale", f"{name}_zero_point"]
-    return helper.make_node("DequantizeLinear", inputs, [f"{name}.dequantized"], **attributes)
+    return [helper.make_node("DequantizeLinear", inputs, [f"{name}.dequantized"], **attributes)]
 
 
 def _widened(node: onnx.NodeProto, product: Product) -> onnx.NodeProto:
@@ -105,14 +110,18 @@ def _widened(node: onnx.NodeProto, product: Product) -> onnx.NodeProto:
     return node
 
 
-def _store_packed(weight: np.ndarray, name: str, bits: int, tensors: dict[str, onnx.TensorProto]) -> None:
+def _store_packed(
+    steps: np.ndarray, scale: np.ndarray, name: str, bits: int, tensors: dict[str, onnx.TensorProto]
+) -> list[onnx.NodeProto]:
     """uint8[N, K/BLOCK, BLOCK·bits/8], steps offset to be unsigned, two 4-bit ones in a byte, the earlier low."""
-    steps, scale = _blocks(weight, bits, name)
-    unsigned = (steps.transpose(2, 0, 1).astype(np.int16) + 2 ** (bits - 1)).astype(np.uint8)
+    K, N = steps.shape
+    blocks = steps.T.reshape(N, K // BLOCK, BLOCK).astype(np.int16)
+    unsigned = (blocks + 2 ** (bits - 1)).astype(np.uint8)
     if bits == 4:
         unsigned = unsigned[..., 0::2] | (unsigned[..., 1::2] << 4)
     tensors[name] = tensor_of(unsigned, name)
     tensors[f"{name}_scale"] = tensor_of(scale.T.reshape(-1), f"{name}_scale")
+    return []
 
 
 def _packed_product(node: onnx.NodeProto, product: Product, shape: tuple[int, ...], bits: int) -> onnx.NodeProto:

@@ -142,33 +142,41 @@ def roll_out(
     tokens: np.ndarray,
     segments: int,
     *,
+    counted: int | None = None,
     right: Right | None = None,
     progress: Progress | None = None,
 ) -> Rollout:
     """Run both networks for `segments` segments on `tokens` int32[B, S], each from its own states.
 
-    With `right` (see :func:`judge`) the exact accuracy of both is counted after every segment.
+    The figures of drift are of the first `counted` puzzles (default: all); in the others only the beginning
+    of a difference is looked for, so that puzzles chosen because they differ do not colour the figures. With
+    `right` (see :func:`judge`) the exact accuracy of both is counted after every segment.
 
     Raises:
         ValueError: no puzzles or no segments.
     """
-    if not len(tokens) or segments < 1:
-        raise ValueError(f"nothing to compare: {len(tokens)} puzzles, {segments} segments")
+    counted = len(tokens) if counted is None else min(counted, len(tokens))
+    if counted < 1 or segments < 1:
+        raise ValueError(f"nothing to compare: {counted} puzzles, {segments} segments")
     sums = [_Sums() for _ in range(segments)]
     differences: list[Difference] = []
-    for begin in range(0, len(tokens), ROWS):
-        rows = np.arange(begin, min(begin + ROWS, len(tokens)))
+    for rows in _chunks(0, counted) + _chunks(counted, len(tokens)):
         sides = (_Roll(reference, tokens[rows]), _Roll(candidate, tokens[rows]))
         watch = _Watch(rows)
         for number, total in enumerate(sums, 1):
             for side in sides:
                 side.step()
-            total.add(*sides, rows, right)
+            if rows[0] < counted:
+                total.add(*sides, rows, right)
             watch.see(number, *sides)
         differences += watch.differences()
         if progress is not None:
             progress("drift, segment by segment", int(rows[-1]) + 1, len(tokens))
     return Rollout([total.result(number) for number, total in enumerate(sums, 1)], differences)
+
+
+def _chunks(begin: int, end: int) -> list[np.ndarray]:
+    return [np.arange(first, min(first + ROWS, end)) for first in range(begin, end, ROWS)]
 
 
 class _Roll:

@@ -133,8 +133,9 @@ def read_quantization(bundle: Bundle) -> Quantization | None:
     path = bundle.path / QUANTIZATION
     try:
         return Quantization.from_dict(json.loads(path.read_text()))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: is not a record of quantization ({error}); export the bundle again") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())  # a name from the file may hold line ends
+        raise InputError(f"{path}: is not a record of quantization ({reason}); export the bundle again") from error
 
 
 def fingerprints(puzzles: PuzzleSet) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def build_report(
         by_segments: {"reference": scores, "candidate": scores} by number of segments; drift's own counts
             when left out.
         speed: rows of `hrm-edge bench`, as dicts; the bundle's own is found by target, precision and loop.
-        differences: of the same roll-out as `drift`, their rows being those of `puzzles`.
+        differences: of puzzles followed segment by segment, their rows being those of `puzzles`.
         bundle_bytes: of all files of the bundle.
 
     Raises:
@@ -70,7 +70,7 @@ def build_report(
         "accuracy": {name: _accuracy(gate, name, right[name], puzzles, sides[name]) for name in sides},
         "by_segments": _by_segments(by_segments or {}, drift),
         "drift": [asdict(each) for each in drift],
-        "differences": _differences(drift, differences),
+        "differences": _differences(differences) if drift else None,
         "halting": _halting(reference, candidate),
         "quantization": None if quantization is None else _quantization(quantization, puzzles),
         "speed": _speed(manifest, speed),
@@ -217,15 +217,12 @@ def _rate(exact: float, n: int) -> dict[str, Any]:
     return {"exact": exact, "interval": interval(round(exact * n), n)}
 
 
-def _differences(drift: Sequence[SegmentDrift], differences: Sequence[Difference]) -> dict[str, Any] | None:
+def _differences(differences: Sequence[Difference]) -> dict[str, Any]:
     """Where answers that differ came apart, in one summary."""
-    if not drift:
-        return None
     margins = [each.margin for each in differences if each.margin is not None and math.isfinite(each.margin)]
     began = [each.segment for each in differences if each.segment is not None]
     return {
-        "n": drift[0].n,
-        "differ": len(differences),
+        "followed": len(differences),
         "only_stops": sum(each.segment is None for each in differences),
         "segment_median": median(began) if began else None,
         "margin_median": median(margins) if margins else None,
@@ -281,8 +278,10 @@ def _speed(manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
     ratio = None
     if own is not None and theirs in kinds and theirs != ours:
         ratio = rows[kinds.index(theirs)]["ms_per_segment"] / rows[own]["ms_per_segment"]
+    name = {"engine": manifest.name}
     return {
-        "rows": [_only(RECORDS["speed"], row) for row in rows],
+        # Timed before it was published, the bundle may still have had another name.
+        "rows": [_only(RECORDS["speed"], {**row, **(name if i == own else {})}) for i, row in enumerate(rows)],
         "own": own,
         "ratio_vs_eager": None if own is None else rows[own]["ratio_vs_eager"],
         "ratio_vs_float": ratio,

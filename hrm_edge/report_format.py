@@ -263,8 +263,7 @@ _REPORT: dict[str, Form] = {
     ),
     "differences": _maybe(
         {
-            "n": FROM_ONE,
-            "differ": COUNT,
+            "followed": COUNT,
             "only_stops": COUNT,
             "segment_median": _maybe(SIZE),
             "margin_median": _maybe(SIZE),

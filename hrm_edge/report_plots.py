@@ -60,11 +60,12 @@ def accuracy_plot(rows: Sequence[Mapping[str, Any]]) -> Plot:
         ax.set_ylim(bottom=0)
 
     last = rows[-1]
+    note = f"On n={last['n']} puzzles, halting off. Shaded: 95 % intervals."
     label = (
         f"Line plot: exact-solve accuracy by number of segments. After {last['segments']}: float "
         f"{last['reference']['exact']:.1%}, quantized {last['candidate']['exact']:.1%}."
     )
-    return Plot("Exact accuracy by segments", _svg(draw, label), _BOTH, "Shaded: 95 % intervals. Halting off.")
+    return Plot("Exact accuracy by segments", _svg(draw, label), _BOTH, note)
 
 
 # Legends: (style of the page's key, what it stands for); told apart without colour as well.
@@ -83,10 +84,9 @@ def drift_plots(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
                 ax.plot(k, _percent(values) if percent else values, **style)
             ax.set_xlabel("segment")
             ax.set_ylabel(ylabel)
-            ax.xaxis.get_major_locator().set_params(integer=True)
-            ax.margins(y=0.08)
+            _whole_numbers(ax.xaxis)
             if zero:
-                ax.set_ylim(bottom=0)
+                ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
 
         return draw
 
@@ -143,15 +143,15 @@ def halting_plot(halting: Mapping[str, Any]) -> Plot:
     k = range(1, len(counts[0]) + 1)
 
     def draw(ax: Axes) -> None:
-        styles = ({"facecolor": _PAGE, "edgecolor": _FLOAT, "linewidth": 1.4}, {"color": _LOW})
+        styles: Any = ({"facecolor": _PAGE, "edgecolor": _FLOAT, "linewidth": 1.4}, {"color": _LOW})
         for side, shift, style in zip(counts, (-0.2, 0.2), styles, strict=True):
             taken = [(x, count) for x, count in zip(k, side, strict=True) if count]
             ax.bar([x + shift for x, _ in taken], [count for _, count in taken], 0.36, **style)
         ax.set_xlim(0.3, len(k) + 0.7)
         ax.set_xlabel("segments before the answer")
         ax.set_ylabel("puzzles")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        _whole_numbers(ax.xaxis)
+        _whole_numbers(ax.yaxis)
 
     label = (
         f"Histogram of halting steps; {halting['agree']:.1%} of the puzzles stop after the same segment in both."
@@ -163,7 +163,7 @@ def halting_plot(halting: Mapping[str, Any]) -> Plot:
 
 def sensitivity_plot(trials: Sequence[Mapping[str, Any]]) -> Plot:
     """Points of exact accuracy that each layer costs when it alone is quantized, the worst on top."""
-    ordered = sorted(trials, key=lambda trial: (-trial["drop_points"], -trial["lost"], trial["what"]))
+    ordered = sorted(trials, key=lambda trial: (-trial["drop_points"], -trial["lost"], trial["halt_agree"]))
 
     def draw(ax: Axes) -> None:
         _rows(ax, [short_name(trial["what"]) for trial in ordered])
@@ -178,7 +178,9 @@ def sensitivity_plot(trials: Sequence[Mapping[str, Any]]) -> Plot:
         f"Bar chart: {short_name(worst['what'])} is the most sensitive layer, {worst['drop_points']:.2f} points."
     )
     n = worst["n"]
-    note = f"On n={n} puzzles, where one puzzle is {100 / n:.2g} points. Below 0: more solved than in float."
+    note = f"On n={n} puzzles, where one puzzle is {100 / n:.2g} points."
+    if ordered[-1]["drop_points"] < 0:
+        note += " Below 0: more solved than in float."
     return Plot("Each layer quantized alone", _svg(draw, label, _tall(len(ordered))), note=note)
 
 
@@ -260,6 +262,12 @@ def _rows(ax: Axes, names: Sequence[str]) -> None:
     ax.grid(axis="y", color=_LINE)
 
 
+def _whole_numbers(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+
+
 def _log_scale(ax: Axes) -> None:
     """A few plain numbers, however many decades there are."""
     from matplotlib.ticker import LogLocator
@@ -299,7 +307,7 @@ def _style() -> Iterator[Any]:
         raise InputError(
             "a report needs matplotlib, which is not installed; run: pip install 'hrm-edge[report]'"
         ) from error
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "hrm-edge",  # else ids are random
         "font.size": 10,

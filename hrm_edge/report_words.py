@@ -98,12 +98,11 @@ def verdict(gate: Mapping[str, Any]) -> str:
 
 def origin(summary: Mapping[str, Any]) -> str:
     """Where the answers that differ came apart."""
-    differ, n = summary["differ"], summary["n"]
-    if not differ:
-        return f"None of the {n} puzzles re-rolled here gets another final answer."
-    text = f"{differ} of the {n} puzzles re-rolled here get another final answer."
+    if not summary["followed"]:
+        return "No answer among them differs."
+    text = f"{summary['followed']} answers that differ were followed."
     if summary["segment_median"] is not None:
-        text += f" The guesses first differ after segment {summary['segment_median']:g} (median)"
+        text += f" Their guesses first differ after segment {summary['segment_median']:g} (median)"
         if summary["margin_median"] is not None:
             text += (
                 ", in cells where the float model’s best symbol led the second by "
@@ -111,9 +110,7 @@ def origin(summary: Mapping[str, Any]) -> str:
             )
         text += "."
     if summary["only_stops"]:
-        text += (
-            f" In {summary['only_stops']} of them the guesses are the same, but one stops earlier than the other."
-        )
+        text += f" In {summary['only_stops']} the guesses are the same, but one stops earlier than the other."
     return text
 
 

@@ -27,6 +27,8 @@ SEGMENTS = {
     # One segment on states from a unit normal. States of a rollout look otherwise: a known-bad choice, to compare.
     "random": lambda T: {1},
 }
+# Tokens of one call that go into a layer's x xᵀ: neighbours tell the same story, and all would be slow.
+_GRAM_TOKENS = 1024
 _NEEDS_NO_ROLLOUT = ("first", "random")
 
 
@@ -41,6 +43,7 @@ class Ranges:
     histograms: dict[str, Histogram]  # by site
     channel_absmax: dict[str, np.ndarray]  # by layer: float32 [K], largest magnitude per input channel, all calls
     samples: int  # rows of segments seen
+    grams: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # by layer: float64 [K, K], sum of x xᵀ
 
 
 def quantized_layers(model: HRM) -> list[str]:
@@ -61,6 +64,7 @@ def collect_ranges(
     seed: int = 0,
     batch: int = 32,
     per_call: bool = True,
+    grams: bool = False,
     progress: Progress | None = None,
 ) -> Ranges:
     """Let the float model think about ``questions`` int32 ``[N, S]`` and histogram every layer's input.
@@ -75,6 +79,7 @@ def collect_ranges(
         seed: of the states, for ``segments="random"``.
         batch: rows that think together.
         per_call: one site per call of a layer, rather than one per layer.
+        grams: also sum x xᵀ over each layer's inputs, which rounding that makes up for itself needs.
         progress: called after every batch.
 
     Raises:
@@ -86,7 +91,7 @@ def collect_ranges(
         raise InputError("calibration needs at least one puzzle")
     rng = np.random.default_rng(seed)
     total = len(questions)
-    with torch.inference_mode(), _Recorder(model, smoothing or {}, per_call) as recorder:
+    with torch.inference_mode(), _Recorder(model, smoothing or {}, per_call, grams) as recorder:
         for begin in range(0, total, batch):
             some = torch.from_numpy(questions[begin : begin + batch]).to(model.H_init.device)
             e = model.embed(some)
@@ -137,9 +142,9 @@ def _count(
 class _Recorder:
     """Forward pre-hooks on the quantized layers that count the rows of a segment they are told to count."""
 
-    def __init__(self, model: HRM, smoothing: Mapping[str, np.ndarray], per_call: bool):
+    def __init__(self, model: HRM, smoothing: Mapping[str, np.ndarray], per_call: bool, grams: bool):
         self.ranges = Ranges({}, {}, 0)
-        self._model, self._per_call = model, per_call
+        self._model, self._per_call, self._grams = model, per_call, grams
         self._smoothing = {name: torch.from_numpy(factors).to(model.H_init) for name, factors in smoothing.items()}
         self._calls: Counter[str] = Counter()  # of each layer in this segment
         self._rows: Tensor | None = None  # numbers of the rows to count; None: not counting
@@ -177,3 +182,7 @@ class _Recorder:
         absmax = x.abs().flatten(0, -2).amax(0).cpu().numpy()
         before = self.ranges.channel_absmax.get(layer, absmax)
         self.ranges.channel_absmax[layer] = np.maximum(before, absmax)
+        if self._grams:
+            tokens = x.flatten(0, -2)
+            tokens = tokens[:: 1 + len(tokens) // _GRAM_TOKENS]
+            self.ranges.grams[layer] = self.ranges.grams.get(layer, 0) + (tokens.T @ tokens).double().cpu().numpy()

@@ -167,8 +167,9 @@ def reference_segments(checkpoint: Checkpoint) -> Segments:
         return [array.float().cpu().numpy() for array in (e, *model.initial_state(len(tokens)))]
 
     @torch.inference_mode()
-    def segment(*states: np.ndarray) -> list[np.ndarray]:
-        outputs = model.segment(*(torch.from_numpy(state).to(device) for state in states))
+    def segment(z_H: np.ndarray, z_L: np.ndarray, e: np.ndarray) -> list[np.ndarray]:
+        states = [torch.from_numpy(state).to(device) for state in (z_H, z_L, e)]
+        outputs = model.segment(states[0], states[1], states[2])
         return [array.float().cpu().numpy() for array in outputs]
 
     return Segments(start, segment, checkpoint.config.no_ACT_continue)

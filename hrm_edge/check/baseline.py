@@ -122,8 +122,9 @@ def changes(old: Baseline, new: Baseline) -> list[str]:
 
 def _flat(baseline: Baseline) -> dict[tuple[str, ...], BundleEntry | SampleEntry]:
     """Entries by (check, bundle) and by (check, bundle, data)."""
-    flat: dict[tuple[str, ...], BundleEntry | SampleEntry] = dict(baseline.entries)
+    flat: dict[tuple[str, ...], BundleEntry | SampleEntry] = {}
     for key, entry in baseline.entries.items():
+        flat[key] = entry
         flat |= {(*key, label): sample for label, sample in entry.data.items()}
     return flat
 

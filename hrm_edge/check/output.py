@@ -44,7 +44,11 @@ def remark(verdict: Verdict) -> str | None:
     on = f" on {verdict.data}" if verdict.data else ""
     if not verdict.passed:
         return f"{verdict.outcome}{on}: {verdict.reason}"
-    return None if verdict.finding.sure else f"{verdict.outcome}: {verdict.rule.name}{on}: {verdict.doubt}"
+    if verdict.finding.sure:
+        return None
+    # Of a timing the text says what disturbed it; of a count the row has said it all.
+    why = verdict.reason if verdict.finding.n is None else f"{verdict.rule.name}{on}: {verdict.doubt}"
+    return f"{verdict.outcome}: {why}"
 
 
 def worst_title(worst: Worst) -> str:

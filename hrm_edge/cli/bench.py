@@ -34,7 +34,9 @@ def command(
         Path | None,
         typer.Option(help="Puzzles to solve with learned halting; held-out or generated ones by default."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="Precision of what is exported here.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="Precision of what is exported here, or several: fp32,int8.")
+    ] = "fp32",
     batch: Annotated[int, typer.Option(min=1, help="Puzzles per call, the same for all.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Every round times every engine once.")] = 9,
     segments: Annotated[int, typer.Option(min=1, help="Segments of a fixed-length call.")] = 8,
@@ -63,7 +65,7 @@ def command(
         random_weights=random_weights is not None,
     )
     with tempfile.TemporaryDirectory(prefix="hrm-edge-bench-") as scratch:
-        paths = _what(artifacts or [], random_weights, precision, Path(scratch))
+        paths = _what(artifacts or [], random_weights, precision.split(","), Path(scratch))
         opened = [_opened(path, settings.threads) for path in paths]
         if torch_compile:
             opened[1:1] = _compiled(opened, settings.threads)
@@ -89,7 +91,7 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _what(given: list[str], random_weights: str | None, precision: str, scratch: Path) -> list[str | Path]:
+def _what(given: list[str], random_weights: str | None, precisions: list[str], scratch: Path) -> list[str | Path]:
     """Paths of everything to measure, the checkpoint first; what is missing is made in `scratch`."""
     from ..artifact import is_bundle
     from ..errors import InputError
@@ -102,7 +104,7 @@ def _what(given: list[str], random_weights: str | None, precision: str, scratch:
     bundles = [path for path in given if is_bundle(path)]
     if bundles:
         return [*(checkpoints or _source(bundles)), *bundles]
-    made = [bundle for path in checkpoints for bundle in _exported(path, precision, scratch)]
+    made = [bundle for path in checkpoints for bundle in _exported(path, precisions, scratch)]
     return [*checkpoints, *made]
 
 
@@ -123,27 +125,31 @@ def _random_checkpoint(size: str, scratch: Path) -> Path:
     return save_checkpoint(scratch / f"random-{size}", model, task.name, "Random weights, for timing only.\n")
 
 
-def _exported(path: str, precision: str, scratch: Path) -> list[Path]:
+def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
     """The checkpoint as a bundle for every backend usable here and both loops, ungated: timing only."""
-    from ..exporters.build import LOOPS, TARGETS, ExportOptions, build_bundle
+    from ..exporters.build import LOOPS, TARGETS, ExportOptions, quick_plan, trace, write_bundle
     from ..models import load_checkpoint
     from ..runtimes.loader import BACKENDS, backend_module
     from .progress import say
 
+    wanted = [ExportOptions(precision=precision) for precision in precisions]  # refuses an unknown one
     checkpoint = load_checkpoint(path)
+    traced = trace(checkpoint, say)
     made = []
     for target in TARGETS:
         usable, _, why_not, install = backend_module(target).available() if target in BACKENDS else (False,) * 4
         if not usable:
             say(f"without {target}: {why_not}; to include it: {install}")
             continue
-        for loop in LOOPS:
-            options = ExportOptions(target=target, precision=precision, loop=loop)
-            folder = scratch / f"{checkpoint.name}-{options.suffix}"
-            folder.mkdir()
-            say(f"exporting {folder.name}")
-            build_bundle(checkpoint, options, folder, folder.name)
-            made.append(folder)
+        for precision in (options.precision for options in wanted):
+            plan = quick_plan(checkpoint, traced, precision, target)
+            for loop in LOOPS:
+                options = ExportOptions(target=target, precision=precision, loop=loop)
+                folder = scratch / f"{checkpoint.name}-{options.suffix}"
+                folder.mkdir()
+                say(f"exporting {folder.name}")
+                write_bundle(checkpoint, traced, options, folder, folder.name, plan)
+                made.append(folder)
     return made
 
 

@@ -77,9 +77,10 @@ def _print(report: Report) -> None:
         for verdict in verdicts:
             if text := remark(verdict):
                 print(f"  {text}")
+        drawn: set[tuple[str | None, int, str]] = set()
         for verdict in verdicts:
             if not verdict.passed and verdict.finding.worst:
-                _print_worst(verdict)
+                _print_worst(verdict, drawn)
         print()
     print(report.summary)
     if report.updated is not None:
@@ -88,7 +89,8 @@ def _print(report: Report) -> None:
             print(f"  {line}")
 
 
-def _print_worst(verdict: Verdict) -> None:
+def _print_worst(verdict: Verdict, drawn: set[tuple[str | None, int, str]]) -> None:
+    """Boards, but for those `drawn` for a rule above, and every puzzle as a line that can be solved again."""
     from rich.columns import Columns
     from rich.console import Console
     from rich.text import Text
@@ -100,8 +102,12 @@ def _print_worst(verdict: Verdict) -> None:
     print(f"\n{verdict.rule.name} on {verdict.data}: the worst puzzles")
     boards = []
     for worst in verdict.finding.worst:
-        drawn = board(worst.task, worst.question, worst.answer, worst.wanted, glyphs_for(console))
-        boards.append(Text.assemble((worst_title(worst), "italic"), "\n", drawn, "\n"))
-    console.print(Columns(boards, padding=(0, 3)))
+        key = (verdict.data, worst.number, worst.against)
+        if key not in drawn:
+            drawn.add(key)
+            answer = board(worst.task, worst.question, worst.answer, worst.wanted, glyphs_for(console))
+            boards.append(Text.assemble((worst_title(worst), "italic"), "\n", answer, "\n"))
+    if boards:
+        console.print(Columns(boards, padding=(0, 3)))
     for worst in verdict.finding.worst:
-        print(f"puzzle {worst.number}: {worst.task.format(worst.question)}")  # to solve it again
+        print(f"puzzle {worst.number}: {worst.task.format(worst.question)}")

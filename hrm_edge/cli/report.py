@@ -70,8 +70,8 @@ def _print(bundle: Bundle, report: dict[str, Any]) -> None:
     table = plain_table("")
     for column in ("exact", "95 % interval", "tokens", "segments", "halted"):
         table.add_column(column, justify="right", no_wrap=True)
-    for name, side in report["accuracy"].items():
-        label = "float reference" if name == "reference" else "this bundle"
+    for name, label in (("reference", "float reference"), ("candidate", "this bundle")):
+        side = report["accuracy"][name]
         low, high = side["exact_interval"]
         table.add_row(
             label,

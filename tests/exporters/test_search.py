@@ -1,0 +1,324 @@
+"""Choosing by accuracy: scripted trials, so that what must be found is known beforehand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import puzzle_set
+from small_networks import TASK, checkpoint
+
+from hrm_edge.errors import GateFailed
+from hrm_edge.exporters import trials as trials_module
+from hrm_edge.exporters.graph import array_of
+from hrm_edge.exporters.plan import Recipe
+from hrm_edge.exporters.search import badness, best_recipe, describe, meet_budget, sensitivity
+from hrm_edge.exporters.trials import Trials
+from hrm_edge.models.reference import TorchEngine
+from hrm_edge.puzzles import generate_puzzles
+from hrm_edge.quantization import Trial
+from hrm_edge.ranges import ESTIMATORS
+from hrm_edge.runtimes import onnx as onnx_backend
+
+N = 400
+
+
+def trial(what="", lost=0, won=0, halt_agree=1.0) -> Trial:
+    return Trial(what, N, (200 - lost + won) / N, 0.9, lost, won, 3.0, halt_agree, 0.5, 3.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScriptedPlan:
+    """A plan as the search sees one: layers kept, and a segment that tells which."""
+
+    keep: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    recipe: Recipe | None = None
+
+    def keeping(self, layers):
+        return dataclasses.replace(self, keep=(*self.keep, *layers), reasons=(*self.reasons, *layers.values()))
+
+    def apply(self, segment, target):
+        assert (segment, target) == ("segment", "here")
+        return self, []
+
+
+class ScriptedTrials:
+    """`lost(plan)` puzzles in every trial, none won; keeps what it was asked."""
+
+    target = "here"
+    puzzles = puzzle_set(8)
+
+    def __init__(self, lost):
+        self.lost, self.ran = lost, []
+
+    def run(self, what, plan):
+        self.ran.append((what, plan))
+        return trial(what, self.lost(plan))
+
+
+def sensitivities(order):
+    """Layers from the most sensitive on, told in another order."""
+    return tuple(trial(layer, lost=10 * (len(order) - i)) for i, layer in enumerate(order))[::-1]
+
+
+def budget(n, needed, max_drop=0.5):
+    """Meet a budget that holds once the `needed` most sensitive of n layers are kept."""
+    order = [f"layer{i}" for i in range(n)]
+    said, measured = [], []
+
+    def measure():
+        measured.append(1)
+        return sensitivities(order)
+
+    trials = ScriptedTrials(lambda plan: 40 - 38 * (len(plan.keep) >= needed) - len(plan.keep))
+    first = trial("all", lost=40 if needed else 2)
+    try:
+        choice = meet_budget(ScriptedPlan(), first, "segment", trials, max_drop, measure, said.append)
+    except GateFailed as error:
+        return str(error), trials, measured, order
+    return choice, trials, measured, order
+
+
+@given(st.integers(2, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))))
+def test_the_fewest_layers_that_hold_are_kept(case):
+    n, needed = case
+    choice, trials, measured, order = budget(n, needed)
+    assert choice.plan.keep == tuple(order[:needed])
+    assert choice.trial.drop_points <= 0.5
+    assert measured == [1]
+    # Doubling, then halving: no number of layers twice, and far fewer trials than layers.
+    kept = [len(plan.keep) for _, plan in trials.ran]
+    assert len(kept) == len(set(kept)) <= 2 * np.log2(n) + 3
+    assert all(plan.keep == tuple(order[: len(plan.keep)]) for _, plan in trials.ran)
+    # All that was tried is told, by the number of layers kept, with the first.
+    assert [t.what for t in choice.budget] == ["all"] + [
+        what for what, plan in sorted(trials.ran, key=lambda ran: len(ran[1].keep))
+    ]
+    assert choice.trial in choice.budget
+
+
+def test_a_plan_that_holds_is_taken_without_looking_further():
+    choice, trials, measured, _ = budget(8, 0)
+    assert choice.plan == ScriptedPlan()
+    assert (trials.ran, measured) == ([], [])
+
+
+@pytest.mark.parametrize(("max_drop", "held"), [(0.5, True), (0.4999, False), (0.0, False)])
+def test_the_budget_is_inclusive(max_drop, held):
+    first = trial("all", lost=2)  # 2 of 400 are half a point
+    trials = ScriptedTrials(lambda plan: 0)
+    choice = meet_budget(
+        ScriptedPlan(), first, "segment", trials, max_drop, lambda: sensitivities(["a", "b", "c"]), print
+    )
+    assert (choice.plan.keep == ()) == held
+
+
+@given(st.integers(1, 30))
+def test_when_nothing_holds_the_best_is_named(n):
+    message, trials, _, _ = budget(n, needed=n)
+    # The trials lose 40 less the number of layers kept, so the longest mix is the best; one layer always stays.
+    best = f"{n - 1} of {n} layers in float32" if n > 1 else "all"
+    assert f"the best, {best}, loses {100 * (41 - n) / N:.2f} ({41 - n} lost, 0 won of {N})" in message
+    assert "\n" not in message
+    for hint in ("--qat", "--max-drop", "--precision fp16"):
+        assert hint in message
+    assert max((len(plan.keep) for _, plan in trials.ran), default=0) == n - 1
+
+
+def test_a_search_in_which_more_is_not_always_better_still_ends_within_budget():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        order = [f"layer{i}" for i in range(16)]
+        lost = {k: int(rng.integers(0, 6)) for k in range(1, 16)}
+        trials = ScriptedTrials(lambda plan, lost=lost: lost[len(plan.keep)])
+        try:
+            choice = meet_budget(
+                ScriptedPlan(),
+                trial("all", 9),
+                "segment",
+                trials,
+                0.5,
+                lambda order=order: sensitivities(order),
+                str,
+            )
+        except GateFailed:
+            assert min(t for t in (lost[len(p.keep)] for _, p in trials.ran)) > 2
+            continue
+        assert choice.trial.drop_points <= 0.5
+        assert choice.trial.lost == lost[len(choice.plan.keep)]
+
+
+def test_kept_layers_say_what_they_cost_alone():
+    choice, _, _, order = budget(4, 2)
+    assert len(choice.plan.reasons) == 2
+    for i, reason in enumerate(choice.plan.reasons):
+        assert f"loses {10 * (len(order) - i)} " in reason
+
+
+def test_layers_that_lose_more_come_first_then_those_that_change_more_then_halting():
+    order = [trial("a"), trial(lost=2, won=2), trial(lost=2, won=2, halt_agree=0.9), trial(lost=1), trial(lost=5)]
+    assert sorted([order[i] for i in (3, 1, 4, 0, 2)], key=badness) == order
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 40))
+def test_random_states_are_never_chosen(rng, spread):
+    """However well they do; what is chosen is the best of the others that were tried."""
+    lost = {}
+
+    def outcome(plan):
+        recipe = plan.recipe
+        return 0 if recipe.segments == "random" else lost.setdefault(recipe, 1 + rng.randint(0, spread))
+
+    class Calibrator:
+        segment = "segment"
+
+        def plan(self, recipe):
+            return ScriptedPlan(recipe=recipe)
+
+    trials = ScriptedTrials(outcome)
+    recipe, tried = best_recipe(Calibrator(), trials, lambda line: None)
+    assert recipe.segments != "random"
+    assert lost[recipe] == min(lost.values())
+    recipes = [plan.recipe for _, plan in trials.ran]
+    assert len(recipes) == len(set(recipes)) == len(tried)  # nothing is tried twice
+    assert any(r.segments == "random" for r in recipes)  # it is shown all the same
+    assert {r.estimator for r in recipes} == set(ESTIMATORS)
+    assert {r.smooth for r in recipes} >= {0.0, 0.5, 0.85}
+    assert {r.segments for r in recipes} >= {"first", "middle", "last", "all", "stratified"}
+    assert [t.what for t in tried] == [str(r) for r in recipes]
+
+
+def test_one_line_for_who_waits():
+    line = describe(trial("mse", lost=3, won=1, halt_agree=0.975))
+    assert line == "mse: 49.50 % (3 lost, 1 won of 400), halting agrees on 97.5 %"
+
+
+# -- real trials ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Names of the graphs that a backend is asked to load."""
+    pytest.importorskip("onnxruntime")
+    seen, load = [], onnx_backend.load_graph
+    monkeypatch.setattr(
+        onnx_backend, "load_graph", lambda path, threads: seen.append(path.stem) or load(path, threads)
+    )
+    return seen
+
+
+@pytest.fixture
+def rope(traced):
+    model, start, segment = traced("rope")
+    return checkpoint(model), start, segment, generate_puzzles(TASK, 24, 11, "ordinary")
+
+
+def with_bias(segment, halt: float):
+    """The segment with another halting bias."""
+    for tensor in segment.graph.initializer:
+        if tensor.name == "q_head.bias":
+            tensor.CopyFrom(
+                trials_module.onnx.numpy_helper.from_array(np.array([halt, 0], np.float32), tensor.name)
+            )
+            assert array_of(tensor)[0] == halt
+            return segment
+    raise AssertionError("no halting bias")
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_the_float_segment_loses_nothing(cache, rope, target):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    source, start, segment, puzzles = rope
+    result = Trials(source, start, target, puzzles, threads=1).run("float", segment)
+    reference = TorchEngine(source).solve(puzzles.questions)
+    assert (result.what, result.n, result.lost, result.won) == ("float", 24, 0, 0)
+    assert result.halt_agree == 1
+    assert result.steps_mean == result.float_steps_mean == reference.steps.mean()
+    assert len(set(reference.steps)) > 1
+    right = reference.tokens == puzzles.answers
+    assert result.exact == result.float_exact == right.all(axis=1).mean()
+    assert result.token == pytest.approx(right.mean())
+
+
+def test_a_segment_that_always_halts_is_seen_to(cache, rope):
+    source, start, segment, puzzles = rope
+    result = Trials(source, start, "onnx", puzzles, threads=1).run("hasty", with_bias(segment, 1e4))
+    reference = TorchEngine(source).solve(puzzles.questions)
+    assert result.steps_mean == 1
+    assert result.halt_agree == (reference.steps == 1).mean() < 1
+    never = Trials(source, start, "onnx", puzzles, threads=1).run("slow", with_bias(segment, -1e4))
+    assert never.steps_mean == source.config.halt_max_steps
+
+
+def test_the_same_trial_twice_calls_no_engine(cache, rope, loads):
+    source, start, segment, puzzles = rope
+    first = Trials(source, start, "onnx", puzzles, threads=1).run("one", segment)
+    assert loads == ["start", "segment"]
+    second = Trials(source, start, "onnx", puzzles).run("two", segment)
+    assert loads == ["start", "segment"]
+    assert second == dataclasses.replace(first, what="two")
+
+
+def test_whatever_a_trial_depends_on_is_computed_again(cache, rope, loads):
+    source, start, segment, puzzles = rope
+    run = lambda start, segment, puzzles: Trials(source, start, "onnx", puzzles, 1).run("x", segment)  # noqa: E731
+    run(start, segment, puzzles)
+    for i, changed in enumerate(
+        [
+            lambda: run(start, with_bias(segment, 0.125), puzzles),
+            lambda: run(start, segment, puzzles.select(np.arange(20))),
+            lambda: run(with_offset(start), segment, puzzles),
+        ]
+    ):
+        changed()
+        assert len(loads) == 2 * (i + 2)
+
+
+def with_offset(start):
+    (offset,) = (tensor for tensor in start.graph.initializer if tensor.name == "offset")
+    offset.CopyFrom(trials_module.onnx.numpy_helper.from_array(array_of(offset) + 1, "offset"))
+    return start
+
+
+def test_fewer_are_the_first_ones(cache, rope):
+    source, start, _, puzzles = rope
+    trials = Trials(source, start, "onnx", puzzles, 1)
+    some = trials.fewer(5)
+    np.testing.assert_array_equal(some.puzzles.questions, puzzles.questions[:5])
+    assert len(some.reference.tokens) == 5
+    assert trials.fewer(24) is trials.fewer(99) is trials
+
+
+def test_each_layer_is_quantized_alone(cache, rope, traced):
+    from traced_networks import plan
+
+    from hrm_edge.exporters.layers import products
+    from hrm_edge.models import quantized_layers
+
+    source, _, segment, puzzles = rope
+    seen = {}
+
+    class Spy:
+        target = "openvino"
+
+        def __init__(self):
+            self.puzzles = puzzles
+
+        def run(self, what, segment):
+            widened = {n.output[0] for n in segment.graph.node if n.op_type == "DequantizeLinear"}
+            seen[what] = {n.name for n in segment.graph.node if n.op_type == "MatMul" and set(n.input) <= widened}
+            return trial(what)
+
+    sensitivity(plan("rope"), segment, Spy(), lambda line: None)
+    assert list(seen) == list(dict.fromkeys(p.layer for p in products(segment)))
+    assert set(seen) == set(quantized_layers(source.model))
+    for layer, names in seen.items():
+        assert names == {p.name for p in products(segment) if p.layer == layer}
