@@ -184,7 +184,8 @@ def build_graphs(
     say: Say = lambda stage: None,
 ) -> Built:
     """The bundle's graphs: start and segment, or model. ``traced`` stays as it is."""
-    segment, low = onnx.ModelProto.FromString(traced.segment.SerializeToString()), []
+    segment = onnx.ModelProto.FromString(traced.segment.SerializeToString())
+    low: list[str] = []
     if plan is not None:
         say(f"quantizing it to {options.precision}")
         segment, low = plan.apply(segment, options.target)

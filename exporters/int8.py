@@ -84,7 +84,7 @@ def _quantized_input(
     site: str, value: str, scale: float, tensors: dict[str, onnx.TensorProto]
 ) -> list[onnx.NodeProto]:
     step = f"{site}.input_scale"
-    tensors[step] = tensor_of(np.float32(scale), step)
+    tensors[step] = tensor_of(np.array(scale, np.float32), step)
     quantized, dequantized = f"{site}.quantized", f"{site}.dequantized"
     return [
         helper.make_node("QuantizeLinear", [value, step, "zero_point"], [quantized]),

@@ -10,6 +10,7 @@ import onnx
 from ..errors import InputError
 from ..models import Checkpoint, Ranges, collect_ranges
 from ..models.checkpoint import TrainedScales
+from ..models.smoothing import STRENGTH
 from ..puzzles import PuzzleSet
 from ..quantization import Layer, Site
 from ..ranges import ESTIMATORS, STEPS
@@ -49,7 +50,7 @@ class Recipe:
 
     estimator: str = "mse"
     segments: str = "stratified"
-    smooth: float = 0.85
+    smooth: float = STRENGTH
 
     def __str__(self) -> str:
         return f"{self.estimator}, {self.segments} segments, smoothing {self.smooth:g}"
@@ -182,7 +183,7 @@ class Calibrator:
 
 def wrong_scales(plan: Plan, segment: onnx.ModelProto) -> list[str]:
     """What is wrong with the scales that really stand in a quantized segment, against what calibration saw."""
-    if plan.ranges is None:
+    if plan.ranges is None or plan.precision in WEIGHT_ONLY_BITS:
         return []
     found = []
     stored = int8.input_scales(segment)

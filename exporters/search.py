@@ -54,6 +54,7 @@ def best_recipe(calibrator: Calibrator, trials: Trials, say: Say) -> tuple[Recip
         return min(honest, key=lambda recipe: badness(tried[recipe]))
 
     say(f"comparing calibration choices on {len(trials.puzzles)} puzzles, each answered from beginning to end")
+    attempt(Recipe("minmax", smooth=0.0))  # what quantizers do unless told otherwise
     for strength in _STRENGTHS:
         attempt(Recipe(smooth=strength))
     for estimator in ESTIMATORS:

@@ -1,40 +1,29 @@
-"""SmoothQuant (arXiv 2211.10438): move the spread of an input's channels into the weight that reads it.
-
-Dividing channel j of a layer's input by s_j and multiplying row j of its weight by s_j changes nothing in float,
-and the input is then easier to round. Only done where it is free: o reads what v made and down what up made, so
-there the columns of the earlier weight are divided. For the inputs of q, k, v and gate, up a multiplication would
-have to be inserted in every call; as measured, it bought nothing on top.
-"""
+"""Smoothing (see :mod:`models.smoothing`) on a traced segment, where layers are split and weights transposed."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
 
+from ..models.smoothing import balance, maker_of
 from .graph import array_of, ensure, initializers, replace_initializers, tensor_of
-from .layers import weights_of
+from .layers import PARTS, weights_of
 from .passes import finish
-
-# Layer → the part of a fused layer, beside it in the block, whose output channels are its input channels.
-_MAKERS = {"self_attn.o_proj": "self_attn.v_proj", "mlp.down_proj": "mlp.up_proj"}
-_SMALLEST = 1e-5
 
 
 def smoothing_factors(
     segment: onnx.ModelProto, channel_absmax: dict[str, np.ndarray], strength: float
 ) -> dict[str, np.ndarray]:
-    """Layer → s float32[K] = max|x_j|^strength / max|w_j|^(1 - strength), scaled to a geometric mean of one.
+    """Layer → s float32[K], for the layers that can be smoothed for free.
 
-    ``channel_absmax`` float32[K] of every layer's input; only layers that can be smoothed for free get factors.
+    ``channel_absmax`` float32[K]: the largest magnitude in each channel of a layer's input.
     """
     factors = {}
     for layer, weights in weights_of(segment).items():
         if _maker(layer) is None:
             continue
         rows = np.max([np.abs(weight).max(axis=1) for weight in weights.values()], axis=0)
-        x = np.maximum(channel_absmax[layer], _SMALLEST).astype(np.float64)
-        s = x**strength / np.maximum(rows, _SMALLEST) ** (1 - strength)
-        factors[layer] = (s / np.exp(np.log(s).mean())).astype(np.float32)
+        factors[layer] = balance(rows, channel_absmax[layer], strength)
     return factors
 
 
@@ -56,7 +45,9 @@ def smooth(segment: onnx.ModelProto, factors: dict[str, np.ndarray]) -> None:
 
 
 def _maker(layer: str) -> str | None:
-    for ending, maker in _MAKERS.items():
-        if layer.endswith(ending):
-            return f"{layer.removesuffix(ending)}{maker}.weight"
-    return None
+    """The stored weight whose columns make the layer's input: the last part of a fused layer."""
+    fused = maker_of(layer)
+    if fused is None:
+        return None
+    parent, _, name = fused.rpartition(".")
+    return f"{parent}.{PARTS[name][-1]}.weight"

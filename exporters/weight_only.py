@@ -1,14 +1,15 @@
 """Weight-only INT8 and INT4: the weights are stored in few bits and widened where a product reads them.
 
-Smaller, and on a CPU seldom faster: the arithmetic stays in float. As the inputs are not rounded, the weights'
-rounding is all the error there is, so it is made to make up for itself (see gptq). Two forms, as each backend compiles one and
-unpacks the other anew in every call: a standard DequantizeLinear (OpenVINO), and onnxruntime's own MatMulNBits,
-which at its accuracy level 4 also rounds each input to int8 as it goes, block by block.
+Smaller, and on a CPU seldom faster: the arithmetic stays in float. As inputs are not rounded, the rounding of the
+weights is all the error there is, so it is made to make up for itself (see gptq). Two forms, as each backend
+compiles one and unpacks the other anew in every call: a standard DequantizeLinear (OpenVINO), and onnxruntime's
+own MatMulNBits, which at its accuracy level 4 also rounds each input to int8 as it goes, block by block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -16,8 +17,8 @@ import onnx
 from onnx import helper
 
 from ..errors import InputError
-from .graph import array_of, ensure, initializers, replace_initializers, replace_nodes, tensor_of
 from .gptq import compensated
+from .graph import array_of, ensure, initializers, replace_initializers, replace_nodes, tensor_of
 from .int8 import weight_scale
 from .layers import Product, products
 from .passes import FOREIGN, finish
@@ -97,7 +98,7 @@ def compressed_weight(weight: np.ndarray, bits: int, packed: bool, gram: np.ndar
 def _store_standard(
     steps: np.ndarray, scale: np.ndarray, name: str, bits: int, tensors: dict[str, onnx.TensorProto]
 ) -> list[onnx.NodeProto]:
-    attributes = {"axis": 1} if scale.ndim == 1 else {"axis": 0, "block_size": BLOCK}
+    attributes: dict[str, Any] = {"axis": 1} if scale.ndim == 1 else {"axis": 0, "block_size": BLOCK}
     stored = steps if bits == 8 else steps.astype(ml_dtypes.int4)
     for kind, array in {"": stored, "_scale": scale, "_zero_point": np.zeros(scale.shape, stored.dtype)}.items():
         tensors[name + kind] = tensor_of(array, name + kind)

@@ -21,7 +21,7 @@ from .errors import GateFailed, InputError
 from .evaluate import Progress, answer_all, check_match, rightness, token_accuracy
 from .puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from .runtimes import Answers, Engine
-from .statistics import CONFIDENCE, bootstrap_drop, upper_bound
+from .statistics import CONFIDENCE, drop_interval, upper_bound
 
 if TYPE_CHECKING:
     from .models import Checkpoint
@@ -59,7 +59,7 @@ class GateReport:
     reference: Side
     bundle: Side
     drop_points: float  # 100 × (reference.exact − bundle.exact)
-    drop_interval: tuple[float, float]  # paired bootstrap, points
+    drop_interval: tuple[float, float]  # paired, points
     confidence: float
     max_drop: float
     lost: int  # puzzles only the reference solves
@@ -177,7 +177,7 @@ def compare(
         reference=sides[0],
         bundle=sides[1],
         drop_points=drop,
-        drop_interval=bootstrap_drop(n, lost, won),
+        drop_interval=drop_interval(lost, won, n),
         confidence=CONFIDENCE,
         max_drop=max_drop,
         lost=lost,
@@ -215,7 +215,7 @@ def _why_failed(
     """One line with every reason to fail, or None. Budgets are inclusive, up to rounding."""
     reasons = []
     if drop > max_drop + 1e-9:
-        low, high = bootstrap_drop(n, lost, won)
+        low, high = drop_interval(lost, won, n)
         reasons.append(
             f"exact-solve accuracy dropped {drop:.2f} points, from {_percent(sides[0].exact)} to "
             f"{_percent(sides[1].exact)} (n={n}, {lost} lost, {won} won, 95 % interval {low:.2f} to {high:.2f}), "

@@ -6,10 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-import numpy as np
-
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
 
 
 def interval(count: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -30,7 +27,7 @@ def interval(count: float, n: float, confidence: float = CONFIDENCE) -> tuple[fl
 def drop_interval(lost: float, won: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Interval of a paired drop (lost − won) / n, in points, by Bonett and Price's adjusted Wald method (2012).
 
-    Unlike the bootstrap it stays honest when few or no puzzles changed: 0 of 400 is ±0.69 points. `lost` and
+    Unlike a bootstrap it stays honest when few or no puzzles changed: 0 of 400 is ±0.69 points. `lost` and
     `won` are the puzzles that only the one and only the other side solves; none needs to be whole.
     """
     if min(lost, won) < 0 or lost + won > n or n <= 0:
@@ -64,21 +61,6 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 
 def _z(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-def bootstrap_drop(n: int, lost: int, won: int, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Paired percentile-bootstrap interval of the drop, in points, at `CONFIDENCE`.
-
-    Each puzzle is lost, won or unchanged, so drawing n puzzles with replacement is one multinomial draw of
-    the three counts. It collapses to (0, 0) when no puzzle changed: see :func:`upper_bound` for that case.
-    """
-    same = n - lost - won
-    # A fixed seed: the same answers must give the same accuracy.json.
-    draws = np.random.default_rng(0).multinomial(n, [lost / n, won / n, same / n], size=resamples)
-    drops = 100 * (draws[:, 0] - draws[:, 1]) / n
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drops, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def upper_bound(count: int, n: int) -> float:

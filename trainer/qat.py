@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..models import HRM, Checkpoint, collect_ranges, quantized_layers
 from ..models.checkpoint import QUANTIZATION, WEIGHT_SCALES
 from ..models.fake_quant import plain_model, quantize_model, scales_of
+from ..models.smoothing import STRENGTH, smoothed, smoothing_factors
 from .config import TrainConfig
 from .data import Sampler
 from .distributed import World
@@ -30,13 +31,15 @@ def require_start(config: TrainConfig, initial: Checkpoint | None) -> None:
 
 
 def fake_quantized(model: HRM, config: TrainConfig, sampler: Sampler, world: World, resumes: bool) -> HRM:
-    """The model to fine-tune, its scales calibrated on training puzzles.
+    """The model to fine-tune: smoothed (the same in float), its scales calibrated on training puzzles.
 
-    A run that ``resumes`` is given its scales with the rest of its state; the other ranks get rank 0's.
+    A run that ``resumes`` is given both with the rest of its state; the other ranks get rank 0's.
     """
     scales = dict.fromkeys(quantized_layers(model), 1.0)
     if world.rank == 0 and not resumes:
         questions, _ = sampler.draw(np.random.default_rng([config.seed, CALIBRATION_PUZZLES]), CALIBRATION_PUZZLES)
+        plain = collect_ranges(model, questions, per_call=False)
+        model = smoothed(model, smoothing_factors(model, plain.channel_absmax, STRENGTH))
         ranges = collect_ranges(model, questions, per_call=False)
         scales = {layer: ranges.histograms[layer].scale(ESTIMATOR) for layer in scales}
     return quantize_model(model, scales, learned=config.qat == "learned")

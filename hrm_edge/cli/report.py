@@ -62,7 +62,7 @@ def _copy(bundle: Bundle, output: Path) -> None:
 def _print(bundle: Bundle, report: dict[str, Any]) -> None:
     """The verdict, both sides, the worst layers and the end of the drift; the page has the rest."""
     from ..report import FILES
-    from ..report_words import number, percent, span, tiles, verdict
+    from ..report.words import number, percent, span, tiles, verdict
     from .tables import plain_table, print_table
 
     gate = report["gate"]
@@ -91,7 +91,7 @@ def _print(bundle: Bundle, report: dict[str, Any]) -> None:
 
 
 def _print_drift(drift: list[dict[str, Any]]) -> None:
-    from ..report_words import cosine, percent
+    from ..report.words import cosine, percent
     from .tables import plain_table, print_table
 
     if not drift:
@@ -110,7 +110,7 @@ def _print_drift(drift: list[dict[str, Any]]) -> None:
 
 def _print_layers(quantization: dict[str, Any] | None) -> None:
     """What stays in float, and the layers that cost most when they alone are quantized."""
-    from ..report_words import points
+    from ..report.words import points
 
     if quantization is None:
         return

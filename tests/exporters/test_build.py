@@ -36,7 +36,6 @@ def hashes(folder: Path) -> dict[str, str]:
     [
         ({"target": "tensorrt"}, "--target tensorrt: not in this version; choose onnx or openvino"),
         ({"target": "coreml"}, "--target coreml: not in this version; choose onnx or openvino"),
-
         ({"precision": "fp64"}, "--precision fp64: unknown; choose fp32 or fp16"),
         ({"loop": "while"}, "--loop while: unknown; choose graph or host"),
         ({"batch": 0}, "--batch must be a number of rows, at least 1, or dynamic, not 0"),

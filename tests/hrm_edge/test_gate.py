@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scripted import TASK, Scripted, puzzle_set, spoiled
 
 from hrm_edge.errors import GateFailed, InputError
-from hrm_edge.gate import bootstrap_drop, compare, gate_puzzles, readable, run_gate, upper_bound
+from hrm_edge.gate import compare, gate_puzzles, readable, run_gate, upper_bound
 from hrm_edge.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.runtimes import Answers
 
@@ -38,7 +38,8 @@ def test_identical_answers_pass():
     assert report.passed
     assert (report.drop_points, report.lost, report.won, report.answers_differ) == (0, 0, 0, 0)
     assert (report.halt_shift, report.steps_agree, report.n) == (0, 1, N)
-    assert report.drop_interval == (0, 0)
+    low, high = report.drop_interval
+    assert low == -high < 0  # nothing changed, and 200 puzzles still cannot show that nothing ever would
     assert report.reason.startswith("passed on n=200")
     # Nothing lost in 200 still leaves room for 1.5 points: the report must not claim more.
     assert report.lost_at_most == pytest.approx(100 * (1 - 0.05 ** (1 / N)), rel=1e-6)
@@ -210,28 +211,6 @@ def test_gate_puzzles_are_the_checkpoints_own_or_the_users(checkpoint, tmp_path)
 
 
 # -- statistics ------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=40, deadline=None)
-@given(n=st.integers(50, 2000), lost=st.integers(0, 25), won=st.integers(0, 25))
-def test_the_bootstrap_is_centred_and_as_wide_as_theory_says(n, lost, won):
-    """Against the closed form: the drop's standard error is sqrt((p + q − (p − q)²) / n)."""
-    low, high = bootstrap_drop(n, lost, won)
-    p, q = lost / n, won / n
-    half_width = 100 * 1.96 * math.sqrt((p + q - (p - q) ** 2) / n)
-    one = 100 / n  # counts are whole puzzles, so each end is only defined to about one
-    assert low <= 100 * (p - q) <= high
-    assert abs((high - low) / 2 - half_width) <= 0.12 * half_width + one
-
-
-def test_the_bootstrap_covers_the_truth_about_as_often_as_it_claims():
-    rng, p, q, n = np.random.default_rng(0), 0.06, 0.03, 500
-    truth, trials = 100 * (p - q), 300
-    inside = 0
-    for lost, won, _ in rng.multinomial(n, [p, q, 1 - p - q], size=trials):
-        low, high = bootstrap_drop(n, int(lost), int(won), resamples=1000)
-        inside += low <= truth <= high
-    assert 0.90 <= inside / trials <= 0.99
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from sample_report import PUZZLES, parts, report, segment
 from scripted import spoiled
 
-from hrm_edge import report_plots
 from hrm_edge.errors import InputError
 from hrm_edge.evaluate import Score
 from hrm_edge.quantization import fingerprints
-from hrm_edge.report import FILES, SHOWN, build_report, read_report, render, write_report
+from hrm_edge.report import FILES, build_report, read_report, render, write_report
+from hrm_edge.report import plots as report_plots
+from hrm_edge.report.build import SHOWN
 from hrm_edge.runtimes import Answers
 from hrm_edge.statistics import drop_interval, interval, mcnemar
 

@@ -9,12 +9,11 @@ import pytest
 import sample_report
 from sample_report import PUZZLES, parts, record, report, trial
 
-from hrm_edge import report_words as words
 from hrm_edge.gate import compare
 from hrm_edge.puzzles import PuzzleSet
-from hrm_edge.report import render
-from hrm_edge.report_boards import board_svg
-from hrm_edge.report_plots import range_plots, short_name
+from hrm_edge.report import render, words
+from hrm_edge.report.boards import board_svg
+from hrm_edge.report.plots import range_plots, short_name
 from hrm_edge.runtimes import Answers
 from hrm_edge.tasks import get_task
 

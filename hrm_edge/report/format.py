@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .errors import InputError
-from .tasks import Task, get_task
+from ..errors import InputError
+from ..tasks import Task, get_task
 
 FORMAT_VERSION = 1
 

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from .boards import wrong_cells
-from .bundle import Bundle
-from .drift import Difference, SegmentDrift
-from .errors import InputError
-from .evaluate import Score, rightness, token_accuracy
-from .files import write_atomically
-from .manifest import Manifest
-from .puzzles import PuzzleSet
-from .quantization import Quantization, fingerprints
-from .report_format import FORMAT_VERSION, RECORDS, check_report
-from .report_pages import html_page, markdown_page
-from .runtimes import Answers
-from .statistics import CONFIDENCE, drop_interval, interval, mcnemar
+from ..boards import wrong_cells
+from ..bundle import Bundle
+from ..drift import Difference, SegmentDrift
+from ..errors import InputError
+from ..evaluate import Score, rightness, token_accuracy
+from ..files import write_atomically
+from ..manifest import Manifest
+from ..puzzles import PuzzleSet
+from ..quantization import Quantization, fingerprints
+from ..runtimes import Answers
+from ..statistics import CONFIDENCE, drop_interval, interval, mcnemar
+from .format import FORMAT_VERSION, RECORDS, check_report
+from .pages import html_page, markdown_page
 
 REPORT = "report.json"
 FILES = {"html": "report.html", "md": "report.md", "json": REPORT}

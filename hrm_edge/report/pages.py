@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import report_words as words
-from .errors import InputError
-from .report_boards import board_svg, board_text, wrong_cells_text
-from .tasks import Sudoku, Task, get_task
+from ..errors import InputError
+from ..tasks import Sudoku, Task, get_task
+from . import words
+from .boards import board_svg, board_text, wrong_cells_text
 
 _TEXT_BOARDS = 3  # of each kind of puzzle in Markdown; the HTML draws all that the report holds
 
 
 def html_page(report: Mapping[str, Any]) -> str:
     """One self-contained page; `report` was checked."""
-    from . import report_plots as plots
+    from . import plots
 
     task = get_task(report["bundle"]["task"])
     quantization = report["quantization"] or {"sensitivity": [], "sites": [], "layers": []}
@@ -52,7 +52,7 @@ def markdown_page(report: Mapping[str, Any]) -> str:
 
 def _sentences(task: Task) -> dict[str, Any]:
     """What both templates call."""
-    from .report_plots import short_name, sites_by_layer
+    from .plots import short_name, sites_by_layer
 
     return {
         "target_name": words.target_name,
@@ -75,7 +75,7 @@ def _template(name: str, html: bool) -> Any:
             "a report needs jinja2, which is not installed; run: pip install 'hrm-edge[report]'"
         ) from error
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hrm_edge", "templates"),
+        loader=jinja2.PackageLoader("hrm_edge.report", "templates"),
         autoescape=html,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .boards import board
-from .tasks import Sudoku, Task
+from ..boards import board
+from ..tasks import Sudoku, Task
 
 _CELL = 10  # units of the view box
 
