@@ -18,6 +18,7 @@ Say = Callable[[str], None]
 
 _SAMPLINGS = ("stratified", "all", "first", "middle", "last", "random")
 _STRENGTHS = (0.0, 0.5, 0.7, 0.85)
+_HALT_SHIFT = 0.02  # of the mean number of segments
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def best_recipe(calibrator: Calibrator, trials: Trials, say: Say) -> tuple[Recip
             say(f"  {describe(tried[recipe])}")
 
     def best() -> Recipe:
-        # Random states are there to be seen losing: no product should rest on their luck.
+        # Random states are there to be compared: no product should rest on their luck.
         honest = (recipe for recipe in tried if recipe.segments != "random")
         return min(honest, key=lambda recipe: badness(tried[recipe]))
 
@@ -64,15 +65,20 @@ def best_recipe(calibrator: Calibrator, trials: Trials, say: Say) -> tuple[Recip
     return best(), tuple(tried.values())
 
 
-def badness(trial: Trial) -> tuple[float, float, float]:
-    """For ordering: points lost, then puzzles that changed either way, then halting that moved."""
-    return trial.drop_points, trial.lost + trial.won, 1 - trial.halt_agree
+def badness(trial: Trial) -> tuple[bool, float, float, float]:
+    """For ordering: halting that moved, points lost, puzzles that changed either way, halting that disagrees.
+
+    Who halts later may well solve more; that is another model, not a better calibrated one.
+    """
+    shift = trial.steps_mean / trial.float_steps_mean - 1
+    return abs(shift) > _HALT_SHIFT, trial.drop_points, trial.lost + trial.won, 1 - trial.halt_agree
 
 
 def describe(trial: Trial) -> str:
     """One line for a person who waits."""
     return (
         f"{trial.what}: {100 * trial.exact:.2f} % ({trial.lost} lost, {trial.won} won of {trial.n}), "
+        f"{trial.float_steps_mean:.2f} → {trial.steps_mean:.2f} segments, "
         f"halting agrees on {100 * trial.halt_agree:.1f} %"
     )
 

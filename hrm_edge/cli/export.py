@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..exporting import Exported
     from ..quantization import Quantization
 
+_MANY = 1000  # puzzles
+
 
 def command(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the name of a shipped model.")],
@@ -42,7 +44,9 @@ def command(
     data: Annotated[
         Path | None, typer.Option(help="Puzzles to compare on; by default the checkpoint's own held-out ones.")
     ] = None,
-    gate_puzzles: Annotated[int | None, typer.Option(min=1, help="How many of them; 400 by default.")] = None,
+    gate_puzzles: Annotated[
+        int | None, typer.Option(min=1, help="How many of them; 400 by default, 1000 for fewer than 16 bits.")
+    ] = None,
     gate: Annotated[
         bool, typer.Option("--gate/--no-gate", help="--no-gate publishes unchecked, and the bundle says so.")
     ] = True,
@@ -107,7 +111,7 @@ def command(
     )
     judged = GateOptions(
         # First, so that a checkpoint without puzzles is refused before any work.
-        puzzles=puzzles_for_gate(opened, data, gate_puzzles) if gate else None,
+        puzzles=puzzles_for_gate(opened, data, gate_puzzles or _gate_size(precision)) if gate else None,
         max_drop=max_drop,
         reference=load_checkpoint(reference) if reference else None,
         report=report,
@@ -133,6 +137,11 @@ def _need_packages(target: str, gate: bool) -> None:
         usable, _, why_not, install = backend_module(target).available()
         if not usable:
             raise InputError(f"the gate runs what was built with {target}, but {why_not}; run: {install}")
+
+
+def _gate_size(precision: str) -> int | None:
+    """Fewer bits change more answers either way, so it takes more puzzles to see half a point among them."""
+    return _MANY if precision.startswith("int") else None
 
 
 def _rows(batch: str) -> int | None:

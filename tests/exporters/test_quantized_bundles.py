@@ -1,0 +1,397 @@
+"""Quantized bundles from beginning to end: exported, opened, read, answering alike, refused when asked wrong."""
+
+import hashlib
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from small_networks import TASK, network
+from traced_networks import CONFIGS, expected_products, traced
+
+from hrm_edge.bundle import open_bundle
+from hrm_edge.cli import main
+from hrm_edge.errors import GateFailed, InputError
+from hrm_edge.exporters import build, quantize
+from hrm_edge.exporters.build import ExportOptions, build_bundle
+from hrm_edge.exporters.plan import Recipe
+from hrm_edge.exporters.quantize import Quantizing
+from hrm_edge.exporting import GateOptions, export_bundle
+from hrm_edge.gate import gate_puzzles
+from hrm_edge.models import load_checkpoint, quantized_layers, save_checkpoint
+from hrm_edge.models.reference import TorchEngine
+from hrm_edge.puzzles import generate_puzzles, save_puzzles
+from hrm_edge.quantization import QUANTIZATION, fingerprints, read_quantization
+from hrm_edge.runtimes import load_engine
+
+pytest.importorskip("onnxruntime")
+
+TARGETS, LOOPS, PRECISIONS = ("onnx", "openvino"), ("graph", "host"), ("int8", "int8-weights", "int4-weights")
+REPORT = {"report.json", "report.md", "report.html"}
+QUICK = Quantizing(calibration=12, sensitivity=0, max_drop=100.0)
+
+
+PATIENCE = np.array([-50, 0], np.float32)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A checkpoint folder that names its own held-out puzzles. Nobody trained it, so that a little noise would move
+    its halting by more than any gate allows: it never halts."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "small"
+    held_out = {"seed": 5, "difficulty": "ordinary", "n": 40}
+    model = network(**CONFIGS["grid"])
+    model.q_head.bias[:] = torch.from_numpy(PATIENCE)
+    return save_checkpoint(folder, model, TASK.name, "card", {"held_out": held_out})
+
+
+def small_graphs():
+    """Its start and segment, from a trace of the same network with another halting bias."""
+    _, start, segment = traced("grid")
+    return start, with_bias(segment, PATIENCE)
+
+
+def with_bias(segment, bias):
+    (tensor,) = (tensor for tensor in segment.graph.initializer if tensor.name == "q_head.bias")
+    tensor.raw_data = np.asarray(bias, np.float32).tobytes()
+    return segment
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path, cache):
+    """No trace twice, few puzzles to choose on, answers kept among these tests."""
+    for i, name in enumerate(("trace_start", "trace_segment")):
+        monkeypatch.setattr(build, name, lambda model, i=i: small_graphs()[i])
+    monkeypatch.setattr(quantize, "SELECTION_PUZZLES", 30)
+    monkeypatch.setenv("HRM_EDGE_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def exported(small, tmp_path_factory):
+    """Each kind of bundle, exported once: (folder, what the export returned, puzzles of its gate)."""
+    root, made = tmp_path_factory.mktemp("bundles"), {}
+
+    def get(target, precision, loop):
+        pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+        options = ExportOptions(target, precision, loop)
+        if options not in made:
+            source = load_checkpoint(small)
+            puzzles = gate_puzzles(source, None, 16)
+            folder = root / options.suffix
+            # One report is enough to see that it is there; measuring for it takes longest.
+            gate = GateOptions(puzzles, max_drop=100, report=(target, loop) == ("onnx", "graph"))
+            made[options] = folder, export_bundle(source, options, folder, gate, QUICK, threads=1), puzzles
+        return made[options]
+
+    return get
+
+
+KINDS = list(itertools.product(TARGETS, PRECISIONS, LOOPS))
+
+
+@pytest.mark.parametrize(("target", "precision", "loop"), KINDS)
+def test_a_bundle_opens_and_tells_how_it_was_quantized(exported, small, target, precision, loop):
+    folder, made, puzzles = exported(target, precision, loop)
+    bundle = open_bundle(folder)
+    manifest, record = bundle.manifest, read_quantization(bundle)
+    assert record == made.quantization
+    assert manifest == made.manifest
+    assert (manifest.target, manifest.precision, manifest.loop) == (target, precision, loop)
+    assert manifest.gate.passed is True
+    model = load_checkpoint(small)
+    assert (record.precision, record.checkpoint) == (precision, model.content_hash)
+    assert manifest.source["content_hash"] == model.content_hash
+    asked = expected_products(model.model)
+    assert (record.products.expected, record.products.found, record.products.missing) == (
+        len(asked),
+        len(asked),
+        (),
+    )
+    assert {layer.name for layer in record.layers} == set(quantized_layers(model.model))
+    kind = precision.removesuffix("-weights")
+    assert {layer.dtype for layer in record.layers if not layer.kept} == {kind}
+    assert manifest.precision_parts["weights"].startswith(kind)
+    assert len(record.sites) == (0 if "weights" in precision else len({layer.name for layer in record.layers}))
+    assert not set(record.calibration.fingerprints) & set(fingerprints(puzzles))
+    assert record.calibration.n <= QUICK.calibration
+    # A quarter or an eighth of what the blocks weigh; embeddings and heads stay as they were.
+    blocks = sum(model.model.get_submodule(name).weight.numel() for name in quantized_layers(model.model))
+    saved = record.float_weights_bytes - record.weights_bytes
+    assert (0.68 if kind == "int8" else 0.8) * 4 * blocks < saved < (0.75 if kind == "int8" else 0.875) * 4 * blocks
+    stored = sum(file.stat().st_size for file in folder.glob("*.onnx" if target == "onnx" else "*.bin"))
+    assert record.weights_bytes * 0.9 < stored < record.weights_bytes + 60_000
+
+
+@pytest.mark.parametrize(("target", "precision", "loop"), KINDS)
+def test_report_files_are_in_the_bundle_where_one_was_asked_for(exported, target, precision, loop):
+    folder, made, _ = exported(target, precision, loop)
+    names = {file.name for file in folder.iterdir()}
+    assert QUANTIZATION in names
+    assert names >= REPORT if (target, loop) == ("onnx", "graph") else not names & REPORT
+    assert names - {"manifest.json"} == set(made.manifest.files)
+    if names >= REPORT:
+        report = json.loads((folder / "report.json").read_text())
+        assert report["bundle"]["precision"] == precision
+        assert report["quantization"] is not None
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_both_backends_and_both_loops_answer_alike(exported, precision):
+    """The same quantized numbers: only the order of sums, and what a kernel rounds on its way, differ."""
+    questions = generate_puzzles(TASK, 40, 77, "ordinary").questions
+    engines = {
+        (target, loop): load_engine(exported(target, precision, loop)[0], threads=1)
+        for target, loop in itertools.product(TARGETS, LOOPS)
+    }
+    answers = {kind: engine.solve(questions, max_think_steps=2, halt="fixed") for kind, engine in engines.items()}
+    for target in TARGETS:
+        one, other = (answers[target, loop] for loop in LOOPS)
+        assert (one.tokens == other.tokens).mean() > 0.97, target
+        np.testing.assert_allclose(one.q, other.q, atol=0.05)
+    for loop in LOOPS:
+        one, other = (answers[target, loop] for target in TARGETS)
+        # 8-bit: alike. 4-bit has another set of scales for none of them.
+        assert (one.tokens == other.tokens).mean() > 0.95, loop
+        np.testing.assert_allclose(one.q, other.q, atol=0.15)
+
+
+@pytest.mark.parametrize(("target", "precision"), itertools.product(TARGETS, PRECISIONS))
+def test_answers_are_near_those_of_the_checkpoint(exported, small, target, precision):
+    """Far nearer than another network's: the bundle holds this one."""
+    questions = generate_puzzles(TASK, 40, 77, "ordinary").questions
+    ours = load_engine(exported(target, precision, "host")[0], threads=1)
+    theirs = TorchEngine(load_checkpoint(small))
+    one, other = (engine.solve(questions, max_think_steps=1, halt="fixed") for engine in (ours, theirs))
+    assert (one.tokens == other.tokens).mean() > (0.95 if precision != "int4-weights" else 0.75)
+    spread = np.abs(other.q - other.q.mean(axis=0)).mean()
+    assert np.abs(one.q - other.q).mean() < (0.2 if precision != "int4-weights" else 1) * spread
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_same_export_twice_is_the_same_bytes(small, tmp_path, target, precision):
+    """Graphs, record and manifest."""
+    found = []
+    for i in range(2):
+        folder = tmp_path / str(i) / "b"
+        folder.parent.mkdir()
+        quick = Quantizing(calibration=8, sensitivity=0, max_drop=None)
+        export_bundle(load_checkpoint(small), ExportOptions(target, precision), folder, GateOptions(None), quick)
+        found.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()})
+    assert found[0] == found[1]
+
+
+def test_layers_are_kept_until_the_budget_holds_and_the_record_says_why(small, tmp_path, monkeypatch):
+    """Trials told what to say: nothing holds before two layers stay in float."""
+    from hrm_edge.exporters import search
+    from hrm_edge.quantization import Trial
+
+    def scripted(plan, what, segment, trials):
+        alone = len(plan.keep) == len(quantized_layers(load_checkpoint(small).model)) - 1
+        lost = ("down_proj" in what) * 9 if alone else 10 * (len(plan.keep) < 2)
+        return Trial(what, 100, 0.5, 0.5, lost, 0, 1.0, 1.0, 0.5, 1.0)
+
+    monkeypatch.setattr(search, "try_plan", scripted)
+    monkeypatch.setattr(quantize, "try_plan", scripted)
+    source = load_checkpoint(small)
+    gate = GateOptions(gate_puzzles(source, None, 8), max_drop=100, report=False)
+    options, wanted = ExportOptions("onnx", "int8", "host"), Quantizing(calibration=8, sensitivity=4, max_drop=1.0)
+    made = export_bundle(source, options, tmp_path / "b", gate, wanted, threads=1)
+    record = read_quantization(open_bundle(tmp_path / "b"))
+    kept = {layer.name: layer for layer in record.layers if layer.kept}
+    assert set(kept) == {f"{level}_level.layers.0.mlp.down_proj" for level in "HL"}
+    assert all(layer.dtype == "float32" and "loses 9" in layer.kept for layer in kept.values())
+    assert all(made.manifest.precision_parts[f"layer {name}"] == "float32" for name in kept)
+    assert record.products.found == record.products.expected == len(expected_products(source.model)) - 2
+    assert record.products.kinds["float32 × float32"] >= 3  # the two, and the head
+    assert [trial.lost for trial in record.budget][-1] == 0
+    assert len(record.sensitivity) == 8
+    assert not {site.name.rpartition("/")[0] for site in record.sites} & set(kept)
+
+
+def test_a_failed_gate_publishes_nothing_and_keeps_what_was_there(small, tmp_path, monkeypatch):
+    source = load_checkpoint(small)
+    puzzles = gate_puzzles(source, None, 8)
+    good = export_bundle(source, ExportOptions("onnx", "int8"), tmp_path / "b", GateOptions(None), QUICK).manifest
+    real = build.wrap_in_loop
+
+    def hasty(start, segment, facts):
+        return real(start, with_bias(segment, [50, -50]), facts)
+
+    monkeypatch.setattr(build, "wrap_in_loop", hasty)
+    with pytest.raises(GateFailed, match=r"halting moved .* nothing was published"):
+        export_bundle(source, ExportOptions("onnx", "int8"), tmp_path / "b", GateOptions(puzzles, 100.0), QUICK)
+    assert open_bundle(tmp_path / "b").manifest == good
+    assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_bundle_for_timing_is_audited_by_nobody_but_built_alike(small, tmp_path):
+    for precision in PRECISIONS:
+        folder = tmp_path / precision
+        folder.mkdir()
+        manifest = build_bundle(load_checkpoint(small), ExportOptions("onnx", precision), folder, "b")
+        assert manifest.gate.ran is False
+        assert manifest.precision == precision
+        assert open_bundle(folder).manifest == manifest
+        assert read_quantization(open_bundle(folder)) is None
+        tokens = generate_puzzles(TASK, 2, 1, "ordinary").questions
+        assert load_engine(folder, 1).solve(tokens).tokens.shape == (2, 16)
+
+
+def test_a_float_bundle_has_no_record(small, tmp_path):
+    source = load_checkpoint(small)
+    gate = GateOptions(gate_puzzles(source, None, 8), max_drop=100)
+    made = export_bundle(source, ExportOptions("onnx", "fp32"), tmp_path / "b", gate, threads=1)
+    assert made.quantization is None
+    assert not {file.name for file in (tmp_path / "b").iterdir()} & {QUANTIZATION, *REPORT}
+    assert read_quantization(open_bundle(tmp_path / "b")) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_layers_called_many_times_are_stored_once_in_the_bundle(tmp_path, monkeypatch, precision):
+    """A network with four calls of each L layer, through both targets and both loops."""
+    for i, name in enumerate(("trace_start", "trace_segment")):
+        monkeypatch.setattr(build, name, lambda model, i=i: traced("rope")[1 + i])
+    folder = save_checkpoint(tmp_path / "rope", traced("rope")[0], TASK.name, "card")
+    source = load_checkpoint(folder)
+    asked = expected_products(source.model)
+    blocks = sum(source.model.get_submodule(name).weight.numel() for name in quantized_layers(source.model))
+    for target, loop in itertools.product(TARGETS, LOOPS):
+        options, quick = ExportOptions(target, precision, loop), Quantizing(calibration=8, sensitivity=0)
+        made = export_bundle(source, options, tmp_path / options.suffix, GateOptions(None), quick)
+        assert made.quantization.products.found == len(asked) == 56
+        assert made.quantization.weights_bytes < made.quantization.float_weights_bytes - 0.68 * 4 * blocks
+        assert len(made.quantization.sites) in (0, 32)
+
+
+# -- through the command -------------------------------------------------------------------------------
+
+
+def command(*arguments) -> int:
+    try:
+        main(["export", *map(str, arguments)])
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+@pytest.mark.parametrize(("target", "precision"), [("onnx", "int8"), ("openvino", "int4-weights")])
+def test_the_command_exports_and_says_what_it_did(small, tmp_path, capsys, target, precision):
+    flags = ["--target", target, "--precision", precision, "--gate-puzzles", 12, "--max-drop", 100, "--threads", 1]
+    flags += ["--calibration", 8, "--sensitivity", 0, "--no-report"]
+    assert command(small, *flags) == 0
+    folder = tmp_path / "bundles" / f"small-{target}-{precision}-graph"
+    record = read_quantization(open_bundle(folder))
+    assert record.precision == precision
+    out, err = capsys.readouterr()
+    n = len(expected_products(traced("grid")[0]))
+    assert f"{n} of {n} {precision} products compiled as such" in out
+    assert f"{record.weights_bytes / record.float_weights_bytes:.3f} × fp32" in out
+    assert "export: calibrating on 8 puzzles" in err
+
+
+def test_json_has_the_figures_of_the_record(small, tmp_path, capsys):
+    flags = ["--precision", "int8", "--loop", "host", "--gate-puzzles", 8, "--max-drop", 100, "-o", "b", "--json"]
+    assert command(small, *flags, "--calibration", 8, "--sensitivity", 0, "--no-report", "--threads", 1) == 0
+    result = json.loads(capsys.readouterr().out)
+    record = read_quantization(open_bundle(tmp_path / "b"))
+    facts = result["quantization"]
+    assert facts["products"] == {"expected": record.products.expected, "found": record.products.found}
+    assert facts["weights_ratio"] == record.weights_bytes / record.float_weights_bytes < 0.5
+    assert facts["kept"] == {layer.name: layer.kept for layer in record.layers if layer.kept}
+
+
+def test_calibration_flags_reach_the_record(small, tmp_path):
+    save_puzzles(generate_puzzles(TASK, 30, 600, "ordinary"), tmp_path / "mine.csv")
+    flags = ["--precision", "int8", "--no-gate", "-o", "b", "--calibration", 9, "--calibration-data", "mine.csv"]
+    flags += ["--calibration-method", "percentile", "--calibration-segments", "last", "--smooth", "0.5"]
+    assert command(small, *flags) == 0
+    facts = read_quantization(open_bundle(tmp_path / "b")).calibration
+    assert (facts.n, facts.estimator, facts.segments, facts.smooth) == (9, "percentile", "last", 0.5)
+    assert facts.samples == 9
+    assert facts.puzzles == "mine"
+
+
+@pytest.mark.slow
+def test_auto_compares_and_the_record_keeps_the_comparison(small, tmp_path):
+    flags = ["--precision", "int8", "-o", "b", "--gate-puzzles", 8, "--max-drop", 100, "--calibration", 6]
+    assert command(small, *flags, "--calibration-method", "auto", "--sensitivity", 0, "--no-report") == 0
+    record = read_quantization(open_bundle(tmp_path / "b"))
+    assert len(record.comparison) >= 10
+    chosen = Recipe(record.calibration.estimator, record.calibration.segments, record.calibration.smooth)
+    assert chosen.segments != "random"
+    assert str(chosen) in [trial.what for trial in record.comparison]
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (["--precision", "int7"], "--precision int7: unknown"),
+        (["--precision", "int8", "--calibration-method", "average"], "average"),
+        (["--precision", "int8", "--calibration-segments", "some"], "some"),
+        (["--precision", "int8", "--smooth", "1.5"], "1.5"),
+        (["--precision", "int8", "--smooth", "nan"], "nan"),
+        (["--precision", "int8", "--smooth", "-0.5"], "-0.5"),
+        (["--precision", "int8", "--calibration-data", "nowhere.csv"], "nowhere.csv"),
+        (["--precision", "int8", "--calibration-data", "leak.csv"], "used for calibration"),
+        (["--precision", "int8-weights", "--calibration-data", "leak.csv"], "used for calibration"),
+        (["--precision", "int8", "--calibration-data", "text.csv"], "text.csv"),
+    ],
+)
+def test_bad_flags_are_one_line_and_exit_2(small, tmp_path, capsys, flags, what):
+    source = load_checkpoint(small)
+    save_puzzles(gate_puzzles(source, None, 8), tmp_path / "leak.csv")
+    (tmp_path / "text.csv").write_text("no puzzles\nat all\n")
+    assert command(small, "-o", "b", "--gate-puzzles", 8, *flags) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("export: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("hrm-edge: ")
+    assert what in lines[0]
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("flags", [["--calibration", "0"], ["--sensitivity", "-1"], ["--smooth", "much"]])
+def test_numbers_out_of_range_exit_2(small, tmp_path, flags):
+    assert command(small, "-o", "b", "--precision", "int8", *flags) == 2
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_budget_nobody_meets_exits_1_with_a_way_out(small, tmp_path, capsys, monkeypatch):
+    from hrm_edge.exporters import search
+    from hrm_edge.quantization import Trial
+
+    def lost(plan, what, segment, trials):
+        return Trial(what, 100, 0.4, 0.5, 10, 0, 1.0, 1.0, 0.5, 1.0)
+
+    monkeypatch.setattr(search, "try_plan", lost)
+    monkeypatch.setattr(quantize, "try_plan", lost)
+    assert command(small, "-o", "b", "--precision", "int8", "--gate-puzzles", 8, "--calibration", 8) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("hrm-edge: no mix of int8 and float32 layers")
+    assert "--qat" in line
+    assert not (tmp_path / "b").exists()
+
+
+def test_weights_that_do_not_fill_blocks_are_one_line(tmp_path):
+    from onnx import numpy_helper
+
+    model, start, segment = traced("grid")
+    for tensor in segment.graph.initializer:
+        if tensor.name.endswith("H_level.layers.0.self_attn.o_proj.weight"):
+            tensor.CopyFrom(numpy_helper.from_array(np.ones((40, 32), np.float32), tensor.name))
+    from small_networks import checkpoint
+
+    source = checkpoint(model)
+    options = ExportOptions("onnx", "int4-weights", "host")
+    plan = build.quick_plan(source, build.Traced(start, traced("grid")[2]), "int4-weights", "onnx")
+    with pytest.raises(InputError, match=r"o_proj\.weight has 40 rows") as caught:
+        build.build_graphs(source, build.Traced(start, segment), options, plan)
+    assert "\n" not in str(caught.value)
