@@ -64,6 +64,7 @@ class Plan:
     scales: dict[str, float] = field(default_factory=dict)  # by site
     factors: dict[str, np.ndarray] = field(default_factory=dict)  # SmoothQuant's, by layer
     keep: dict[str, str] = field(default_factory=dict)  # layer that stays float32 → why
+    wide: dict[str, str] = field(default_factory=dict)  # layer whose inputs get 16 bits → why
     recipe: Recipe | None = None
     ranges: Ranges | None = None  # what the scales were made from
 
@@ -76,11 +77,25 @@ class Plan:
             return copy, compress_weights(copy, WEIGHT_ONLY_BITS[self.precision], theirs, self.ranges.grams)
         if self.factors:
             smooth(copy, self.factors)
-        return copy, int8.quantize(copy, self.scales, frozenset(self.keep), unsigned=theirs)
+        grams = self.ranges.grams if self.ranges else None
+        scales = int8.Scales(self.input_scales(), set(self.keep), set(self.wide), grams or None)
+        return copy, int8.quantize(copy, scales, unsigned=theirs)
 
     def keeping(self, layers: dict[str, str]) -> Plan:
         """The same with these layers (→ why) left in float32."""
         return replace(self, keep={**self.keep, **layers})
+
+    def widening(self, layers: dict[str, str]) -> Plan:
+        """The same with 16 bits for the inputs of these layers (→ why)."""
+        return replace(self, wide={**self.wide, **layers})
+
+    def input_scales(self) -> dict[str, float]:
+        """By site: the value of one step; of a wide site the coarse one, which then need not clip."""
+        wide = {}
+        if self.ranges is not None:
+            sites = (site for site in self.scales if site.rpartition("/")[0] in self.wide)
+            wide = {site: self.ranges.histograms[site].scale("minmax") for site in sites}
+        return self.scales | wide
 
     def parts(self) -> dict[str, str]:
         """Part of the network → dtype, for the manifest."""
@@ -88,7 +103,8 @@ class Plan:
             bits = WEIGHT_ONLY_BITS[self.precision]
             return {**FLOAT_PARTS, "weights": f"int{bits}", "matrix products": "float32"}
         kept = {f"layer {name}": "float32" for name in self.keep}
-        return {**FLOAT_PARTS, **INT8_PARTS, **kept}
+        wide = {f"inputs of layer {name}": "16 bits, as two int8 products" for name in self.wide}
+        return {**FLOAT_PARTS, **INT8_PARTS, **kept, **wide}
 
     def layers(self, segment: onnx.ModelProto, target: str) -> tuple[Layer, ...]:
         """Every layer of the float segment, and what storing it in few bits does to it."""
@@ -103,7 +119,7 @@ class Plan:
                     calls=calls[layer],
                     absmax=float(np.abs(float_).max()),
                     error=float(np.linalg.norm(float_ - stored) / max(float(np.linalg.norm(float_)), 1e-30)),
-                    kept=self.keep.get(layer),
+                    kept=self.keep.get(layer) or self.wide.get(layer),
                 )
             )
         return tuple(found)
@@ -122,8 +138,11 @@ class Plan:
             return np.hstack([compressed_weight(w, bits, packed, gram) for w in weights.values()])
         # What a factor divides elsewhere in the block is the other layer's error, not this one's.
         s = self.factors.get(layer, np.ones(len(next(iter(weights.values()))), np.float32))[:, None]
-        steps = {name: int8.weight_scale(w * s) for name, w in weights.items()}
-        return np.hstack([int8.rounded(w * s, steps[name]) * steps[name] / s for name, w in weights.items()])
+        gram = self.ranges.grams.get(layer) if self.ranges else None
+        scales = {name: int8.weight_scale(w * s) for name, w in weights.items()}
+        return np.hstack(
+            [int8.rounded(w * s, scales[name], gram) * scales[name] / s for name, w in weights.items()]
+        )
 
     def sites(self) -> tuple[Site, ...]:
         """Every activation quantizer against what calibration saw there."""
@@ -132,7 +151,7 @@ class Plan:
         histograms = self.ranges.histograms
         return tuple(
             Site(name, histograms[name].absmax, scale, histograms[name].beyond(STEPS * scale))
-            for name, scale in self.scales.items()
+            for name, scale in self.input_scales().items()
             if name in histograms and name.rpartition("/")[0] not in self.keep
         )
 
@@ -165,7 +184,8 @@ class Calibrator:
         """int8 with the scales of quantization-aware training, which every call of a layer shares."""
         ranges = self._collected("stratified", 0.0)
         scales = {site: trained.activations[site.rpartition("/")[0]] for site in ranges.histograms}
-        return Plan("int8", scales, ranges=ranges)
+        # The weights were trained to be rounded to nearest; anything else would be another network.
+        return Plan("int8", scales, ranges=replace(ranges, grams={}))
 
     def _collected(self, segments: str, strength: float) -> Ranges:
         if (segments, strength) not in self._ranges:
@@ -176,7 +196,7 @@ class Calibrator:
                 self._factors[segments, strength] = smoothing
             model, questions = self.checkpoint.model, self.puzzles.questions
             self._ranges[segments, strength] = collect_ranges(
-                model, questions, segments=segments, smoothing=smoothing
+                model, questions, segments=segments, smoothing=smoothing, grams=True
             )
         return self._ranges[segments, strength]
 
@@ -186,14 +206,14 @@ def wrong_scales(plan: Plan, segment: onnx.ModelProto) -> list[str]:
     if plan.ranges is None or plan.precision in WEIGHT_ONLY_BITS:
         return []
     found = []
-    stored = int8.input_scales(segment)
+    stored, decided = int8.input_scales(segment), plan.input_scales()
     for site, histogram in plan.ranges.histograms.items():
         if site.rpartition("/")[0] in plan.keep:
             continue
         if site not in stored:
             found.append(f"{site} has no input scale")
             continue
-        wanted, clipped = plan.scales[site], histogram.beyond(STEPS * stored[site])
+        wanted, clipped = decided[site], histogram.beyond(STEPS * stored[site])
         if not 1 / _SCALE_TOLERANCE <= stored[site] / wanted <= _SCALE_TOLERANCE:
             found.append(f"the input scale of {site} is {stored[site] / wanted:.2f} × the calibrated one")
         elif clipped > _MOST_CLIPPED:

@@ -103,45 +103,67 @@ def meet_budget(
     measure: Callable[[], tuple[Trial, ...]],
     say: Say,
 ) -> Choice:
-    """Keep the most sensitive layers in float32, as few as it takes for the drop to stay within ``max_drop``.
+    """Give the most sensitive layers more bits, as few layers as it takes for the drop to stay in the budget.
 
-    ``first``: the plan's own trial; ``measure`` gives the sensitivities when they are needed. Doubles the number
-    of kept layers until the budget holds, then halves the gap.
+    First 16 bits for their inputs, in two int8 products; only when even that is not enough for all layers, float32.
+    ``first``: the plan's own trial; ``measure`` gives the sensitivities when they are needed.
 
     Raises:
         GateFailed: nothing meets it, not even one quantized layer; names the best that was reached.
     """
-    if first.drop_points <= max_drop:
+    if within(first, max_drop):
         return Choice(plan, first)
-    say(f"{first.drop_points:.2f} points lost, {max_drop:g} allowed: looking for the layers to keep in float32")
+    say(
+        f"{first.drop_points:.2f} ± {first.drop_error:.2f} points lost, {max_drop:g} allowed: "
+        "looking for the layers that need more bits"
+    )
     order = sorted(measure(), key=badness, reverse=True)
-    tried: dict[int, tuple[Plan, Trial]] = {0: (plan, first)}
+    tried = [first]
+    for bits, apply in (("16-bit inputs", Plan.widening), ("float32", Plan.keeping)):
 
-    def holds(kept: int) -> bool:
-        if kept not in tried:
-            reasons = {trial.what: _why(trial) for trial in order[:kept]}
-            mixed = plan.keeping(reasons)
-            what = f"{kept} of {len(order)} layers in float32"
-            tried[kept] = (mixed, try_plan(mixed, what, segment, trials))
-            say(f"  {describe(tried[kept][1])}")
-        return tried[kept][1].drop_points <= max_drop
+        def attempt(count: int, bits: str = bits, apply: Callable[..., Plan] = apply) -> tuple[Plan, Trial]:
+            more = apply(plan, {trial.what: f"{bits}: {_why(trial)}" for trial in order[:count]})
+            trial = try_plan(more, f"{count} of {len(order)} layers with {bits}", segment, trials)
+            say(f"  {describe(trial)}")
+            tried.append(trial)
+            return more, trial
 
-    low, high = 0, 1
-    while high < len(order) and not holds(high):
-        low, high = high, 2 * high
-    high = min(high, len(order) - 1)
-    if not holds(high):
-        best = min(tried.values(), key=lambda pair: badness(pair[1]))[1]
-        raise GateFailed(
-            f"no mix of int8 and float32 layers loses at most {max_drop:g} points: the best, {best.what}, loses "
-            f"{best.drop_points:.2f} ({best.lost} lost, {best.won} won of {best.n}); tune the checkpoint with "
-            "`hrm-edge train --qat --from CHECKPOINT`, allow more with --max-drop, or export --precision fp16"
-        )
-    while high - low > 1:
+        # With every layer in float32 nothing would be left to quantize.
+        chosen = _fewest(len(order) - (bits == "float32"), attempt, max_drop)
+        if chosen is not None:
+            return Choice(*chosen, budget=tuple(tried))
+    best = min(tried, key=badness)
+    raise GateFailed(
+        f"no mix of int8, 16-bit inputs and float32 loses at most {max_drop:g} points: the best, {best.what}, "
+        f"loses {best.drop_points:.2f} ± {best.drop_error:.2f} ({best.lost} lost, {best.won} won of {best.n}); "
+        "tune the checkpoint with `hrm-edge train --qat --from CHECKPOINT`, allow more with --max-drop, or "
+        "export --precision fp16"
+    )
+
+
+def within(trial: Trial, max_drop: float) -> bool:
+    """Whether the drop stays in the budget with a standard error of room: the gate asks on other puzzles."""
+    return trial.drop_points + trial.drop_error <= max_drop
+
+
+def _fewest(most: int, attempt: Callable[[int], tuple[Plan, Trial]], max_drop: float) -> tuple[Plan, Trial] | None:
+    """The smallest count from 1 to ``most`` whose trial holds: doubled until one does, then the gap halved."""
+    low, high, best = 0, 1, None
+    while best is None and low < most:
+        high = min(high, most)
+        made = attempt(high)
+        if within(made[1], max_drop):
+            best = made
+        else:
+            low, high = high, 2 * high
+    while best is not None and high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    chosen, trial = tried[high]
-    return Choice(chosen, trial, budget=tuple(tried[k][1] for k in sorted(tried)))
+        made = attempt(middle)
+        if within(made[1], max_drop):
+            high, best = middle, made
+        else:
+            low = middle
+    return best
 
 
 def _why(trial: Trial) -> str:

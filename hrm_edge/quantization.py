@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ class Layer:
     calls: int  # uses in one segment
     absmax: float  # largest weight
     error: float  # ‖W − stored‖ / ‖W‖
-    kept: str | None = None  # why it stays in float, when it does
+    kept: str | None = None  # why it stays in float, or (int8) why its inputs get 16 bits
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ class Trial:
     @property
     def drop_points(self) -> float:
         return 100 * (self.lost - self.won) / self.n
+
+    @property
+    def drop_error(self) -> float:
+        """Standard error of the drop, in points: how far another set of as many puzzles may well be from it."""
+        p, q = self.lost / self.n, self.won / self.n
+        return 100 * math.sqrt((p + q - (p - q) ** 2) / self.n)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 BINS = 4096
 STEPS = 127  # magnitudes of symmetric int8
 _PERCENTILE = 99.99
+_SMALLEST = 1e-30  # below it a bin's width would leave float32; nothing that int8 has to tell from zero
 
 
 class Histogram:
@@ -25,6 +26,7 @@ class Histogram:
         top = float(magnitudes.max(initial=0.0))
         if not np.isfinite(top):
             raise ValueError("a value is not finite")
+        top = top if top >= _SMALLEST else 0.0
         self.absmax = max(self.absmax, top)
         if top == 0 and self.limit == 0:
             return

@@ -235,4 +235,4 @@ def _print_quantization(record: Quantization) -> None:
     )
     for layer in record.layers:
         if layer.kept:
-            print(f"  kept in {layer.dtype}: {layer.name} ({layer.kept})")
+            print(f"  {layer.name}: {layer.kept}")

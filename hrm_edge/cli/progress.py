@@ -48,14 +48,18 @@ def _bar() -> Iterator[Progress]:
 
 
 def _lines() -> Progress:
-    started: dict[str, float] = {}
+    started: dict[str, tuple[float, int]] = {}  # kind of work → when it began, and how far it is
     previous = printed = time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:
         nonlocal previous, printed
         now = time.monotonic()
-        # A kind of work is first heard of when its first part is done: it began at the report before.
-        start = started.setdefault(what, previous)
+        start, before = started.get(what, (previous, 0))
+        # A kind of work is first heard of when its first part is done: it began at the report before. The same
+        # when it begins again, on other puzzles.
+        if done <= before:
+            start = previous
+        started[what] = (start, done)
         previous = now
         if done < total and now - printed >= _SECONDS_BETWEEN_LINES:
             say(f"{what}: {done} of {total}, about {(now - start) / done * (total - done):.0f} s left")

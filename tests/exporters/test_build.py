@@ -36,7 +36,10 @@ def hashes(folder: Path) -> dict[str, str]:
     [
         ({"target": "tensorrt"}, "--target tensorrt: not in this version; choose onnx or openvino"),
         ({"target": "coreml"}, "--target coreml: not in this version; choose onnx or openvino"),
-        ({"precision": "fp64"}, "--precision fp64: unknown; choose fp32 or fp16"),
+        (
+            {"precision": "fp64"},
+            "--precision fp64: unknown; choose fp32 or fp16 or int8 or int8-weights or int4-weights",
+        ),
         ({"loop": "while"}, "--loop while: unknown; choose graph or host"),
         ({"batch": 0}, "--batch must be a number of rows, at least 1, or dynamic, not 0"),
     ],
@@ -85,8 +88,10 @@ from pathlib import Path
 from small_networks import checkpoint, network
 from hrm_edge.exporters.build import ExportOptions, build_bundle
 source = checkpoint(network(H_cycles=1, L_cycles=2))
-for target, precision, loop in (("onnx", "fp16", "graph"), ("openvino", "fp32", "host")):
-    folder = Path(sys.argv[1], target)
+kinds = [("onnx", "fp16", "graph"), ("openvino", "fp32", "host"), ("openvino", "int8", "graph")]
+kinds += [("onnx", "int8", "host"), ("onnx", "int4-weights", "graph"), ("openvino", "int4-weights", "host")]
+for target, precision, loop in kinds:
+    folder = Path(sys.argv[1], f"{target}-{precision}")
     folder.mkdir(parents=True)
     build_bundle(source, ExportOptions(target, precision, loop), folder, "small")
 """
@@ -98,9 +103,11 @@ def test_another_process_with_another_hash_seed_writes_the_same_bytes(tmp_path):
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": helpers}
         subprocess.run([sys.executable, "-c", BUILD_ALL, str(tmp_path / seed)], check=True, env=environment)
-    for target in ("onnx", "openvino"):
-        first, second = hashes(tmp_path / "1" / target), hashes(tmp_path / "2" / target)
-        assert first == second
+    kinds = sorted(folder.name for folder in (tmp_path / "1").iterdir())
+    assert len(kinds) == 6
+    for kind in kinds:
+        first, second = hashes(tmp_path / "1" / kind), hashes(tmp_path / "2" / kind)
+        assert first == second, kind
         assert first
 
 
@@ -144,4 +151,4 @@ def test_a_missing_openvino_is_one_line(tmp_path, one_trace, monkeypatch):
 def test_weights_beyond_one_file_are_refused_before_any_work(monkeypatch):
     monkeypatch.setattr(build, "_LARGEST", 1000)
     with pytest.raises(InputError, match="do not fit one ONNX file"):
-        build.build_graphs(checkpoint(), ExportOptions())
+        build.trace(checkpoint())

@@ -84,7 +84,8 @@ def test_a_bundle_is_published_with_its_accuracy(small, tmp_path, capsys):
 def test_json_is_one_object_and_nothing_else(small, capsys):
     assert export(small, "--loop", "host", "--gate-puzzles", 10, "--max-drop", 10, "-o", "b", "--json") == 0
     result = json.loads(capsys.readouterr().out)
-    assert set(result) == {"bundle", "accuracy", "passed", "size_mb"}
+    assert set(result) == {"bundle", "accuracy", "passed", "size_mb", "quantization"}
+    assert result["quantization"] is None
     assert result["passed"] is True
     assert result["accuracy"]["n"] == 10
     assert result["size_mb"] > 0
@@ -126,7 +127,7 @@ def test_a_fixed_batch_is_gated_too(small, tmp_path):
     [
         (["--target", "tensorrt"], "--target tensorrt: not in this version"),
         (["--target", "coreml"], "--target coreml: not in this version"),
-        (["--precision", "int8"], "--precision int8: not in this version"),
+        (["--precision", "int2"], "--precision int2: unknown"),
         (["--batch", "many"], "--batch must be a number of rows"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["--max-drop", "-1"], "--max-drop must be"),

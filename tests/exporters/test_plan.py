@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import TASK, checkpoint
 from traced_networks import calibration, expected_products, float_weights, plan, weight_plan
@@ -217,6 +217,7 @@ def test_a_scale_may_differ_a_little(traced, factor):
     assert wrong_scales(made, with_scale(applied(traced, made), SITE, factor)) == []
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 7), st.floats(1.3, 100), st.booleans())
 def test_any_site_is_looked_at(traced, number, factor, smaller):
     made = plan("grid")

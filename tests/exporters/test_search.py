@@ -190,9 +190,20 @@ def test_random_states_are_never_chosen(rng, spread):
     assert [t.what for t in tried] == [str(r) for r in recipes]
 
 
+def test_halting_that_moved_is_worse_than_any_loss():
+    """Who thinks longer may well solve more: that is another model, not a better calibrated one."""
+    longer, shorter = (dataclasses.replace(trial(won=50), steps_mean=steps) for steps in (3.5, 2.5))
+    lost = trial(lost=100)
+    assert badness(lost) < badness(longer)
+    assert badness(lost) < badness(shorter)
+
+
 def test_one_line_for_who_waits():
-    line = describe(trial("mse", lost=3, won=1, halt_agree=0.975))
-    assert line == "mse: 49.50 % (3 lost, 1 won of 400), halting agrees on 97.5 %"
+    line = describe(trial("percentile", lost=3, won=1, halt_agree=0.975))
+    assert line.startswith("percentile: 49.50 %")
+    for part in ("3 lost", "1 won of 400", "97.5 %"):
+        assert part in line
+    assert "\n" not in line
 
 
 # -- real trials ---------------------------------------------------------------------------------------
