@@ -1,6 +1,7 @@
 """Quantized segments against int8 arithmetic written out in numpy, product by product and as a whole."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import onnx
@@ -22,12 +23,22 @@ PLAIN = Recipe(smooth=0.0)
 FORMS = {"signed": False, "unsigned": True}
 
 
-def quantized(traced, name: str, unsigned: bool = False, keep: frozenset[str] = frozenset()):
+def nearest(name: str, recipe: Recipe = PLAIN):
+    """A plan whose weights are rounded to nearest, so that they are known without asking it."""
+    made = plan(name, recipe)
+    return dataclasses.replace(made, ranges=dataclasses.replace(made.ranges, grams={}))
+
+
+def quantized(traced, name: str, unsigned: bool = False, keep=(), wide=()):
     """(model, float segment, quantized segment, names of its int8 products)"""
     model, _, segment = traced(name)
-    before = onnx.ModelProto.FromString(segment.SerializeToString())
-    names = int8.quantize(segment, plan(name, PLAIN).scales, keep, unsigned)
-    return model, before, segment, names
+    made = nearest(name).keeping(dict.fromkeys(keep, "told to")).widening(dict.fromkeys(wide, "told to"))
+    return model, segment, *made.apply(segment, "onnx" if unsigned else "openvino")
+
+
+def quantize(segment: onnx.ModelProto, scales: dict[str, float], keep=()) -> list[str]:
+    """In place, weights to nearest."""
+    return int8.quantize(segment, int8.Scales(scales, keep))
 
 
 def steps(x: np.ndarray, scale) -> np.ndarray:
@@ -78,7 +89,7 @@ def test_every_product_is_int8_arithmetic_on_what_it_reads(traced, form, backend
         assert np.abs(got - plain).mean() > 5 * np.abs(got - expected).mean(), name
 
 
-def fake_quantized(model, scales):
+def fake_quantized(model, scales, inputs=True):
     """The network in torch, its linears reading what int8 would: a hook for each call, and rounded weights."""
     model = copy.deepcopy(model)
     calls = dict.fromkeys(quantized_layers(model), 0)
@@ -91,7 +102,8 @@ def fake_quantized(model, scales):
     for name in calls:
         layer = model.get_submodule(name)
         layer.weight = torch.nn.Parameter(torch.from_numpy(fake(layer.weight.numpy().T).T.copy()), False)
-        layer.register_forward_pre_hook(lambda layer, inputs, name=name: hook(layer, inputs, name))
+        if inputs:
+            layer.register_forward_pre_hook(lambda layer, inputs, name=name: hook(layer, inputs, name))
     return model
 
 
@@ -131,7 +143,7 @@ def test_weights_are_stored_once_in_a_quarter(traced):
         model, _, segment = traced(name)
         before = onnx.ModelProto.FromString(segment.SerializeToString())
         found = products(segment)
-        int8.quantize(segment, {p.site: 0.02 for p in found})
+        quantize(segment, {p.site: 0.02 for p in found})
         stored = initializers(segment.graph)
         for weight, float_ in float_weights(model).items():
             array, scale = array_of(stored[weight]), array_of(stored[f"{weight}_scale"])
@@ -152,7 +164,7 @@ def test_the_size_does_not_grow_with_the_number_of_calls(traced):
     found = products(segment)
     calls = max(p.call for p in found) + 1
     assert calls == 4
-    int8.quantize(segment, {p.site: 0.02 for p in found})
+    quantize(segment, {p.site: 0.02 for p in found})
     weights = [t for t in segment.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 2]
     assert len(weights) == len(float_weights(model))
     assert sum(len(t.raw_data) for t in weights) == sum(w.size for w in float_weights(model).values())
@@ -183,7 +195,7 @@ def test_heads_norms_and_attention_stay_float(traced):
 
 
 def test_kept_layers_are_bit_identical_to_float(traced):
-    keep = frozenset({"L_level.layers.0.self_attn.qkv_proj", "H_level.layers.1.mlp.down_proj"})
+    keep = {"L_level.layers.0.self_attn.qkv_proj", "H_level.layers.1.mlp.down_proj"}
     model, before, segment, names = quantized(traced, "rope", keep=keep)
     stored, original = initializers(segment.graph), initializers(before.graph)
     kept = [p for p in products(before) if p.layer in keep]
@@ -210,7 +222,7 @@ def made(model: onnx.ModelProto, name: str) -> str:
 def test_with_every_layer_kept_it_is_the_float_segment(each):
     model, _, segment = each
     before = segment.SerializeToString(deterministic=True)
-    assert int8.quantize(segment, {}, frozenset(quantized_layers(model))) == []
+    assert quantize(segment, {}, quantized_layers(model)) == []
     assert segment.SerializeToString(deterministic=True) == before
 
 
@@ -225,15 +237,15 @@ def test_a_scale_that_is_missing_is_named(traced):
     scales = dict(plan("rope", PLAIN).scales)
     del scales["L_level.layers.0.mlp.down_proj/3"]
     with pytest.raises(PassFailed, match=r"no scale for \['L_level\.layers\.0\.mlp\.down_proj/3'\]"):
-        int8.quantize(segment, scales)
-    keep = frozenset({"L_level.layers.0.mlp.down_proj"})
-    assert int8.quantize(segment, scales, keep)  # a kept layer needs none
+        quantize(segment, scales)
+    keep = {"L_level.layers.0.mlp.down_proj"}
+    assert quantize(segment, scales, keep)  # a kept layer needs none
 
 
 def test_quantizing_twice_is_refused(traced):
     _, _, segment, _ = quantized(traced, "grid")
     with pytest.raises(PassFailed):
-        int8.quantize(segment, plan("grid", PLAIN).scales)
+        quantize(segment, plan("grid", PLAIN).scales)
 
 
 @given(arrays(np.float32, (5, 4), elements=st.floats(-(2**20), 2**20, width=32)))
@@ -248,3 +260,64 @@ def test_a_weight_is_within_half_a_step_of_its_channels_grid(weight):
     assert (np.abs(stored * scale - weight) <= 0.5001 * scale).all()
     largest = np.abs(weight).max(0)
     assert (np.abs(stored.astype(int)).max(0)[largest > 0] == 127).all()  # no step is wasted
+
+
+# -- wide layers: 16 bits of input in two int8 products ------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_wide_layers_round_their_weights_alone(traced, backend, form):
+    """All of them wide: a segment of rounded weights, its inputs as good as float."""
+    model = traced("grid")[0]
+    _, _, narrow, _ = quantized(traced, "grid", FORMS[form])
+    _, _, segment, names = quantized(traced, "grid", FORMS[form], wide=quantized_layers(model))
+    assert len(names) == len(set(names)) == 2 * len(expected_products(model))
+    values = feeds(model)
+    outputs, rough = run(backend, segment, values), run(backend, narrow, values)
+    states = (torch.from_numpy(values[key]) for key in ("z_H", "z_L", "e"))
+    for key, wanted in zip(outputs, fake_quantized(model, {}, inputs=False).segment(*states), strict=True):
+        error = np.linalg.norm(outputs[key] - wanted.numpy())
+        assert error < 0.1 * np.linalg.norm(rough[key] - wanted.numpy()), key
+        assert error < 2e-3 * np.linalg.norm(wanted.numpy()), key
+
+
+def test_a_wide_product_is_two_of_the_one_stored_weight(traced):
+    layer = "L_level.layers.0.mlp.gate_up_proj"
+    _, _, narrow, before = quantized(traced, "rope")
+    _, _, segment, names = quantized(traced, "rope", wide=[layer])
+    assert len(names) == len(before) + 2 * 4  # gate and up, four calls each
+    assert stored_bytes(segment) < stored_bytes(narrow) + 4 * 200  # a scale for what each call's rounding left
+    dequantized = [n.input[0] for n in segment.graph.node if n.op_type == "DequantizeLinear"]
+    weights = [
+        t.name for t in segment.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 2
+    ]
+    assert all(dequantized.count(name) == 1 for name in weights)
+    values = feeds(traced("rope")[0])
+    first, second = (plainly(quantized(traced, "rope", form, wide=[layer])[2], values) for form in (False, True))
+    for key, array in first.items():
+        np.testing.assert_array_equal(array, second[key])
+
+
+def test_a_wide_product_is_nearer_to_float_on_the_very_input_it_has(traced):
+    """By a hundred times and more: half a step of a 254th of the step."""
+    layer, part = "L_level.layers.0.mlp.down_proj", "L_level.layers.0.mlp.down_proj.weight"
+    model = traced("grid")[0]
+    _, _, segment, _ = quantized(traced, "grid", wide=[layer])
+    weight = fake(float_weights(model)[part])
+    made = {output: node for node in segment.graph.node for output in node.output}
+    widened = next(
+        n.output[0] for n in segment.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == part
+    )
+    halves = [n for n in segment.graph.node if n.op_type == "MatMul" and n.input[1] == widened]
+    assert len(halves) == 2
+    (total,) = (n for n in segment.graph.node if set(n.input) == {half.output[0] for half in halves})
+    assert total.op_type == "Add"
+    quantizers = [made[made[half.input[0]].input[0]] for half in halves]
+    (x,) = (q.input[0] for q in quantizers if made[q.input[0]].op_type != "Sub")
+    values = run("openvino", with_outputs(segment, [x, total.output[0]]), feeds(model))
+    absmax = plan("grid", PLAIN).ranges.histograms[f"{layer}/0"].absmax
+    inside = np.clip(values[x], -absmax, absmax)  # beyond what was seen in calibration even 16 bits are cut off
+    allowed = absmax / 127 / 254 / 2 * np.abs(weight).sum(0) * 1.1 + 1e-5
+    clipped = np.abs(values[x] - inside).sum(-1, keepdims=True) * np.abs(weight).max()
+    assert (np.abs(values[total.output[0]] - values[x] @ weight) <= allowed + clipped).all()

@@ -174,8 +174,9 @@ def test_answers_are_near_those_of_the_checkpoint(exported, small, target, preci
     assert np.abs(one.q - other.q).mean() < (0.2 if precision != "int4-weights" else 1) * spread
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("target", "precision"), [("onnx", "int8"), ("onnx", "int8-weights"), ("openvino", "int4-weights")]
+)
 def test_the_same_export_twice_is_the_same_bytes(small, tmp_path, target, precision):
     """Graphs, record and manifest."""
     found = []
@@ -214,6 +215,30 @@ def test_layers_are_kept_until_the_budget_holds_and_the_record_says_why(small, t
     assert [trial.lost for trial in record.budget][-1] == 0
     assert len(record.sensitivity) == 8
     assert not {site.name.rpartition("/")[0] for site in record.sites} & set(kept)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_layers_with_wide_inputs_are_audited_and_say_why(small, tmp_path, monkeypatch, target):
+    """Trials told what to say: nothing holds before two layers have 16 bits of input."""
+    from hrm_edge.exporters import search
+    from hrm_edge.quantization import Trial
+
+    def scripted(plan, what, segment, trials):
+        lost = ("down_proj" in what) * 9 if len(plan.keep) == 7 else 10 * (len(plan.wide) < 2)
+        return Trial(what, 100, 0.5, 0.5, lost, 0, 1.0, 1.0, 0.5, 1.0)
+
+    monkeypatch.setattr(search, "try_plan", scripted)
+    monkeypatch.setattr(quantize, "try_plan", scripted)
+    source = load_checkpoint(small)
+    gate = GateOptions(gate_puzzles(source, None, 8), max_drop=100, report=False)
+    options, wanted = ExportOptions(target, "int8"), Quantizing(calibration=8, sensitivity=4, max_drop=1.0)
+    made = export_bundle(source, options, tmp_path / "b", gate, wanted, threads=1)
+    record = read_quantization(open_bundle(tmp_path / "b"))
+    wide = {layer.name: layer for layer in record.layers if layer.kept}
+    assert set(wide) == {f"{level}_level.layers.0.mlp.down_proj" for level in "HL"}
+    assert all(layer.dtype == "int8" and "loses 9" in layer.kept for layer in wide.values())
+    assert record.products.found == record.products.expected == len(expected_products(source.model)) + 2
+    assert sum(any(name in part for name in wide) for part in made.manifest.precision_parts) == 2
 
 
 def test_a_failed_gate_publishes_nothing_and_keeps_what_was_there(small, tmp_path, monkeypatch):
@@ -375,7 +400,7 @@ def test_a_budget_nobody_meets_exits_1_with_a_way_out(small, tmp_path, capsys, m
     monkeypatch.setattr(quantize, "try_plan", lost)
     assert command(small, "-o", "b", "--precision", "int8", "--gate-puzzles", 8, "--calibration", 8) == 1
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("hrm-edge: no mix of int8 and float32 layers")
+    assert line.startswith("hrm-edge: no mix of int8")
     assert "--qat" in line
     assert not (tmp_path / "b").exists()
 

@@ -165,7 +165,7 @@ def test_a_library_does_nothing_inside_a_loop_and_says_nothing(tmp_path):
 
 def test_our_own_pass_refuses_a_loop():
     with pytest.raises(PassFailed, match="no product with a stored weight"):
-        int8.quantize(looped(traced("grid")[2]), plan("grid").scales)
+        plan("grid").apply(looped(traced("grid")[2]), "onnx")
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])

@@ -101,6 +101,15 @@ def test_a_trials_drop_is_net_and_in_points(lost, won, points):
     assert dataclasses.replace(TRIAL, lost=lost, won=won).drop_points == points
 
 
+@given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 60))
+def test_a_trials_error_is_that_of_a_mean(n, lost, won):
+    lost, won = min(lost, n), min(won, n - min(lost, n))
+    each = np.array([1] * lost + [-1] * won + [0] * (n - lost - won))
+    made = dataclasses.replace(TRIAL, n=n, lost=lost, won=won)
+    assert made.drop_points == pytest.approx(100 * each.mean())
+    assert made.drop_error == pytest.approx(100 * each.std() / np.sqrt(n), abs=1e-5)
+
+
 # -- damage --------------------------------------------------------------------------------------------
 
 
