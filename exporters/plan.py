@@ -109,40 +109,36 @@ class Plan:
     def layers(self, segment: onnx.ModelProto, target: str) -> tuple[Layer, ...]:
         """Every layer of the float segment, and what storing it in few bits does to it."""
         calls = {product.layer: product.call + 1 for product in products(segment)}
-        found = []
-        for layer, weights in weights_of(segment).items():
-            float_, stored = np.hstack(list(weights.values())), self._stored(layer, weights, target)
-            found.append(
-                Layer(
-                    name=layer,
-                    dtype="float32" if layer in self.keep else self.precision.removesuffix("-weights"),
-                    calls=calls[layer],
-                    absmax=float(np.abs(float_).max()),
-                    error=float(np.linalg.norm(float_ - stored) / max(float(np.linalg.norm(float_)), 1e-30)),
-                    kept=self.keep.get(layer) or self.wide.get(layer),
-                )
+        return tuple(
+            Layer(
+                name=layer,
+                dtype="float32" if layer in self.keep else self.precision.removesuffix("-weights"),
+                calls=calls[layer],
+                absmax=max(float(np.abs(weight).max()) for weight in weights.values()),
+                error=0.0 if layer in self.keep else self._error(layer, list(weights.values()), target),
+                kept=self.keep.get(layer) or self.wide.get(layer),
             )
-        return tuple(found)
-
-    def _stored(self, layer: str, weights: dict[str, np.ndarray], target: str) -> np.ndarray:
-        """float32[K, N]: the layer's weights as they are read, side by side, before any smoothing."""
-        if layer in self.keep:
-            return np.hstack(list(weights.values()))
-        if self.precision in WEIGHT_ONLY_BITS:
-            assert self.ranges is not None
-            bits, packed, gram = (
-                WEIGHT_ONLY_BITS[self.precision],
-                target in _OF_ONNXRUNTIME,
-                self.ranges.grams[layer],
-            )
-            return np.hstack([compressed_weight(w, bits, packed, gram) for w in weights.values()])
-        # What a factor divides elsewhere in the block is the other layer's error, not this one's.
-        s = self.factors.get(layer, np.ones(len(next(iter(weights.values()))), np.float32))[:, None]
-        gram = self.ranges.grams.get(layer) if self.ranges else None
-        scales = {name: int8.weight_scale(w * s) for name, w in weights.items()}
-        return np.hstack(
-            [int8.rounded(w * s, scales[name], gram) * scales[name] / s for name, w in weights.items()]
+            for layer, weights in weights_of(segment).items()
         )
+
+    def _error(self, layer: str, weights: list[np.ndarray], target: str) -> float:
+        """‖x W − x stored‖ / ‖x W‖ of a layer's weights, each float32[K, N], side by side."""
+        gram = self.ranges.grams.get(layer) if self.ranges else None
+        # What a factor divides elsewhere in the block is the other layer's error, not this one's.
+        s = self.factors.get(layer, np.ones(len(weights[0]), np.float32))
+        lost = total = 0.0
+        for weight in (w * s[:, None] for w in weights):
+            if self.precision in WEIGHT_ONLY_BITS:
+                assert gram is not None
+                packed = target in _OF_ONNXRUNTIME
+                stored = compressed_weight(weight, WEIGHT_ONLY_BITS[self.precision], packed, gram)
+            else:
+                scale = int8.weight_scale(weight)
+                stored = int8.rounded(weight, scale, gram) * scale
+            metric = np.eye(len(weight)) if gram is None else gram
+            lost += float(((metric @ (weight - stored)) * (weight - stored)).sum())
+            total += float(((metric @ weight) * weight).sum())
+        return float(np.sqrt(max(lost, 0.0) / max(total, 1e-30)))
 
     def sites(self) -> tuple[Site, ...]:
         """Every activation quantizer against what calibration saw there."""

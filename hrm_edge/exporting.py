@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 _NO_GATE = "exported with --no-gate"
-# Puzzles on which states are compared segment by segment, besides all whose answers differ.
-_DRIFT_PUZZLES, _DRIFT_DIFFERING = 64, 32
+# Puzzles on which states are compared segment by segment; of those whose answers differ, all are followed to
+# where it began as long as they are few, else some.
+_DRIFT_PUZZLES, _FEW_DIFFERING, _SOME_DIFFERING = 64, 128, 32
 _TIMED_ROUNDS, _TIMED_SEGMENTS = 5, 4
 
 
@@ -243,5 +244,7 @@ def export_bundle(
 
 def _for_drift(puzzles: PuzzleSet, reference: Answers, candidate: Answers) -> np.ndarray:
     """Rows to follow segment by segment: the first few, and those that are answered differently."""
-    differ = np.flatnonzero((reference.tokens != candidate.tokens).any(axis=1))[:_DRIFT_DIFFERING]
+    differ = np.flatnonzero((reference.tokens != candidate.tokens).any(axis=1))
+    if len(differ) > _FEW_DIFFERING:
+        differ = differ[:_SOME_DIFFERING]
     return np.union1d(np.arange(min(_DRIFT_PUZZLES, len(puzzles))), differ)

@@ -50,8 +50,8 @@ class Layer:
     dtype: str  # of the stored weight: int8, int4, float16 or float32
     calls: int  # uses in one segment
     absmax: float  # largest weight
-    error: float  # ‖W − stored‖ / ‖W‖
-    kept: str | None = None  # why it stays in float, or (int8) why its inputs get 16 bits
+    error: float  # ‖x W − x stored‖ / ‖x W‖ over calibration's inputs x; without any, ‖W − stored‖ / ‖W‖
+    kept: str | None = None  # why it gets more bits: stays in float, or (stored in int8) has inputs of 16 bits
 
 
 @dataclass(frozen=True)

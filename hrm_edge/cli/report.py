@@ -116,7 +116,7 @@ def _print_layers(quantization: dict[str, Any] | None) -> None:
         return
     for layer in quantization["layers"]:
         if layer["kept"]:
-            print(f"  kept in float: {layer['name']} ({layer['kept']})")
+            print(f"  more bits: {layer['name']} ({layer['kept']})")
     worst = sorted(quantization["sensitivity"], key=lambda trial: -trial["drop_points"])[:3]
     if worst:
         named = ", ".join(f"{trial['what']} {points(trial['drop_points'])}" for trial in worst)

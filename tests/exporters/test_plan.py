@@ -106,8 +106,13 @@ def test_trained_scales_are_shared_by_all_calls(traced):
     for site, scale in made.scales.items():
         assert scale == learned[site.rpartition("/")[0]]
     assert (made.factors, made.recipe) == ({}, None)
-    stored = int8.input_scales(made.apply(segment, "openvino")[0])
-    assert stored == {site: float(np.float32(scale)) for site, scale in made.scales.items()}
+    quantized = made.apply(segment, "openvino")[0]
+    assert int8.input_scales(quantized) == {site: float(np.float32(scale)) for site, scale in made.scales.items()}
+    # The weights were trained to be rounded to nearest, and so they are.
+    tensors = initializers(quantized.graph)
+    for name, weight in float_weights(model).items():
+        nearest = np.rint(weight / (np.abs(weight).max(0) / np.float32(127)))
+        np.testing.assert_array_equal(array_of(tensors[name]), nearest)
 
 
 # -- applying ------------------------------------------------------------------------------------------
@@ -164,7 +169,7 @@ def test_a_layers_error_is_that_of_its_stored_weights(traced, recipe):
         real = array_of(stored[name]) * array_of(stored[f"{name}_scale"]) / s
         error = np.linalg.norm(real - weights[name]) / np.linalg.norm(weights[name])
         assert layer.error == pytest.approx(error, rel=1e-3)
-        assert 0.001 < layer.error < 0.02
+        assert 0.001 < layer.error < 0.05
         assert layer.absmax == np.abs(weights[name]).max()
 
 
@@ -334,7 +339,7 @@ def test_sensitivity_is_measured_when_asked_for_or_needed(traced, cache):
 
 
 def test_a_budget_that_nothing_meets_fails_with_the_best(traced, cache):
-    with pytest.raises(GateFailed, match="no mix of int8 and float32 layers loses at most -100 points"):
+    with pytest.raises(GateFailed, match=r"no mix of int8.* loses at most -100 points"):
         decided(traced, max_drop=-100.0, sensitivity=4)
 
 

@@ -93,7 +93,14 @@ def exported(small, tmp_path_factory):
     return get
 
 
-KINDS = list(itertools.product(TARGETS, PRECISIONS, LOOPS))
+def kinds(*columns):
+    """All combinations; those of OpenVINO with weight-only precisions are left to the slow set."""
+    for values in itertools.product(*columns):
+        late = "openvino" in values and ("int8-weights" in values or "int4-weights" in values)
+        yield pytest.param(*values, marks=[pytest.mark.slow] * late)
+
+
+KINDS = list(kinds(TARGETS, PRECISIONS, LOOPS))
 
 
 @pytest.mark.parametrize(("target", "precision", "loop"), KINDS)
@@ -142,7 +149,7 @@ def test_report_files_are_in_the_bundle_where_one_was_asked_for(exported, target
         assert report["quantization"] is not None
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["int8", *(pytest.param(p, marks=pytest.mark.slow) for p in PRECISIONS[1:])])
 def test_both_backends_and_both_loops_answer_alike(exported, precision):
     """The same quantized numbers: only the order of sums, and what a kernel rounds on its way, differ."""
     questions = generate_puzzles(TASK, 40, 77, "ordinary").questions
@@ -162,7 +169,7 @@ def test_both_backends_and_both_loops_answer_alike(exported, precision):
         np.testing.assert_allclose(one.q, other.q, atol=0.15)
 
 
-@pytest.mark.parametrize(("target", "precision"), itertools.product(TARGETS, PRECISIONS))
+@pytest.mark.parametrize(("target", "precision"), kinds(TARGETS, PRECISIONS))
 def test_answers_are_near_those_of_the_checkpoint(exported, small, target, precision):
     """Far nearer than another network's: the bundle holds this one."""
     questions = generate_puzzles(TASK, 40, 77, "ordinary").questions

@@ -35,7 +35,7 @@ def test_the_summary(made, capsys):
     code, out, err = run(capsys, made)
     assert (code, err) == (0, "")
     assert out.startswith(f"{made}: passed on n=20")
-    for shown in ("70.00 %", "60.00 %", "p = 0.62", "6 of 6", "kept in float: H_level.layers.0.self_attn.qkv_proj"):
+    for shown in ("70.00 %", "60.00 %", "p = 0.62", "6 of 6", "more bits: H_level.layers.0.self_attn.qkv_proj"):
         assert shown in out
     assert f"page: {made / 'report.html'}" in out
     assert max(map(len, out.splitlines())) < 200
