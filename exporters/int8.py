@@ -9,7 +9,7 @@ A layer can be *wide*: its input is rounded to int8 twice, first coarsely and th
 both are multiplied with the one stored weight. That is 16 bits of input for two int8 products, no larger on disk.
 
 The same steps can be written signed (zero point 0) or unsigned (zero point 128). TensorRT takes only the
-former; onnxruntime fuses only the latter on a CPU, and silently computes the former in float32.
+former; onnxruntime fuses the latter on a CPU, and silently computes most of the former in float32.
 """
 
 from __future__ import annotations

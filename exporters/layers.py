@@ -46,6 +46,8 @@ def products(segment: onnx.ModelProto) -> list[Product]:
             layer = f"{parent}.{_FUSED.get(part, part)}"
             found.append(Product(node.name, node.input[1], node.input[0], layer, int(call)))
     ensure(bool(found), "products: the segment has no product with a stored weight")
+    turned = sorted({n.input[0] for n in segment.graph.node if n.op_type == "Transpose" and n.input[0] in stored})
+    ensure(not turned, f"products: {turned[:3]} are stored transposed, which hides their products")
     inputs: dict[str, str] = {}
     for product in found:
         ensure(

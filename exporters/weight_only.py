@@ -2,7 +2,7 @@
 
 Smaller, and on a CPU seldom faster: the arithmetic stays in float. As inputs are not rounded, the rounding of the
 weights is all the error there is, so it is made to make up for itself (see gptq). Two forms, as each backend
-compiles one and unpacks the other anew in every call: a standard DequantizeLinear (OpenVINO), and onnxruntime's
+is sure to compile one: a standard DequantizeLinear (OpenVINO), and onnxruntime's
 own MatMulNBits, which at its accuracy level 4 also rounds each input to int8 as it goes, block by block.
 """
 

@@ -29,6 +29,7 @@ class Histogram:
         top = top if top >= _SMALLEST else 0.0
         self.absmax = max(self.absmax, top)
         if top == 0 and self.limit == 0:
+            self.counts[0] += magnitudes.size  # zeros stay in the first bin, however wide it becomes
             return
         self.limit = self.limit or top
         while top > self.limit:

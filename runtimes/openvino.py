@@ -152,6 +152,8 @@ def _settings(threads: int | None) -> dict[str, Any]:
     saves space, and computes with its rounded weights in float32: as measured, the f16 hint is no faster.
     """
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    # Nor, where weights alone are int8, does it round what they are multiplied with, as it would on some CPUs.
+    settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     return settings
