@@ -21,8 +21,9 @@ demo: $(VENV)/.installed
 	$(BIN)/hrm-edge data generate --task sudoku --n 3 --seed 2026 -o bundles/demo.csv
 	$(BIN)/hrm-edge solve $(DEMO_BUNDLE) bundles/demo.csv --halt verified --retries 8
 
+# A worker for each core; a file's tests stay together, as they share what was traced once.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow"
@@ -44,8 +45,7 @@ types: $(VENV)/installed-copy
 contracts: $(VENV)/installed-copy
 	cd $(VENV)/installed-copy && PYTHONPATH=. ../bin/lint-imports --config ../../pyproject.toml
 
-# The export's own gate is left out: the check is one, on more puzzles and against the committed baseline.
-# Exported without their own gates: the check that follows is one, on the same puzzles for all of them.
+# Exported without their own gates: the check that follows is one, against the committed baseline too.
 check: $(VENV)/.installed
 	$(BIN)/hrm-edge export $(ZOO) --target onnx --loop graph --no-gate -o bundles/ci/onnx-fp32-graph
 	$(BIN)/hrm-edge export $(ZOO) --target openvino --loop graph --no-gate -o bundles/ci/openvino-fp32-graph

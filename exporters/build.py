@@ -152,7 +152,7 @@ def write_graphs(
         },
         target=options.target,
         precision=options.precision,
-        precision_parts=plan.parts() if plan else dict(PRECISIONS[options.precision][1]),
+        precision_parts=plan.parts(options.target) if plan else dict(PRECISIONS[options.precision][1]),
         loop=options.loop,
         batch=options.batch or "dynamic",
         graphs=files,

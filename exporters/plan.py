@@ -9,6 +9,7 @@ import onnx
 
 from ..errors import InputError
 from ..models import Checkpoint, Ranges, collect_ranges
+from ..models.calibration import SEGMENTS
 from ..models.checkpoint import TrainedScales
 from ..models.smoothing import STRENGTH
 from ..puzzles import PuzzleSet
@@ -46,11 +47,25 @@ FLOAT_PARTS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to calibrate: ``estimator`` of a range, ``segments`` sampled, SmoothQuant strength (0: none)."""
+    """A way to calibrate: ``estimator`` of a range, ``segments`` sampled, SmoothQuant strength (0: none).
+
+    Raises:
+        InputError: a value is unknown or out of range; names the flag that it is given with.
+    """
 
     estimator: str = "mse"
     segments: str = "stratified"
     smooth: float = STRENGTH
+
+    def __post_init__(self) -> None:
+        for flag, value, known in (
+            ("--calibration-method", self.estimator, ESTIMATORS),
+            ("--calibration-segments", self.segments, SEGMENTS),
+        ):
+            if value not in known:
+                raise InputError(f"{flag} {value}: unknown; choose {', '.join(known)}")
+        if not 0 <= self.smooth < 1:
+            raise InputError(f"--smooth {self.smooth:g}: the strength must be at least 0 and below 1")
 
     def __str__(self) -> str:
         return f"{self.estimator}, {self.segments} segments, smoothing {self.smooth:g}"
@@ -97,11 +112,12 @@ class Plan:
             wide = {site: self.ranges.histograms[site].scale("minmax") for site in sites}
         return self.scales | wide
 
-    def parts(self) -> dict[str, str]:
+    def parts(self, target: str) -> dict[str, str]:
         """Part of the network → dtype, for the manifest."""
         if self.precision in WEIGHT_ONLY_BITS:
             bits = WEIGHT_ONLY_BITS[self.precision]
-            return {**FLOAT_PARTS, "weights": f"int{bits}", "matrix products": "float32"}
+            computed = "float32, inputs rounded to int8" if target in _OF_ONNXRUNTIME else "float32"
+            return {**FLOAT_PARTS, "weights": f"int{bits}", "matrix products": computed}
         kept = {f"layer {name}": "float32" for name in self.keep}
         wide = {f"inputs of layer {name}": "16 bits, as two int8 products" for name in self.wide}
         return {**FLOAT_PARTS, **INT8_PARTS, **kept, **wide}
@@ -162,10 +178,6 @@ class Calibrator:
 
     def plan(self, recipe: Recipe) -> Plan:
         """int8, every layer quantized, with scales as the recipe says."""
-        if recipe.estimator not in ESTIMATORS:
-            raise InputError(f"calibration method {recipe.estimator!r}: choose from {', '.join(ESTIMATORS)}")
-        if not 0 <= recipe.smooth < 1:
-            raise InputError(f"the strength of smoothing is {recipe.smooth:g}; it must be at least 0 and below 1")
         ranges = self._collected(recipe.segments, recipe.smooth)
         scales = {site: histogram.scale(recipe.estimator) for site, histogram in ranges.histograms.items()}
         factors = self._factors.get((recipe.segments, recipe.smooth), {})

@@ -40,7 +40,8 @@ class Trials:
     ):
         self.checkpoint, self.start, self.target, self.puzzles = checkpoint, start, target, puzzles
         self.threads, self.progress = threads, progress
-        self.reference = reference_answers(checkpoint, puzzles, progress=progress)
+        show = None if progress is None else _named(progress, "float answers to compare choices with")
+        self.reference = reference_answers(checkpoint, puzzles, progress=show)
 
     def fewer(self, n: int) -> Trials:
         """The same on the first ``n`` puzzles."""

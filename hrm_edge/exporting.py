@@ -37,6 +37,14 @@ _NO_GATE = "exported with --no-gate"
 # where it began as long as they are few, else some.
 _DRIFT_PUZZLES, _FEW_DIFFERING, _SOME_DIFFERING = 64, 128, 32
 _TIMED_ROUNDS, _TIMED_SEGMENTS = 5, 4
+# What may be done about a bundle that answers worse.
+_ADVICE = {
+    "fp32": "",
+    "fp16": "; export --precision fp32, or allow more with --max-drop",
+    "int8": "; tune the checkpoint with `hrm-edge train --qat`, or allow more with --max-drop",
+    "int8-weights": "; export --precision fp16, or allow more with --max-drop",
+    "int4-weights": "; export --precision int8-weights, or allow more with --max-drop",
+}
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,8 @@ class _Export:
             max_think_steps=engine.halt_max_steps,
             engine=f"{engine.backend} {engine.loop} loop",
         )
-        report.raise_if_failed(str(folder))
+        if not report.passed:
+            raise GateFailed(f"{folder}: {report.reason}; nothing was published{_ADVICE[self.options.precision]}")
         passed = replace(manifest, gate=Gate(ran=True, passed=True))
         sealed = seal_bundle(scratch, passed, report.to_dict())
         if self.gate.report and self.options.precision != "fp32":

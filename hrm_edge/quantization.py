@@ -157,9 +157,10 @@ def _fingerprint(tokens: np.ndarray) -> str:
 
 def refuse_leak(calibration: tuple[str, ...], puzzles: PuzzleSet, where: str) -> None:
     """InputError when `puzzles`, meant for measuring, were seen in calibration; `where` names both for the user."""
-    shared = set(calibration) & set(fingerprints(puzzles))
+    seen = set(calibration)
+    shared = sum(bool(seen & set(fingerprints(puzzles.select(np.array([row]))))) for row in range(len(puzzles)))
     if shared:
         raise InputError(
-            f"{where}: {len(shared)} of the puzzles or solutions to measure on were used for calibration; "
-            "an accuracy measured on them would flatter. Give other puzzles"
+            f"{where}: {shared} of the {len(puzzles)} puzzles to measure on, or their solutions, were used for "
+            "calibration; an accuracy measured on them would flatter. Give other puzzles"
         )

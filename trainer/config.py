@@ -178,7 +178,7 @@ QAT_SETTINGS: dict[str, Any] = {
     "steps": 300,
     "log_every": 20,
     "save_every": 100,
-    "final_puzzles": 500,
+    "final_puzzles": 300,
     "bf16": False,  # autocast would round what was fake-quantized once more
 }
 

@@ -71,4 +71,5 @@ def command(
     checkpoint = train(get_task(task), arch, recipe, data or ["generated:20000"], output, device, test, initial)
     if os.environ.get("RANK", "0") == "0":
         print(checkpoint)
-        print(f"next: hrm-edge export {output}", file=sys.stderr)
+        how = f" --precision int8 --reference {start_from}" if qat else ""
+        print(f"next: hrm-edge export {output}{how}", file=sys.stderr)

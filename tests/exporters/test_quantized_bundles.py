@@ -318,7 +318,7 @@ def command(*arguments) -> int:
 @pytest.mark.parametrize(("target", "precision"), [("onnx", "int8"), ("openvino", "int4-weights")])
 def test_the_command_exports_and_says_what_it_did(small, tmp_path, capsys, target, precision):
     flags = ["--target", target, "--precision", precision, "--gate-puzzles", 12, "--max-drop", 100, "--threads", 1]
-    flags += ["--calibration", 8, "--sensitivity", 0, "--no-report"]
+    flags += ["--calibration", 8, "--no-report"] + (["--sensitivity", 0] if precision == "int8" else [])
     assert command(small, *flags) == 0
     folder = tmp_path / "bundles" / f"small-{target}-{precision}-graph"
     record = read_quantization(open_bundle(folder))
@@ -372,6 +372,13 @@ def test_auto_compares_and_the_record_keeps_the_comparison(small, tmp_path):
         (["--precision", "int8", "--smooth", "1.5"], "1.5"),
         (["--precision", "int8", "--smooth", "nan"], "nan"),
         (["--precision", "int8", "--smooth", "-0.5"], "-0.5"),
+        (
+            ["--precision", "int8", "--calibration-method", "auto", "--smooth", "0.5"],
+            "compares segments and smoothing",
+        ),
+        (["--precision", "fp32", "--calibration", "8"], "--calibration: has no meaning with --precision fp32"),
+        (["--precision", "fp16", "--smooth", "0.5"], "--smooth: has no meaning with --precision fp16"),
+        (["--precision", "int8-weights", "--sensitivity", "8"], "--sensitivity: has no meaning"),
         (["--precision", "int8", "--calibration-data", "nowhere.csv"], "nowhere.csv"),
         (["--precision", "int8", "--calibration-data", "leak.csv"], "used for calibration"),
         (["--precision", "int8-weights", "--calibration-data", "leak.csv"], "used for calibration"),

@@ -172,10 +172,8 @@ def test_calibration_data_in_the_test_set(folder, capsys):
     spec = "[[check]]\nname = 'q'\nbundle = 'leaky'\ndata = 'puzzles.csv'\nmin_exact = 0\nquantized = true\n"
     (folder / "spec.toml").write_text(spec)
     line = refusal(capsys, "spec.toml")
-    assert (
-        "spec.toml:4: leaky on puzzles.csv: 3 of the puzzles or solutions to measure on were used for calibr"
-        in line
-    )
+    assert "spec.toml:4: leaky on puzzles.csv: " in line
+    assert "or their solutions, were used for calibration" in line
     (folder / "spec.toml").write_text(spec.replace("leaky", "clean"))
     assert run(capsys, "spec.toml")[0] == 0
     (folder / "spec.toml").write_text(spec.replace("leaky", "fake"))

@@ -145,7 +145,8 @@ def test_calibrates_on_training_puzzles_alone(tmp_path, start, monkeypatch):
     monkeypatch.setattr(qat, "collect_ranges", watch)
     tune(tmp_path, start, "train.qat=frozen", "train.steps=1", "train.augment=false")
     tune(tmp_path, start, "train.qat=frozen", "train.steps=2", "train.augment=false")
-    (drawn,) = questions  # once: a resumed run has its scales
+    drawn, again = questions  # for smoothing, then for scales; a resumed run has both
+    assert (drawn == again).all()
     with np.load(next((tmp_path / "data").glob("*.npz"))) as source:
         trained = {row.tobytes() for row in source["questions"]}
     assert len(drawn) == qat.CALIBRATION_PUZZLES
