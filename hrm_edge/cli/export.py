@@ -173,12 +173,10 @@ def _quantizing(
         raise InputError(
             "--calibration-method auto compares segments and smoothing too; drop the flags that fix them"
         )
-    counts = {"calibration": calibration, "sensitivity": sensitivity}
-    return Quantizing(
-        recipe=None if auto else Recipe(**given),
-        max_drop=max_drop,
-        **{name: count for name, count in counts.items() if count is not None},
-    )
+    wanted = Quantizing(recipe=None if auto else Recipe(**given), max_drop=max_drop)
+    if calibration is not None:
+        wanted = replace(wanted, calibration=calibration)
+    return wanted if sensitivity is None else replace(wanted, sensitivity=sensitivity)
 
 
 def _gate_size(precision: str) -> int | None:
