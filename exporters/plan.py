@@ -15,7 +15,7 @@ from ..models.smoothing import STRENGTH
 from ..puzzles import PuzzleSet
 from ..quantization import Layer, Site
 from ..ranges import ESTIMATORS, STEPS
-from . import int8
+from . import fp16, int8
 from .layers import products, weights_of
 from .smooth import smooth, smoothing_factors
 from .weight_only import compress_weights, compressed_weight
@@ -33,16 +33,7 @@ INT8_PARTS = {
     "matrix products": "int8",
     "inputs of products": "int8, a scale for each call",
 }
-FLOAT_PARTS = {
-    "attention scores": "float32",
-    "rotary, swiglu": "float32",
-    "residual sums": "float32",
-    "norms": "float32",
-    "softmax": "float32",
-    "lm_head, q_head": "float32",
-    "carried state": "float32",
-    "input embedding": "float32",
-}
+FLOAT_PARTS = {"attention scores": "float32", **dict.fromkeys(fp16.PARTS, "float32")}
 
 
 @dataclass(frozen=True)

@@ -153,8 +153,7 @@ class _Export:
             max_think_steps=engine.halt_max_steps,
             engine=f"{engine.backend} {engine.loop} loop",
         )
-        if not report.passed:
-            raise GateFailed(f"{folder}: {report.reason}; nothing was published{_ADVICE[self.options.precision]}")
+        report.raise_if_failed(str(folder), _ADVICE[self.options.precision])
         passed = replace(manifest, gate=Gate(ran=True, passed=True))
         sealed = seal_bundle(scratch, passed, report.to_dict())
         if self.gate.report and self.options.precision != "fp32":

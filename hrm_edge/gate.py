@@ -74,10 +74,10 @@ class GateReport:
         """Plain JSON values."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
-    def raise_if_failed(self, what: str) -> None:
-        """GateFailed, naming `what` was not published, unless the gate passed."""
+    def raise_if_failed(self, what: str, advice: str = "") -> None:
+        """GateFailed, naming `what` was not published and what to do about it, unless the gate passed."""
         if not self.passed:
-            raise GateFailed(f"{what}: {self.reason}; nothing was published")
+            raise GateFailed(f"{what}: {self.reason}; nothing was published{advice}")
 
 
 def run_gate(
