@@ -12,66 +12,30 @@ from typing import Any
 import onnx
 
 from .. import __version__
-from ..bundle import Gate, Manifest, TensorSpec, seal_bundle
+from ..bundle import Gate, Manifest, seal_bundle
 from ..errors import InputError
 from ..models import Checkpoint
-from . import fp16
+from ..runtimes.base import CompiledProduct
+from . import fp16, swift
+from .layers import products
 from .loop import LoopFacts, wrap_in_loop
+from .options import Context, ExportOptions, Say
 from .passes import fix_batch
 from .plan import QUANTIZED, Plan
 from .quantize import Quantizing, decide
 from .segment import trace_segment, trace_start
 
-# Target → the module beside this file that writes it: `write_graph(model, folder, stem) -> file name`.
-TARGETS = {"onnx": "onnx", "openvino": "openvino"}
 # Precision → what converts a traced segment in place, and the dtype of each part of the network after it.
 PRECISIONS: dict[str, tuple[Callable[[onnx.ModelProto], None] | None, dict[str, str]]] = {
     "fp32": (None, dict.fromkeys(fp16.PARTS, "float32")),
     "fp16": (fp16.convert_to_fp16, fp16.PARTS),
+    "bf16": (fp16.convert_to_bf16, fp16.BF16_PARTS),
 }
-ALL_PRECISIONS = (*PRECISIONS, *QUANTIZED)
-LOOPS = ("graph", "host")
-# What users may well ask for, and will get.
-_LATER = {"tensorrt", "coreml"}
 # Puzzles to calibrate on when nobody looks at the answers: for timing, the scales need not be good.
 _FEW = 4
 
 # Bytes of weights; protobuf's limit is 2 GiB for the whole file, and the nodes need some of it.
 _LARGEST = 2_100_000_000
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What to build. ``batch``: rows of every call, or None for any number.
-
-    Raises:
-        InputError: a value is unknown, or not in this version.
-    """
-
-    target: str = "onnx"
-    precision: str = "fp32"
-    loop: str = "graph"
-    batch: int | None = None
-
-    def __post_init__(self) -> None:
-        for flag, value, known in (
-            ("--target", self.target, tuple(TARGETS)),
-            ("--precision", self.precision, ALL_PRECISIONS),
-            ("--loop", self.loop, LOOPS),
-        ):
-            if value in _LATER:
-                raise InputError(f"{flag} {value}: not in this version; choose {' or '.join(known)}")
-            if value not in known:
-                raise InputError(f"{flag} {value}: unknown; choose {' or '.join(known)}")
-        if self.batch is not None and self.batch < 1:
-            raise InputError(f"--batch must be a number of rows, at least 1, or dynamic, not {self.batch}")
-
-    @property
-    def suffix(self) -> str:
-        """Tells bundles of one checkpoint apart: ``onnx-fp32-graph``."""
-        return f"{self.target}-{self.precision}-{self.loop}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +52,15 @@ class Built:
 
     graphs: dict[str, onnx.ModelProto]
     segment: onnx.ModelProto  # converted or quantized, not wrapped
-    products: list[str]
+    products: list[str]  # names of those that are to be computed in the precision asked for
+
+
+@dataclass(frozen=True)
+class Unsealed:
+    """A bundle's files as its target wrote them. ``compiled``: its products, where the target's compiler told."""
+
+    manifest: Manifest
+    compiled: list[CompiledProduct] | None
 
 
 def build_bundle(
@@ -123,7 +95,7 @@ def write_bundle(
 ) -> Manifest:
     """As :func:`build_bundle`, from what is traced and planned already."""
     built = build_graphs(checkpoint, traced, options, plan, say)
-    return write_graphs(checkpoint, options, built, folder, name, plan, say)
+    return seal_bundle(folder, write_graphs(checkpoint, options, built, folder, name, plan, say).manifest)
 
 
 def write_graphs(
@@ -134,12 +106,11 @@ def write_graphs(
     name: str,
     plan: Plan | None = None,
     say: Say = lambda stage: None,
-) -> Manifest:
-    """Hand the graphs to the target and seal the bundle; see :func:`build_bundle`."""
-    target = importlib.import_module(f".{TARGETS[options.target]}", __package__)
-    graphs = built.graphs
+) -> Unsealed:
+    """Hand the graphs to the target, and tell what its bundle is to say of itself."""
+    target = _target(options.target)
     say(f"writing {options.target}")
-    files = {stem: target.write_graph(model, folder, stem) for stem, model in graphs.items()}
+    written = target.write_graphs(built.graphs, folder, Context(checkpoint, options, say))
     config = checkpoint.config
     manifest = Manifest(
         name=name,
@@ -152,17 +123,32 @@ def write_graphs(
         },
         target=options.target,
         precision=options.precision,
-        precision_parts=plan.parts(options.target) if plan else dict(PRECISIONS[options.precision][1]),
+        precision_parts=_parts(options, plan, target),
         loop=options.loop,
         batch=options.batch or "dynamic",
-        graphs=files,
-        inputs={stem: _specs(model.graph.input) for stem, model in graphs.items()},
-        outputs={stem: _specs(model.graph.output) for stem, model in graphs.items()},
+        graphs=written.graphs,
+        inputs=written.inputs,
+        outputs=written.outputs,
         source={"name": checkpoint.name, "content_hash": checkpoint.content_hash},
         tools=_tools(target.PACKAGES),
         gate=Gate(ran=False, passed=None, reason="not run yet"),
     )
-    return seal_bundle(folder, manifest)
+    if options.target == "coreml":
+        swift.write_package(folder, manifest, options.ios)
+    return Unsealed(manifest, written.compiled)
+
+
+def _target(name: str) -> Any:
+    """The module beside this file that writes bundles of a target: `write_graphs`, and PACKAGES it is made with."""
+    return importlib.import_module(f".{name}", __package__)
+
+
+def _parts(options: ExportOptions, plan: Plan | None, target: Any) -> dict[str, str]:
+    """Part of the network → dtype. A target that lowers types itself says what became of them."""
+    if options.target == "coreml":
+        more = plan.exceptions() if plan else {}
+        return {**target.parts(options.precision), **{k: v.replace("float32", "float16") for k, v in more.items()}}
+    return plan.parts(options.target) if plan else dict(PRECISIONS[options.precision][1])
 
 
 def trace(checkpoint: Checkpoint, say: Say = lambda stage: None) -> Traced:
@@ -190,8 +176,10 @@ def build_graphs(
         say(f"quantizing it to {options.precision}")
         segment, low = plan.apply(segment, options.target)
     else:
+        low = [product.name for product in products(segment)]
         convert, _ = PRECISIONS[options.precision]
-        if convert is not None:
+        # Core ML's own compute precision halves more than the graph does; see exporters/coreml.py.
+        if convert is not None and options.target != "coreml":
             say(f"converting it to {options.precision}")
             convert(segment)
     if options.loop == "graph":
@@ -205,16 +193,6 @@ def build_graphs(
         for model in graphs.values():
             fix_batch(model, options.batch)
     return Built(graphs, segment, low)
-
-
-def _specs(values: Any) -> tuple[TensorSpec, ...]:
-    specs = []
-    for value in values:
-        tensor = value.type.tensor_type
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-        shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
-        specs.append(TensorSpec(value.name, dtype, shape))
-    return tuple(specs)
 
 
 def _tools(packages: tuple[str, ...]) -> dict[str, str]:

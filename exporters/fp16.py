@@ -1,4 +1,4 @@
-"""FP16: weights and matrix products in half precision; what the recurrence leans on stays in float32.
+"""FP16 and BF16: weights and matrix products in half precision; what the recurrence leans on stays in float32.
 
 A segment's state feeds back into itself, so its rounding is kept out of half precision: the residual stream
 (and with it the carried state), the norms, the softmax and both heads are float32. Types are explicit casts in
@@ -7,6 +7,7 @@ the graph, which is the only form that strongly typed TensorRT takes and that no
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -24,9 +25,13 @@ from .graph import (
 )
 from .passes import finish
 
-HALF, FULL = TensorProto.FLOAT16, TensorProto.FLOAT
+HALF, BRAIN, FULL = TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT
 _MARK = "half."
-_HALF_MAX = float(np.finfo(np.float16).max)
+# Type → its NumPy type and the largest magnitude that it holds.
+_NUMPY: dict[int, tuple[np.dtype, float]] = {
+    HALF: (np.dtype(np.float16), float(np.finfo(np.float16).max)),
+    BRAIN: (np.dtype(ml_dtypes.bfloat16), float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)),
+}
 
 # These compute in float32 whatever they are given; Gemm is the q head (the only product with a bias).
 FULL_OPS = frozenset({"Softmax", "ReduceMean", "Pow", "Sqrt", "Div", "Gemm"})
@@ -43,6 +48,7 @@ PARTS = {
     "carried state": "float32",
     "input embedding": "float32",
 }
+BF16_PARTS = {part: kind.replace("float16", "bfloat16") for part, kind in PARTS.items()}
 
 
 def convert_to_fp16(model: onnx.ModelProto) -> None:
@@ -51,14 +57,23 @@ def convert_to_fp16(model: onnx.ModelProto) -> None:
     A product computes in float16, `FULL_OPS` and the heads in float32, and everything between in the widest
     type it is given: rotary embedding and SwiGLU follow the products, residual sums follow the state.
     """
-    _Halving(model.graph).run()
+    _convert(model, HALF)
+
+
+def convert_to_bf16(model: onnx.ModelProto) -> None:
+    """The same in bfloat16: float32's range, an eighth of float16's precision."""
+    _convert(model, BRAIN)
+
+
+def _convert(model: onnx.ModelProto, kind: int) -> None:
+    _Halving(model.graph, kind).run()
     finish(model)
-    _check(model)
+    _check(model, kind)
 
 
 class _Halving:
-    def __init__(self, graph: onnx.GraphProto):
-        self.graph = graph
+    def __init__(self, graph: onnx.GraphProto, half: int):
+        self.graph, self.half = graph, half
         self.stored = initializers(graph)
         # Type of each computed floating-point value; integers and booleans are not in it.
         self.types: dict[str, int] = {v.name: FULL for v in graph.input if v.type.tensor_type.elem_type == FULL}
@@ -78,8 +93,8 @@ class _Halving:
                     self.tensors[name] = self.stored[name]
             self.nodes.append(node)
             self.types.update(dict.fromkeys(node.output, kind))
-        half = [value.name for value in self.graph.output if self.types[value.name] == HALF]
-        ensure(not half, f"convert_to_fp16: outputs computed in float16: {half}")
+        half = [value.name for value in self.graph.output if self.types[value.name] == self.half]
+        ensure(not half, f"convert_to_fp16: outputs computed in half precision: {half}")
         replace_nodes(self.graph, self.nodes)
         replace_initializers(self.graph, list(self.tensors.values()))
         # A weight that is only stored in half precision keeps its own name.
@@ -93,9 +108,9 @@ class _Halving:
         if node.op_type in FULL_OPS or FULL_WEIGHTS & set(node.input):
             return FULL
         if node.op_type == "MatMul":
-            return HALF
+            return self.half
         computed = [self.types[name] for name in floats if name in self.types]
-        return FULL if FULL in computed or not computed else HALF
+        return FULL if FULL in computed or not computed else self.half
 
     def _as(self, name: str, kind: int) -> str:
         """The value in the wanted type: the stored tensor converted once, or one shared cast."""
@@ -117,25 +132,26 @@ class _Halving:
         half = _MARK + name
         if half not in self.tensors:
             array = array_of(self.stored[name])
-            if not np.abs(array).max(initial=0) <= _HALF_MAX:
+            dtype, largest = _NUMPY[self.half]
+            if not np.abs(array).max(initial=0) <= largest:
                 raise InputError(
-                    f"weight {name} has values that float16 cannot hold (above {_HALF_MAX:g}); "
+                    f"weight {name} has values that {dtype.name} cannot hold (above {largest:g}); "
                     "export with --precision fp32"
                 )
-            self.tensors[half] = tensor_of(array.astype(np.float16), half)
+            self.tensors[half] = tensor_of(array.astype(dtype), half)
         return half
 
 
-def _check(model: onnx.ModelProto) -> None:
+def _check(model: onnx.ModelProto, half: int) -> None:
     """Nothing that must stay float32 was halved, and every other product was."""
     types = value_types(model)
     stored = initializers(model.graph)
     for node in model.graph.node:
         kind = types[node.output[0]]
         if node.op_type in FULL_OPS or FULL_WEIGHTS & set(node.input):
-            ensure(kind == FULL, f"convert_to_fp16: {node.name} became float16")
+            ensure(kind == FULL, f"convert_to_fp16: {node.name} was halved")
         elif node.op_type == "MatMul":
-            ensure(kind == HALF, f"convert_to_fp16: {node.name} stayed float32")
+            ensure(kind == half, f"convert_to_fp16: {node.name} stayed float32")
     for value in (*model.graph.input, *model.graph.output):
         ensure(types[value.name] == FULL, f"convert_to_fp16: binding {value.name} is not float32")
     wide = [n for n, t in stored.items() if t.data_type == FULL and n.endswith(".weight") and n not in FULL_WEIGHTS]

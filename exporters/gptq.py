@@ -20,7 +20,7 @@ def compensated(weight: np.ndarray, gram: np.ndarray, scale: np.ndarray, largest
     K = len(weight)
     left = weight.astype(np.float64)
     scale = np.broadcast_to(scale, weight.shape)
-    factor = _inverse_factor(gram, K)
+    factor = inverse_factor(gram, K)
     steps = np.empty(weight.shape, np.int8)
     for k in range(K):
         steps[k] = np.clip(np.rint(left[k] / scale[k]), -largest, largest)
@@ -29,7 +29,7 @@ def compensated(weight: np.ndarray, gram: np.ndarray, scale: np.ndarray, largest
     return steps
 
 
-def _inverse_factor(gram: np.ndarray, K: int) -> np.ndarray:
+def inverse_factor(gram: np.ndarray, K: int) -> np.ndarray:
     """Upper triangular U with UᵀU = (gram + damping)⁻¹: row k says how row k's error spreads."""
     damped = gram.astype(np.float64) + np.eye(K) * max(_DAMPING * float(np.trace(gram)) / K, 1e-12)
     return np.linalg.cholesky(np.linalg.inv(damped)).T

@@ -10,8 +10,14 @@ import onnx
 
 from ..errors import InputError
 from .onnx import serialized
+from .options import Context, Written, as_in_graphs
 
 PACKAGES = ("onnx", "openvino")  # their versions go into the manifest
+
+
+def write_graphs(models: dict[str, onnx.ModelProto], folder: Path, context: Context) -> Written:
+    """One file a graph, with the graph's own bindings."""
+    return as_in_graphs({stem: write_graph(model, folder, stem) for stem, model in models.items()}, models)
 
 
 def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:

@@ -17,10 +17,12 @@ from ..quantization import Layer, Site
 from ..ranges import ESTIMATORS, STEPS
 from . import fp16, int8
 from .layers import products, weights_of
+from .palette import palettize_weights, palettized_weight
 from .smooth import smooth, smoothing_factors
 from .weight_only import compress_weights, compressed_weight
 
-WEIGHT_ONLY_BITS = {"int8-weights": 8, "int4-weights": 4}
+PALETTE_BITS = {"palette4-weights": 4, "palette6-weights": 6}
+WEIGHT_ONLY_BITS = {"int8-weights": 8, "int4-weights": 4, **PALETTE_BITS}
 QUANTIZED = ("int8", *WEIGHT_ONLY_BITS)
 # Targets whose backend fuses only the unsigned form of int8, and unpacks only its own form of few bits.
 _OF_ONNXRUNTIME = {"onnx"}
@@ -78,6 +80,9 @@ class Plan:
         """A quantized copy of a float segment as ``target`` runs it fast, and its low-precision products."""
         copy = onnx.ModelProto.FromString(segment.SerializeToString())
         theirs = target in _OF_ONNXRUNTIME
+        if self.precision in PALETTE_BITS:
+            assert self.ranges is not None
+            return copy, palettize_weights(copy, PALETTE_BITS[self.precision], self.ranges.grams)
         if self.precision in WEIGHT_ONLY_BITS:
             assert self.ranges is not None
             return copy, compress_weights(copy, WEIGHT_ONLY_BITS[self.precision], theirs, self.ranges.grams)
@@ -109,9 +114,12 @@ class Plan:
             bits = WEIGHT_ONLY_BITS[self.precision]
             computed = "float32, inputs rounded to int8" if target in _OF_ONNXRUNTIME else "float32"
             return {**FLOAT_PARTS, "weights": f"int{bits}", "matrix products": computed}
+        return {**FLOAT_PARTS, **INT8_PARTS, **self.exceptions()}
+
+    def exceptions(self) -> dict[str, str]:
+        """The layers that got more bits than the others → what they got."""
         kept = {f"layer {name}": "float32" for name in self.keep}
-        wide = {f"inputs of layer {name}": "16 bits, as two int8 products" for name in self.wide}
-        return {**FLOAT_PARTS, **INT8_PARTS, **kept, **wide}
+        return kept | {f"inputs of layer {name}": "16 bits, as two int8 products" for name in self.wide}
 
     def layers(self, segment: onnx.ModelProto, target: str) -> tuple[Layer, ...]:
         """Every layer of the float segment, and what storing it in few bits does to it."""
@@ -137,8 +145,7 @@ class Plan:
         for weight in (w * s[:, None] for w in weights):
             if self.precision in WEIGHT_ONLY_BITS:
                 assert gram is not None
-                packed = target in _OF_ONNXRUNTIME
-                stored = compressed_weight(weight, WEIGHT_ONLY_BITS[self.precision], packed, gram)
+                stored = self._stored(weight, gram, target)
             else:
                 scale = int8.weight_scale(weight)
                 stored = int8.rounded(weight, scale, gram) * scale
@@ -146,6 +153,12 @@ class Plan:
             lost += float(((metric @ (weight - stored)) * (weight - stored)).sum())
             total += float(((metric @ weight) * weight).sum())
         return float(np.sqrt(max(lost, 0.0) / max(total, 1e-30)))
+
+    def _stored(self, weight: np.ndarray, gram: np.ndarray, target: str) -> np.ndarray:
+        """float32[K, N]: what a weight-only precision multiplies with."""
+        if self.precision in PALETTE_BITS:
+            return palettized_weight(weight, PALETTE_BITS[self.precision], gram)
+        return compressed_weight(weight, WEIGHT_ONLY_BITS[self.precision], target in _OF_ONNXRUNTIME, gram)
 
     def sites(self) -> tuple[Site, ...]:
         """Every activation quantizer against what calibration saw there."""

@@ -1,7 +1,8 @@
 """Trials: a candidate segment answers puzzles from beginning to end, and its answers are compared with the float's.
 
 One segment's error hides drift, so a choice is only ever judged after re-rolling, on the backend that will run
-it. Answers are kept by the content of everything they depend on: what was tried before costs nothing again.
+it (or, where that is a device, as its graph is written). Answers are kept by the content of everything they
+depend on: what was tried before costs nothing again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from ..puzzles import PuzzleSet
 from ..quantization import Trial
 from ..runtimes import Answers, HostLoop
 from ..runtimes.loader import SIGNATURES, backend_module, by_position
+from . import onnx as onnx_target
+from . import stand_in
 from .onnx import serialized
+from .options import Context
+
+# A start and a segment: arrays in and out by position.
+Calls = tuple[Callable[..., list[np.ndarray]], Callable[..., list[np.ndarray]]]
 
 
 class Trials:
@@ -56,7 +63,7 @@ class Trials:
             "start": hashlib.sha256(serialized(self.start)).hexdigest(),
             "segment": hashlib.sha256(serialized(segment)).hexdigest(),
             "puzzles": self.puzzles.content_hash(),
-            "backend": [self.target, backend_module(self.target).available()[1]],
+            "backend": _runs_on(self.target),
         }
         return self._compare(what, cached_answers("trials", key, lambda: self._answer(what, segment)))
 
@@ -95,16 +102,45 @@ class Trials:
 
 def load_segments(
     start: onnx.ModelProto, segment: onnx.ModelProto, target: str, folder: Path, threads: int | None = None
-) -> tuple[Callable[..., list[np.ndarray]], Callable[..., list[np.ndarray]]]:
-    """(start, segment) as functions of arrays, written to ``folder`` and loaded by the target's backend."""
-    writer, runner = importlib.import_module(f".{target}", __package__), backend_module(target)
+) -> Calls:
+    """(start, segment) as functions of arrays, written to ``folder`` and loaded by the target's backend.
+
+    Where that needs a device, or takes long, the same graphs run as they are written (see stand_in).
+    """
+    if target in stand_in.TARGETS:
+        write, load = onnx_target.write_graph, stand_in.load_graph
+    else:
+        write = importlib.import_module(f".{target}", __package__).write_graph
+        load = backend_module(target).load_graph
     calls = []
     for stem, model in {"start": start, "segment": segment}.items():
-        graph = runner.load_graph(folder / writer.write_graph(model, folder, stem), threads)
+        graph = load(folder / write(model, folder, stem), threads)
         present = {value.name for value in model.graph.input}
         inputs = tuple(name for name in SIGNATURES[stem][0] if name in present)
         calls.append(by_position(graph, inputs, SIGNATURES[stem][1]))
     return calls[0], calls[1]
+
+
+def load_packages(
+    graphs: dict[str, onnx.ModelProto], folder: Path, context: Context, threads: int | None = None
+) -> Calls:
+    """The same for graphs that the target itself lowers: written as the bundle's are, and loaded from there."""
+    target = context.options.target
+    written = importlib.import_module(f".{target}", __package__).write_graphs(graphs, folder, context)
+    calls = []
+    for stem in ("start", "segment"):
+        graph = backend_module(target).load_graph(folder / written.graphs[stem], threads)
+        given = {tensor.name for tensor in written.inputs[stem]}
+        inputs = tuple(name for name in SIGNATURES[stem][0] if name in given)
+        calls.append(by_position(graph, inputs, SIGNATURES[stem][1]))
+    return calls[0], calls[1]
+
+
+def _runs_on(target: str) -> list[str | None]:
+    """Backend and version, as answers depend on both."""
+    if target in stand_in.TARGETS:
+        return [stand_in.NAME, stand_in.version()]
+    return [target, backend_module(target).available()[1]]
 
 
 def _named(progress: Progress, what: str) -> Progress:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,20 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from .files import write_atomically
+from .files import cache_folder, write_atomically
 from .runtimes import Answers
 
 _FIELDS = ("tokens", "steps", "halted", "q")
 _DIGEST_BYTES = 32
-
-
-def cache_folder() -> Path:
-    """Where answers are kept: `HRM_EDGE_CACHE`, else `hrm-edge` in the user's cache folder."""
-    if own := os.environ.get("HRM_EDGE_CACHE"):
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    # The specification says that a relative XDG path is to be ignored.
-    return (Path(shared) if shared and os.path.isabs(shared) else Path.home() / ".cache") / "hrm-edge"
 
 
 def cached_answers(kind: str, key: dict[str, Any], compute: Callable[[], Answers]) -> Answers:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .bundle import MANIFEST, open_bundle
 from .errors import InputError
 from .runtimes import Engine, load_engine
+from .runtimes.loader import warning as bundle_warning
 from .zoo import zoo_models
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def open_artifact(path: Path | str, threads: int | None = None, compiled: bool =
             size_bytes=bundle.size,
             source_hash=bundle.manifest.source["content_hash"],
             checkpoint=None,
-            warning=bundle.ungated_warning,
+            warning=bundle_warning(bundle),
         )
     if not Path(path).exists() and str(path) not in {model.name for model in zoo_models()}:
         raise InputError(f"{path}: no such checkpoint or bundle; `hrm-edge models` lists those that ship")

@@ -21,6 +21,9 @@ _WANTED: dict[str, tuple[set[str] | None, set[str]]] = {
     "int8": (_INT8, _INT8),
     "int8-weights": (None, _INT8),
     "int4-weights": (None, {"int4", "uint4"}),
+    "palette4-weights": (None, {"palette4"}),
+    "palette6-weights": (None, {"palette6"}),
+    **{name: ({kind}, {kind}) for name, kind in {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.items()},
 }
 
 
@@ -28,6 +31,8 @@ def audit(target: str, files: Iterable[Path], precision: str, expected: Iterable
     """Compile a bundle's graphs with their backend and look for every product in `expected` (names)."""
     module = backend_module(target)
     compiled = [product for file in files for product in module.compiled_products(file)]
+    if hasattr(module, "compiled_name"):  # a format that can not hold the graph's own names
+        expected = [module.compiled_name(name) for name in expected]
     return compare_products(compiled, precision, expected)
 
 

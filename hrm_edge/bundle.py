@@ -33,6 +33,8 @@ ACCURACY = "accuracy.json"
 
 # A manifest is a few kilobytes; more is not one, and is not worth the memory.
 _LARGEST_JSON = 16 * 2**20
+# What a Mac leaves in every folder that somebody looked into.
+_FINDER = ".DS_Store"
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 
 
@@ -137,6 +139,8 @@ def _walk(folder: Path) -> set[str]:
         prefix = pending.pop()
         with os.scandir(folder / prefix) as entries:
             for entry in entries:
+                if entry.name == _FINDER:
+                    continue
                 name = prefix + entry.name
                 mode = entry.stat(follow_symlinks=False).st_mode
                 if stat.S_ISDIR(mode):
@@ -203,7 +207,8 @@ def _check_files(path: Path, manifest: Manifest, present: set[str]) -> None:
     if extra := sorted(present - set(manifest.files) - {MANIFEST}):
         raise InputError(f"{path}: {extra[0]!r} is not listed in its manifest; remove it, or export again")
     for graph, name in manifest.graphs.items():
-        if name not in manifest.files:
+        # A Core ML package is a folder.
+        if not any(file == name or file.startswith(f"{name}/") for file in manifest.files):
             raise InputError(f"{path / MANIFEST}: graph {graph!r} is {name!r}, which is not among its files")
     for name, entry in manifest.files.items():
         size = (path / name).stat().st_size

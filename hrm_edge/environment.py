@@ -1,4 +1,4 @@
-"""What this machine can do: Python, CPU, which backends are usable and why not, which bundles stand here."""
+"""What this machine can do: Python, CPU, GPU, which backends are usable and why not, which bundles stand here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +17,10 @@ from typing import Any
 from . import __version__
 from .bundle import MANIFEST, open_bundle
 from .errors import InputError
+from .runtimes.base import first_line
+from .runtimes.cuda import find_gpu
 from .runtimes.loader import BACKENDS, backend_module
+from .runtimes.trt_flavours import Flavour, as_text, installed
 
 # CPU features that decide how fast (and in which precision) a backend computes.
 _FEATURES = (
@@ -23,15 +28,23 @@ _FEATURES = (
     *("amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
 )
-# Targets the product is meant for and this version does not build or run, with the package that would.
-_NOT_YET = {"tensorrt": "tensorrt-rtx-cu13-libs", "coreml": "coremltools"}
-# What training, and what exporting on top of it, imports.
-_TRAIN, _EXPORT = ("torch", "safetensors", "yaml"), ("onnx", "onnxscript")
+# What training imports, what every export does on top of it, and what writes each target's files.
+_TRAIN = ("torch", "safetensors", "yaml")
+_EXPORT = ("onnx", "onnxscript", "ml_dtypes", "jinja2")
+_WRITERS = {"onnx": "onnx", "openvino": "openvino", "coreml": "coremltools"}  # tensorrt: whichever flavour there is
+# The gate runs these targets' graphs in onnxruntime; the others are written by what also runs them.
+_GATED_BY_ONNXRUNTIME = ("onnx", "tensorrt")
+# The driver's own tool answers at once, or hangs when the GPU does.
+_SECONDS_FOR_THE_DRIVER = 10
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One backend: ``role`` is what it is for; ``install`` the command that would make it usable, if any."""
+    """One backend, or one target of exports.
+
+    ``role``: "run", "train" or "export". ``install``: the command that would make it usable, if any. ``note``: what
+    else one should know of it here.
+    """
 
     name: str
     role: str
@@ -39,6 +52,16 @@ class Backend:
     version: str | None
     why_not: str | None
     install: str | None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """One NVIDIA GPU; ``compute_capability`` as people write it, "8.6"; ``driver``: its version, where known."""
+
+    name: str
+    compute_capability: str
+    driver: str | None
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,11 @@ class BundleState:
     ungated: str | None
     problem: str | None
 
+    @property
+    def broken(self) -> bool:
+        """Whether it could not even be opened."""
+        return self.target is None
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -65,6 +93,7 @@ class Environment:
     cpu: str
     threads: int
     features: list[str]
+    gpus: list[GpuState]
     backends: list[Backend]
     bundles: list[BundleState]
 
@@ -74,16 +103,13 @@ class Environment:
 
 
 def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
-    """Inspect this machine, and the given bundles or else those in ``./bundles``.
-
-    Raises :class:`InputError` when a given bundle can not be opened; one that was merely found is reported.
-    """
-    backends = [*_running(), *_making()]
-    usable = {backend.name for backend in backends if backend.usable}
-    states = [_state(Path(path), usable, given=True) for path in bundles]
+    """Inspect this machine, and the given bundles or else those in ``./bundles``. What is broken is reported."""
+    gpus = _gpus()
+    running = [_running(target, gpus) for target in BACKENDS]
+    usable = {backend.name for backend in running if backend.usable}
     if not bundles:
-        found = sorted(path.parent for path in Path("bundles").glob(f"*/{MANIFEST}"))
-        states = [_state(path, usable, given=False) for path in found]
+        # A name that begins with a dot is an export that has not finished.
+        bundles = sorted(path.parent for path in Path("bundles").glob(f"[!.]*/{MANIFEST}"))
     model, features = _cpu()
     return Environment(
         hrm_edge=__version__,
@@ -92,8 +118,9 @@ def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
         cpu=model,
         threads=usable_threads(),
         features=features,
-        backends=backends,
-        bundles=states,
+        gpus=gpus,
+        backends=[*running, *_making(gpus)],
+        bundles=[_state(Path(path), usable) for path in bundles],
     )
 
 
@@ -104,37 +131,99 @@ def usable_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _running() -> list[Backend]:
-    """What runs bundles."""
-    rows = []
-    for target in BACKENDS:
+def _running(target: str, gpus: list[GpuState]) -> Backend:
+    """Whether bundles of a target can be run."""
+    try:
         usable, version, why_not, install = backend_module(target).available()
-        rows.append(Backend(target, "run", usable, version, why_not, None if usable else install))
-    for target, package in _NOT_YET.items():
-        why_not = "this version of hrm-edge neither builds nor runs such bundles"
-        rows.append(Backend(target, "run", False, _version(package), why_not, None))
-    return rows
+    except Exception as error:  # this command is for machines where things are broken
+        usable, version, why_not, install = False, None, f"{target} does not load: {first_line(error)}", ""
+    note = None
+    if target == "tensorrt" and not gpus and any(flavour.ahead_of_time for flavour in installed()[0]):
+        note = "without a GPU its engines can be built (see export), not run"
+    return Backend(target, "run", usable, version, why_not, None if usable else install or None, note)
 
 
-def _making() -> list[Backend]:
-    """What trains and exports."""
-    version = _version("torch")
-    train = _absent(_TRAIN)
-    if not train:
-        try:
-            import torch
+def _making(gpus: list[GpuState]) -> list[Backend]:
+    """What trains, and what exports to each target."""
+    version, broken = _torch()
+    why_not = _absent(_TRAIN) or broken
+    install = "pip install 'hrm-edge[train]'" if why_not else None
+    train = Backend("torch", "train", not why_not, version, why_not, install)
+    return [train, *(_exporting(target, broken, gpus) for target in BACKENDS)]
 
-            where = f"CUDA {torch.version.cuda}" if torch.cuda.is_available() else "CPU only"
-            version = f"{torch.__version__} ({where})"
-        except Exception as error:  # a broken install fails in ways of its own
-            train = f"torch does not load: {(str(error) or type(error).__name__).splitlines()[0]}"
-    export = train or _absent(_EXPORT)
-    both = version if export else f"{version}, onnx {_version('onnx')}"
-    rows = [("torch", "train", version, train), ("torch+onnx", "export", both, export)]
-    return [
-        Backend(name, role, not missing, found, missing, f"pip install 'hrm-edge[{role}]'" if missing else None)
-        for name, role, found, missing in rows
-    ]
+
+def _torch() -> tuple[str | None, str | None]:
+    """(version, what is wrong with an installed torch)."""
+    if _absent(("torch",)):
+        return None, None
+    try:
+        import torch
+
+        where = f"CUDA {torch.version.cuda}" if torch.cuda.is_available() else "CPU only"
+        return f"{torch.__version__} ({where})", None
+    except Exception as error:  # a broken install fails in ways of its own
+        return _version("torch"), f"torch does not load: {first_line(error)}"
+
+
+def _exporting(target: str, broken_torch: str | None, gpus: list[GpuState]) -> Backend:
+    """Whether bundles of a target can be made."""
+    common = [reason for reason in (broken_torch, _absent((*_TRAIN, *_EXPORT))) if reason]
+    if target == "tensorrt":
+        version, missing, note = _engines(gpus)
+    else:
+        package = _WRITERS[target]
+        version, missing, note = _version(package), _absent((package,)), None
+        # Every export needs onnx, so it was named already.
+        missing = None if package in _EXPORT else missing
+    why_not = [*common, *([missing] if missing else [])]
+    extras = [*(["export"] if common else []), *([target] if missing else [])]
+    if not why_not and target in _GATED_BY_ONNXRUNTIME and _absent(("onnxruntime",)):
+        ungated = "only with --no-gate: the gate needs onnxruntime, which is not installed"
+        note = f"{ungated}; {note}" if note else ungated
+    install = f"pip install 'hrm-edge[{','.join(extras)}]'" if extras else None
+    return Backend(target, "export", not why_not, version, "; ".join(why_not) or None, install, note)
+
+
+def _engines(gpus: list[GpuState]) -> tuple[str | None, str | None, str | None]:
+    """(version, what keeps TensorRT engines from being built, for which GPUs they are)."""
+    flavours, broken = installed()
+    version = ", ".join(f"{flavour.name} {flavour.version}" for flavour in flavours) or None
+    builders = [flavour for flavour in flavours if gpus or flavour.ahead_of_time]
+    if builders:
+        return version, None, _built_for(builders, gpus)
+    if flavours:
+        return version, "tensorrt builds for the GPU of this machine, and finds none; tensorrt-rtx needs none", None
+    return None, broken[0] if broken else "neither tensorrt-rtx nor tensorrt is installed", None
+
+
+def _built_for(flavours: Sequence[Flavour], gpus: list[GpuState]) -> str:
+    for flavour in flavours:
+        if flavour.ahead_of_time:
+            return f"builds engines for GPUs of compute capability {as_text(flavour.ahead_of_time)}"
+    return f"builds engines for this machine's {gpus[0].name}"
+
+
+def _gpus() -> list[GpuState]:
+    """NVIDIA GPUs, as the driver's own tool tells of them, or else CUDA."""
+    tool = shutil.which("nvidia-smi")
+    if tool and (shown := _shown_by(tool)):
+        return shown
+    try:
+        gpu = find_gpu()
+    except InputError:
+        return []
+    return [GpuState(gpu.name, as_text([gpu.compute_capability]), None)]
+
+
+def _shown_by(tool: str) -> list[GpuState]:
+    """Empty when there is no GPU, or no driver that answers."""
+    query = [tool, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=_SECONDS_FOR_THE_DRIVER, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.rsplit(", ", 2) for line in told.stdout.splitlines()]
+    return [GpuState(*row) for row in rows if len(row) == 3]
 
 
 def _absent(modules: Sequence[str]) -> str | None:
@@ -151,25 +240,21 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _state(path: Path, usable: set[str], given: bool) -> BundleState:
+def _state(path: Path, usable: set[str]) -> BundleState:
     try:
         bundle = open_bundle(path)
     except InputError as error:
-        if given:
-            raise
-        return BundleState(str(path), None, None, None, None, False, None, str(error))
+        return BundleState(str(path), None, None, None, None, False, None, str(error).removeprefix(f"{path}: "))
     manifest, warning = bundle.manifest, bundle.ungated_warning
-    gated = bool(manifest.gate.ran and manifest.gate.passed)
-    problem = None if manifest.target in usable else f"{manifest.target} is not usable here"
     return BundleState(
         path=str(path),
         name=manifest.name,
         target=manifest.target,
         precision=manifest.precision,
         loop=manifest.loop,
-        gated=gated,
+        gated=bool(manifest.gate.ran and manifest.gate.passed),
         ungated=warning and warning.removeprefix(f"{path}: "),
-        problem=problem,
+        problem=None if manifest.target in usable else f"{manifest.target} is not usable here",
     )
 
 

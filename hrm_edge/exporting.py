@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -11,24 +12,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .audit import audit, raise_unless_quantized
+from .audit import audit, compare_products, raise_unless_quantized
 from .bundle import Gate, seal_bundle
 from .errors import GateFailed
 from .evaluate import Progress
-from .exporters.build import Built, ExportOptions, Traced, build_graphs, trace, write_graphs
+from .exporters import stand_in
+from .exporters.build import Built, Traced, Unsealed, build_graphs, trace, write_graphs
+from .exporters.options import Context, ExportOptions
 from .exporters.plan import QUANTIZED, wrong_scales
 from .exporters.quantize import Decision, Quantizing, decide, record
-from .exporters.trials import load_segments
+from .exporters.trials import load_packages, load_segments
 from .files import replacing_folder, write_atomically
 from .gate import GateReport, compare, paired_answers
 from .manifest import Manifest
 from .models import Checkpoint
 from .puzzles import PuzzleSet
-from .quantization import QUANTIZATION, Quantization
-from .runtimes import Answers, load_engine
+from .quantization import QUANTIZATION, Products, Quantization
+from .runtimes import Answers, Engine, load_engine
+from .runtimes.loader import backend_module
 
 if TYPE_CHECKING:
-    from .drift import Rollout
+    from .drift import Rollout, Segments
 
 Say = Callable[[str], None]
 
@@ -36,15 +40,21 @@ _NO_GATE = "exported with --no-gate"
 # Puzzles on which states are compared segment by segment; of those whose answers differ, all are followed to
 # where it began as long as they are few, else some.
 _DRIFT_PUZZLES, _FEW_DIFFERING, _SOME_DIFFERING = 64, 128, 32
+_DRIFT_ROWS = 8  # at once, where their number is fixed
 _TIMED_ROUNDS, _TIMED_SEGMENTS = 5, 4
 # What may be done about a bundle that answers worse.
 _ADVICE = {
     "fp32": "",
     "fp16": "; export --precision fp32, or allow more with --max-drop",
+    "bf16": "; export --precision fp16, or allow more with --max-drop",
     "int8": "; tune the checkpoint with `hrm-edge train --qat`, or allow more with --max-drop",
     "int8-weights": "; export --precision fp16, or allow more with --max-drop",
     "int4-weights": "; export --precision int8-weights, or allow more with --max-drop",
+    "palette6-weights": "; export --precision int8-weights, or allow more with --max-drop",
+    "palette4-weights": "; export --precision palette6-weights, or allow more with --max-drop",
 }
+# Targets whose compiler tells every product's type whatever the precision.
+_ALWAYS_AUDITED = ("tensorrt", "coreml")
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,7 @@ class Exported:
     manifest: Manifest
     gate: GateReport | None
     quantization: Quantization | None
+    products: Products | None  # what the backend compiled, where it was looked at
 
 
 @dataclass
@@ -87,14 +98,16 @@ class _Export:
         plan = self.decision.plan if self.decision else None
         built = build_graphs(self.checkpoint, self.traced, self.options, plan, self._stage)
         with replacing_folder(folder) as scratch:
-            manifest = write_graphs(self.checkpoint, self.options, built, scratch, folder.name, plan, self._stage)
-            quantization = self._prove(scratch, manifest, built, folder) if self.decision else None
+            unsealed = write_graphs(self.checkpoint, self.options, built, scratch, folder.name, plan, self._stage)
+            manifest = unsealed.manifest
+            products = self._audit(scratch, unsealed, built, folder)
+            quantization = self._record(built, products, folder) if self.decision else None
             if quantization is not None:
                 write_atomically(scratch / QUANTIZATION, quantization.to_json())
             if self.gate.puzzles is None:
                 gate = Gate(ran=False, passed=None, reason=_NO_GATE)
-                return Exported(seal_bundle(scratch, replace(manifest, gate=gate)), None, quantization)
-            return self._gated(scratch, manifest, built, quantization, folder)
+                return Exported(seal_bundle(scratch, replace(manifest, gate=gate)), None, quantization, products)
+            return self._gated(scratch, manifest, built, quantization, products, folder)
 
     def _stage(self, stage: str) -> None:
         self.say(f"export: {stage}")
@@ -115,15 +128,24 @@ class _Export:
             progress=self.progress,
         )
 
-    def _prove(self, scratch: Path, manifest: Manifest, built: Built, folder: Path) -> Quantization:
-        """The record, once the graph's scales and the backend's products are those that were decided on."""
+    def _audit(self, scratch: Path, unsealed: Unsealed, built: Built, folder: Path) -> Products | None:
+        """The products that the backend compiled; GateFailed unless they are as asked. None: nothing to compare."""
+        target, precision = self.options.target, self.options.precision
+        if self.decision is None and target not in _ALWAYS_AUDITED:
+            return None
+        if unsealed.compiled is not None:
+            products = compare_products(unsealed.compiled, precision, built.products)
+        else:
+            files = [scratch / name for name in unsealed.manifest.graphs.values()]
+            products = audit(target, files, precision, built.products)
+        raise_unless_quantized(products, str(folder), precision)
+        return products
+
+    def _record(self, built: Built, products: Products | None, folder: Path) -> Quantization:
+        """What the bundle tells of its quantization, once the graph's scales are those that were decided on."""
         assert self.decision is not None
-        precision = self.options.precision
         if wrong := wrong_scales(self.decision.plan, built.segment):
             raise GateFailed(f"{folder}: {wrong[0]}; nothing was published")
-        files = [scratch / name for name in manifest.graphs.values()]
-        products = audit(self.options.target, files, precision, built.products)
-        raise_unless_quantized(products, str(folder), precision)
         traced = self.traced
         plain = build_graphs(self.checkpoint, traced, replace(self.options, precision="fp32")).graphs
         return record(
@@ -136,13 +158,29 @@ class _Export:
             products,
         )
 
+    def _engine(self, scratch: Path) -> Engine:
+        """The bundle as its user would run it; without the device it is for, its graphs as they are written."""
+        if self._runs_here:
+            return load_engine(scratch, self.threads)
+        return load_engine(scratch, self.threads, stand_in=(stand_in.NAME, stand_in.load_graph))
+
+    @property
+    def _runs_here(self) -> bool:
+        return backend_module(self.options.target).available()[0]
+
     def _gated(
-        self, scratch: Path, manifest: Manifest, built: Built, quantization: Quantization | None, folder: Path
+        self,
+        scratch: Path,
+        manifest: Manifest,
+        built: Built,
+        quantization: Quantization | None,
+        products: Products | None,
+        folder: Path,
     ) -> Exported:
         puzzles = self.gate.puzzles
         assert puzzles is not None
         seal_bundle(scratch, manifest)
-        engine = load_engine(scratch, self.threads)
+        engine = self._engine(scratch)
         judge = self.gate.reference or self.checkpoint
         reference, candidate = paired_answers(engine, judge, puzzles, say=self.say, progress=self.progress)
         report = compare(
@@ -154,13 +192,15 @@ class _Export:
             engine=f"{engine.backend} {engine.loop} loop",
         )
         report.raise_if_failed(str(folder), _ADVICE[self.options.precision])
-        passed = replace(manifest, gate=Gate(ran=True, passed=True))
+        # What stood in for the device is named, so that nobody takes it for the device.
+        how = None if self._runs_here else "answers of its ONNX in onnxruntime, not on the device"
+        passed = replace(manifest, gate=Gate(ran=True, passed=True, reason=how))
         sealed = seal_bundle(scratch, passed, report.to_dict())
         if self.gate.report and self.options.precision != "fp32":
             self._stage("measuring for the report")
             self._report(scratch, sealed, built, report, quantization, reference, candidate)
             sealed = seal_bundle(scratch, passed, report.to_dict())
-        return Exported(sealed, report, quantization)
+        return Exported(sealed, report, quantization, products)
 
     def _report(
         self,
@@ -187,34 +227,52 @@ class _Export:
             candidate=candidate,
             drift=rollout.segments,
             differences=[replace(each, puzzle=int(shown[each.puzzle])) for each in rollout.differences],
-            speed=self._speed(scratch),
+            speed=self._speed(scratch) if self._timed else [],
             bundle_bytes=sum(entry.size for entry in manifest.files.values()),
         )
         write_report(report, scratch)
 
     def _rollout(self, built: Built, rows: np.ndarray) -> Rollout:
         """The quantized segment beside the reference, on the backend that was exported for."""
-        from .drift import Segments, judge, roll_out
+        from .drift import judge, roll_out
         from .models.reference import reference_segments
 
         puzzles = self.gate.puzzles
         assert puzzles is not None
         some = puzzles.select(rows)
-        config = self.checkpoint.config
         with tempfile.TemporaryDirectory(prefix="hrm-edge-drift-") as folder:
-            calls = load_segments(self.traced.start, built.segment, self.options.target, Path(folder), self.threads)
-            theirs = Segments(*calls, no_ACT_continue=config.no_ACT_continue)
+            theirs = self._segments(built, Path(folder))
             ours = reference_segments(self.gate.reference or self.checkpoint)
             return roll_out(
                 ours,
                 theirs,
                 some.questions,
-                config.halt_max_steps,
+                self.checkpoint.config.halt_max_steps,
                 # Those that are there because they differ would make every figure look worse than it is.
                 counted=min(_DRIFT_PUZZLES, len(puzzles)),
                 right=judge(some),
                 progress=self.progress,
             )
+
+    def _segments(self, built: Built, folder: Path) -> Segments:
+        """Start and segment as the bundle computes them, whatever its loop."""
+        from .drift import Segments
+
+        halts = self.checkpoint.config.no_ACT_continue
+        if self.options.target != "coreml":
+            calls = load_segments(self.traced.start, built.segment, self.options.target, folder, self.threads)
+            return Segments(*calls, no_ACT_continue=halts)
+        # Precision is Core ML's own there, so that the graph alone does not have it.
+        options = replace(self.options, loop="host", batch=_DRIFT_ROWS)
+        plan = self.decision.plan if self.decision else None
+        graphs = build_graphs(self.checkpoint, self.traced, options, plan).graphs
+        calls = load_packages(graphs, folder, Context(self.checkpoint, options, apart=True), self.threads)
+        return Segments(*calls, no_ACT_continue=halts, batch=_DRIFT_ROWS)
+
+    @property
+    def _timed(self) -> bool:
+        """Whether the time that answers take here says anything: an interpreter's does not."""
+        return self._runs_here and (self.options.target != "coreml" or sys.platform == "darwin")
 
     def _speed(self, scratch: Path) -> list[dict[str, Any]]:
         """The bundle beside PyTorch eager on the same weights, in a few interleaved rounds."""

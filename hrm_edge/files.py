@@ -80,3 +80,12 @@ def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where what was computed once is kept: `HRM_EDGE_CACHE`, else `hrm-edge` in the user's cache folder."""
+    if own := os.environ.get("HRM_EDGE_CACHE"):
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    # The specification says that a relative XDG path is to be ignored.
+    return (Path(shared) if shared and os.path.isabs(shared) else Path.home() / ".cache") / "hrm-edge"

@@ -10,9 +10,10 @@ from .errors import InputError
 
 FORMAT_VERSION = 1
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
-# Loop kind → the graphs such a bundle must have.
-GRAPHS_OF_LOOP = {"host": {"start", "segment"}, "graph": {"model"}}
+_STORED_SMALL = ("int8-weights", "int4-weights", "palette6-weights", "palette4-weights")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", *_STORED_SMALL)
+# Loop kind → the graphs such a bundle must have; "stateful" is both of the host loop's, its state kept inside.
+GRAPHS_OF_LOOP = {"host": ({"start", "segment"}, {"stateful"}), "graph": ({"model"},)}
 # What a runtime needs to know of the model; the rest of the model's config stands beside these.
 _NEEDED_ARCHITECTURE: dict[str, type] = {
     "seq_len": int,
@@ -116,7 +117,8 @@ def _check_whole(manifest: Manifest, where: str) -> None:
         raise InputError(f"{where}: format version {manifest.format_version} is unknown; export the bundle again")
     if manifest.gate.ran != (manifest.gate.passed is not None):
         raise InputError(f"{where}: gate.passed must be given exactly when the gate ran; export the bundle again")
-    needed = GRAPHS_OF_LOOP[manifest.loop]
+    possible = GRAPHS_OF_LOOP[manifest.loop]
+    needed = set(manifest.graphs) if set(manifest.graphs) in possible else possible[0]
     for part in ("graphs", "inputs", "outputs"):
         if set(getattr(manifest, part)) != needed:
             raise InputError(f"{where}: a {manifest.loop} loop needs {part} of exactly {', '.join(sorted(needed))}")

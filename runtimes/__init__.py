@@ -6,5 +6,6 @@ from .base import HALT_MODES, Answers, Engine
 from .graph_loop import GraphLoop
 from .host_loop import HostLoop
 from .loader import BACKENDS, load_engine
+from .slot_loop import SlotLoop
 
-__all__ = ["BACKENDS", "HALT_MODES", "Answers", "Engine", "GraphLoop", "HostLoop", "load_engine"]
+__all__ = ["BACKENDS", "HALT_MODES", "Answers", "Engine", "GraphLoop", "HostLoop", "SlotLoop", "load_engine"]

@@ -53,7 +53,7 @@ class HostLoop(Engine):
         self._segment = segment
 
     def _solve(self, request: Request) -> Answers:
-        results = _Results(request, self.task.seq_len)
+        results = Results(request, self.task.seq_len)
         flight = _Flight.empty()
         waiting = 0  # the next puzzle nobody has thought about yet
         while waiting < len(request.tokens) or len(flight.rows):
@@ -65,7 +65,7 @@ class HostLoop(Engine):
             z_H, z_L, logits, q = self._padded(self._segment, flight.z_H, flight.z_L, flight.e)
             flight = _Flight(flight.rows, flight.steps + 1, flight.e, z_H, z_L)
             guess = logits.argmax(axis=-1).astype(np.int32)
-            stop = self._stops(request, flight.rows, guess, q)
+            stop = stops(self, request, flight.rows, guess, q)
             done = stop | (flight.steps >= request.max_think_steps)
             results.record(flight.rows, flight.steps, guess, q, stop, done)
             if done.any():
@@ -86,13 +86,14 @@ class HostLoop(Engine):
         full = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in arrays]
         return [output[:count] for output in function(*full)]
 
-    def _stops(self, request: Request, rows: np.ndarray, guess: np.ndarray, q: np.ndarray) -> np.ndarray:
-        """bool[b]: rows whose halting rule fires on this guess."""
-        if request.halt == "learned":
-            return self.halts(q)
-        if request.halt == "verified":
-            return np.asarray(self.task.verify(request.tokens[rows], guess), bool)
-        return np.zeros(len(rows), bool)
+
+def stops(engine: Engine, request: Request, rows: np.ndarray, guess: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """bool[b]: which of the request's ``rows`` stop on this ``guess`` int32[b, S] with these ``q`` float[b, 2]."""
+    if request.halt == "learned":
+        return engine.halts(q)
+    if request.halt == "verified":
+        return np.asarray(engine.task.verify(request.tokens[rows], guess), bool)
+    return np.zeros(len(rows), bool)
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class _Flight:
         return self.rows, self.steps, self.e, self.z_H, self.z_L
 
 
-class _Results:
+class Results:
     """Collects each row's last guess, and every guess when a trace is wanted."""
 
     def __init__(self, request: Request, length: int) -> None:

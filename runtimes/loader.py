@@ -15,22 +15,32 @@ from ..tasks import Task, get_task
 from .base import Engine, Graph
 from .graph_loop import GraphLoop
 from .host_loop import HostLoop
+from .slot_loop import SlotLoop
 
-# Bundle target → the module beside this file that runs it. Each has `load_graph(path, threads)` → Graph and
-# `available()` → (usable, version or None, why not or None, how to install).
-BACKENDS = {"onnx": "onnx", "openvino": "openvino"}
+# Bundle target → the module beside this file that runs it. Each has `available()` → (usable, version or None,
+# why not or None, how to install), and `load_graph(path, threads)` → Graph; or, where the state stays on a device,
+# `load_bundle(bundle, task, facts, threads)` → Engine.
+BACKENDS = {"onnx": "onnx", "openvino": "openvino", "tensorrt": "tensorrt", "coreml": "coreml"}
 
 # Graph → its inputs and outputs in the order the loops use them. `puzzle_identifiers` is there only when the
 # model was trained with several.
 SIGNATURES = {
     "start": (("tokens", "puzzle_identifiers"), ("e", "z_H", "z_L")),
     "segment": (("z_H", "z_L", "e"), ("z_H_next", "z_L_next", "logits", "q")),
+    "stateful": (("tokens", "fresh", "puzzle_identifiers"), ("logits", "q")),
     "model": (("tokens", "max_think_steps", "halt", "puzzle_identifiers"), ("answer", "steps", "q")),
 }
 
 
-def load_engine(bundle: str | Path | Bundle, threads: int | None = None) -> Engine:
+LoadGraph = Callable[[Path, int | None], Graph]
+
+
+def load_engine(
+    bundle: str | Path | Bundle, threads: int | None = None, stand_in: tuple[str, LoadGraph] | None = None
+) -> Engine:
     """An engine for a bundle (a folder, or one already opened); ``threads``: CPU threads, all by default.
+
+    ``stand_in``: (name, load_graph) to run the bundle's graphs with instead of the backend they were made for.
 
     Raises :class:`InputError` when the bundle is not whole, or its backend is not installed.
     """
@@ -39,12 +49,7 @@ def load_engine(bundle: str | Path | Bundle, threads: int | None = None) -> Engi
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
     task = _task(opened)
-    backend = _backend(opened)
     names = {graph: _names(opened, graph) for graph in manifest.graphs}
-    calls = {
-        graph: by_position(backend.load_graph(opened.path / file, threads), *names[graph])
-        for graph, file in manifest.graphs.items()
-    }
     architecture = manifest.architecture
     facts = {
         "backend": manifest.target,
@@ -53,6 +58,22 @@ def load_engine(bundle: str | Path | Bundle, threads: int | None = None) -> Engi
         "batch": None if manifest.batch == "dynamic" else manifest.batch,
     }
     steps = architecture["halt_max_steps"]
+    if stand_in is None:
+        backend = _backend(opened)
+        if hasattr(backend, "load_bundle"):
+            return backend.load_bundle(opened, task, facts, threads)
+        load = backend.load_graph
+        if hasattr(backend, "engine_name"):  # one backend, two ways to run
+            facts["backend"] = backend.engine_name()
+        if "stateful" in manifest.graphs:
+            make = backend.load_stateful(opened.path / manifest.graphs["stateful"], threads)
+            return SlotLoop(task, steps, make, **facts)
+    else:
+        facts["backend"], load = stand_in
+    calls = {
+        graph: by_position(load(opened.path / file, threads), *names[graph])
+        for graph, file in manifest.graphs.items()
+    }
     if manifest.loop == "host":
         return HostLoop(task, steps, calls["start"], calls["segment"], **facts)
     return GraphLoop(task, steps, calls["model"], **facts)
@@ -73,8 +94,25 @@ def _backend(bundle: Bundle) -> ModuleType:
     module = backend_module(target)
     usable, _, why_not, install = module.available()
     if not usable:
-        raise InputError(f"{bundle.path}: needs {target}, which is not usable here ({why_not}); run: {install}")
+        # No command brings a GPU.
+        advice = f"run: {install}" if install else "use a machine that has one, or export for another --target"
+        raise InputError(f"{bundle.path}: needs {target}, which is not usable here ({why_not}); {advice}")
     return module
+
+
+def warning(bundle: Bundle) -> str | None:
+    """One line to show whenever a bundle is used whose answers nobody has checked, or not on this device."""
+    if bundle.ungated_warning or bundle.manifest.target not in BACKENDS:
+        return bundle.ungated_warning
+    module = backend_module(bundle.manifest.target)
+    return module.unverified_warning(bundle) if hasattr(module, "unverified_warning") else None
+
+
+def mark_verified(bundle: Bundle) -> None:
+    """Remember that a bundle's answers were checked on this device, where its backend wants to know."""
+    module = backend_module(bundle.manifest.target)
+    if hasattr(module, "mark_verified"):
+        module.mark_verified(bundle)
 
 
 def _names(bundle: Bundle, graph: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..bundle import open_bundle
 from ..errors import GateFailed, InputError
 from ..evaluate import Progress
+from ..runtimes.loader import mark_verified
 from .baseline import Baseline, BundleEntry, changes, read_baseline, write_baseline
 from .measure import Case, Measured, Workshop
 from .spec import Spec, read_spec
@@ -84,6 +86,7 @@ def run_check(
     _say_warnings(cases, say)
     measured = tuple(workshop.measure(case) for case in cases)
     verdicts = tuple(v for each in measured for v in judge(each, spec.when_unsure, update_baseline))
+    _remember_verified(measured, verdicts)
     updated = None
     if update_baseline and all(verdict.passed for verdict in verdicts):
         assert spec.baseline is not None
@@ -151,6 +154,14 @@ def _why_incomparable(case: Case, entry: BundleEntry | None, rule: str) -> str |
                 f"{puzzles.content_hash()[:12]}, n={len(puzzles)})"
             )
     return None
+
+
+def _remember_verified(measured: tuple[Measured, ...], verdicts: tuple[Verdict, ...]) -> None:
+    """Bundles that kept every rule have answered on this machine's device as they should."""
+    for each in measured:
+        own = [v for v in verdicts if (v.check, v.bundle) == (each.case.check.name, each.case.label)]
+        if own and each.samples and all(verdict.passed for verdict in own):
+            mark_verified(open_bundle(each.case.artifact.path))
 
 
 def _say_warnings(cases: list[Case], say: Say) -> None:

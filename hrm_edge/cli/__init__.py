@@ -15,6 +15,7 @@ import typer
 COMMANDS = {
     "solve": "solve",
     "export": "export",
+    "compile": "compile",
     "train": "train",
     "eval": "evaluate",
     "bench": "bench",

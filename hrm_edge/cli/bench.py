@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -127,24 +128,31 @@ def _random_checkpoint(size: str, scratch: Path) -> Path:
 
 def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
     """The checkpoint as a bundle for every backend usable here and both loops, ungated: timing only."""
-    from ..exporters.build import LOOPS, TARGETS, ExportOptions, quick_plan, trace, write_bundle
+    from ..errors import InputError
+    from ..exporters.build import quick_plan, trace, write_bundle
+    from ..exporters.options import ALL_PRECISIONS, LOOPS, PRECISIONS_OF, TARGETS, ExportOptions
     from ..models import load_checkpoint
-    from ..runtimes.loader import BACKENDS, backend_module
+    from ..runtimes.loader import backend_module
     from .progress import say
 
-    wanted = [ExportOptions(precision=precision) for precision in precisions]  # refuses an unknown one
+    for precision in precisions:
+        if precision not in ALL_PRECISIONS:
+            raise InputError(f"--precision {precision}: unknown; choose {' or '.join(ALL_PRECISIONS)}")
     checkpoint = load_checkpoint(path)
     traced = trace(checkpoint, say)
     made = []
     for target in TARGETS:
-        usable, _, why_not, install = backend_module(target).available() if target in BACKENDS else (False,) * 4
+        usable, _, why_not, install = backend_module(target).available()
+        if usable and target == "coreml" and sys.platform != "darwin":
+            usable, why_not, install = False, "it is interpreted here, which says nothing of its speed", "use a Mac"
         if not usable:
             say(f"without {target}: {why_not}; to include it: {install}")
             continue
-        for precision in (options.precision for options in wanted):
+        for precision in (name for name in precisions if name in PRECISIONS_OF[target]):
             plan = quick_plan(checkpoint, traced, precision, target)
             for loop in LOOPS:
-                options = ExportOptions(target=target, precision=precision, loop=loop)
+                batch = 1 if target == "coreml" else None
+                options = ExportOptions(target=target, precision=precision, loop=loop, batch=batch)
                 folder = scratch / f"{checkpoint.name}-{options.suffix}"
                 folder.mkdir()
                 say(f"exporting {folder.name}")

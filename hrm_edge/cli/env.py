@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,16 +10,22 @@ import typer
 if TYPE_CHECKING:
     from ..environment import Backend, BundleState, Environment
 
-_ROLES = {"run": "run bundles", "train": "train", "export": "export"}
+_ROLES = {"run": "run bundles", "train": "train", "export": "export bundles"}
+_WIDTH = 79
+_LONGEST_LABEL = 40  # what is longer gets a line of its own
 
 
 def command(
     bundles: Annotated[
-        list[str] | None, typer.Argument(metavar="BUNDLES", help="Bundles to check; by default those in ./bundles.")
+        list[str] | None,
+        typer.Argument(metavar="BUNDLE", help="Bundles to check; by default those in ./bundles."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Say what this machine can run, train and export, and which bundles nobody has checked."""
+    """Say what this machine can run, train and export, and which bundles nobody has checked.
+
+    Exits with 2 when a bundle that was named can not be opened.
+    """
     import json
 
     from ..environment import look_around
@@ -28,34 +35,62 @@ def command(
         print(json.dumps(environment.to_dict(), indent=2))
     else:
         _print(environment)
+    if bundles and any(state.broken for state in environment.bundles):
+        raise typer.Exit(2)
 
 
 def _print(environment: Environment) -> None:
-    print(f"hrm-edge {environment.hrm_edge}, Python {environment.python}, {environment.platform}")
+    print(_wrapped(f"hrm-edge {environment.hrm_edge}, Python {environment.python}, {environment.platform}", 4))
     threads = f"{environment.threads} thread{'s' if environment.threads > 1 else ''}"
-    print(f"CPU: {environment.cpu}, {threads}, {' '.join(environment.features) or 'features unknown'}")
+    features = " ".join(environment.features) or "features unknown"
+    print(_wrapped(f"CPU: {environment.cpu}, {threads}, {features}", 5))
+    for gpu in environment.gpus:
+        driver = f"driver {gpu.driver}" if gpu.driver else "version of the driver unknown"
+        print(_wrapped(f"NVIDIA GPU: {gpu.name}, compute capability {gpu.compute_capability}, {driver}", 4))
+    if not environment.gpus:
+        print("NVIDIA GPU: none")
     for role, title in _ROLES.items():
         print(f"\n{title}")
         for backend in environment.backends:
             if backend.role == role:
-                print(f"  {backend.name:<10} {_backend(backend)}")
+                _print_backend(backend)
     if environment.bundles:
         print("\nbundles")
-        width = max(len(state.path) for state in environment.bundles)
+        width = min(max(len(state.path) for state in environment.bundles), _LONGEST_LABEL)
         for state in environment.bundles:
-            print(f"  {state.path:<{width}}  {_bundle(state)}")
+            _print_row(state.path, width, _bundle(state))
 
 
-def _backend(backend: Backend) -> str:
+def _print_backend(backend: Backend) -> None:
     if backend.usable:
-        return f"yes  {backend.version}"
-    version = f" ({backend.version} is installed)" if backend.version else ""
-    install = f"; run: {backend.install}" if backend.install else ""
-    return f"no   {backend.why_not}{version}{install}"
+        _print_row(backend.name, 9, f"yes  {backend.version}", hang=5)
+    else:
+        version = f" ({backend.version} is installed)" if backend.version else ""
+        _print_row(backend.name, 9, f"no   {backend.why_not}{version}", hang=5)
+    for more in (backend.note, backend.install and f"run: {backend.install}"):
+        if more:
+            _print_row("", 9, f"     {more}", hang=5)
+
+
+def _print_row(label: str, width: int, text: str, hang: int = 0) -> None:
+    """A label, and beside it a text of several lines where it is long."""
+    indent = width + 4
+    if len(label) > width:
+        print(f"  {label}")
+        label = ""
+    body = _wrapped(" " * indent + text, indent + hang)
+    print(f"  {label:<{width}}{body[width + 2 :]}")
+
+
+def _wrapped(text: str, indent: int) -> str:
+    """Lines of a terminal's width; commands and paths are not cut."""
+    return textwrap.fill(
+        text, _WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _bundle(state: BundleState) -> str:
-    if state.target is None:
+    if state.broken:
         return f"BROKEN  {state.problem}"
     kind = f"{state.target} {state.precision}, {state.loop} loop"
     gate = "gated" if state.gated else f"NOT GATED: {state.ungated}"

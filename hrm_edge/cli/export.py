@@ -12,7 +12,7 @@ import typer
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..exporters.build import ExportOptions
+    from ..exporters.options import ExportOptions
     from ..exporters.quantize import Quantizing
     from ..exporting import Exported
     from ..quantization import Quantization
@@ -22,18 +22,34 @@ _MANY = 1000  # puzzles
 
 def command(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the name of a shipped model.")],
-    target: Annotated[str, typer.Option(help="onnx or openvino.")] = "onnx",
+    target: Annotated[str, typer.Option(help="onnx, openvino, tensorrt or coreml.")] = "onnx",
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32; fp16 (norms, softmax and state stay fp32); int8 (weights and matrix products); "
-            "int8-weights, int4-weights (stored small, computed in float)."
+            help="fp32; fp16; bf16 (tensorrt); int8 (weights and matrix products); int8-weights, int4-weights "
+            "(stored small, computed in float; not for tensorrt); palette6-weights, palette4-weights (coreml)."
         ),
     ] = "fp32",
     loop: Annotated[
-        str, typer.Option(help="graph: the halting loop is in the artifact. host: the runtime loops.")
-    ] = "graph",
-    batch: Annotated[str, typer.Option(help="Rows of every call: a number, or dynamic for any.")] = "dynamic",
+        str | None,
+        typer.Option(
+            help="graph: the halting loop is in the artifact. host: the runtime loops. coreml: host, others: graph."
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(help="Rows of every call: a number, or dynamic for any (the default; coreml: 1)."),
+    ] = None,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            help="tensorrt: the GPUs that an engine is built for, as 8.6,8.9 or 86,89; by default 86,89,120."
+        ),
+    ] = None,
+    ios: Annotated[
+        int | None,
+        typer.Option("--ios", help="coreml: the oldest iOS that it must run on, 17 (the default) or 18."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Default: bundles/NAME-TARGET-PRECISION-LOOP.")
     ] = None,
@@ -92,14 +108,13 @@ def command(
     asked for. A bundle that stood at the output before is then kept.
     """
     _need_packages(target, gate)
-    from ..exporters.build import ExportOptions
     from ..exporting import GateOptions, export_bundle
     from ..gate import gate_puzzles as puzzles_for_gate
     from ..models import load_checkpoint
     from ..puzzles import load_puzzles
     from .progress import progress, say
 
-    options = ExportOptions(target, precision, loop, _rows(batch))
+    options = _options(target, precision, loop, batch, compute_capability, ios)
     if threads is not None:
         import torch
 
@@ -122,7 +137,7 @@ def command(
     )
     with progress() as show:
         made = export_bundle(opened, options, folder, judged, quantizing, threads=threads, say=say, progress=show)
-    size = round(sum(file.stat().st_size for file in folder.iterdir()) / 1e6, 3)
+    size = round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6, 3)
     if as_json:
         _print_json(folder, made, size)
         return
@@ -132,20 +147,25 @@ def command(
 
 def _need_packages(target: str, gate: bool) -> None:
     """One line instead of an ImportError half-way through."""
-    for package in ("torch", "onnx", "onnxscript"):
+    for package in ("torch", "onnx", "onnxscript", "jinja2"):
         if importlib.util.find_spec(package) is None:
             raise InputError(f"export needs {package}, which is not installed; run: pip install 'hrm-edge[export]'")
     from ..runtimes.loader import BACKENDS, backend_module
+    from ..runtimes.trt_flavours import flavour
 
-    if gate and target in BACKENDS:
-        usable, _, why_not, install = backend_module(target).available()
+    # TensorRT's bundles are built, and compared through their ONNX, where no GPU can run them.
+    runner = "onnx" if target == "tensorrt" else target
+    if target == "tensorrt":
+        flavour()
+    if gate and runner in BACKENDS:
+        usable, _, why_not, install = backend_module(runner).available()
         if not usable:
-            raise InputError(f"the gate runs what was built with {target}, but {why_not}; run: {install}")
+            raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {install}")
 
 
 def _check_calibration_flags(precision: str, calibration: int | None, data: Path | None) -> None:
     """What would change nothing must not be given in vain."""
-    if not precision.startswith("int"):
+    if not precision.startswith(("int", "palette")):
         for flag, value in (("--calibration", calibration), ("--calibration-data", data)):
             if value is not None:
                 raise InputError(f"{flag}: has no meaning with --precision {precision}, which is not calibrated")
@@ -181,7 +201,31 @@ def _quantizing(
 
 def _gate_size(precision: str) -> int | None:
     """Fewer bits change more answers either way, so it takes more puzzles to see half a point among them."""
-    return _MANY if precision.startswith("int") else None
+    return _MANY if precision.startswith(("int", "palette")) else None
+
+
+def _options(
+    target: str,
+    precision: str,
+    loop: str | None,
+    batch: str | None,
+    compute_capability: str | None,
+    ios: int | None,
+) -> ExportOptions:
+    """The flags as what they stand for; those that were not given have the target's defaults."""
+    from ..exporters.options import ExportOptions
+
+    for flag, value, owner in (("--compute-capability", compute_capability, "tensorrt"), ("--ios", ios, "coreml")):
+        if value is not None and target != owner:
+            raise InputError(f"{flag}: has no meaning with --target {target}, only with {owner}")
+    given: dict[str, Any] = {} if ios is None else {"ios": ios}
+    if compute_capability is not None:
+        from ..runtimes.trt_flavours import as_numbers
+
+        given["compute_capabilities"] = as_numbers(compute_capability)
+    # Core ML runs fixed shapes, and its Neural Engine no loops.
+    loop, batch = (loop or "host", batch or "1") if target == "coreml" else (loop or "graph", batch or "dynamic")
+    return ExportOptions(target, precision, loop, _rows(batch), **given)
 
 
 def _rows(batch: str) -> int | None:
@@ -247,6 +291,8 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
     print(f"{folder}: {size:.2f} MB, {options.target} {options.precision}, {options.loop} loop, {rows}")
     if made.quantization is not None:
         _print_quantization(made.quantization)
+    elif made.products is not None:
+        print(f"  {made.products.found} of {made.products.expected} {options.precision} products compiled as such")
     report = made.gate
     if report is None:
         print("  not gated: nobody has compared its answers with the checkpoint's")
@@ -255,6 +301,8 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
         for side in (report.reference, report.bundle):
             halting = f"{side.steps_mean:.2f} segments on average"
             print(f"  {side.engine:<24} exact {100 * side.exact:6.2f} %   {halting}")
+        if how := made.manifest.gate.reason:
+            print(f"  note: {how}")
         for note in report.notes:
             print(f"  note: {note}")
     if (options.target, options.precision) == ("onnx", "fp16"):
@@ -263,7 +311,10 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
         )
     if (folder / "report.html").is_file():
         print(f"  report: {folder / 'report.html'}   or   hrm-edge report {folder}")
-    print(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint} {folder}")
+    if made.manifest.gate.reason and options.target == "tensorrt":
+        print(f"next, on a machine with the GPU: hrm-edge compile {folder}   and   hrm-edge check SPEC")
+    else:
+        print(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint} {folder}")
 
 
 def _print_quantization(record: Quantization) -> None:

@@ -50,11 +50,12 @@ def command(
 
     from ..bundle import open_bundle
     from ..runtimes import load_engine
+    from ..runtimes.loader import warning
     from ..solving import read_puzzles, solve_each
 
     opened = open_bundle(bundle)
-    if opened.ungated_warning:
-        print(f"hrm-edge: warning: {opened.ungated_warning}", file=sys.stderr)
+    if doubt := warning(opened):
+        print(f"hrm-edge: warning: {doubt}", file=sys.stderr)
     engine = load_engine(opened, threads)
     questions = read_puzzles(puzzles or ["-"], engine.task)
     show = _json_line if as_json else _Boards(engine.task, len(questions))

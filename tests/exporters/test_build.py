@@ -34,11 +34,20 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"target": "tensorrt"}, "--target tensorrt: not in this version; choose onnx or openvino"),
-        ({"target": "coreml"}, "--target coreml: not in this version; choose onnx or openvino"),
+        ({"target": "tflite"}, "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml"),
         (
             {"precision": "fp64"},
-            "--precision fp64: unknown; choose fp32 or fp16 or int8 or int8-weights or int4-weights",
+            "--precision fp64: unknown; choose fp32 or fp16 or int8 or int8-weights or int4-weights or bf16 or "
+            "palette4-weights or palette6-weights",
+        ),
+        (
+            {"target": "tensorrt", "precision": "int4-weights"},
+            "--precision int4-weights: not for tensorrt; choose fp32 or fp16 or bf16 or int8",
+        ),
+        ({"target": "coreml", "batch": 1, "ios": 16}, "--ios 16: unknown; choose 17 or 18"),
+        (
+            {"target": "coreml"},
+            "--batch dynamic: Core ML runs fixed shapes; give the number of rows of every call",
         ),
         ({"loop": "while"}, "--loop while: unknown; choose graph or host"),
         ({"batch": 0}, "--batch must be a number of rows, at least 1, or dynamic, not 0"),

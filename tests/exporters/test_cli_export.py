@@ -125,8 +125,12 @@ def test_a_fixed_batch_is_gated_too(small, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--target", "tensorrt"], "--target tensorrt: not in this version"),
-        (["--target", "coreml"], "--target coreml: not in this version"),
+        (["--target", "tflite"], "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml"),
+        (["--target", "tensorrt", "--ios", 18], "--ios: has no meaning with --target tensorrt, only with coreml"),
+        (["--compute-capability", "8.6"], "--compute-capability: has no meaning with --target onnx"),
+        (["--target", "tensorrt", "--compute-capability", "8.6,x"], "--compute-capability: 'x' is none"),
+        (["--target", "coreml", "--batch", "dynamic"], "--batch dynamic: Core ML runs fixed shapes"),
+        (["--precision", "bf16"], "--precision bf16: not for onnx; choose fp32 or fp16 or int8"),
         (["--precision", "int2"], "--precision int2: unknown"),
         (["--batch", "many"], "--batch must be a number of rows"),
         (["--data", "nowhere.csv"], "nowhere.csv"),

@@ -134,6 +134,17 @@ def test_a_budget_is_never_exceeded_and_a_standard_error_of_room_is_enough(lost,
     assert (made.plan == ScriptedPlan("int8")) == held
 
 
+def test_near_the_budget_the_plan_that_changes_least_is_taken_before_any_float32():
+    """One puzzle of 400 is 0.25 ± 0.25 points: a whole error of room is not there, half a one is."""
+    lost = {1: 2, 2: 1, 3: 2, 4: 2}
+    trials = ScriptedTrials(lambda plan: lost[len(plan.wide)])
+    choice = meet_budget(
+        ScriptedPlan("int8"), trial("all", 3), "segment", trials, 0.45, lambda: sensitivities("abcd"), str
+    )
+    assert (len(choice.plan.wide), choice.plan.keep) == (2, {})
+    assert choice.trial in choice.budget
+
+
 @given(st.integers(1, 30))
 def test_when_nothing_holds_the_best_is_named(n):
     message, trials, _, _ = budget(n, first=99)

@@ -1,0 +1,68 @@
+"""``hrm-edge compile``: build a TensorRT bundle's engines ahead of time, for this GPU or for a named kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..runtimes.tensorrt import Compiled
+
+_STATES = {"built": "built", "kept": "already built", "bundle": "comes with the bundle"}
+
+
+def command(
+    bundle: Annotated[
+        str,
+        typer.Argument(metavar="BUNDLE", help="A bundle folder, as `hrm-edge export --target tensorrt` writes it."),
+    ],
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            help="The kinds of GPU to build for, as 8.6,8.9 or 86,89; by default the one that is here. "
+            "With tensorrt-rtx none needs to be here."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build again what is there already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Build the engines of a TensorRT bundle before they are needed, and keep them in the cache folder.
+
+    `solve` and all other commands do it by themselves when no engine fits; this is for doing it beforehand. What
+    is built for the GPU that is here is also loaded and run once. Bundles for other targets need no compiling.
+    """
+    from ..bundle import open_bundle
+    from ..runtimes.tensorrt import compile_bundle
+    from ..runtimes.trt_flavours import as_numbers
+    from .progress import progress, say
+
+    opened = open_bundle(bundle)
+    wanted = () if compute_capability is None else as_numbers(compute_capability)
+    done: list[Compiled] = []
+    if opened.manifest.target == "tensorrt":
+        with progress() as show:
+            done = compile_bundle(opened, wanted, force=force, say=say, progress=show)
+    if as_json:
+        _print_json(bundle, done)
+    elif opened.manifest.target == "tensorrt":
+        _print(bundle, done)
+    else:
+        print(f"{bundle}: is for {opened.manifest.target}, where nothing needs compiling")
+
+
+def _print(bundle: str, done: list[Compiled]) -> None:
+    for one in done:
+        capability = f"{one.compute_capability // 10}.{one.compute_capability % 10}"
+        time = f" in {one.seconds:.1f} s" if one.state == "built" else ""
+        what = f"{one.graph}, compute capability {capability}, {one.flavour} {one.version}"
+        print(f"{what}: {_STATES[one.state]}{time}: {one.file}")
+    print("next, on that GPU: hrm-edge check SPEC   as its answers there have been compared with nothing yet")
+
+
+def _print_json(bundle: str, done: list[Compiled]) -> None:
+    import json
+    from dataclasses import asdict
+
+    engines = [{**asdict(one), "file": str(one.file), "seconds": round(one.seconds, 3)} for one in done]
+    print(json.dumps({"bundle": bundle, "engines": engines}))
