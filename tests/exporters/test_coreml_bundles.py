@@ -12,11 +12,15 @@ from hrm_edge.bundle import open_bundle, seal_bundle
 from hrm_edge.errors import GateFailed, InputError
 from hrm_edge.exporters import build, coreml
 from hrm_edge.exporters.graph import all_graphs
-from hrm_edge.exporters.options import ExportOptions
+from hrm_edge.exporters.options import Context, ExportOptions
+from hrm_edge.exporters.passes import fix_batch
 from hrm_edge.exporters.quantize import Quantizing
+from hrm_edge.exporters.segment import trace_segment, trace_start
 from hrm_edge.exporting import GateOptions, export_bundle
+from hrm_edge.models.public import import_public
 from hrm_edge.puzzles import generate_puzzles
 from hrm_edge.runtimes import SlotLoop, load_engine
+from hrm_edge.runtimes import coreml as backend
 
 pytest.importorskip("coremltools")
 
@@ -93,6 +97,30 @@ def test_every_product_is_saved_as_asked_and_the_answers_are_gated(tmp_path, pre
     assert (tmp_path / "b" / "swift" / "Package.swift").is_file()
     parts = made.manifest.precision_parts
     assert parts["carried state"] == ("float32" if precision == "fp32" else "float16")
+
+
+@pytest.mark.parametrize(("precision", "worst"), [("fp32", 1e-4), ("fp16", 0.3)])
+def test_parity_with_what_the_public_implementation_computes(shared_data, tmp_path, precision, worst):
+    """Six segments of an imported checkpoint, the saved packages against the public code's own outputs."""
+    expected = np.load(shared_data / "parity" / "hrm-rope" / "expected.npz")
+    model, _ = import_public(shared_data / "parity" / "hrm-rope", None, None)
+    options = ExportOptions("coreml", precision, "host", len(expected["inputs"]))
+    graphs = {"start": trace_start(model), "segment": trace_segment(model)}
+    for graph in graphs.values():
+        fix_batch(graph, len(expected["inputs"]))
+    files = coreml.write_graphs(graphs, tmp_path, Context(checkpoint(model), options)).graphs
+    start, segment = (backend.load_graph(tmp_path / files[stem], 1) for stem in ("start", "segment"))
+    identifiers = expected["puzzle_identifiers"].astype(np.int32)
+    state = start({"tokens": expected["inputs"].astype(np.int32), "puzzle_identifiers": identifiers})
+    errors = []
+    for step in range(6):
+        outputs = segment(state)
+        state = {"z_H": outputs["z_H_next"], "z_L": outputs["z_L_next"], "e": state["e"]}
+        errors.append(max(float(np.abs(outputs[name] - expected[name][step]).max()) for name in ("logits", "q")))
+    print(f"{precision}: worst of logits and q by segment:", ", ".join(f"{error:.2g}" for error in errors))
+    assert max(errors) <= worst
+    # Half precision that changes nothing was not computed in half precision.
+    assert precision == "fp32" or min(errors) > 1e-4
 
 
 def test_four_bits_in_blocks_need_the_newer_system(tmp_path):
