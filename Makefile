@@ -51,6 +51,7 @@ check: $(VENV)/.installed
 	$(BIN)/hrm-edge export $(ZOO) --target openvino --loop graph --no-gate -o bundles/ci/openvino-fp32-graph
 	$(BIN)/hrm-edge export $(ZOO) --target onnx --loop host --precision int8 --no-gate -o bundles/ci/onnx-int8-host
 	$(BIN)/hrm-edge export $(ZOO) --target openvino --loop graph --precision int8 --no-gate -o bundles/ci/openvino-int8-graph
+	$(BIN)/hrm-edge export $(ZOO) --target coreml --precision fp16 --ios 18 --no-gate -o bundles/ci/coreml-fp16-host
 	$(BIN)/hrm-edge check .ci/check.toml
 
 # Six minutes on two cores: a 6x6 Sudoku model from nothing, with the curve in runs/demo/metrics.jsonl.

@@ -19,6 +19,7 @@ from ..runtimes.trt_audit import describe, products, raise_unless_sound
 from ..runtimes.trt_build import Built, Rows, build
 from ..runtimes.trt_engines import DEFAULT_PROFILE, INDEX, EngineFile, EngineIndex
 from ..runtimes.trt_flavours import Flavour, flavour
+from .graph import all_graphs, all_nodes
 from .onnx import serialized, write_graph
 from .options import Context, ExportOptions, Written, as_in_graphs
 from .quantize import stored_bytes
@@ -53,9 +54,8 @@ def write_graphs(models: dict[str, onnx.ModelProto], folder: Path, context: Cont
             hardware_compatible=len(capabilities) > 1,
         )
         stored = stored_bytes([model])
-        raise_unless_sound(
-            built, files[stem], stored, wants_loop=stem == "model", folded_bytes=_state_bytes(context)
-        )
+        folded = _state_bytes(context) + _scale_bytes(model)
+        raise_unless_sound(built, files[stem], stored, wants_loop=stem == "model", folded_bytes=folded)
         entries.append(_entry(chosen, built, stem, folder, capabilities, options))
         audits[stem] = _audit(built, model)
         compiled += products(built)
@@ -101,6 +101,15 @@ def _state_bytes(context: Context) -> int:
     """Initial z_H and z_L of all rows, where their number is known when the engine is built."""
     config = context.checkpoint.config
     return 2 * 4 * (context.options.batch or 0) * config.sequence_len * config.hidden_size
+
+
+def _scale_bytes(model: onnx.ModelProto) -> int:
+    """What int8 products are multiplied with at the end: a float for each output channel of each call."""
+    shapes = {tensor.name: tensor.dims for graph in all_graphs(model.graph) for tensor in graph.initializer}
+    nodes = list(all_nodes(model.graph))
+    widened = {node.output[0]: node.input[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    weights = (widened.get(node.input[1], "") for node in nodes if node.op_type == "MatMul")
+    return sum(4 * shapes[name][-1] for name in weights if name in shapes)
 
 
 def _audit(built: Built, model: onnx.ModelProto) -> dict[str, Any]:
