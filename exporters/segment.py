@@ -7,6 +7,9 @@ buys was measured (CPU, one row, 0.9 M and 27 M parameters):
 - the attention scale in the stored q weight: one multiplication less, and OpenVINO then fuses attention whole;
 - the norm as ``x / sqrt(mean(x²) + eps) · 1``: the form that both OpenVINO and onnxruntime fuse;
 - the rotated halves by slices: OpenVINO fuses that into one rotary operator.
+
+A product over the sequence (TRM's mlp_t) gets its input transposed, never its weight: quantizers look for weights
+that are stored as MatMul reads them.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models import HRM
-from ..models.hrm import Attention, Block, SwiGLU
+from ..models.hrm import Attention, Block, Module, SwiGLU
 from .graph import ensure
 from .passes import BATCH, clean
 
@@ -72,23 +75,40 @@ class ExportedSwiGLU(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-class ExportedBlock(nn.Module):
-    """A block of the forms above, its norms with a gain of one that makes them recognisable."""
+class ExportedNorm(nn.Module):
+    """The norm with a gain of one that makes it recognisable."""
 
     gain: Tensor
 
-    def __init__(self, block: Block):
+    def __init__(self, width: int, eps: float):
         super().__init__()
-        self.eps = block.eps
-        self.self_attn = ExportedAttention(block.self_attn)
-        self.mlp = ExportedSwiGLU(block.mlp)
-        self.register_buffer("gain", torch.ones(self.self_attn.o_proj.out_features))
+        self.eps = eps
+        self.register_buffer("gain", torch.ones(width))
 
-    def norm(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.gain * (x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
 
+
+class ExportedBlock(nn.Module):
+    """A block of the forms above."""
+
+    def __init__(self, block: Block):
+        super().__init__()
+        self.mixes_by_mlp = block.mixes_by_mlp
+        if self.mixes_by_mlp:
+            self.mlp_t = ExportedSwiGLU(block.mlp_t)
+            self.norm_t = ExportedNorm(block.mlp_t.down_proj.out_features, block.eps)
+        else:
+            self.self_attn = ExportedAttention(block.self_attn)
+        self.mlp = ExportedSwiGLU(block.mlp)
+        self.norm = ExportedNorm(block.mlp.down_proj.out_features, block.eps)
+
     def forward(self, h: Tensor, rope: Rope) -> Tensor:
-        h = self.norm(h + self.self_attn(h, rope))
+        if self.mixes_by_mlp:
+            features = h.transpose(1, 2)
+            h = self.norm_t(features + self.mlp_t(features)).transpose(1, 2)
+        else:
+            h = self.norm(h + self.self_attn(h, rope))
         return self.norm(h + self.mlp(h))
 
 
@@ -106,7 +126,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def exported_form(model: HRM) -> HRM:
     """A copy of the model that computes the same in the forms above; its ``forward`` is one segment."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    for level in (model.H_level, model.L_level):
+    for level in [module for module in model.modules() if isinstance(module, Module)]:
         for i, block in enumerate(level.layers):
             ensure(isinstance(block, Block), f"exported_form: unknown kind of layer {type(block).__name__}")
             level.layers[i] = ExportedBlock(block)  # type: ignore[arg-type]

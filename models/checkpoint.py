@@ -19,6 +19,7 @@ from ..tasks import Task, get_task
 from ..zoo import zoo_models
 from .calibration import quantized_layers
 from .config import HRMConfig
+from .family import NETWORKS
 from .hrm import HRM
 
 FORMAT_VERSION = 1
@@ -74,7 +75,7 @@ def build_model(config: HRMConfig, task: Task) -> HRM:
             raise InputError(
                 f"config field {field} is {getattr(config, field)}, but task {task.name} has {getattr(task, field)}"
             )
-    return HRM(config, task.position_ids if config.pos_encodings == "grid" else None)
+    return NETWORKS[config.kind](config, task.position_ids if config.pos_encodings == "grid" else None)
 
 
 def save_checkpoint(
@@ -190,7 +191,7 @@ def load_checkpoint(path: Path | str, device: str = "cpu") -> Checkpoint:
         detail = str(error).splitlines()[0]
         raise InputError(f"{weights}: not a safetensors file, or damaged ({detail})") from None
     load_weights(model, tensors, str(weights))
-    arch = json.dumps([config["task"], model.config.to_dict()], sort_keys=True)
+    arch = json.dumps([config["task"], model.config.identity()], sort_keys=True)
     digest = hashlib.sha256((sha256(weights) + arch).encode()).hexdigest()
     card = (path / CARD).read_text(errors="replace") if (path / CARD).exists() else ""
     model.eval().requires_grad_(False)

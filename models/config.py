@@ -1,4 +1,4 @@
-"""The architecture of an HRM as plain data: the public configs' field names, checked at construction."""
+"""The architecture of a network as plain data: the public configs' field names, checked at construction."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ from typing import Any, Literal, get_args
 
 from ..errors import InputError
 
-PosEncodings = Literal["rope", "learned", "grid"]
+PosEncodings = Literal["rope", "learned", "grid", "none"]
+# hrm, trm, and the HRM paper's own comparison points: one transformer, recurrent or in a single pass.
+Kind = Literal["hrm", "trm", "recurrent", "direct"]
+
+# What a kind leaves no choice about.
+FIXED: dict[str, dict[str, int]] = {
+    "trm": {"H_layers": 0},  # L_layers serve both updates
+    "direct": {"H_cycles": 1, "L_cycles": 1, "halt_max_steps": 1},
+}
+# Fields that the first checkpoints do not have.
+_LATER = ("kind", "mlp_t", "puzzle_emb_len")
 
 
 @dataclasses.dataclass(frozen=True)
 class HRMConfig:
-    """What fixes an HRM's shape and halting (paper section 2; field names of the public code).
+    """What fixes a network's shape and halting (paper section 2; field names of the public code).
 
     Raises:
         InputError: a value is out of range or contradicts another; names the field and what is allowed.
@@ -36,15 +46,25 @@ class HRMConfig:
     halt_max_steps: int = 16  # segments; the paper's M_max
     halt_exploration_prob: float = 0.1
     no_ACT_continue: bool = False  # halt on q_halt > 0 alone, without the continue head's target
+    kind: Kind = "hrm"
+    mlp_t: bool = False  # a SwiGLU over the sequence in attention's place, which leaves rope nothing to turn
+    puzzle_emb_len: int = 0  # P, given; 0: as many tokens as puzzle_emb_ndim needs
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             self._check_type(field.name, str(field.type), getattr(self, field.name))
         positive: tuple[str, ...] = ("vocab_size", "seq_len", "num_puzzle_identifiers", "hidden_size", "num_heads")
-        positive += ("H_cycles", "L_cycles", "H_layers", "L_layers", "halt_max_steps")
+        positive += ("H_cycles", "L_cycles", "L_layers", "halt_max_steps")
+        kinds = get_args(Kind)
+        self._require("kind", self.kind in kinds, f"one of {', '.join(kinds)}")
+        if self.kind == "hrm":
+            positive += ("H_layers",)
         for name in positive:
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        self._require("puzzle_emb_ndim", self.puzzle_emb_ndim >= 0, "0 or more")
+        for name in ("puzzle_emb_ndim", "puzzle_emb_len", "H_layers"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name, value in FIXED.get(self.kind, {}).items():
+            self._require(name, getattr(self, name) == value, f"{value} where kind is {self.kind}")
         self._require("expansion", self.expansion > 0, "above 0")
         self._require("rms_norm_eps", self.rms_norm_eps > 0, "above 0")
         self._require("rope_theta", self.rope_theta > 0, "above 0")
@@ -56,9 +76,16 @@ class HRMConfig:
             self.hidden_size % self.num_heads == 0,
             f"a divisor of hidden_size ({self.hidden_size})",
         )
-        if self.pos_encodings != "learned":
-            head_dim = self.hidden_size // self.num_heads
-            self._require("num_heads", head_dim % 2 == 0, f"such that head_dim ({head_dim}) is even for rope")
+        if self.rotary:
+            self._require(
+                "num_heads", self.head_dim % 2 == 0, f"such that head_dim ({self.head_dim}) is even for rope"
+            )
+        if self.puzzle_emb_len:
+            self._require("puzzle_emb_len", self.puzzle_emb_ndim > 0, "0 where puzzle_emb_ndim is 0")
+            needed = -(-self.puzzle_emb_ndim // self.hidden_size)
+            self._require(
+                "puzzle_emb_len", self.puzzle_emb_len >= needed, f"0, or the {needed} that hold puzzle_emb_ndim"
+            )
         if self.num_puzzle_identifiers > 1:
             self._require("puzzle_emb_ndim", self.puzzle_emb_ndim > 0, "above 0 with several puzzle identifiers")
 
@@ -82,7 +109,7 @@ class HRMConfig:
     @property
     def prefix_len(self) -> int:
         """P: prefix tokens that hold the puzzle embedding."""
-        return -(-self.puzzle_emb_ndim // self.hidden_size)
+        return self.puzzle_emb_len or -(-self.puzzle_emb_ndim // self.hidden_size)
 
     @property
     def sequence_len(self) -> int:
@@ -95,8 +122,21 @@ class HRMConfig:
 
     @property
     def intermediate_size(self) -> int:
-        """I of the SwiGLU: 2/3 of the expansion, up to the next multiple of 256."""
-        return -(-round(self.expansion * self.hidden_size * 2 / 3) // 256) * 256
+        """I of the SwiGLU over features."""
+        return swiglu_width(self.hidden_size, self.expansion)
+
+    @property
+    def rotary(self) -> bool:
+        """Whether attention turns its queries and keys; `grid` is rope with learned embeddings beside it."""
+        return self.pos_encodings in ("rope", "grid") and not self.mlp_t
+
+    @property
+    def block_calls(self) -> int:
+        """Blocks that run in one segment."""
+        H, L = self.H_layers, self.L_layers
+        if self.kind in ("hrm", "trm"):
+            return self.H_cycles * (self.L_cycles * L + (H or L))
+        return self.H_cycles * self.L_cycles * (H + L)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "config") -> HRMConfig:
@@ -115,8 +155,18 @@ class HRMConfig:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    def identity(self) -> dict[str, Any]:
+        """The fields to hash: later ones only where they say something new, so that old checkpoints keep theirs."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return {k: v for k, v in self.to_dict().items() if k not in _LATER or v != defaults[k]}
+
     @classmethod
     def paper(cls, **changes: Any) -> HRMConfig:
         """The paper's Sudoku model: 27 M parameters (section 4)."""
         settings: dict[str, Any] = {"vocab_size": 11, "seq_len": 81, "puzzle_emb_ndim": 512, **changes}
         return cls(**settings)
+
+
+def swiglu_width(width: int, expansion: float) -> int:
+    """I of a SwiGLU over ``width`` values: 2/3 of the expansion, up to the next multiple of 256."""
+    return -(-round(expansion * width * 2 / 3) // 256) * 256

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .config import HRMConfig
+from .config import HRMConfig, Kind, swiglu_width
 
 Gradient = Literal["one_step", "last_cycle", "full"]
 
@@ -66,10 +66,11 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    def __init__(self, config: HRMConfig):
+    def __init__(self, width: int, expansion: float):
         super().__init__()
-        self.gate_up_proj = Linear(config.hidden_size, 2 * config.intermediate_size)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
+        intermediate = swiglu_width(width, expansion)
+        self.gate_up_proj = Linear(width, 2 * intermediate)
+        self.down_proj = Linear(intermediate, width)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
@@ -77,16 +78,27 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Post-norm transformer block: the norm follows the residual sum, so the state keeps RMS 1."""
+    """Post-norm transformer block: the norm follows the residual sum, so the state keeps RMS 1.
+
+    With ``mlp_t`` a SwiGLU over the sequence mixes the tokens instead of attention; so does its norm (TRM).
+    """
 
     def __init__(self, config: HRMConfig):
         super().__init__()
         self.eps = config.rms_norm_eps
-        self.self_attn = Attention(config)
-        self.mlp = SwiGLU(config)
+        if config.mlp_t:
+            self.mlp_t = SwiGLU(config.sequence_len, config.expansion)
+        else:
+            self.self_attn = Attention(config)
+        self.mixes_by_mlp = config.mlp_t
+        self.mlp = SwiGLU(config.hidden_size, config.expansion)
 
     def forward(self, h: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
-        h = rms_norm(h + self.self_attn(h, rope), self.eps)
+        if self.mixes_by_mlp:
+            features = h.transpose(1, 2)
+            h = rms_norm(features + self.mlp_t(features), self.eps).transpose(1, 2)
+        else:
+            h = rms_norm(h + self.self_attn(h, rope), self.eps)
         return rms_norm(h + self.mlp(h), self.eps)
 
 
@@ -112,8 +124,11 @@ class HRM(nn.Module):
         position_ids: int ``[K, S]``, for ``pos_encodings="grid"`` only: each token's row, column (and box)
             as indices into one table of learned embeddings, which are added to the input beside RoPE; a task
             provides them.
+
+    The rest of the family (:mod:`models.family`) differs in its levels and in how a step uses them.
     """
 
+    kind: Kind = "hrm"
     cos: Tensor
     sin: Tensor
     position_ids: Tensor
@@ -122,6 +137,7 @@ class HRM(nn.Module):
 
     def __init__(self, config: HRMConfig, position_ids: np.ndarray | None = None):
         super().__init__()
+        assert config.kind == self.kind, f"a config of kind {config.kind} for the network {self.kind}"
         self.config = config
         D, P = config.hidden_size, config.prefix_len
         self.embed_tokens = nn.Embedding(config.vocab_size, D)
@@ -137,13 +153,12 @@ class HRM(nn.Module):
                 raise InputError("pos_encodings 'grid' needs the task's position_ids, one column per token")
             self.embed_pos = nn.Embedding(int(position_ids.max()) + 1, D)
             self.register_buffer("position_ids", torch.from_numpy(position_ids).long(), persistent=False)
-        if config.pos_encodings != "learned":
+        if config.rotary:
             frequencies = config.rope_theta ** -(torch.arange(0, config.head_dim, 2).float() / config.head_dim)
             angles = torch.outer(torch.arange(config.sequence_len).float(), frequencies).repeat(1, 2)
             self.register_buffer("cos", angles.cos(), persistent=False)
             self.register_buffer("sin", angles.sin(), persistent=False)
-        self.H_level = Module(config, config.H_layers)
-        self.L_level = Module(config, config.L_layers)
+        self.add_levels()
         for name in ("H_init", "L_init"):
             self.register_buffer(name, truncated_lecun_normal_(torch.empty(D), std=1.0))
         for table in (self.embed_tokens, getattr(self, "embed_pos", None)):
@@ -153,10 +168,14 @@ class HRM(nn.Module):
         nn.init.zeros_(self.q_head.weight)
         nn.init.constant_(self.q_head.bias, -5.0)
 
+    def add_levels(self) -> None:
+        self.H_level = Module(self.config, self.config.H_layers)
+        self.L_level = Module(self.config, self.config.L_layers)
+
     @property
     def rope(self) -> tuple[Tensor, Tensor] | None:
-        """The rotary tables ``cos, sin [S', head_dim]``; learned positions do without."""
-        return None if self.config.pos_encodings == "learned" else (self.cos, self.sin)
+        """The rotary tables ``cos, sin [S', head_dim]``, where attention uses them."""
+        return (self.cos, self.sin) if self.config.rotary else None
 
     def embed(self, tokens: Tensor, puzzle_identifiers: Tensor | None = None) -> Tensor:
         """The input embedding ``e[B, S', D]`` of tokens ``[B, S]``; the same in every segment.

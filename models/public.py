@@ -1,4 +1,4 @@
-"""Reads what the public HRM trainer writes: `torch.save`d weights next to `all_config.yaml`."""
+"""Reads what the public HRM and TRM trainers write: `torch.save`d weights next to `all_config.yaml`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ from .hrm import HRM
 CONFIG_NAME = "all_config.yaml"
 # Fields of the public `arch` table that say nothing about the network's shape.
 _NOT_SHAPE = {"name", "loss", "forward_dtype"}
+# Last part of the public module's name → kind, and what the public code takes where the config says nothing.
+_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "hrm_act_v1": ("hrm", {}),
+    "hrm": ("hrm", {}),
+    "trm": ("trm", {"puzzle_emb_len": 16, "no_ACT_continue": True}),
+}
 # Public tensor name → ours, after the wrappers' prefixes are gone.
 _RENAMED = {
     "embed_tokens.embedding_weight": "embed_tokens.weight",
@@ -51,7 +57,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def read_arch(path: Path) -> tuple[dict[str, Any], str]:
-    """The `arch` table of a public config, and its `data_path`."""
+    """The `arch` table of a public config in our fields, and its `data_path` (or `data_paths`, joined)."""
     try:
         config = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -63,9 +69,20 @@ def read_arch(path: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(config, dict) or not isinstance(config.get("arch"), dict):
         raise InputError(f"{path}: not a public HRM config (no `arch` table)")
     arch = config["arch"]
-    if "trm" in str(arch.get("name", "")).lower() or arch.get("H_layers") == 0:
-        raise InputError(f"{path}: this is a TRM checkpoint; this version imports HRM only")
-    return {k: v for k, v in arch.items() if k not in _NOT_SHAPE}, str(config.get("data_path", ""))
+    # "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1": the class is the same for TRM's variants.
+    module = str(arch.get("name", "")).partition("@")[0].rpartition(".")[2]
+    if not module:
+        module = "trm" if arch.get("H_layers") == 0 else "hrm"
+    if module not in _KINDS:
+        raise InputError(
+            f"{path}: arch.name is {arch['name']!r}; this version imports HRM and TRM, and no variants"
+        )
+    kind, defaults = _KINDS[module]
+    fields = {**defaults, **{k: v for k, v in arch.items() if k not in _NOT_SHAPE}, "kind": kind}
+    if kind == "trm":
+        fields["H_layers"] = 0  # which the public code reads and ignores
+    paths = config.get("data_paths") or [config.get("data_path", "")]
+    return fields, " ".join(map(str, paths)) if isinstance(paths, list) else str(paths)
 
 
 def rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -87,7 +104,7 @@ def guess_task(data_path: str, vocab_size: int) -> Task:
 
 
 def import_public(weights: Path, config: Path | None = None, task_name: str | None = None) -> tuple[HRM, Task]:
-    """A public HRM checkpoint as our model: ``weights`` is the `step_N` file or the folder that holds it.
+    """A public HRM or TRM checkpoint as our model: ``weights`` is the `step_N` file or the folder that holds it.
 
     Raises:
         InputError: something is missing, damaged, of another architecture, or contradicts the task.
@@ -101,7 +118,7 @@ def import_public(weights: Path, config: Path | None = None, task_name: str | No
     tensors = rename(read_pickle(weights))
     for needed in ("embed_tokens.weight", "lm_head.weight", "q_head.weight", "H_init", "L_init"):
         if needed not in tensors:
-            raise InputError(f"{weights}: weight {needed!r} is missing; is this an HRM checkpoint?")
+            raise InputError(f"{weights}: weight {needed!r} is missing; is this an HRM or TRM checkpoint?")
     vocab_size = len(tensors["embed_tokens.weight"])
     task = get_task(task_name) if task_name else guess_task(data_path, vocab_size)
     sizes: dict[str, Any] = {"vocab_size": vocab_size, "seq_len": task.seq_len}

@@ -148,7 +148,7 @@ def _key(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int | None
         "puzzles": puzzles.content_hash(),
         "max_think_steps": max_think_steps or checkpoint.config.halt_max_steps,
         "halt": halt,
-        "code": [sha256(here / name) for name in ("hrm.py", "reference.py")],
+        "code": [sha256(here / name) for name in ("hrm.py", "family.py", "reference.py")],
         "torch": torch.__version__,
     }
 

@@ -21,7 +21,11 @@ from .hrm import HRM
 # The best of those compared after re-rolling (README, "Quantize").
 STRENGTH = 0.85
 # Layer → the fused layer beside it whose last rows make its input: v of q, k, v; up of gate, up.
-MAKERS = {"self_attn.o_proj": "self_attn.qkv_proj", "mlp.down_proj": "mlp.gate_up_proj"}
+MAKERS = {
+    "self_attn.o_proj": "self_attn.qkv_proj",
+    "mlp_t.down_proj": "mlp_t.gate_up_proj",
+    "mlp.down_proj": "mlp.gate_up_proj",
+}
 _SMALLEST = 1e-5
 
 

@@ -239,8 +239,3 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch, conten
         import_public(file)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "evil-was-here").exists()
-
-
-def test_trm_is_refused_by_name(shared_data):
-    with pytest.raises(InputError, match="TRM"):
-        import_public(shared_data / "parity" / "trm-att")

@@ -25,7 +25,17 @@ def test_round_trip():
         ({"H_cycles": 0}, "H_cycles is 0; it must be 1 or more"),
         ({"H_cycles": 2.5}, "H_cycles is 2.5; it must be of type int"),
         ({"halt_max_steps": True}, "halt_max_steps is True"),
-        ({"pos_encodings": "sine"}, "one of rope, learned, grid"),
+        ({"pos_encodings": "sine"}, "one of rope, learned, grid, none"),
+        ({"H_layers": 0}, "H_layers is 0; it must be 1 or more"),
+        ({"kind": "gru"}, "kind is 'gru'; it must be one of hrm, trm, recurrent, direct"),
+        ({"kind": "trm"}, "H_layers is 4; it must be 0 where kind is trm"),
+        (
+            {"kind": "direct", "H_cycles": 1, "L_cycles": 1},
+            "halt_max_steps is 16; it must be 1 where kind is direct",
+        ),
+        ({"puzzle_emb_len": 16}, "puzzle_emb_len is 16; it must be 0 where puzzle_emb_ndim is 0"),
+        ({"puzzle_emb_len": 1, "puzzle_emb_ndim": 1000}, "must be 0, or the 2 that hold puzzle_emb_ndim"),
+        ({"mlp_t": 1}, "mlp_t is 1; it must be of type bool"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
         ({"num_puzzle_identifiers": 7}, "puzzle_emb_ndim"),
         ({"halt_exploration_prob": 1.5}, "between 0 and 1"),
@@ -34,6 +44,27 @@ def test_round_trip():
 def test_refusals_name_the_field(change, said):
     with pytest.raises(InputError, match=said):
         HRMConfig.from_dict({**GOOD, **change})
+
+
+def test_the_prefix_is_as_long_as_given_or_as_needed():
+    wide = {"puzzle_emb_ndim": 1000, "hidden_size": 512}
+    assert HRMConfig.from_dict({**GOOD, **wide}).prefix_len == 2
+    assert HRMConfig.from_dict({**GOOD, **wide, "puzzle_emb_len": 16}).sequence_len == 97
+
+
+def test_head_dim_may_be_odd_where_nothing_is_rotated():
+    odd = {"hidden_size": 24, "num_heads": 8}
+    for change in ({"mlp_t": True}, {"pos_encodings": "none"}, {"pos_encodings": "learned"}):
+        assert not HRMConfig.from_dict({**GOOD, **odd, **change}).rotary
+
+
+def test_what_is_hashed_has_a_later_field_only_where_it_says_something():
+    """Bundles and caches know a checkpoint by its hash, which a new version of this package must not change."""
+    first = HRMConfig.from_dict(GOOD).identity()
+    assert set(GOOD) - set(first) == {"kind", "mlp_t", "puzzle_emb_len"}
+    assert HRMConfig.from_dict(first).to_dict() == GOOD
+    changed = HRMConfig.from_dict({**GOOD, "mlp_t": True}).identity()
+    assert set(changed) - set(first) == {"mlp_t"}
 
 
 @given(

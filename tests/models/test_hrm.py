@@ -15,10 +15,11 @@ def small(**changes) -> HRMConfig:
     return HRMConfig(vocab_size=6, seq_len=16, **{**settings, **changes})
 
 
-def test_public_checkpoint_gives_the_public_outputs(shared_data):
+@pytest.mark.parametrize("name", ["hrm-rope", "trm-att"])
+def test_public_checkpoint_gives_the_public_outputs(shared_data, name):
     """Six segments from a fresh state, as the public code computed them."""
-    model, task = import_public(shared_data / "parity" / "hrm-rope")
-    expected = np.load(shared_data / "parity" / "hrm-rope" / "expected.npz")
+    model, task = import_public(shared_data / "parity" / name)
+    expected = np.load(shared_data / "parity" / name / "expected.npz")
     assert task.name == "sudoku-9x9"
     with torch.inference_mode():
         tokens = torch.from_numpy(expected["inputs"]).long()

@@ -1,0 +1,58 @@
+"""The rest of the family, each by what it does unlike HRM: TRM, and the paper's two plain transformers."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .hrm import HRM, Module
+
+
+class TRM(HRM):
+    """The Tiny Recursive Model (arXiv 2510.04871): one level serves both updates."""
+
+    kind = "trm"
+
+    def add_levels(self) -> None:
+        self.L_level = Module(self.config, self.config.L_layers)
+
+    def steps(self, z_H: Tensor, z_L: Tensor, e: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        for i in range(first, last):
+            z_L = self.L_level(z_L, z_H + e, self.rope)
+            if (i + 1) % self.config.L_cycles == 0:
+                z_H = self.L_level(z_H, z_L, self.rope)
+        return z_H, z_L
+
+
+class Recurrent(HRM):
+    """A plain recurrent transformer of an HRM's size: all its blocks as one level, the input added at each step.
+
+    It has one state, z_H; z_L is handed through unread, so that a segment is called as every other's.
+    """
+
+    kind = "recurrent"
+
+    def add_levels(self) -> None:
+        self.L_level = Module(self.config, self.config.H_layers + self.config.L_layers)
+
+    def steps(self, z_H: Tensor, z_L: Tensor, e: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        for _ in range(first, last):
+            z_H = self.L_level(z_H, e, self.rope)
+        return z_H, z_L
+
+
+class Direct(Recurrent):
+    """A plain transformer of an HRM's size that answers in one pass over the input; no state is read.
+
+    A second segment would therefore say the same as the first.
+    """
+
+    kind = "direct"
+
+    def steps(self, z_H: Tensor, z_L: Tensor, e: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        h = e
+        for layer in self.L_level.layers:
+            h = layer(h, self.rope)
+        return h, z_L
+
+
+NETWORKS: dict[str, type[HRM]] = {network.kind: network for network in (HRM, TRM, Recurrent, Direct)}
