@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .hrm import HRM, Module
+from .hrm import HRM, Gradient, Module
 
 
 class TRM(HRM):
@@ -41,18 +41,20 @@ class Recurrent(HRM):
 
 
 class Direct(Recurrent):
-    """A plain transformer of an HRM's size that answers in one pass over the input; no state is read.
+    """A plain transformer of an HRM's size that answers in one pass over the input.
 
-    A second segment would therefore say the same as the first.
+    Its states never change: they are a constant beside the input, so that a second segment says the same as the
+    first. (They are read at all because some backends drop an input that is not, and with it the shared interface.)
     """
 
     kind = "direct"
 
-    def steps(self, z_H: Tensor, z_L: Tensor, e: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
-        h = e
-        for layer in self.L_level.layers:
-            h = layer(h, self.rope)
-        return h, z_L
+    def segment(
+        self, z_H: Tensor, z_L: Tensor, e: Tensor, gradient: Gradient = "full"
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return z_H, z_L, *self.heads(self.L_level(z_H + z_L, e, self.rope))
+
+    forward = segment
 
 
 NETWORKS: dict[str, type[HRM]] = {network.kind: network for network in (HRM, TRM, Recurrent, Direct)}

@@ -226,10 +226,13 @@ class HRM(nn.Module):
             with torch.no_grad():
                 z_H, z_L = self.steps(z_H, z_L, e, 0, first)
         z_H, z_L = self.steps(z_H, z_L, e, first, N * T)
-        logits = self.lm_head(z_H)[:, self.config.prefix_len :]
-        return z_H, z_L, logits, self.q_head(z_H[:, 0]).float()
+        return z_H, z_L, *self.heads(z_H)
 
     forward = segment
+
+    def heads(self, z_H: Tensor) -> tuple[Tensor, Tensor]:
+        """``logits[B, S, V], q[B, 2]``; the first token, of the prefix where there is one, carries q."""
+        return self.lm_head(z_H)[:, self.config.prefix_len :], self.q_head(z_H[:, 0]).float()
 
 
 def halts(q: Tensor, no_ACT_continue: bool) -> Tensor:
