@@ -250,7 +250,7 @@ def _ceilings(gflops: list[float], timed: list[_Timed], settings: Settings) -> d
 def segment_flops(config: HRMConfig) -> int:
     """Floating-point operations of the matrix products of one segment, one puzzle (a multiply-add is two)."""
     S, D, wide = config.sequence_len, config.hidden_size, config.intermediate_size
-    projections = S * (3 * D * D + D * D + 2 * D * wide + wide * D)  # qkv, o, gate and up, down
-    attention = 2 * S * S * D  # scores, and their product with v
-    blocks = config.H_cycles * (config.L_cycles * config.L_layers + config.H_layers)
-    return 2 * (blocks * (projections + attention) + S * D * config.vocab_size)
+    mixing = S * 4 * D * D + 2 * S * S * D  # qkv, o; scores, and their product with v
+    if config.mlp_t:
+        mixing = D * 3 * S * config.mixer_intermediate_size  # gate and up, down
+    return 2 * (config.block_calls * (mixing + S * 3 * D * wide) + S * D * config.vocab_size)

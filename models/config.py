@@ -126,9 +126,25 @@ class HRMConfig:
         return swiglu_width(self.hidden_size, self.expansion)
 
     @property
+    def mixer_intermediate_size(self) -> int:
+        """I of the SwiGLU over the sequence, where ``mlp_t`` asks for one."""
+        return swiglu_width(self.sequence_len, self.expansion)
+
+    @property
     def rotary(self) -> bool:
         """Whether attention turns its queries and keys; `grid` is rope with learned embeddings beside it."""
         return self.pos_encodings in ("rope", "grid") and not self.mlp_t
+
+    @property
+    def title(self) -> str:
+        """What people call such a network."""
+        names = {
+            "hrm": "HRM",
+            "trm": "TRM",
+            "recurrent": "Recurrent transformer",
+            "direct": "Transformer, one pass",
+        }
+        return names[self.kind]
 
     @property
     def block_calls(self) -> int:

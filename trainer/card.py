@@ -19,9 +19,10 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
         stages.insert(0, stage)
         stage = stage.get("earlier")
     lines = [
-        f"# HRM for {recipe['task']}",
+        f"# {arch.title} for {recipe['task']}",
         "",
-        f"{parameters:,} parameters: D {arch.hidden_size}, {arch.num_heads} heads, "
+        f"{parameters:,} parameters: D {arch.hidden_size}, "
+        f"{'SwiGLU over the sequence' if arch.mlp_t else f'{arch.num_heads} heads'}, "
         f"{arch.H_layers} + {arch.L_layers} layers, N = {arch.H_cycles}, T = {arch.L_cycles}, "
         f"{arch.pos_encodings} positions, trained with up to {arch.halt_max_steps} segments.",
         "",

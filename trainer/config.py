@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import InputError
 from ..models import HRMConfig
+from ..models.config import FIXED
 from ..models.hrm import Gradient
 from ..tasks import get_task
 
@@ -192,7 +193,8 @@ def load_recipe(
 ) -> tuple[HRMConfig, TrainConfig]:
     """Join preset, TOML file (tables ``[arch]`` and ``[train]``) and ``section.field=value`` settings.
 
-    Later ones win; ``start``'s architecture takes the place of the preset's. With ``qat`` among the fields,
+    Later ones win; ``start``'s architecture takes the place of the preset's. What ``arch.kind`` leaves no choice
+    about need not be said. With ``qat`` among the fields,
     :data:`QAT_SETTINGS` come right after the preset; their number of steps gives way to a limit in minutes.
 
     Raises:
@@ -227,7 +229,8 @@ def load_recipe(
     if tables["train"].get("qat", "off") != "off":
         limits = {"steps": 0} if "minutes" in tables["train"] else {}
         train_table = {**train_table, **QAT_SETTINGS, **limits}
-    tables["arch"] = {**(arch_table if start is None else start.to_dict()), **tables["arch"]}
+    fixed = FIXED.get(str(tables["arch"].get("kind")), {})
+    tables["arch"] = {**(arch_table if start is None else start.to_dict()), **fixed, **tables["arch"]}
     tables["train"] = {**train_table, **tables["train"]}
     task = get_task(task_name)
     sizes = {"vocab_size": task.vocab_size, "seq_len": task.seq_len}

@@ -174,7 +174,8 @@ def _same_run(folder: Path, recipe: dict[str, Any], world: World) -> None:
         try:
             before = json.loads(file.read_text())
             # A field that came later than the run meant its default then.
-            before["train"] = {**{f.name: f.default for f in dataclasses.fields(TrainConfig)}, **before["train"]}
+            for section, config in (("arch", HRMConfig), ("train", TrainConfig)):
+                before[section] = {**{f.name: f.default for f in dataclasses.fields(config)}, **before[section]}
             pairs = [(s, k) for s in ("arch", "train") for k in recipe[s] if k not in CHANGEABLE]
             differs = [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
             differs += [k for k in ("task", "data", "started_from") if before[k] != recipe[k]]

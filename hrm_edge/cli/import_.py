@@ -1,4 +1,4 @@
-"""`hrm-edge import`: a public HRM checkpoint becomes a checkpoint folder."""
+"""`hrm-edge import`: a public HRM or TRM checkpoint becomes a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def command(
     ] = None,
     task: Annotated[str | None, typer.Option(help="Left out: told from the config's data_path.")] = None,
 ) -> None:
-    """Convert a public HRM checkpoint, without running any code it may contain."""
+    """Convert a public HRM or TRM checkpoint, without running any code it may contain."""
     from ..models import save_checkpoint
     from ..models.public import import_public
 
     model, found = import_public(weights, config, task)
-    parameters = sum(p.numel() for p in model.parameters())
+    title, parameters = model.config.title, sum(p.numel() for p in model.parameters())
     card = (
-        f"# HRM for {found.name}\n\n{parameters:,} parameters, imported from the public checkpoint "
+        f"# {title} for {found.name}\n\n{parameters:,} parameters, imported from the public checkpoint "
         f"`{weights.name}`. Its accuracy was not measured here: see `hrm-edge eval`.\n"
     )
     print(save_checkpoint(output, model, found.name, card, {"imported_from": weights.name}))

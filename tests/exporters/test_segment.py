@@ -9,6 +9,7 @@ import torch
 from onnx import TensorProto
 from run_onnx import run
 from small_networks import TASK, network
+from traced_networks import expected_products
 
 from hrm_edge.exporters.graph import array_of, initializers
 from hrm_edge.exporters.segment import exported_form, quiet, trace_segment, trace_start
@@ -71,11 +72,13 @@ def test_every_product_reads_a_stored_weight_in_its_own_orientation(each):
     model, _, segment = each
     config, stored = model.config, initializers(segment.graph)
     weights = [name for name in stored if name.endswith("_proj.weight")]
-    assert len(weights) == 7 * (config.H_layers + config.L_layers)
+    of_a_block = 6 if config.mlp_t else 7
+    assert len(weights) == of_a_block * (config.H_layers + config.L_layers)
     assert not [node for node in segment.graph.node if node.op_type == "Transpose" and node.input[0] in stored]
     products = [n for n in segment.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
-    calls = config.H_cycles * (config.H_layers + config.L_cycles * config.L_layers)
-    assert len(products) == 7 * calls
+    assert len(products) == of_a_block * config.block_calls == len(expected_products(model))
+    if config.mlp_t:
+        return
     # The scale of the attention scores is inside the stored weight.
     attention = model.L_level.layers[0].self_attn
     q = attention.qkv_proj.weight[: config.hidden_size].numpy() * attention.head_dim**-0.5
@@ -83,10 +86,21 @@ def test_every_product_reads_a_stored_weight_in_its_own_orientation(each):
 
 
 def test_products_are_named_after_their_layer_and_call(each):
-    _, _, segment = each
+    model, _, segment = each
     names = [node.name for node in segment.graph.node]
     assert len(names) == len(set(names))
-    assert {"L_level.layers.0.mlp.down_proj/0", "H_level.layers.0.self_attn.o_proj/0", "lm_head/0"} <= set(names)
+    assert {"L_level.layers.0.mlp.down_proj/0", "lm_head/0"} <= set(names)
+    assert ("H_level.layers.0.self_attn.o_proj/0" in names) == (model.config.kind == "hrm")
+    assert ("L_level.layers.0.mlp_t.up_proj/0" in names) == model.config.mlp_t
+
+
+def test_every_input_is_read_and_every_output_computed(each):
+    """Backends drop inputs that nothing reads, and a caller that feeds every network alike would then fail."""
+    for model in each[1:]:
+        read = {name for node in model.graph.node for name in node.input}
+        assert {value.name for value in model.graph.input} <= read
+        made = {name for node in model.graph.node for name in node.output}
+        assert {value.name for value in model.graph.output} <= made
 
 
 def test_bindings_are_float32_and_int32_with_a_free_batch(each):
@@ -134,8 +148,9 @@ def test_what_quiet_hides_is_not_lost_for_good(caplog):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_parity_with_what_the_public_implementation_computes(shared_data, public_graphs, backend):
     """Six segments of an imported checkpoint, graphs against the public code's own outputs."""
-    start, segment = (onnx.ModelProto.FromString(graph) for graph in public_graphs)
-    expected = np.load(shared_data / "parity" / "hrm-rope" / "expected.npz")
+    name, graphs = public_graphs
+    start, segment = (onnx.ModelProto.FromString(graph) for graph in graphs)
+    expected = np.load(shared_data / "parity" / name / "expected.npz")
     feeds = {name: expected[name].astype(np.int32) for name in ("inputs", "puzzle_identifiers")}
     state = run(backend, start, {"tokens": feeds["inputs"], "puzzle_identifiers": feeds["puzzle_identifiers"]})
     for step in range(6):
@@ -147,7 +162,8 @@ def test_parity_with_what_the_public_implementation_computes(shared_data, public
         np.testing.assert_allclose(state[name], expected[name], atol=1e-4)
 
 
-@pytest.fixture(scope="session")
-def public_graphs(shared_data):
-    model, _ = import_public(shared_data / "parity" / "hrm-rope", None, None)
-    return tuple(trace(model).SerializeToString() for trace in (trace_start, trace_segment))
+# 30 blocks in a segment take half a minute to trace.
+@pytest.fixture(scope="session", params=["hrm-rope", pytest.param("trm-att", marks=pytest.mark.slow)])
+def public_graphs(request, shared_data):
+    model, _ = import_public(shared_data / "parity" / request.param, None, None)
+    return request.param, tuple(trace(model).SerializeToString() for trace in (trace_start, trace_segment))

@@ -8,6 +8,7 @@ import torch
 
 from hrm_edge.models import HRM, Checkpoint, HRMConfig
 from hrm_edge.models.checkpoint import build_model
+from hrm_edge.models.config import FIXED
 from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")
@@ -16,8 +17,9 @@ TASK = get_task("sudoku-4x4")
 def network(seed: int = 0, **changes) -> HRM:
     """A network on 4x4 Sudoku whose halting head has an opinion, so that rows stop after different segments."""
     torch.manual_seed(seed)
-    values = {"hidden_size": 32, "num_heads": 2, "H_layers": 1, "L_layers": 1, "pos_encodings": "grid", **changes}
-    config = HRMConfig(vocab_size=TASK.vocab_size, seq_len=TASK.seq_len, halt_max_steps=6, **values)
+    values = {"hidden_size": 32, "num_heads": 2, "H_layers": 1, "L_layers": 1, "pos_encodings": "grid"}
+    values |= {"halt_max_steps": 6, **FIXED.get(changes.get("kind"), {}), **changes}
+    config = HRMConfig(vocab_size=TASK.vocab_size, seq_len=TASK.seq_len, **values)
     model = build_model(config, TASK).eval().requires_grad_(False)
     model.q_head.weight.normal_(std=0.5)
     if config.puzzle_emb_ndim:

@@ -14,8 +14,8 @@ from hrm_edge.exporters.segment import trace_segment, trace_start
 from hrm_edge.models import HRM, quantized_layers
 from hrm_edge.puzzles import PuzzleSet, generate_puzzles
 
-# Between them: every kind of position, prefixes of 0, 1 and 2 tokens, one and several identifiers, N and T of
-# 1 to 3, unequal layers, both halting rules.
+# Between them: every kind of network and of position, both ways to mix tokens, prefixes of 0 to 3 tokens, given and
+# derived, one and several identifiers, N and T of 1 to 3, unequal layers, both halting rules.
 CONFIGS = {
     "grid": {"no_ACT_continue": True, "H_cycles": 1, "L_cycles": 1},
     "rope": {"pos_encodings": "rope", "puzzle_emb_ndim": 32, "H_layers": 2},
@@ -26,6 +26,17 @@ CONFIGS = {
         "H_cycles": 1,
         "L_cycles": 3,
     },
+    "trm": {"kind": "trm", "pos_encodings": "rope", "puzzle_emb_ndim": 32, "puzzle_emb_len": 3, "H_cycles": 1},
+    "mixer": {
+        "kind": "trm",
+        "mlp_t": True,
+        "pos_encodings": "none",
+        "no_ACT_continue": True,
+        "H_cycles": 1,
+        "L_cycles": 1,
+    },
+    "recurrent": {"kind": "recurrent", "pos_encodings": "learned", "H_cycles": 1},
+    "direct": {"kind": "direct", "no_ACT_continue": True},
 }
 # A fused layer of the checkpoint → its parts, as many rows of the weight each.
 PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
@@ -65,7 +76,8 @@ def weight_plan(name: str, precision: str) -> Plan:
 def expected_products(model: HRM) -> list[str]:
     """Names that the products of the blocks must have, from the network alone; in no particular order."""
     config = model.config
-    calls = {"H_level": config.H_cycles, "L_level": config.H_cycles * config.L_cycles}
+    N, T = config.H_cycles, config.L_cycles
+    calls = {"H_level": N, "L_level": N * T + (N if config.kind == "trm" else 0)}
     names = []
     for layer in quantized_layers(model):
         parent, _, last = layer.rpartition(".")
