@@ -39,7 +39,7 @@ def _give_an_opinion(model: HRM) -> None:
         margin[:] = (q[:, 0] - (0 if model.config.no_ACT_continue else q[:, 1])).numpy()
     steps = np.sort(margins.ravel())
     bars = [(low + high) / 2 for low, high in itertools.pairwise(steps) if high - low > 0.05]
-    model.q_head.bias[0] = -max(bars, key=lambda bar: _kinds(margins > bar))
+    model.q_head.bias[0] = -max(bars, key=lambda bar: _kinds(margins > bar), default=0.0)
 
 
 def _kinds(halts: np.ndarray) -> int:

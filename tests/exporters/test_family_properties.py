@@ -1,0 +1,118 @@
+"""Networks of random configuration: every backend computes what PyTorch does, in a segment and in the loop."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import strategies as st
+from parity import BACKENDS, errors, identifiers
+from run_onnx import run
+from small_networks import TASK, network, think
+
+from hrm_edge.exporters.layers import products
+from hrm_edge.exporters.loop import LEARNED, LoopFacts, wrap_in_loop
+from hrm_edge.exporters.segment import trace_segment, trace_start
+from hrm_edge.models import HRMConfig
+
+# The traced blocks of one example; each takes about half a second.
+FEW, MANY = 2, 12
+
+
+@st.composite
+def configurations(draw, most_blocks):
+    """Fields for :func:`small_networks.network` that make at most so many block calls in a segment."""
+    kind = draw(st.sampled_from(["hrm", "trm", "recurrent", "direct"]))
+    small = st.integers(1, 3)
+    fields = {"kind": kind, "L_layers": draw(small), "mlp_t": draw(st.booleans())}
+    if kind != "trm":
+        fields["H_layers"] = draw(small) if kind == "hrm" else draw(st.integers(0, 2))
+    if kind != "direct":
+        fields |= {"H_cycles": draw(small), "L_cycles": draw(small)}
+    fields["num_heads"] = draw(st.sampled_from([1, 2, 3, 4]))
+    fields["hidden_size"] = 2 * fields["num_heads"] * draw(st.integers(2, 5))
+    fields["pos_encodings"] = draw(st.sampled_from(["rope", "learned", "grid", "none"]))
+    fields["no_ACT_continue"] = draw(st.booleans())
+    fields["puzzle_emb_ndim"] = draw(st.sampled_from([0, 0, 7, fields["hidden_size"], fields["hidden_size"] + 1]))
+    if fields["puzzle_emb_ndim"]:
+        needed = -(-fields["puzzle_emb_ndim"] // fields["hidden_size"])
+        fields["puzzle_emb_len"] = draw(st.sampled_from([0, needed, needed + 2]))
+        fields["num_puzzle_identifiers"] = draw(st.sampled_from([1, 4]))
+    sizes = {"vocab_size": TASK.vocab_size, "seq_len": TASK.seq_len}
+    limits = {"H_layers": 0, "halt_max_steps": 6} if kind == "trm" else {"halt_max_steps": 6}
+    if kind == "direct":
+        limits = {"H_cycles": 1, "L_cycles": 1, "halt_max_steps": 1}
+    blocks = HRMConfig(**{**sizes, **limits, **fields}).block_calls
+    if blocks > most_blocks:
+        # Rather than drawn again: cut to the fewest blocks of its kind.
+        fields |= {"L_layers": 1} | ({"H_layers": 1 if kind == "hrm" else 0} if kind != "trm" else {})
+        if kind != "direct":
+            fields |= {"H_cycles": 1, "L_cycles": min(fields["L_cycles"], most_blocks - 1)}
+    return fields
+
+
+def steady(examples):
+    """No shrinking: every example is a trace, and a failure names its whole configuration anyway."""
+    phases = [Phase.explicit, Phase.reuse, Phase.generate]
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    return settings(max_examples=examples, deadline=None, phases=phases, suppress_health_check=checks)
+
+
+def check(fields, seed):
+    model = network(seed, **fields)
+    config = model.config
+    event(f"kind {config.kind}, {'mlp_t' if config.mlp_t else 'attention'}")
+    start, segment = trace_start(model), trace_segment(model)
+    of_a_block = 6 if config.mlp_t else 7
+    assert len(products(segment)) == of_a_block * config.block_calls
+
+    tokens = TASK.generate(5, np.random.default_rng(seed))[0]
+    for backend in BACKENDS:
+        # Each segment by itself: random weights can make differences grow tenfold from one to the next.
+        assert max(errors(model, start, segment, backend, tokens, forced=True)) < 1e-4
+
+    loop = wrap_in_loop(start, segment, LoopFacts(TASK, config.no_ACT_continue))
+    ids = identifiers(model, len(tokens))
+    answer, steps, q = think(model, tokens, 2, ids)
+    given_ = {"tokens": tokens, "max_think_steps": np.array(2, np.int32), "halt": np.array(LEARNED, np.int32)}
+    given_ |= {} if ids is None else {"puzzle_identifiers": ids}
+    sure = sure_rows(model, tokens, ids)
+    for backend in BACKENDS:
+        outputs = run(backend, loop, given_)
+        for name, wanted in (("answer", answer), ("steps", steps)):
+            np.testing.assert_array_equal(outputs[name][sure], wanted[sure])
+        np.testing.assert_allclose(outputs["q"][sure], q[sure], atol=1e-2)
+    assert sure.any()
+
+
+def sure_rows(model, tokens, ids):
+    """Rows whose two segments decide nothing by less than 0.001: neither a token nor whether to halt."""
+    import torch
+
+    with torch.inference_mode():
+        e = model.embed(torch.from_numpy(tokens), None if ids is None else torch.from_numpy(ids))
+        state, sure = model.initial_state(len(tokens)), np.ones(len(tokens), bool)
+        for _ in range(2):
+            *state, logits, q = model.segment(*state, e)
+            best = logits.topk(2, dim=-1).values
+            sure &= ((best[..., 0] - best[..., 1]) > 1e-3).all(-1).numpy()
+            bar = 0 if model.config.no_ACT_continue else q[:, 1]
+            sure &= ((q[:, 0] - bar).abs() > 1e-3).numpy()
+    return sure
+
+
+@steady(3)
+@given(configurations(FEW), st.integers(0, 1000))
+def test_random_networks_run_alike_everywhere(fields, seed):
+    check(fields, seed)
+
+
+@pytest.mark.slow
+@steady(16)
+@given(configurations(MANY), st.integers(0, 1000))
+def test_many_random_networks_run_alike_everywhere(fields, seed):
+    check(fields, seed)
+
+
+@given(configurations(MANY))
+def test_every_such_configuration_builds_and_is_written_and_read_unchanged(fields):
+    config = network(**fields).config
+    assert HRMConfig.from_dict(config.to_dict()) == HRMConfig.from_dict(config.identity()) == config
