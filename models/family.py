@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .config import Kind
 from .hrm import HRM, Gradient, Module
 
 
 class TRM(HRM):
     """The Tiny Recursive Model (arXiv 2510.04871): one level serves both updates."""
 
-    kind = "trm"
+    kind: Kind = "trm"
 
     def add_levels(self) -> None:
         self.L_level = Module(self.config, self.config.L_layers)
@@ -29,7 +30,7 @@ class Recurrent(HRM):
     It has one state, z_H; z_L is handed through unread, so that a segment is called as every other's.
     """
 
-    kind = "recurrent"
+    kind: Kind = "recurrent"
 
     def add_levels(self) -> None:
         self.L_level = Module(self.config, self.config.H_layers + self.config.L_layers)
@@ -47,7 +48,7 @@ class Direct(Recurrent):
     first. (They are read at all because some backends drop an input that is not, and with it the shared interface.)
     """
 
-    kind = "direct"
+    kind: Kind = "direct"
 
     def segment(
         self, z_H: Tensor, z_L: Tensor, e: Tensor, gradient: Gradient = "full"
