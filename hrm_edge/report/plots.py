@@ -247,6 +247,7 @@ def sites_by_layer(sites: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping
 def short_name(name: str) -> str:
     """A layer's name as a plot has room for: "L_level.layers.0.mlp.down_proj" is "L.0 down"."""
     name = re.sub(r"^([HL])_level\.layers\.(\d+)\.(?:self_attn|mlp)\.", r"\1.\2 ", name)
+    name = re.sub(r"^([HL])_level\.layers\.(\d+)\.mlp_t\.", r"\1.\2 mix ", name)
     name = re.sub(r"_proj\b", "", name)
     return name if len(name) <= 22 else f"{name[:10]}…{name[-11:]}"
 

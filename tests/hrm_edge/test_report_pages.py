@@ -314,6 +314,7 @@ def test_figures_as_people_read_them(function, value, text):
 def test_short_names():
     assert short_name("L_level.layers.3.mlp.gate_up_proj") == "L.3 gate_up"
     assert short_name("H_level.layers.0.self_attn.o_proj") == "H.0 o"
+    assert short_name("L_level.layers.0.mlp_t.down_proj/3") == "L.0 mix down/3"  # not the other SwiGLU's "L.0 down"
     assert short_name("lm_head") == "lm_head"
     assert len(short_name("x" * 50)) <= 22
 
