@@ -15,12 +15,13 @@ from hrm_edge.models import HRMConfig
 
 # The traced blocks of one example; each takes about half a second.
 FEW, MANY = 2, 12
+KINDS = ("hrm", "trm", "recurrent", "direct")
 
 
 @st.composite
-def configurations(draw, most_blocks):
+def configurations(draw, most_blocks, kinds=KINDS):
     """Fields for :func:`small_networks.network` that make at most so many block calls in a segment."""
-    kind = draw(st.sampled_from(["hrm", "trm", "recurrent", "direct"]))
+    kind = draw(st.sampled_from(kinds))
     small = st.integers(1, 3)
     fields = {"kind": kind, "L_layers": draw(small), "mlp_t": draw(st.booleans())}
     if kind != "trm":
@@ -106,10 +107,11 @@ def test_random_networks_run_alike_everywhere(fields, seed):
 
 
 @pytest.mark.slow
-@steady(16)
-@given(configurations(MANY), st.integers(0, 1000))
-def test_many_random_networks_run_alike_everywhere(fields, seed):
-    check(fields, seed)
+@pytest.mark.parametrize("kind", KINDS)
+@steady(5)
+@given(st.data(), st.integers(0, 1000))
+def test_random_networks_of_each_kind_run_alike_everywhere(kind, data, seed):
+    check(data.draw(configurations(MANY, [kind])), seed)
 
 
 @given(configurations(MANY))

@@ -137,6 +137,24 @@ def test_flops_of_the_paper_size():
     assert module.segment_flops(config) == pytest.approx(13.7e9, rel=0.02)  # hrm.md says about 13
 
 
+@pytest.mark.parametrize("kind", ["hrm", "trm", "recurrent", "direct"])
+@pytest.mark.parametrize("mlp_t", [False, True])
+def test_flops_are_those_that_pytorch_counts(kind, mlp_t):
+    import torch
+    from small_networks import network
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    H_layers = 0 if kind == "trm" else 2
+    model = network(kind=kind, mlp_t=mlp_t, H_layers=H_layers, puzzle_emb_ndim=32, puzzle_emb_len=3)
+    e = model.embed(torch.ones(1, 16, dtype=torch.long))
+    # The form of attention that is made of the products it counts.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        model.segment(*model.initial_state(1), e)
+    halting = 2 * 2 * model.config.hidden_size
+    assert module.segment_flops(model.config) == pytest.approx(counted.get_total_flops() - halting)
+
+
 def test_peak_memory_is_the_childs_own(tmp_path):
     pytest.importorskip("onnxruntime")
     bundle = write_toy_bundle(tmp_path / "b")
