@@ -137,6 +137,11 @@ def _emit_loop(outer: Lowering, node: onnx.NodeProto) -> list[Any]:
     ensure(begin is not None and bool(begin), f"lower: {node.name} may begin by not running")
     limit = outer.var(trips)
     start = [_carried(outer.var(name)) for name in carried]
+    for var in start:
+        if var.op is not None and var.op.op_type != "const":
+            # coremltools looks twice for what stays as it was known to begin, and fails where only the second look
+            # (with rows that may have halted) can tell that it need not: a state that a segment hands through.
+            var._sym_val = None
     flags = [value.type.tensor_type.elem_type == TensorProto.BOOL for value in body.input[2:]]
 
     def condition(trip: Any, go_on: Any, *_: Any) -> Any:
