@@ -99,11 +99,12 @@ def test_every_product_is_saved_as_asked_and_the_answers_are_gated(tmp_path, pre
     assert parts["carried state"] == ("float32" if precision == "fp32" else "float16")
 
 
+@pytest.mark.parametrize("name", ["hrm-rope", "trm-att"])
 @pytest.mark.parametrize(("precision", "worst"), [("fp32", 1e-4), ("fp16", 0.3)])
-def test_parity_with_what_the_public_implementation_computes(shared_data, tmp_path, precision, worst):
+def test_parity_with_what_the_public_implementation_computes(shared_data, tmp_path, name, precision, worst):
     """Six segments of an imported checkpoint, the saved packages against the public code's own outputs."""
-    expected = np.load(shared_data / "parity" / "hrm-rope" / "expected.npz")
-    model, _ = import_public(shared_data / "parity" / "hrm-rope", None, None)
+    expected = np.load(shared_data / "parity" / name / "expected.npz")
+    model, _ = import_public(shared_data / "parity" / name, None, None)
     options = ExportOptions("coreml", precision, "host", len(expected["inputs"]))
     graphs = {"start": trace_start(model), "segment": trace_segment(model)}
     for graph in graphs.values():
@@ -116,8 +117,8 @@ def test_parity_with_what_the_public_implementation_computes(shared_data, tmp_pa
     for step in range(6):
         outputs = segment(state)
         state = {"z_H": outputs["z_H_next"], "z_L": outputs["z_L_next"], "e": state["e"]}
-        errors.append(max(float(np.abs(outputs[name] - expected[name][step]).max()) for name in ("logits", "q")))
-    print(f"{precision}: worst of logits and q by segment:", ", ".join(f"{error:.2g}" for error in errors))
+        errors.append(max(float(np.abs(outputs[key] - expected[key][step]).max()) for key in ("logits", "q")))
+    print(f"{name}, {precision}: worst of logits and q by segment:", ", ".join(f"{error:.2g}" for error in errors))
     assert max(errors) <= worst
     # Half precision that changes nothing was not computed in half precision.
     assert precision == "fp32" or min(errors) > 1e-4
