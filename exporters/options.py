@@ -72,7 +72,8 @@ class ExportOptions:
     @property
     def suffix(self) -> str:
         """Tells bundles of one checkpoint apart: ``onnx-fp32-graph``."""
-        return f"{self.target}-{self.precision}-{self.loop}"
+        system = f"-ios{self.ios}" if self.target == "coreml" and self.ios != IOS[0] else ""
+        return f"{self.target}-{self.precision}-{self.loop}{system}"
 
 
 @dataclass(frozen=True)

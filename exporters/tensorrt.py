@@ -7,6 +7,7 @@ an engine is tied to a version and a kind of GPU, and a device must be able to b
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ from .onnx import serialized, write_graph
 from .options import Context, ExportOptions, Written, as_in_graphs
 from .quantize import stored_bytes
 
-PACKAGES = ("onnx",)  # their versions go into the manifest; TensorRT's stand beside each engine
+# Their versions go into the manifest. Which TensorRT made an engine stands beside it in tensorrt.json.
+PACKAGES = (
+    "onnx",
+    *(name for name in ("tensorrt_rtx_cu13_bindings", "tensorrt") if find_spec(name.replace("_cu13", ""))),
+)
 _AMPERE = 80  # the oldest that TensorRT builds one engine for several kinds from
 _NUMERICS = (
     "compared with the float reference by running the bundle's own ONNX in onnxruntime; on a GPU unverified until "

@@ -74,6 +74,7 @@ class BundleState:
     precision: str | None
     loop: str | None
     gated: bool
+    gated_by: str | None  # what answered in the device's place, if the gate did not run on it
     ungated: str | None
     problem: str | None
 
@@ -253,6 +254,7 @@ def _state(path: Path, usable: set[str]) -> BundleState:
         precision=manifest.precision,
         loop=manifest.loop,
         gated=bool(manifest.gate.ran and manifest.gate.passed),
+        gated_by=manifest.gate.reason if manifest.gate.passed else None,
         ungated=warning and warning.removeprefix(f"{path}: "),
         problem=None if manifest.target in usable else f"{manifest.target} is not usable here",
     )

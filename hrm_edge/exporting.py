@@ -168,6 +168,14 @@ class _Export:
     def _runs_here(self) -> bool:
         return backend_module(self.options.target).available()[0]
 
+    @property
+    def _stood_in(self) -> str | None:
+        """What answered in the device's place, so that nobody takes it for the device."""
+        if not self._runs_here:
+            return "answered by its ONNX in onnxruntime, not on a GPU"
+        interpreted = self.options.target == "coreml" and sys.platform != "darwin"
+        return "answered by an interpreter of the package, not by Core ML" if interpreted else None
+
     def _gated(
         self,
         scratch: Path,
@@ -191,10 +199,10 @@ class _Export:
             max_think_steps=engine.halt_max_steps,
             engine=f"{engine.backend} {engine.loop} loop",
         )
+        if self._stood_in:
+            report = replace(report, notes=(self._stood_in, *report.notes))
         report.raise_if_failed(str(folder), _ADVICE[self.options.precision])
-        # What stood in for the device is named, so that nobody takes it for the device.
-        how = None if self._runs_here else "answers of its ONNX in onnxruntime, not on the device"
-        passed = replace(manifest, gate=Gate(ran=True, passed=True, reason=how))
+        passed = replace(manifest, gate=Gate(ran=True, passed=True, reason=self._stood_in))
         sealed = seal_bundle(scratch, passed, report.to_dict())
         if self.gate.report and self.options.precision != "fp32":
             self._stage("measuring for the report")
@@ -272,7 +280,7 @@ class _Export:
     @property
     def _timed(self) -> bool:
         """Whether the time that answers take here says anything: an interpreter's does not."""
-        return self._runs_here and (self.options.target != "coreml" or sys.platform == "darwin")
+        return self._stood_in is None
 
     def _speed(self, scratch: Path) -> list[dict[str, Any]]:
         """The bundle beside PyTorch eager on the same weights, in a few interleaved rounds."""

@@ -39,6 +39,7 @@ from .trt_engines import (
     verified_file,
 )
 from .trt_flavours import FULL, INSTALL, RTX, Flavour, as_text, installed
+from .trt_flavours import flavour as any_flavour
 
 _SECONDS_BETWEEN_LINES = 10
 
@@ -149,11 +150,12 @@ def compile_bundle(
     for this GPU is loaded as well. Raises :class:`InputError`.
     """
     say = say or _say
+    any_flavour()
     gpu, why_not = _gpu_or_reason()
     if not compute_capabilities:
         if gpu is None:
             raise InputError(
-                f"{why_not}: name the GPU it is for, as in --compute-capability 8.9, and {RTX} builds without one"
+                f"{why_not.partition('; run: ')[0]}: name the GPU it is for, as in --compute-capability 8.9, and {RTX} builds without one"
             )
         compute_capabilities = [gpu.compute_capability]
     done = []
@@ -165,6 +167,10 @@ def compile_bundle(
             state, file = _state(bundle, graph, flavour, capability, force)
             if state == BUILT:
                 compile_graph(bundle, graph, flavour, capability, say, progress)
+                if not file.is_file():
+                    raise InputError(
+                        f"{file.parent}: the engine can not be kept there; set HRM_EDGE_CACHE to another"
+                    )
             if here is not None:
                 engine = load(bundle, graph, Here(flavour, here, say, progress))
                 if engine.source == BUILT:  # what was there is refused

@@ -257,14 +257,9 @@ def _aim(
             config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
         return
     wanted = sorted(set(compute_capabilities))
-    known = flavour.ahead_of_time
-    unknown = [one for one in wanted if one not in known]
-    if unknown or not wanted:
-        what = f"compute capability {as_text(unknown)}" if unknown else "no compute capability"
-        raise InputError(
-            f"{flavour.name} {flavour.version} can not build for {what}, only for {as_text(known)}"
-            + ("; `tensorrt` on a machine with that GPU can" if unknown else "")
-        )
+    if not wanted:
+        raise InputError(f"{flavour.name} needs to know what it builds for: name a compute capability")
+    flavour.need(wanted)
     config.num_compute_capabilities = len(wanted)
     for index, one in enumerate(wanted):
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{one}"), index)

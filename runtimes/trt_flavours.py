@@ -49,6 +49,16 @@ class Flavour:
         """Whether it has kernels for a GPU. ``tensorrt`` itself says no, when it builds, to very old ones."""
         return compute_capability in self.ahead_of_time if self.is_rtx else compute_capability >= 75
 
+    def need(self, compute_capabilities: Iterable[int]) -> None:
+        """Raises :class:`InputError` unless engines can be built for all of them; `tensorrt` takes what is there."""
+        known = self.ahead_of_time
+        unknown = [one for one in compute_capabilities if one not in known]
+        if self.is_rtx and unknown:
+            raise InputError(
+                f"{self.name} {self.version} can not build for compute capability {as_text(unknown)}, only for "
+                f"{as_text(known)}; try `tensorrt` on a machine with that GPU"
+            )
+
     def create_network(self, builder: Any) -> Any:
         """A strongly typed network: computed in the types it is written in. 11.x and RTX know no other."""
         if self.is_rtx or self.major >= 11:

@@ -68,6 +68,9 @@ def command(
     with tempfile.TemporaryDirectory(prefix="hrm-edge-bench-") as scratch:
         paths = _what(artifacts or [], random_weights, precision.split(","), Path(scratch))
         opened = [_opened(path, settings.threads) for path in paths]
+        for artifact in opened:
+            if "(interpreted)" in artifact.engine.backend:
+                say(f"note: {artifact.name} is interpreted here: its time says nothing of Core ML's")
         if torch_compile:
             opened[1:1] = _compiled(opened, settings.threads)
         puzzles = _puzzles(opened, data, rounds * per_round * batch)
@@ -146,7 +149,7 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
         if usable and target == "coreml" and sys.platform != "darwin":
             usable, why_not, install = False, "it is interpreted here, which says nothing of its speed", "use a Mac"
         if not usable:
-            say(f"without {target}: {why_not}; to include it: {install}")
+            say(f"without {target}: {why_not}" + (f"; to include it: {install}" if install else ""))
             continue
         for precision in (name for name in precisions if name in PRECISIONS_OF[target]):
             plan = quick_plan(checkpoint, traced, precision, target)
@@ -158,6 +161,8 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
                 say(f"exporting {folder.name}")
                 write_bundle(checkpoint, traced, options, folder, folder.name, plan)
                 made.append(folder)
+    if not made:
+        raise InputError(f"--precision {','.join(precisions)}: no backend that is usable here runs it")
     return made
 
 

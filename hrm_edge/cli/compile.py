@@ -46,17 +46,22 @@ def command(
     if as_json:
         _print_json(bundle, done)
     elif opened.manifest.target == "tensorrt":
-        _print(bundle, done)
+        _print(done, compute_capability)
     else:
         print(f"{bundle}: is for {opened.manifest.target}, where nothing needs compiling")
 
 
-def _print(bundle: str, done: list[Compiled]) -> None:
+def _print(done: list[Compiled], compute_capability: str | None) -> None:
     for one in done:
         capability = f"{one.compute_capability // 10}.{one.compute_capability % 10}"
         time = f" in {one.seconds:.1f} s" if one.state == "built" else ""
         what = f"{one.graph}, compute capability {capability}, {one.flavour} {one.version}"
         print(f"{what}: {_STATES[one.state]}{time}: {one.file}")
+    if compute_capability is not None and any(one.state != "bundle" for one in done):
+        print(
+            "for another machine: copy the file to the folder `tensorrt` in its cache (HRM_EDGE_CACHE, else "
+            "~/.cache/hrm-edge), or put it into the bundle with `hrm-edge export --compute-capability`"
+        )
     print("next, on that GPU: hrm-edge check SPEC   as its answers there have been compared with nothing yet")
 
 

@@ -93,5 +93,6 @@ def _bundle(state: BundleState) -> str:
     if state.broken:
         return f"BROKEN  {state.problem}"
     kind = f"{state.target} {state.precision}, {state.loop} loop"
-    gate = "gated" if state.gated else f"NOT GATED: {state.ungated}"
+    gated = f"gated, {state.gated_by}" if state.gated_by else "gated"
+    gate = gated if state.gated else f"NOT GATED: {state.ungated}"
     return f"{kind}, {gate}" + (f"; can not run: {state.problem}" if state.problem else "")

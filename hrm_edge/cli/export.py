@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..quantization import Quantization
 
 _MANY = 1000  # puzzles
+_MOST_ROWS = 65535
 
 
 def command(
@@ -27,7 +29,7 @@ def command(
         str,
         typer.Option(
             help="fp32; fp16; bf16 (tensorrt); int8 (weights and matrix products); int8-weights, int4-weights "
-            "(stored small, computed in float; not for tensorrt); palette6-weights, palette4-weights (coreml)."
+            "(stored small, computed in float; not for tensorrt; int4 in coreml needs --ios 18); palette6-weights, palette4-weights (coreml)."
         ),
     ] = "fp32",
     loop: Annotated[
@@ -112,9 +114,12 @@ def command(
     from ..gate import gate_puzzles as puzzles_for_gate
     from ..models import load_checkpoint
     from ..puzzles import load_puzzles
+    from ..runtimes.trt_flavours import flavour
     from .progress import progress, say
 
     options = _options(target, precision, loop, batch, compute_capability, ios)
+    if target == "tensorrt":
+        flavour().need(options.compute_capabilities)
     if threads is not None:
         import torch
 
@@ -147,12 +152,16 @@ def command(
 
 def _need_packages(target: str, gate: bool) -> None:
     """One line instead of an ImportError half-way through."""
-    for package in ("torch", "onnx", "onnxscript", "jinja2"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"export needs {package}, which is not installed; run: pip install 'hrm-edge[export]'")
     from ..runtimes.loader import BACKENDS, backend_module
     from ..runtimes.trt_flavours import flavour
 
+    for package in ("torch", "onnx", "onnxscript", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"export needs {package}, which is not installed; run: pip install 'hrm-edge[export,{target}]'"
+                if target in BACKENDS
+                else f"export needs {package}, which is not installed; run: pip install 'hrm-edge[export]'"
+            )
     # TensorRT's bundles are built, and compared through their ONNX, where no GPU can run them.
     runner = "onnx" if target == "tensorrt" else target
     if target == "tensorrt":
@@ -231,8 +240,8 @@ def _options(
 def _rows(batch: str) -> int | None:
     if batch == "dynamic":
         return None
-    if not batch.isascii() or not batch.isdigit() or not 1 <= int(batch) < 2**16:
-        raise InputError(f"--batch must be a number of rows, at least 1, or dynamic, not {batch!r}")
+    if not batch.isascii() or not batch.isdigit() or not 1 <= int(batch) <= _MOST_ROWS:
+        raise InputError(f"--batch must be a number of rows, from 1 to {_MOST_ROWS}, or dynamic, not {batch!r}")
     return int(batch)
 
 
@@ -255,6 +264,12 @@ def _check_output(folder: Path, gate: bool) -> None:
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give -o a folder to write the bundle to")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: nothing can be written there ({error.strerror}); give -o another") from error
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise InputError(f"{folder}: holds something else than a bundle, which would be replaced; give -o another")
     if not gate and (folder / MANIFEST).is_file():
@@ -287,8 +302,13 @@ def _facts(record: Quantization) -> dict[str, object]:
 
 
 def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: float, made: Exported) -> None:
-    rows = "any number of rows" if options.batch is None else f"{options.batch} rows a call"
-    print(f"{folder}: {size:.2f} MB, {options.target} {options.precision}, {options.loop} loop, {rows}")
+    rows = (
+        "any number of rows" if options.batch is None else f"{options.batch} row{'s'[: options.batch > 1]} a call"
+    )
+    more = ""
+    if options.target == "coreml":
+        more = f", iOS {options.ios}" + (", state on the device" if "stateful" in made.manifest.graphs else "")
+    print(f"{folder}: {size:.2f} MB, {options.target} {options.precision}, {options.loop} loop, {rows}{more}")
     if made.quantization is not None:
         _print_quantization(made.quantization)
     elif made.products is not None:
@@ -301,8 +321,6 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
         for side in (report.reference, report.bundle):
             halting = f"{side.steps_mean:.2f} segments on average"
             print(f"  {side.engine:<24} exact {100 * side.exact:6.2f} %   {halting}")
-        if how := made.manifest.gate.reason:
-            print(f"  note: {how}")
         for note in report.notes:
             print(f"  note: {note}")
     if (options.target, options.precision) == ("onnx", "fp16"):
