@@ -20,7 +20,7 @@ _LINE = re.compile(
     r"Constants: \[(?P<constants>.*?)\], Outputs: \[(?P<outputs>.*?)\], TacticName"
 )
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-_TYPE = re.compile(r"Datatype: (\w+)")
+_OPERAND = re.compile(r"Dimensions: \[(?P<shape>[-\d,]*)\].*?Datatype: (?P<type>\w+)")
 _NAMES = {"Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "BF16": "bfloat16"}
 # Compiled layers that a product's node may also be noted on, though they only move or convert its operands.
 _NO_PRODUCT = {"kgen", "cast", "reshape", "copy", "transpose", "shuffle", "memset", "shape_call", "constant"}
@@ -36,8 +36,12 @@ def products(built: Built) -> list[CompiledProduct]:
         match = _LINE.match(line)
         if match is None or match["kind"] in _NO_PRODUCT:
             continue
-        inputs, constants = (_TYPE.findall(match[side]) for side in ("inputs", "constants"))
-        operands = [*inputs[:1], *(constants[:1] or inputs[1:2])]
+        inputs, constants = (_OPERAND.findall(match[side]) for side in ("inputs", "constants"))
+        if constants:
+            # A residual sum that was fused with the product is an input too, and may be named first.
+            rows = constants[0][0].partition(",")[0]
+            inputs = [item for item in inputs if item[0].rpartition(",")[2] == rows] or inputs
+        operands = [kind for _, kind in (*inputs[:1], *(constants[:1] or inputs[1:2]))]
         for node in _NODE.findall(line):
             if node in nodes and len(operands) == 2:
                 found.setdefault(node, CompiledProduct(node, *(_NAMES.get(k, k.lower()) for k in operands)))

@@ -7,16 +7,18 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from small_networks import TASK, checkpoint
-from traced_networks import expected_products, traced
+from small_networks import TASK, checkpoint, network
+from traced_networks import CONFIGS, expected_products, traced
 
 from hrm_edge.bundle import open_bundle
 from hrm_edge.errors import GateFailed, InputError
 from hrm_edge.exporters import build, tensorrt
+from hrm_edge.exporters.fp16 import convert_to_fp16
 from hrm_edge.exporters.graph import all_graphs, array_of, initializers, replace_nodes, tensor_of
 from hrm_edge.exporters.onnx import serialized
 from hrm_edge.exporters.options import ExportOptions
 from hrm_edge.exporters.quantize import Quantizing, stored_bytes
+from hrm_edge.exporters.segment import trace_segment
 from hrm_edge.exporting import GateOptions, export_bundle
 from hrm_edge.puzzles import generate_puzzles
 from hrm_edge.runtimes import load_engine, trt_audit, trt_build
@@ -182,6 +184,17 @@ def test_weights_that_were_widened_are_found(monkeypatch):
     replace_nodes(segment.graph, [*nodes, *segment.graph.node])
     with pytest.raises(GateFailed, match=r"they were widened, or copied for every cycle"):
         trt_audit.raise_unless_sound(built(segment), "segment.onnx", stored_bytes([segment]), wants_loop=False)
+
+
+def test_a_residual_fused_with_a_product_is_not_taken_for_its_operand():
+    """It may stand first among the inputs, as TensorRT compiles a half-precision mixer whose S' is odd."""
+    model = network(**{**CONFIGS["mixer"], "puzzle_emb_ndim": 32})
+    assert model.config.sequence_len == 17
+    segment = trace_segment(model)
+    convert_to_fp16(segment)
+    made = built(segment)
+    kinds = {p.name: (p.left, p.right) for p in trt_audit.products(made)}
+    assert {kinds[name] for name in expected_products(model)} == {("float16", "float16")}
 
 
 def test_a_loop_that_was_lost_is_found():
