@@ -245,7 +245,9 @@ def _state(path: Path, usable: set[str]) -> BundleState:
     try:
         bundle = open_bundle(path)
     except InputError as error:
-        return BundleState(str(path), None, None, None, None, False, None, str(error).removeprefix(f"{path}: "))
+        return BundleState(
+            str(path), None, None, None, None, False, None, None, str(error).removeprefix(f"{path}: ")
+        )
     manifest, warning = bundle.manifest, bundle.ungated_warning
     return BundleState(
         path=str(path),

@@ -155,7 +155,8 @@ def compile_bundle(
     if not compute_capabilities:
         if gpu is None:
             raise InputError(
-                f"{why_not.partition('; run: ')[0]}: name the GPU it is for, as in --compute-capability 8.9, and {RTX} builds without one"
+                f"{why_not.partition('; run: ')[0]}: name the GPU it is for, as in --compute-capability 8.9, and "
+                f"{RTX} builds without one"
             )
         compute_capabilities = [gpu.compute_capability]
     done = []

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError
 from .base import first_line
-from .trt_flavours import Flavour, as_text
+from .trt_flavours import Flavour
 
 # (what is done, done, in all), as the command line's progress bars take it.
 Progress = Callable[[str, int, int], None]

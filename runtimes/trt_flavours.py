@@ -50,7 +50,7 @@ class Flavour:
         return compute_capability in self.ahead_of_time if self.is_rtx else compute_capability >= 75
 
     def need(self, compute_capabilities: Iterable[int]) -> None:
-        """Raises :class:`InputError` unless engines can be built for all of them; `tensorrt` takes what is there."""
+        """Raises :class:`InputError` unless it builds for all of them; `tensorrt` takes what is there."""
         known = self.ahead_of_time
         unknown = [one for one in compute_capabilities if one not in known]
         if self.is_rtx and unknown:

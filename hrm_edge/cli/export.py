@@ -29,7 +29,8 @@ def command(
         str,
         typer.Option(
             help="fp32; fp16; bf16 (tensorrt); int8 (weights and matrix products); int8-weights, int4-weights "
-            "(stored small, computed in float; not for tensorrt; int4 in coreml needs --ios 18); palette6-weights, palette4-weights (coreml)."
+            "(stored small, computed in float; not for tensorrt; int4 in coreml needs --ios 18); palette6-weights, "
+            "palette4-weights (coreml)."
         ),
     ] = "fp32",
     loop: Annotated[

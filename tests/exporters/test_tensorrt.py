@@ -84,7 +84,7 @@ def test_gated_through_its_onnx_and_the_bundle_says_so(tmp_path, monkeypatch):
     assert made.gate.passed
     assert made.gate.answers_differ == 0
     assert "onnxruntime" in made.gate.bundle.engine
-    assert "not on the device" in made.manifest.gate.reason
+    assert "not on a GPU" in made.manifest.gate.reason
 
 
 def test_a_bundle_does_not_run_without_a_gpu(tmp_path):
