@@ -109,9 +109,11 @@ for target, precision, loop in kinds:
 @pytest.mark.slow
 def test_another_process_with_another_hash_seed_writes_the_same_bytes(tmp_path):
     helpers = str(Path(__file__).parents[1] / "helpers")
+    both = []
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": helpers}
-        subprocess.run([sys.executable, "-c", BUILD_ALL, str(tmp_path / seed)], check=True, env=environment)
+        both.append(subprocess.Popen([sys.executable, "-c", BUILD_ALL, str(tmp_path / seed)], env=environment))
+    assert [process.wait() for process in both] == [0, 0]
     kinds = sorted(folder.name for folder in (tmp_path / "1").iterdir())
     assert len(kinds) == 6
     for kind in kinds:

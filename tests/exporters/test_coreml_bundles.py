@@ -4,6 +4,7 @@ import itertools
 import re
 
 import numpy as np
+import onnx
 import pytest
 from small_networks import TASK, checkpoint, think
 from traced_networks import expected_products, traced
@@ -99,14 +100,21 @@ def test_every_product_is_saved_as_asked_and_the_answers_are_gated(tmp_path, pre
     assert parts["carried state"] == ("float32" if precision == "fp32" else "float16")
 
 
-@pytest.mark.parametrize("name", ["hrm-rope", "trm-att"])
+@pytest.fixture(scope="module", params=["hrm-rope", "trm-att"])
+def public(request, shared_data):
+    """(model, its graphs, what the public code computes); a trace takes long."""
+    folder = shared_data / "parity" / request.param
+    model, _ = import_public(folder, None, None)
+    return model, (trace_start(model), trace_segment(model)), np.load(folder / "expected.npz")
+
+
 @pytest.mark.parametrize(("precision", "worst"), [("fp32", 1e-4), ("fp16", 0.3)])
-def test_parity_with_what_the_public_implementation_computes(shared_data, tmp_path, name, precision, worst):
+def test_parity_with_what_the_public_implementation_computes(public, tmp_path, precision, worst):
     """Six segments of an imported checkpoint, the saved packages against the public code's own outputs."""
-    expected = np.load(shared_data / "parity" / name / "expected.npz")
-    model, _ = import_public(shared_data / "parity" / name, None, None)
+    model, traces, expected = public
     options = ExportOptions("coreml", precision, "host", len(expected["inputs"]))
-    graphs = {"start": trace_start(model), "segment": trace_segment(model)}
+    copies = (onnx.ModelProto.FromString(graph.SerializeToString()) for graph in traces)
+    graphs = dict(zip(("start", "segment"), copies, strict=True))
     for graph in graphs.values():
         fix_batch(graph, len(expected["inputs"]))
     files = coreml.write_graphs(graphs, tmp_path, Context(checkpoint(model), options)).graphs
@@ -118,7 +126,10 @@ def test_parity_with_what_the_public_implementation_computes(shared_data, tmp_pa
         outputs = segment(state)
         state = {"z_H": outputs["z_H_next"], "z_L": outputs["z_L_next"], "e": state["e"]}
         errors.append(max(float(np.abs(outputs[key] - expected[key][step]).max()) for key in ("logits", "q")))
-    print(f"{name}, {precision}: worst of logits and q by segment:", ", ".join(f"{error:.2g}" for error in errors))
+    print(
+        f"{model.config.kind}, {precision}: worst of logits and q by segment:",
+        ", ".join(f"{error:.2g}" for error in errors),
+    )
     assert max(errors) <= worst
     # Half precision that changes nothing was not computed in half precision.
     assert precision == "fp32" or min(errors) > 1e-4

@@ -108,7 +108,7 @@ def test_random_networks_run_alike_everywhere(fields, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@steady(5)
+@steady(2)
 @given(st.data(), st.integers(0, 1000))
 def test_random_networks_of_each_kind_run_alike_everywhere(kind, data, seed):
     check(data.draw(configurations(MANY, [kind])), seed)
