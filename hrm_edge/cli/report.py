@@ -67,6 +67,8 @@ def _print(bundle: Bundle, report: dict[str, Any]) -> None:
 
     gate = report["gate"]
     print(f"{bundle.path}: {'passed' if gate['passed'] else 'FAILED'} {verdict(gate)}")
+    if how := bundle.manifest.gate.reason:
+        print(f"  {how}")
     table = plain_table("")
     for column in ("exact", "95 % interval", "tokens", "segments", "halted"):
         table.add_column(column, justify="right", no_wrap=True)
