@@ -45,6 +45,11 @@ def rotate_half(x: Tensor) -> Tensor:
     return torch.cat((-b, a), dim=-1)
 
 
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention without a mask, ``[B, heads, S', head_dim]`` each."""
+    return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1).to(v.dtype) @ v
+
+
 class Attention(nn.Module):
     """Multi-head attention over the whole sequence, without a mask; RoPE where tables are given."""
 
@@ -61,7 +66,9 @@ class Attention(nn.Module):
         if rope is not None:
             cos, sin = rope
             q, k = q * cos + rotate_half(q) * sin, k * cos + rotate_half(k) * sin
-        y = F.scaled_dot_product_attention(q, k, v)
+        # Written out where a CPU trains: the fused kernel's backward pass takes most of a step there.
+        attend = _attention if self.training and x.device.type == "cpu" else F.scaled_dot_product_attention
+        y = attend(q, k, v)
         return self.o_proj(y.transpose(1, 2).reshape(B, S, D))
 
 

@@ -130,3 +130,18 @@ def test_untrained_model_does_not_halt():
     assert not halts(q, True).any()
     assert halts(torch.tensor([[1.0, 2.0], [2.0, 1.0]]), False).tolist() == [False, True]
     assert halts(torch.tensor([[1.0, 2.0], [-2.0, -3.0]]), True).tolist() == [True, False]
+
+
+def test_attention_as_a_cpu_trains_is_attention_as_it_answers():
+    """Written out for training, fused otherwise: same results, same gradients."""
+    model = HRM(small(pos_encodings="rope"))
+    tokens = torch.randint(1, 6, (3, 16))
+
+    def run(train: bool) -> list[torch.Tensor]:
+        model.train(train).zero_grad()
+        z_H, z_L, logits, q = model.segment(*model.initial_state(3), model.embed(tokens))
+        (logits.square().mean() + q.mean()).backward()
+        return [z_H, z_L, logits, q, *(p.grad.clone() for p in model.parameters())]
+
+    for written_out, fused in zip(run(True), run(False), strict=True):
+        torch.testing.assert_close(written_out, fused, atol=1e-5, rtol=1e-4)
