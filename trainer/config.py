@@ -14,7 +14,7 @@ from ..models.hrm import Gradient
 from ..tasks import get_task
 
 Loss = Literal["stablemax", "softmax"]
-OptimizerName = Literal["adam_atan2", "adamw"]
+OptimizerName = Literal["adam_atan2", "adamw", "muon"]  # muon: of the levels' matrices, adamw of the rest
 CheckpointDtype = Literal["float32", "float16"]
 Schedule = Literal["constant", "linear", "cosine"]
 Qat = Literal["off", "learned", "frozen"]
@@ -31,6 +31,7 @@ class TrainConfig:
     batch_size: int = 768  # slots over all processes
     gradient: Gradient = "one_step"
     loss: Loss = "stablemax"
+    label_smoothing: float = 0.0  # part of the token target that is spread over the vocabulary
     halt_loss_weight: float = 0.5
     optimizer: OptimizerName = "adam_atan2"
     lr: float = 1e-4
@@ -44,6 +45,7 @@ class TrainConfig:
     puzzle_emb_weight_decay: float = 1.0
     grad_clip: float = 0.0  # largest gradient norm; 0: no clipping
     ema_decay: float = 0.0  # of the weights that are evaluated and exported; 0: the last weights
+    segment_curriculum: float = 0.0  # part of the run in which the most segments grow from 2 to halt_max_steps
     augment: bool = True
     qat: Qat = "off"  # fine-tune through fake int8 quantization, its activation scales learned or frozen
     halt_bias: float = -5.0  # q_head's first bias
@@ -85,9 +87,10 @@ class TrainConfig:
             require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("lr", "puzzle_emb_lr"):
             require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
-        for name in ("beta1", "beta2", "ema_decay"):
+        for name in ("beta1", "beta2", "ema_decay", "label_smoothing"):
             require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
-        require("lr_min_ratio", 0 <= self.lr_min_ratio <= 1, "between 0 and 1")
+        for name in ("lr_min_ratio", "segment_curriculum"):
+            require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         for name in ("warmup_steps", "weight_decay", "puzzle_emb_weight_decay", "grad_clip", "halt_loss_weight"):
             require(name, getattr(self, name) >= 0, "0 or more")
         require("steps", self.steps >= 0, "0 or more")

@@ -78,6 +78,15 @@ class Run:
     def _forward(self, tokens: Tensor, z_H: Tensor, z_L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.model.segment(z_H, z_L, self.model.embed(tokens), self.config.gradient)
 
+    @property
+    def most_segments(self) -> int:
+        """Segments a puzzle may take by now: all, or in a curriculum as many as its part of the run allows."""
+        most, part = self.model.config.halt_max_steps, self.config.segment_curriculum
+        if not part:
+            return most
+        done = min(1.0, self.config.progress(self.step, self.seconds) / part)
+        return min(most, 2 + int(done * (most - 1)))
+
     def train_step(self) -> Tensor:
         """One segment and one update; returns (loss, token loss, halt loss, exact, token accuracy, segments)."""
         arch, slots = self.model.config, self.slots
@@ -88,13 +97,16 @@ class Run:
             if not arch.no_ACT_continue:
                 with torch.no_grad():
                     _, _, _, next_q = self._segment(slots.tokens, z_H.detach(), z_L.detach())
-                target = q_continue_target(next_q, slots.steps + 1 >= arch.halt_max_steps)
-        losses = act_losses(logits, q, slots.labels, self.config.loss, self.config.halt_loss_weight, target)
+                target = q_continue_target(next_q, slots.steps + 1 >= self.most_segments)
+        config = self.config
+        losses = act_losses(
+            logits, q, slots.labels, config.loss, config.halt_loss_weight, target, config.label_smoothing
+        )
         losses.total.backward()
         self._update()
         right = (logits.detach().argmax(-1) == slots.labels).float().mean()
         exact = solved(logits.detach(), slots.labels).float().mean()
-        slots.advance(z_H, z_L, q, arch.halt_max_steps, arch.no_ACT_continue)
+        slots.advance(z_H, z_L, q, self.most_segments, arch.no_ACT_continue)
         self.step += 1
         return torch.stack([*(x.detach() for x in losses), exact, right, slots.steps.float().mean()])
 
@@ -269,7 +281,7 @@ def train(
     if not resumed:
         run.slots.refill(model, run.sampler, run.rng)
         run.slots.halted[:] = False
-        run.slots.stagger(arch.halt_max_steps)
+        run.slots.stagger(run.most_segments)
     metrics = Metrics(output, run.step, quiet=world.rank != 0)
     done = config.progress(run.step, run.seconds)
     metrics.say(

@@ -21,11 +21,16 @@ def stablemax_log_probabilities(logits: Tensor) -> Tensor:
     return s.log() - s.sum(-1, keepdim=True).log()
 
 
-def token_loss(logits: Tensor, labels: Tensor, kind: Loss) -> Tensor:
-    """Mean cross-entropy over each puzzle's labelled tokens: ``[B, S, V], [B, S] -> [B]``, float32."""
+def token_loss(logits: Tensor, labels: Tensor, kind: Loss, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over each puzzle's labelled tokens: ``[B, S, V], [B, S] -> [B]``, float32.
+
+    ``smoothing`` is the part of the target that is spread evenly over the vocabulary.
+    """
     logp = stablemax_log_probabilities(logits) if kind == "stablemax" else F.log_softmax(logits.float(), dim=-1)
     labelled = labels != IGNORE
     picked = logp.gather(-1, labels.where(labelled, 0).long().unsqueeze(-1)).squeeze(-1)
+    if smoothing:
+        picked = (1 - smoothing) * picked + smoothing * logp.mean(-1)
     return (-(picked * labelled).sum(-1) / labelled.sum(-1).clamp(min=1)).float()
 
 
@@ -55,9 +60,10 @@ def act_losses(
     kind: Loss,
     halt_weight: float,
     continue_target: Tensor | None,
+    smoothing: float = 0.0,
 ) -> Losses:
     """Token loss plus ``halt_weight`` times the Q losses; ``continue_target`` None trains q_halt alone."""
-    token = token_loss(logits, labels, kind).mean()
+    token = token_loss(logits, labels, kind, smoothing).mean()
     halt = F.binary_cross_entropy_with_logits(q[:, 0], solved(logits, labels).float())
     if continue_target is not None:
         halt = halt + F.binary_cross_entropy_with_logits(q[:, 1], continue_target)

@@ -39,14 +39,15 @@ class SignSGD(torch.optim.Optimizer):
 
 
 def make_optimizers(model: HRM, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The main optimizer, then SignSGD for the puzzle embeddings where the model has them.
+    """The main optimizer, Muon for the levels' matrices if asked for, and SignSGD for the puzzle embeddings where the model has them.
 
     Learned scales are a group of their own in the main one: decay would pull them to one, and what is a small
     step for a weight is too small for the one number that all of a layer's inputs share.
     """
+    matrices = _matrices(model) if config.optimizer == "muon" else []
     puzzles = [p for name, p in model.named_parameters() if name.startswith("puzzle_emb.")]
     scales = scale_parameters(model)
-    apart = {id(p) for p in (*puzzles, *scales)}
+    apart = {id(p) for p in (*puzzles, *scales, *matrices)}
     rest: list[Any] = [p for p in model.parameters() if id(p) not in apart]
     if scales:
         rest = [{"params": rest}, {"params": scales, "lr": config.lr * SCALE_LR, "weight_decay": 0.0}]
@@ -58,12 +59,21 @@ def make_optimizers(model: HRM, config: TrainConfig) -> list[torch.optim.Optimiz
     else:
         main = torch.optim.AdamW(rest, lr=config.lr, betas=betas, weight_decay=config.weight_decay)
     optimizers = [main]
+    if matrices:
+        # Updates as large as AdamW's on average, so that one learning rate and one decay serve both.
+        same: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+        optimizers.append(torch.optim.Muon(matrices, **same, adjust_lr_fn="match_rms_adamw"))
     if puzzles:
         optimizers.append(SignSGD(puzzles, config.puzzle_emb_lr, config.puzzle_emb_weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
     return optimizers
+
+
+def _matrices(model: HRM) -> list[nn.Parameter]:
+    """The weights of the levels' products: what Muon is made for, unlike embeddings, heads and scales."""
+    return [p for name, p in model.named_parameters() if "_level." in name and p.ndim == 2]
 
 
 def lr_factor(config: TrainConfig, step: int, progress: float) -> float:
