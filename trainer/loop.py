@@ -21,6 +21,7 @@ from ..files import write_atomically
 from ..models import HRM, Checkpoint, HRMConfig, build_model, save_checkpoint
 from ..models.checkpoint import load_weights
 from ..models.fake_quant import plain_model
+from ..models.grow import with_added_blocks
 from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 from . import qat
@@ -232,7 +233,8 @@ def train(
     Args:
         data: sources as :func:`trainer.data.read_source` takes them.
         test: puzzles to measure the finished checkpoint on, by their source, beside the held-out ones.
-        initial: start from this checkpoint's weights instead of a fresh initialisation.
+        initial: start from this checkpoint's weights instead of a fresh initialisation; layers that ``arch`` has
+            beyond it start as if they were not there.
 
     Raises:
         InputError: the data, configs or the folder's earlier run do not fit.
@@ -261,7 +263,7 @@ def train(
     if initial is None:
         torch.nn.init.constant_(model.q_head.bias, config.halt_bias)
     else:
-        load_weights(model, initial.model.state_dict(), str(initial.path))
+        load_weights(model, with_added_blocks(initial.model.state_dict(), model), str(initial.path))
     model.to(world.device).train()
     sampler = Sampler(task, sources, config.augment)
     if config.qat != "off":

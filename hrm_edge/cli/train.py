@@ -29,7 +29,11 @@ def command(
         list[str] | None, typer.Option("--set", help="One field, as in --set train.lr=3e-4; repeat for more.")
     ] = None,
     start_from: Annotated[
-        Path | None, typer.Option("--from", help="Start from this checkpoint's weights and architecture.")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Start from this checkpoint's weights and architecture; --set arch.H_layers=2 and the like deepen it.",
+        ),
     ] = None,
     qat: Annotated[
         bool, typer.Option("--qat", help="Fine-tune --from's checkpoint through int8 rounding, for export as INT8.")

@@ -47,6 +47,7 @@ def rows(output):
     "variant",
     [
         ["train.optimizer=adamw"],
+        ["train.optimizer=muon", "train.label_smoothing=0.1", "train.segment_curriculum=0.5"],
         ["train.optimizer=adam_atan2", "train.loss=stablemax", "arch.no_ACT_continue=false", "train.ema_decay=0.0"],
     ],
 )

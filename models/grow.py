@@ -1,0 +1,29 @@
+"""Start a deeper network from a trained one, so that training goes on from what it already solves."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from .hrm import HRM
+
+_BLOCK = re.compile(r"[HL]_level\.layers\.\d+\.")
+_RESIDUAL = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+
+
+def with_added_blocks(tensors: dict[str, Tensor], model: HRM) -> dict[str, Tensor]:
+    """``tensors`` of a trained network, and blocks for the layers that ``model`` has beyond it.
+
+    An added block's two residual products start at zero. As the state that reaches it has RMS 1, its norms change
+    nothing either, so the deeper network answers as the trained one does. Everything else is left to
+    :func:`load_weights` to judge; a mixer over the sequence (``mlp_t``) has another norm, and no block is added.
+    """
+    if model.config.mlp_t:
+        return tensors
+    own = model.state_dict()
+    added = {name: own[name] for name in own if name not in tensors and _BLOCK.match(name)}
+    return tensors | {
+        name: torch.zeros_like(weight) if name.endswith(_RESIDUAL) else weight for name, weight in added.items()
+    }
