@@ -156,7 +156,7 @@ class Start(nn.Module):
         if config.pos_encodings == "learned":  # positions cover the prefix too
             token_scale = prefix_scale = math.sqrt(D / 2)
             positions = model.embed_pos.weight.detach() * token_scale
-        elif config.pos_encodings == "grid":
+        elif config.on_grid:
             grid = F.embedding(model.position_ids, model.embed_pos.weight).detach()  # [K, S, D]
             token_scale = math.sqrt(D / (1 + len(grid)))
             positions[P:] = grid.sum(0) * token_scale

@@ -75,7 +75,7 @@ def build_model(config: HRMConfig, task: Task) -> HRM:
             raise InputError(
                 f"config field {field} is {getattr(config, field)}, but task {task.name} has {getattr(task, field)}"
             )
-    return NETWORKS[config.kind](config, task.position_ids if config.pos_encodings == "grid" else None)
+    return NETWORKS[config.kind](config, task.position_ids if config.on_grid else None)
 
 
 def save_checkpoint(

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import InputError
 
-PosEncodings = Literal["rope", "learned", "grid", "none"]
+PosEncodings = Literal["rope", "learned", "grid", "axial", "none"]
 # hrm, trm, and the HRM paper's own comparison points: one transformer, recurrent or in a single pass.
 Kind = Literal["hrm", "trm", "recurrent", "direct"]
 
@@ -40,7 +40,9 @@ class HRMConfig:
     hidden_size: int = 512  # D
     expansion: float = 4.0
     num_heads: int = 8
-    pos_encodings: PosEncodings = "rope"  # grid: rope, and learned row, column and box embeddings
+    pos_encodings: PosEncodings = "rope"
+    # grid: rope, and learned row, column and box embeddings; axial: the same, but rope turns half of each head by
+    # the row and half by the column, not by the place in the flattened grid
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-5
     halt_max_steps: int = 16  # segments; the paper's M_max
@@ -79,6 +81,12 @@ class HRMConfig:
         if self.rotary:
             self._require(
                 "num_heads", self.head_dim % 2 == 0, f"such that head_dim ({self.head_dim}) is even for rope"
+            )
+        if self.pos_encodings == "axial" and self.rotary:
+            self._require(
+                "num_heads",
+                self.head_dim % 4 == 0,
+                f"such that head_dim ({self.head_dim}) is a multiple of 4 for axial",
             )
         if self.puzzle_emb_len:
             self._require("puzzle_emb_len", self.puzzle_emb_ndim > 0, "0 where puzzle_emb_ndim is 0")
@@ -133,7 +141,12 @@ class HRMConfig:
     @property
     def rotary(self) -> bool:
         """Whether attention turns its queries and keys; `grid` is rope with learned embeddings beside it."""
-        return self.pos_encodings in ("rope", "grid") and not self.mlp_t
+        return self.pos_encodings in ("rope", "grid", "axial") and not self.mlp_t
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether the task's rows and columns are needed: they are embedded and added to the input."""
+        return self.pos_encodings in ("grid", "axial")
 
     @property
     def title(self) -> str:

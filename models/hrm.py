@@ -40,6 +40,22 @@ def rms_norm(x: Tensor, eps: float) -> Tensor:
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
 
 
+def rotary_angles(config: HRMConfig, position_ids: np.ndarray | None) -> Tensor:
+    """Angles ``[S', head_dim / 2]`` by which queries and keys are turned.
+
+    Along the sequence, prefix included (RoPE); or, "axial", half of the frequencies by the row and half by the
+    column, where the prefix stands beside the first row and column.
+    """
+    theta, width = config.rope_theta, config.head_dim
+    if config.pos_encodings != "axial" or position_ids is None:
+        frequencies = theta ** -(torch.arange(0, width, 2).float() / width)
+        return torch.outer(torch.arange(config.sequence_len).float(), frequencies)
+    frequencies = theta ** -(torch.arange(0, width // 2, 2).float() / (width // 2))
+    places = torch.from_numpy(position_ids[:2] - position_ids[:2].min(axis=1, keepdims=True)).float() + 1
+    angles = torch.cat([torch.outer(axis, frequencies) for axis in places], dim=1)
+    return F.pad(angles, (0, 0, config.prefix_len, 0))
+
+
 def rotate_half(x: Tensor) -> Tensor:
     a, b = x.chunk(2, dim=-1)
     return torch.cat((-b, a), dim=-1)
@@ -128,7 +144,7 @@ class HRM(nn.Module):
 
     Args:
         config: the architecture.
-        position_ids: int ``[K, S]``, for ``pos_encodings="grid"`` only: each token's row, column (and box)
+        position_ids: int ``[K, S]``, for ``pos_encodings`` "grid" and "axial": each token's row, column (and box)
             as indices into one table of learned embeddings, which are added to the input beside RoPE; a task
             provides them.
 
@@ -155,14 +171,15 @@ class HRM(nn.Module):
             nn.init.zeros_(self.puzzle_emb.weight)
         if config.pos_encodings == "learned":
             self.embed_pos = nn.Embedding(config.sequence_len, D)
-        elif config.pos_encodings == "grid":
+        elif config.on_grid:
             if position_ids is None or position_ids.shape[-1] != config.seq_len:
-                raise InputError("pos_encodings 'grid' needs the task's position_ids, one column per token")
+                raise InputError(
+                    f"pos_encodings {config.pos_encodings!r} needs the task's position_ids, one column per token"
+                )
             self.embed_pos = nn.Embedding(int(position_ids.max()) + 1, D)
             self.register_buffer("position_ids", torch.from_numpy(position_ids).long(), persistent=False)
         if config.rotary:
-            frequencies = config.rope_theta ** -(torch.arange(0, config.head_dim, 2).float() / config.head_dim)
-            angles = torch.outer(torch.arange(config.sequence_len).float(), frequencies).repeat(1, 2)
+            angles = rotary_angles(config, position_ids).repeat(1, 2)
             self.register_buffer("cos", angles.cos(), persistent=False)
             self.register_buffer("sin", angles.sin(), persistent=False)
         self.add_levels()
@@ -192,7 +209,7 @@ class HRM(nn.Module):
         config = self.config
         D, P = config.hidden_size, config.prefix_len
         e = self.embed_tokens(tokens)
-        if config.pos_encodings == "grid":
+        if config.on_grid:
             positions = self.embed_pos(self.position_ids)  # [K, S, D]
             e = (e + positions.sum(0)) / math.sqrt(1 + len(positions))
         if P:

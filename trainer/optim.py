@@ -39,7 +39,7 @@ class SignSGD(torch.optim.Optimizer):
 
 
 def make_optimizers(model: HRM, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The main optimizer, Muon for the levels' matrices if asked for, and SignSGD for the puzzle embeddings where the model has them.
+    """The main optimizer, Muon for the levels' matrices if asked for, SignSGD for the puzzle embeddings if any.
 
     Learned scales are a group of their own in the main one: decay would pull them to one, and what is a small
     step for a weight is too small for the one number that all of a layer's inputs share.

@@ -32,7 +32,7 @@ def command(
         Path | None,
         typer.Option(
             "--from",
-            help="Start from this checkpoint's weights and architecture; --set arch.H_layers=2 and the like deepen it.",
+            help="Start from this checkpoint's weights and architecture; --set arch.H_layers=2 deepens it.",
         ),
     ] = None,
     qat: Annotated[

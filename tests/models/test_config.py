@@ -25,7 +25,7 @@ def test_round_trip():
         ({"H_cycles": 0}, "H_cycles is 0; it must be 1 or more"),
         ({"H_cycles": 2.5}, "H_cycles is 2.5; it must be of type int"),
         ({"halt_max_steps": True}, "halt_max_steps is True"),
-        ({"pos_encodings": "sine"}, "one of rope, learned, grid, none"),
+        ({"pos_encodings": "sine"}, "one of rope, learned, grid, axial, none"),
         ({"H_layers": 0}, "H_layers is 0; it must be 1 or more"),
         ({"kind": "gru"}, "kind is 'gru'; it must be one of hrm, trm, recurrent, direct"),
         ({"kind": "trm"}, "H_layers is 4; it must be 0 where kind is trm"),

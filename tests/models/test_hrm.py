@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hrm_edge.models import HRM, HRMConfig, build_model, halts
-from hrm_edge.models.hrm import truncated_lecun_normal_
+from hrm_edge.models.hrm import rotary_angles, rotate_half, truncated_lecun_normal_
 from hrm_edge.models.public import import_public
 from hrm_edge.tasks import get_task
 
@@ -41,7 +41,7 @@ def test_paper_size():
     assert (config.prefix_len, config.sequence_len, config.intermediate_size) == (1, 82, 1536)
 
 
-@pytest.mark.parametrize("pos_encodings", ["rope", "learned", "grid"])
+@pytest.mark.parametrize("pos_encodings", ["rope", "learned", "grid", "axial"])
 def test_gradient_modes_compute_the_same_values(pos_encodings):
     torch.manual_seed(0)
     model = build_model(small(pos_encodings=pos_encodings, H_cycles=2, L_cycles=3), get_task("sudoku-4x4"))
@@ -145,3 +145,19 @@ def test_attention_as_a_cpu_trains_is_attention_as_it_answers():
 
     for written_out, fused in zip(run(True), run(False), strict=True):
         torch.testing.assert_close(written_out, fused, atol=1e-5, rtol=1e-4)
+
+
+def test_axial_positions_see_only_how_far_apart_rows_and_columns_are():
+    """Turned query times turned key depends on the two differences alone, and tells the four neighbours apart."""
+    task = get_task("maze-6x7")
+    config = HRMConfig(6, task.seq_len, hidden_size=32, num_heads=2, pos_encodings="axial", puzzle_emb_ndim=32)
+    angles = rotary_angles(config, task.position_ids).repeat(1, 2)
+    q, k = torch.randn(2, config.head_dim)
+    turned = [x * angles.cos() + rotate_half(x.expand(len(angles), -1)) * angles.sin() for x in (q, k)]
+    scores = (turned[0] @ turned[1].T)[1:, 1:].view(6, 7, 6, 7)
+    found = {}
+    for r, c, r2, c2 in np.ndindex(6, 7, 6, 7):
+        found.setdefault((r2 - r, c2 - c), []).append(float(scores[r, c, r2, c2]))
+    assert max(np.ptp(same) for same in found.values()) < 1e-4
+    around = [np.mean(found[step]) for step in ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 0))]
+    assert min(abs(a - b) for i, a in enumerate(around) for b in around[:i]) > 1e-3
