@@ -7,7 +7,8 @@ import functools
 import numpy as np
 
 from ..errors import InputError
-from .base import Task, Tokens
+from .base import Symmetry, Task, Tokens
+from .fingerprints import row_hashes
 from .maze_generator import distances, generate_maze, shortest_path
 
 PAD, WALL, OPEN, START, GOAL, PATH = range(6)
@@ -197,3 +198,14 @@ class Maze(Task):
         """Reflections and turns that keep the shape; symbols keep their meaning."""
         cells = self._turns[rng.integers(len(self._turns), size=count)]
         return cells, np.tile(np.arange(self.vocab_size, dtype=np.int32), (count, 1))
+
+    def fingerprints(self, questions: np.ndarray) -> np.ndarray:
+        found = row_hashes(questions[:, self._turns[0]])
+        for turn in self._turns[1:]:
+            found = np.minimum(found, row_hashes(questions[:, turn]))
+        return found
+
+    def find_symmetry(self, question: Tokens, other: Tokens) -> Symmetry | None:
+        values = np.arange(self.vocab_size, dtype=np.int32)
+        turns = (Symmetry(turn, values) for turn in self._turns)
+        return next((turn for turn in turns if np.array_equal(turn.apply(question), other)), None)

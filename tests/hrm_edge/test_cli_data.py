@@ -27,10 +27,10 @@ def test_generate_writes_what_the_seed_says(tmp_path, capsys):
     for name in ("a.csv", "b.csv.gz", "c"):
         code, out, err = run(capsys, "generate", *FOUR, "--n", 9, "--seed", 5, "-o", tmp_path / name)
         assert (code, err) == (0, "")
-        assert out == f"wrote 9 ordinary sudoku-4x4 puzzles (seed 5) to {tmp_path / name}\n"
+        assert out == f"wrote 9 sudoku-4x4 puzzles (difficulty ordinary, seed 5) to {tmp_path / name}\n"
     sets = [load_puzzles(tmp_path / name, get_task("sudoku-4x4")) for name in ("a.csv", "b.csv.gz", "c")]
     assert len({puzzles.content_hash() for puzzles in sets}) == 1
-    run(capsys, "generate", *FOUR, "--n", 9, "--seed", 6, "-o", tmp_path / "a.csv")
+    run(capsys, "generate", *FOUR, "--n", 9, "--seed", 6, "-o", tmp_path / "a.csv", "--force")
     assert load_puzzles(tmp_path / "a.csv", get_task("sudoku-4x4")).content_hash() != sets[0].content_hash()
 
 
@@ -59,7 +59,7 @@ def test_show_draws_question_and_answer_and_counts_sources(tmp_path, capsys):
     code, out, _ = run(capsys, "show", tmp_path / "p.csv", *FOUR, "--n", 2)
     assert code == 0
     assert out.startswith("1. a, rating 1\n")
-    assert "  1 2 | . .    1 2 | " in out
+    assert "  │ 1  2 │ .  . │  │ 1  2 │ 3· 4·│" in out
     assert out.endswith("4 puzzles: 1 a, 3 b\n")
     assert out.count("rating") == 2
 
