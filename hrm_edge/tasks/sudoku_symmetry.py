@@ -46,34 +46,33 @@ class _Colours:
 
 
 def fingerprints(task: Sudoku, questions: np.ndarray) -> np.ndarray:
-    """uint64[N] of boards int32[N, S]: equal for equivalent boards, different for nearly all others."""
+    """uint64[N] of boards int32[N, S]: equal for equivalent boards, different for nearly all others.
+
+    Except for full ones: without a blank, every row looks like any other, and only the search can tell.
+    """
     found = np.empty(len(questions), np.uint64)
     for start in range(0, len(questions), _CHUNK):
-        boards = questions[start : start + _CHUNK]
-        total = _refined(task, boards, _Colours.unknown(len(boards), task.n)).total()
-        if task.box_rows == task.box_cols:
-            flipped = _transposed(task, boards)
-            total = total + _refined(task, flipped, _Colours.unknown(len(boards), task.n)).total()
-        found[start : start + _CHUNK] = total
+        sides = _sides(task, questions[start : start + _CHUNK])
+        totals = [_refined(task, side, _Colours.unknown(len(side), task.n)).total() for side in sides]
+        found[start : start + _CHUNK] = np.sum(totals, axis=0, dtype=np.uint64)
     return found
+
+
+def _sides(task: Sudoku, boards: np.ndarray) -> list[np.ndarray]:
+    """Boards [N, S] as they are and, where boxes are square, transposed."""
+    if task.box_rows != task.box_cols:
+        return [boards]
+    return [boards, boards.reshape(-1, task.n, task.n).transpose(0, 2, 1).reshape(boards.shape)]
 
 
 def find_symmetry(task: Sudoku, question: Tokens, other: Tokens) -> Symmetry | None:
     """A symmetry that turns ``question[S]`` into ``other[S]``, or None if there is none; exact, not a guess."""
-    orders = [np.arange(task.seq_len)]
-    if task.box_rows == task.box_cols:
-        orders.append(_transposed(task, orders[0][None])[0])
-    for order in orders:
-        pair = np.stack([question[order], other])
-        found = _search(task, pair, _Colours.unknown(2, task.n))
+    for order in _sides(task, np.arange(task.seq_len)[None]):
+        cells = order[0]
+        found = _search(task, np.stack([question[cells], other]), _Colours.unknown(2, task.n))
         if found is not None:
-            return Symmetry(order[found.cells], found.values)
+            return Symmetry(cells[found.cells], found.values)
     return None
-
-
-def _transposed(task: Sudoku, boards: np.ndarray) -> np.ndarray:
-    grid = boards.reshape(-1, task.n, task.n)
-    return np.ascontiguousarray(grid.transpose(0, 2, 1)).reshape(boards.shape)
 
 
 def _refined(task: Sudoku, boards: np.ndarray, colours: _Colours) -> _Colours:
@@ -109,25 +108,50 @@ def _lines(before: np.ndarray, held: np.ndarray, thickness: int) -> np.ndarray:
 def _search(task: Sudoku, pair: np.ndarray, colours: _Colours) -> Symmetry | None:
     """The symmetry from ``pair[0]`` to ``pair[1]`` among those that keep ``colours``."""
     colours = _refined(task, pair, colours)
-    choice: tuple[int, int, np.uint64] | None = None  # how many share a colour, which kind, the colour
-    for kind, (ours, theirs) in enumerate(colours.kinds):
-        if not np.array_equal(np.sort(ours), np.sort(theirs)):
-            return None
-        values, counts = np.unique(ours, return_counts=True)
-        for value, count in zip(values, counts, strict=True):
-            if count > 1 and (choice is None or count < choice[0]):
-                choice = int(count), kind, value
-    if choice is None:
+    if _agree(colours) and _ambiguous(colours):
+        colours = _looked_ahead(task, pair, colours)
+    if not _agree(colours):
+        return None
+    ambiguous = _ambiguous(colours)
+    if not ambiguous:
         return _read_off(task, pair, colours)
-    _, kind, value = choice
-    first = int(np.flatnonzero(colours.kinds[kind][0] == value)[0])
-    for partner in np.flatnonzero(colours.kinds[kind][1] == value):
+    _, kind, colour = min(ambiguous)
+    first = int(np.flatnonzero(colours.kinds[kind][0] == colour)[0])
+    for partner in np.flatnonzero(colours.kinds[kind][1] == colour):
         kinds = [k.copy() for k in colours.kinds]
         kinds[kind][[0, 1], [first, partner]] ^= _MARK
         found = _search(task, pair, _Colours(*kinds))
         if found is not None:
             return found
     return None
+
+
+def _agree(colours: _Colours) -> bool:
+    """Whether both boards have the same colours."""
+    return all(np.array_equal(np.sort(ours), np.sort(theirs)) for ours, theirs in colours.kinds)
+
+
+def _ambiguous(colours: _Colours) -> list[tuple[int, int, int]]:
+    """Colours that several rows (columns, digits) share: (how many, which kind, the colour)."""
+    found = []
+    for kind, (ours, _) in enumerate(colours.kinds):
+        values, counts = np.unique(ours, return_counts=True)
+        found += [(int(counts[i]), kind, int(values[i])) for i in np.flatnonzero(counts > 1)]
+    return found
+
+
+def _looked_ahead(task: Sudoku, pair: np.ndarray, colours: _Colours) -> _Colours:
+    """Colours by what would follow if one row (column, digit) were singled out, for each of them.
+
+    Full and nearly full boards are so regular that refining alone tells nothing in them apart.
+    """
+    n, size = task.n, len(pair)
+    kinds = [kind.repeat(3 * n, axis=0).reshape(size, 3, n, n) for kind in colours.kinds]
+    for which, kind in enumerate(kinds):
+        kind[:, which, np.arange(n), np.arange(n)] ^= _MARK
+    marked = _refined(task, pair.repeat(3 * n, axis=0), _Colours(*(kind.reshape(-1, n) for kind in kinds)))
+    outcome = marked.total().reshape(size, 3, n)
+    return _Colours(*(mix(kind + outcome[:, which]) for which, kind in enumerate(colours.kinds)))
 
 
 def _read_off(task: Sudoku, pair: np.ndarray, colours: _Colours) -> Symmetry | None:
