@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Maze(Task):
         return table
 
     def parse(self, text: str) -> Tokens:
-        lines = text.strip("\r\n").splitlines()
+        lines = "\n".join(_unframed(text.splitlines(), self.cols)).strip("\n").split("\n")
         if len(lines) == 1:
             return self._tokens(lines[0])
         for number, line in enumerate(lines, 1):
@@ -79,7 +80,7 @@ class Maze(Task):
         """Mazes of S characters on a line, or of ``rows`` lines; empty lines between them are skipped."""
         found: list[Tokens] = []
         grid: list[str] = []
-        lines = text.splitlines()
+        lines = _unframed(text.splitlines(), self.cols)
         for number, line in enumerate([*lines, ""], 1):
             try:
                 if grid and (len(grid) == self.rows or not line):
@@ -209,3 +210,12 @@ class Maze(Task):
         values = np.arange(self.vocab_size, dtype=np.int32)
         turns = (Symmetry(turn, values) for turn in self._turns)
         return next((turn for turn in turns if np.array_equal(turn.apply(question), other)), None)
+
+
+def _unframed(lines: list[str], cols: int) -> list[str]:
+    """Lines without the frame that :mod:`hrm_edge.boards` draws; its top and bottom become empty lines."""
+    rows = re.compile(rf"\s*[│|](.{{{cols}}})[│|]\s*")
+    edge = re.compile(r"\s*[┌└+][─-]+[┐┘+]\s*")
+    return [
+        "" if edge.fullmatch(line) else rows.sub(r"\1", line) if rows.fullmatch(line) else line for line in lines
+    ]
