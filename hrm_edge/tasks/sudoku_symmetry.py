@@ -119,7 +119,8 @@ def _search(task: Sudoku, pair: np.ndarray, colours: _Colours) -> Symmetry | Non
     first = int(np.flatnonzero(colours.kinds[kind][0] == colour)[0])
     for partner in np.flatnonzero(colours.kinds[kind][1] == colour):
         kinds = [k.copy() for k in colours.kinds]
-        kinds[kind][[0, 1], [first, partner]] ^= _MARK
+        kinds[kind][0, first] ^= _MARK
+        kinds[kind][1, partner] ^= _MARK
         found = _search(task, pair, _Colours(*kinds))
         if found is not None:
             return found
