@@ -11,7 +11,9 @@ import typer
 def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder; a run found there is resumed.")],
     task: Annotated[str, typer.Option(help="sudoku, sudoku-6x6, maze-15x15, …")] = "sudoku",
-    preset: Annotated[str, typer.Option(help="tiny, small (CPU) or paper (27 M parameters, GPU).")] = "small",
+    preset: Annotated[
+        str, typer.Option(help="sudoku, maze; tiny, small (attention, for a CPU); paper (27 M parameters, GPU).")
+    ] = "small",
     data: Annotated[
         list[str] | None,
         typer.Option(
