@@ -29,6 +29,7 @@ class TrainConfig:
     """
 
     batch_size: int = 768  # slots over all processes
+    accumulate: int = 1  # parts in which a process takes its slots, one after the other, to need less memory
     gradient: Gradient = "one_step"
     loss: Loss = "stablemax"
     label_smoothing: float = 0.0  # part of the token target that is spread over the vocabulary
@@ -83,7 +84,15 @@ class TrainConfig:
             ("qat", get_args(Qat)),
         ):
             require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
-        for name in ("batch_size", "log_every", "save_every", "eval_every", "eval_puzzles", "final_puzzles"):
+        for name in (
+            "batch_size",
+            "accumulate",
+            "log_every",
+            "save_every",
+            "eval_every",
+            "eval_puzzles",
+            "final_puzzles",
+        ):
             require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("lr", "puzzle_emb_lr"):
             require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
@@ -135,8 +144,8 @@ _SMALL_TRAIN: dict[str, Any] = {
     "grad_clip": 1.0,
     "ema_decay": 0.998,
 }
-# Mixing tokens by a SwiGLU over the sequence is learned several times faster than attention, on a grid that is always
-# the same. Puzzles are thought about past their solution more often, so that further segments do not unlearn it.
+# Mixing tokens by a SwiGLU over the sequence is learned several times faster than attention, on a grid that never
+# changes. Puzzles are thought about past their solution more often, so that further segments do not unlearn it.
 _MIXER = {"mlp_t": True, "halt_exploration_prob": 0.3}
 _TINY = {"hidden_size": 64, "num_heads": 2, "puzzle_emb_ndim": 64, "halt_max_steps": 8}
 

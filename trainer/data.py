@@ -12,6 +12,7 @@ from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 
 HELD_OUT_SEED = 20_260_101  # the generated puzzles that no training run may see
+HELD_OUT_PUZZLES = 1000
 CALIBRATION_SEED = 20_260_102  # those that fix the halting margin
 GENERATED_SEED = 1
 

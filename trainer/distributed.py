@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -34,7 +35,8 @@ class World:
         if device == "cuda":
             torch.cuda.set_device(local)
         if size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if device == "cuda" else "gloo")
+            # Rank 0 may make puzzles for long while the others wait.
+            dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(hours=6))
         return cls(rank, size, torch.device(device, local) if device == "cuda" else torch.device("cpu"))
 
     def barrier(self) -> None:
@@ -65,13 +67,13 @@ class World:
             values /= self.size
         return values
 
-    def largest(self, value: float) -> float:
-        """The largest of all ranks' values: how they agree on time and on trouble."""
+    def largest(self, *values: float) -> list[float]:
+        """The largest of all ranks' values, one by one: how they agree on time and on trouble."""
         if self.size == 1:
-            return value
-        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-        return float(tensor)
+        return tensor.tolist()
 
     def leave(self) -> None:
         if self.size > 1 and dist.is_initialized():

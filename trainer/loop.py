@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import dataclasses
 import hashlib
 import json
@@ -18,166 +16,34 @@ from torch import Tensor
 
 from ..errors import HrmEdgeError, InputError
 from ..files import write_atomically
-from ..models import HRM, Checkpoint, HRMConfig, build_model, save_checkpoint
+from ..models import Checkpoint, HRMConfig, build_model
 from ..models.checkpoint import load_weights
-from ..models.fake_quant import plain_model
 from ..models.grow import with_added_blocks
 from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 from . import qat
-from .card import describe
 from .config import TrainConfig
-from .data import CALIBRATION_SEED, HELD_OUT_SEED, Sampler, Source, read_source
+from .data import CALIBRATION_SEED, HELD_OUT_PUZZLES, HELD_OUT_SEED, Sampler, Source, read_source
 from .distributed import World
 from .halting import halting_margin
-from .losses import act_losses, q_continue_target, solved
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
 from .metrics import Metrics
-from .optim import Average, lr_factor, make_optimizers
+from .optim import Average
+from .run import Run, step_rng
 from .slots import Slots
-from .state import load_state, rng_from_text, rng_to_text, save_state
+from .stopping import Stopping
 
-HELD_OUT_PUZZLES = 1000
 # What a checkpoint tells of the run that made it, kept when another run starts from it.
 STAGE = ("recipe", "sources", "steps", "train_seconds", "earlier")
 # A resumed run may change how long it goes and how often it reports; anything else is another run.
 CHANGEABLE = {"steps", "minutes", "log_every", "save_every", "eval_every", "eval_puzzles", "compile"}
-CHANGEABLE |= {"final_puzzles", "checkpoint_dtype"}
+CHANGEABLE |= {"final_puzzles", "checkpoint_dtype", "accumulate"}
 
 
 class TrainingDiverged(HrmEdgeError):
     """The loss is no longer a number. The last good checkpoint is kept. Exit code 1."""
 
     exit_code = 1
-
-
-@dataclasses.dataclass
-class Run:
-    """One process's training run: what changes from step to step, and what it was made from."""
-
-    task: Task
-    config: TrainConfig
-    world: World
-    model: HRM
-    sampler: Sampler
-    rng: np.random.Generator
-    slots: Slots
-    average: Average | None
-    step: int = 0
-    seconds: float = 0.0  # training time, summed over resumes
-    halt_margin: float = 0.0  # logits by which the published q_halt is lowered
-
-    def __post_init__(self) -> None:
-        self.optimizers = make_optimizers(self.model, self.config)
-        self._segment = torch.compile(self._forward, dynamic=False) if self.config.compile else self._forward
-
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        if not self.config.bf16:
-            return contextlib.nullcontext()
-        return torch.autocast(self.world.device.type, torch.bfloat16)
-
-    def _forward(self, tokens: Tensor, z_H: Tensor, z_L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.model.segment(z_H, z_L, self.model.embed(tokens), self.config.gradient)
-
-    @property
-    def most_segments(self) -> int:
-        """Segments a puzzle may take by now: all, or in a curriculum as many as its part of the run allows."""
-        most, part = self.model.config.halt_max_steps, self.config.segment_curriculum
-        if not part:
-            return most
-        done = min(1.0, self.config.progress(self.step, self.seconds) / part)
-        return min(most, 2 + int(done * (most - 1)))
-
-    def train_step(self) -> Tensor:
-        """One segment and one update; returns (loss, token loss, halt loss, exact, token accuracy, segments)."""
-        arch, slots = self.model.config, self.slots
-        slots.refill(self.model, self.sampler, self.rng)
-        with self._autocast():
-            z_H, z_L, logits, q = self._segment(slots.tokens, slots.z_H, slots.z_L)
-            target = None
-            if not arch.no_ACT_continue:
-                with torch.no_grad():
-                    _, _, _, next_q = self._segment(slots.tokens, z_H.detach(), z_L.detach())
-                target = q_continue_target(next_q, slots.steps + 1 >= self.most_segments)
-        config = self.config
-        losses = act_losses(
-            logits, q, slots.labels, config.loss, config.halt_loss_weight, target, config.label_smoothing
-        )
-        losses.total.backward()
-        self._update()
-        right = (logits.detach().argmax(-1) == slots.labels).float().mean()
-        exact = solved(logits.detach(), slots.labels).float().mean()
-        slots.advance(z_H, z_L, q, self.most_segments, arch.no_ACT_continue)
-        self.step += 1
-        return torch.stack([*(x.detach() for x in losses), exact, right, slots.steps.float().mean()])
-
-    def _update(self) -> None:
-        self.world.average_gradients(self.model)
-        if self.config.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        factor = lr_factor(self.config, self.step, self.config.progress(self.step, self.seconds))
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.model)
-
-    def evaluated_model(self) -> HRM:
-        """A copy with the weights that count: the moving average where there is one, rounded as it is stored.
-
-        In quantization-aware training it is fake-quantized, as that is what ships, and the average covers the
-        learned scales as well: they belong to the averaged weights, not to the last ones.
-        """
-        model = copy.deepcopy(self.model).eval().requires_grad_(False)
-        if self.average is not None:
-            model.load_state_dict(self.average.weights)
-        model.q_head.bias[0] -= self.halt_margin
-        return qat.as_stored(model, getattr(torch, self.config.checkpoint_dtype))
-
-    def publish(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Write the checkpoint: weights, recipe and whatever accuracy ``facts`` hold."""
-        metadata = {
-            **facts,
-            "steps": self.step,
-            "train_seconds": round(self.seconds, 1),
-            "held_out": {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES},
-        }
-        model, dtype = self.evaluated_model(), getattr(torch, self.config.checkpoint_dtype)
-        if self.config.qat != "off":
-            metadata |= qat.metadata(model, self.config, facts["recipe"]["started_from"])
-        model = plain_model(model)
-        save_checkpoint(folder, model, self.task.name, describe(metadata, model), metadata, dtype)
-
-    def save(self, folder: Path) -> None:
-        shared: dict[str, Any] = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
-        if self.average is not None:
-            shared["average"] = {"weights": self.average.weights, "updates": self.average.updates}
-        own = {"slots": self.slots.to_dict(), "rng": rng_to_text(self.rng), "torch_rng": torch.get_rng_state()}
-        save_state(folder, self.world, shared, own)
-
-    def restore(self, folder: Path) -> bool:
-        state = load_state(folder, self.world)
-        if state is None:
-            return False
-        shared, own = state
-        self.step, self.seconds = shared["step"], shared["seconds"]
-        self.model.load_state_dict(shared["model"])
-        for optimizer, values in zip(self.optimizers, shared["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-        if self.average is not None:
-            self.average.updates = shared["average"]["updates"]
-            self.average.weights = {k: v.to(self.world.device) for k, v in shared["average"]["weights"].items()}
-        self.slots = Slots.from_dict(own["slots"], self.world.device)
-        self.rng = rng_from_text(own["rng"])
-        torch.set_rng_state(own["torch_rng"])
-        return True
 
 
 def _same_run(folder: Path, recipe: dict[str, Any], world: World) -> None:
@@ -242,8 +108,12 @@ def train(
     """
     qat.require_start(config, initial)
     world = World.join(device)
-    if config.batch_size % world.size:
-        raise InputError(f"train field batch_size is {config.batch_size}; {world.size} processes must divide it")
+    parts = world.size * config.accumulate
+    if config.batch_size % parts:
+        raise InputError(
+            f"train field batch_size is {config.batch_size}; it must be a multiple of {parts} "
+            f"({world.size} processes, accumulate {config.accumulate})"
+        )
     recipe = {
         "task": task.name,
         "arch": arch.to_dict(),
@@ -275,15 +145,13 @@ def train(
         world,
         model,
         sampler,
-        np.random.default_rng([config.seed, world.rank]),
         Slots.empty(model, config.batch_size // world.size, world.device),
         Average(model, config.ema_decay) if config.ema_decay else None,
     )
     resumed = run.restore(output / "state")
     if not resumed:
-        run.slots.refill(model, run.sampler, run.rng)
-        run.slots.halted[:] = False
-        run.slots.stagger(run.most_segments)
+        run.slots.refill(model, sampler, step_rng(config, -1), world.rank, world.size)
+        run.slots.stagger(run.most_segments, world.rank)
     metrics = Metrics(output, run.step, quiet=world.rank != 0)
     done = config.progress(run.step, run.seconds)
     metrics.say(
@@ -299,7 +167,8 @@ def train(
     if initial is not None:
         facts["earlier"] = {k: initial.metadata[k] for k in STAGE if k in initial.metadata}
     try:
-        _loop(run, output, metrics, held_out, facts)
+        with Stopping() as stopping:
+            _loop(run, output, metrics, held_out, facts, stopping)
         if world.rank == 0:
             run.halt_margin = halting_margin(run.evaluated_model(), _calibration_set(run))
             facts["halt_margin"] = run.halt_margin
@@ -324,8 +193,10 @@ def _calibration_set(run: Run) -> PuzzleSet:
     return generate_puzzles(run.task, count, CALIBRATION_SEED)
 
 
-def _loop(run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: dict[str, Any]) -> None:
-    """Steps until a limit is reached; logs, evaluates and saves on the way."""
+def _loop(
+    run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: dict[str, Any], stopping: Stopping
+) -> None:
+    """Steps until a limit is reached or somebody asks to stop; logs, evaluates and saves on the way."""
     config, world = run.config, run.world
     window: list[Tensor] = []
     before = time.monotonic()
@@ -343,11 +214,12 @@ def _loop(run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: 
     while done < 1:
         window.append(run.train_step())
         now = time.monotonic()
-        # All ranks take the slowest one's clock, so that they stop at the same step.
-        run.seconds += world.largest(now - before)
+        # All ranks take the slowest one's clock and the first one's wish, so that they stop at the same step.
+        seconds, wish = world.largest(now - before, stopping.asked)
+        run.seconds += seconds
         before = now
         done = config.progress(run.step, run.seconds)
-        last = done >= 1
+        last = done >= 1 or wish > 0
         if not (last or run.step % config.log_every == 0 or run.step % config.save_every == 0):
             continue
         means = world.mean(torch.stack(window).double().mean(0))
@@ -371,3 +243,6 @@ def _loop(run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: 
             metrics.write({"step": run.step, "exact_by_segments": exact}, done)
         if last or run.step % config.save_every == 0:
             save()
+        if wish:
+            metrics.say(f"stopped and saved at step {run.step}; the same command goes on from there")
+            raise SystemExit(128 + int(wish))

@@ -13,26 +13,31 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 class Metrics:
-    """Appends to ``metrics.jsonl``; on resume, lines past the saved step are dropped, as they are run again."""
+    """Appends to ``metrics.jsonl``; on resume, lines past the saved step are dropped, as they are run again.
+
+    ``quiet`` is every process but the first, which writes and prints for all.
+    """
 
     def __init__(self, folder: Path, step: int, quiet: bool = False):
-        self.path = folder / "metrics.jsonl"
         self.quiet = quiet
+        self.progress: Progress | None = None
+        if quiet:
+            return
+        path = folder / "metrics.jsonl"
         kept = []
-        if self.path.exists():
-            for line in self.path.read_text().splitlines():
+        if path.exists():
+            for line in path.read_text().splitlines():
                 try:
                     row = json.loads(line)
                 except ValueError:
                     continue  # the line a kill cut off
                 if row["step"] <= step:
                     kept.append(line)
-        self.path.write_text("".join(line + "\n" for line in kept))
-        self.file = self.path.open("a", buffering=1)
+        path.write_text("".join(line + "\n" for line in kept))
+        self.file = path.open("a", buffering=1)
         self.board = _tensorboard(folder)
         self.console = Console(stderr=True)
-        self.progress: Progress | None = None
-        if not quiet and self.console.is_terminal:
+        if self.console.is_terminal:
             self.progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -47,13 +52,13 @@ class Metrics:
 
     def write(self, row: dict[str, Any], done: float) -> None:
         """Record one row (with its ``step``); ``done`` is the part of the run that is behind us."""
+        if self.quiet:
+            return
         self.file.write(json.dumps(row) + "\n")
         if self.board is not None:
             for name, value in row.items():
                 if isinstance(value, int | float) and name != "step":
                     self.board.add_scalar(name, value, row["step"])
-        if self.quiet:
-            return
         shown = "  ".join(f"{name} {_readable(value)}" for name, value in row.items())
         if self.progress is not None:
             self.progress.update(self.bar, completed=done)
@@ -75,6 +80,8 @@ class Metrics:
             (self.progress.console if self.progress else self.console).print(text, highlight=False, markup=False)
 
     def close(self) -> None:
+        if self.quiet:
+            return
         self.file.close()
         if self.progress is not None:
             self.progress.stop()

@@ -40,29 +40,37 @@ class Slots:
             torch.ones(batch, dtype=torch.bool, device=device),
         )
 
-    def refill(self, model: HRM, sampler: Sampler, rng: np.random.Generator) -> int:
-        """Give every finished slot a new puzzle and a fresh state; returns how many."""
+    def refill(self, model: HRM, sampler: Sampler, rng: np.random.Generator, rank: int = 0, size: int = 1) -> int:
+        """Give every finished slot a new puzzle and a fresh state; returns how many.
+
+        ``rng`` draws a puzzle for each slot of all ``size`` processes, of which these are the ``rank``-th part, so
+        that what a slot gets depends neither on the others nor on how slots are spread over processes.
+        """
         rows = self.halted.nonzero().squeeze(-1)
         count = len(rows)
         if count:
             config, device = model.config, self.tokens.device
-            questions, answers = sampler.draw(rng, count)
-            explore = rng.random(count) < config.halt_exploration_prob
-            least = rng.integers(2, max(3, config.halt_max_steps + 1), size=count)
-            self.tokens[rows] = torch.from_numpy(questions).long().to(device)
-            self.labels[rows] = torch.from_numpy(answers).long().to(device)
-            self.min_steps[rows] = torch.from_numpy(np.where(explore, least, 1)).to(device)
+            total, first = len(self.steps) * size, len(self.steps) * rank
+            questions, answers = sampler.draw(rng, total)
+            explore = rng.random(total) < config.halt_exploration_prob
+            least = rng.integers(2, max(3, config.halt_max_steps + 1), size=total)
+            own = first + rows.cpu().numpy()
+            self.tokens[rows] = torch.from_numpy(questions[own]).long().to(device)
+            self.labels[rows] = torch.from_numpy(answers[own]).long().to(device)
+            self.min_steps[rows] = torch.from_numpy(np.where(explore, least, 1)[own]).to(device)
             self.z_H[rows], self.z_L[rows] = model.H_init.to(self.z_H.dtype), model.L_init.to(self.z_L.dtype)
             self.steps[rows] = 0
         return count
 
-    def stagger(self, halt_max_steps: int) -> None:
+    def stagger(self, halt_max_steps: int, rank: int = 0) -> None:
         """Spread freshly filled slots over the segments.
 
         Filled together they would stay in step until the model learns to halt, and every batch would hold
         one depth only. The first puzzles pay for it with fewer segments.
         """
-        self.steps = torch.arange(len(self.steps), device=self.steps.device) % halt_max_steps
+        places = torch.arange(len(self.steps), device=self.steps.device) + rank * len(self.steps)
+        self.steps = places % halt_max_steps
+        self.halted = torch.zeros_like(self.halted)
 
     def advance(self, z_H: Tensor, z_L: Tensor, q: Tensor, halt_max_steps: int, no_ACT_continue: bool) -> None:
         """Keep a segment's detached result and decide which slots are finished."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..errors import InputError
 from ..files import recover_folder
 from .distributed import World
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
-def save_state(folder: Path, world: World, shared: dict[str, Any], own: dict[str, Any]) -> None:
-    """Replace ``folder`` by this step's state: ``shared`` from rank 0, ``own`` from every rank.
+def save_state(folder: Path, world: World, shared: dict[str, Any], slots: dict[str, torch.Tensor]) -> None:
+    """Replace ``folder`` by this step's state: ``shared`` from rank 0, every rank's ``slots``.
 
     The ranks write into one hidden sibling, wait for each other, then rank 0 renames it: a kill at any
     moment leaves either the old state or the new one, never a mixture of ranks or steps.
@@ -29,7 +27,9 @@ def save_state(folder: Path, world: World, shared: dict[str, Any], own: dict[str
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
     world.barrier()
-    torch.save(own, scratch / f"rank{world.rank}.pt")
+    if not scratch.is_dir():
+        raise InputError(f"{folder}: process {world.rank} does not see it; all nodes must share the run's folder")
+    torch.save(slots, scratch / f"rank{world.rank}.pt")
     if world.rank == 0:
         meta = {"format_version": FORMAT_VERSION, "world_size": world.size}
         torch.save({**shared, **meta}, scratch / "shared.pt")
@@ -44,36 +44,31 @@ def save_state(folder: Path, world: World, shared: dict[str, Any], own: dict[str
     world.barrier()
 
 
-def load_state(folder: Path, world: World) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The last whole state ``(shared, own)``, or None where there is none."""
+def load_state(folder: Path, world: World) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """The last whole state, ``shared`` and this rank's part of the slots, or None where there is none.
+
+    It may have been saved by any number of processes: their slots are joined in order and shared out anew.
+    """
     if world.rank == 0:
         recover_folder(folder)
     world.barrier()
     if not folder.exists():
         return None
     try:
-        shared = torch.load(folder / "shared.pt", weights_only=True, map_location="cpu")
+        shared = _read(folder / "shared.pt")
         if shared["format_version"] > FORMAT_VERSION:
             raise InputError(f"{folder}: written by a newer hrm-edge; upgrade to resume")
-        if shared["world_size"] != world.size:
-            raise InputError(
-                f"{folder}: was saved by {shared['world_size']} processes and there are {world.size} now; "
-                "resume with the same number"
-            )
-        return shared, torch.load(folder / f"rank{world.rank}.pt", weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        parts = [_read(folder / f"rank{rank}.pt") for rank in range(shared["world_size"])]
+        if shared["format_version"] == 1:  # which kept each rank's random numbers beside its slots
+            parts = [part["slots"] for part in parts]
+        slots = {name: torch.cat([part[name] for part in parts]).chunk(world.size) for name in parts[0]}
+        return shared, {name: chunks[world.rank].clone() for name, chunks in slots.items()}
+    except (OSError, RuntimeError, KeyError, IndexError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(
             f"{folder}: the saved training state cannot be read ({str(error).splitlines()[0]}); "
             "delete the folder to start again"
         ) from None
 
 
-def rng_to_text(rng: np.random.Generator) -> str:
-    """A numpy generator's state as JSON (its 128-bit integers do not fit a tensor)."""
-    return json.dumps(rng.bit_generator.state)
-
-
-def rng_from_text(text: str) -> np.random.Generator:
-    rng = np.random.default_rng(0)
-    rng.bit_generator.state = json.loads(text)
-    return rng
+def _read(file: Path) -> dict[str, Any]:
+    return torch.load(file, weights_only=True, map_location="cpu")

@@ -233,14 +233,70 @@ def test_two_processes_compute_what_one_does(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*launch, str(script)], check=True, env=env, timeout=300, capture_output=True)
-    output = tmp_path / "run"
-    whole = command(output, 4, "--set", "train.save_every=2")[1:]
-    for _ in range(2):  # the second resumes and has nothing left to do
-        subprocess.run([*launch, *whole], check=True, env=env, timeout=300, capture_output=True)
-    assert sorted(p.name for p in (output / "state").iterdir()) == ["rank0.pt", "rank1.pt", "shared.pt"]
-    slots = [torch.load(output / "state" / f"rank{r}.pt", weights_only=True)["slots"]["tokens"] for r in (0, 1)]
-    assert slots[0].shape == (4, 16)
-    assert not torch.equal(*slots)
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_and_accumulation_change_no_loss(tmp_path):
+    """4 steps by two processes, 4 more by one that accumulates, 4 by two again: the losses of one process alone."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    common = ("--set", "train.schedule=constant", "--set", "train.save_every=2")
+    subprocess.run(command(alone, 12, *common), check=True, env=env, timeout=300, capture_output=True)
+    for steps, start, more in (
+        (4, launch, []),
+        (8, [sys.executable], ["--set", "train.accumulate=4"]),
+        (12, launch, []),
+    ):
+        whole = command(shared, steps, *common, *more)[1:]
+        subprocess.run([*start, *whole], check=True, env=env, timeout=300, capture_output=True)
+    assert sorted(p.name for p in (shared / "state").iterdir()) == ["rank0.pt", "rank1.pt", "shared.pt"]
+    assert [row["step"] for row in rows(shared)] == list(range(1, 13))
+    for one, two in zip(rows(alone), rows(shared), strict=True):
+        assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
+    refused = subprocess.run(
+        [*launch, *command(shared, 13, *common, "--set", "train.accumulate=3")[1:]], env=env, capture_output=True
+    )
+    assert b"it must be a multiple of 6 (2 processes, accumulate 3)" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_asked_to_stop_saves_first(tmp_path, number, code):
+    process = subprocess.Popen(command(tmp_path, 100_000), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "metrics.jsonl"
+    while not metrics.exists() or metrics.stat().st_size < 1000:
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(number)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == code
+    last = rows(tmp_path)[-1]["step"]
+    assert f"stopped and saved at step {last}; the same command goes on" in said.decode()
+    subprocess.run(command(tmp_path, last + 3), check=True, capture_output=True, timeout=300)
+    assert [row["step"] for row in rows(tmp_path)] == list(range(1, last + 4))
+
+
+def test_accumulated_parts_make_the_same_step(tmp_path):
+    settings = ("train.steps=3", "arch.no_ACT_continue=false")
+    for parts in (1, 4):
+        run(tmp_path / str(parts), *settings, f"train.accumulate={parts}")
+    a, b = (load_checkpoint(tmp_path / n / "checkpoint").model.state_dict() for n in "14")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=2e-4, rtol=2e-3)
+    for whole, parts in zip(rows(tmp_path / "1"), rows(tmp_path / "4"), strict=True):
+        assert parts == pytest.approx(whole, rel=1e-4, abs=1e-6)
+
+
+def test_a_state_of_the_first_format_is_still_read(tmp_path):
+    """It kept each process's slots beside its random numbers."""
+    run(tmp_path, "train.steps=2")
+    state = tmp_path / "state"
+    slots, shared = (torch.load(state / f"{name}.pt", weights_only=True) for name in ("rank0", "shared"))
+    torch.save({"slots": slots, "rng": "{}", "torch_rng": torch.get_rng_state()}, state / "rank0.pt")
+    torch.save({**shared, "format_version": 1}, state / "shared.pt")
+    run(tmp_path, "train.steps=4")
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4]
 
 
 ARCH = HRMConfig(vocab_size=6, seq_len=16, hidden_size=32, num_heads=2, H_layers=1, L_layers=1, puzzle_emb_ndim=32)

@@ -90,3 +90,20 @@ def test_sampler_draws_sources_by_weight():
     drawn, _ = Sampler(TASK, sources, augment=False).draw(np.random.default_rng(1), 4000)
     share = (drawn == questions[1]).all(1).mean()
     assert 0.72 < share < 0.78
+
+
+def test_a_slot_gets_the_same_puzzle_however_slots_are_spread():
+    """Two processes' slots, one after the other, are one process's; who needs a puzzle changes nobody else's."""
+    model, sampler, _, whole = make(batch=8, halt_exploration_prob=0.5)
+    parts = [make(batch=4)[3] for _ in range(2)]
+    for step in range(3):
+        for slots in (whole, *parts):
+            slots.halted[:] = step == 0
+        whole.halted[[1, 6]] = True
+        parts[0].halted[1], parts[1].halted[2] = True, True
+        whole.refill(model, sampler, np.random.default_rng(step))
+        for rank, slots in enumerate(parts):
+            slots.refill(model, sampler, np.random.default_rng(step), rank, 2)
+        for field in ("tokens", "labels", "min_steps"):
+            joined = torch.cat([getattr(slots, field) for slots in parts])
+            assert torch.equal(joined, getattr(whole, field))

@@ -1,0 +1,166 @@
+"""One process's part of a run: a training step on its slots, what is saved of it, and what is published."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models import HRM, save_checkpoint
+from ..models.fake_quant import plain_model
+from ..tasks import Task
+from . import qat
+from .card import describe
+from .config import TrainConfig
+from .data import HELD_OUT_PUZZLES, HELD_OUT_SEED, Sampler
+from .distributed import World
+from .losses import act_losses, q_continue_target, solved
+from .optim import Average, lr_factor, make_optimizers
+from .slots import Slots
+from .state import load_state, save_state
+
+
+def step_rng(config: TrainConfig, step: int) -> np.random.Generator:
+    """What draws a step's puzzles, counted from 0; before them, −1 draws the first ones."""
+    return np.random.default_rng([config.seed, step + 1])
+
+
+@dataclasses.dataclass
+class Run:
+    """One process's training run: what changes from step to step, and what it was made from."""
+
+    task: Task
+    config: TrainConfig
+    world: World
+    model: HRM
+    sampler: Sampler
+    slots: Slots
+    average: Average | None
+    step: int = 0
+    seconds: float = 0.0  # training time, summed over resumes
+    halt_margin: float = 0.0  # logits by which the published q_halt is lowered
+
+    def __post_init__(self) -> None:
+        self.optimizers = make_optimizers(self.model, self.config)
+        self._segment = torch.compile(self._forward, dynamic=False) if self.config.compile else self._forward
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if not self.config.bf16:
+            return contextlib.nullcontext()
+        return torch.autocast(self.world.device.type, torch.bfloat16)
+
+    def _forward(self, tokens: Tensor, z_H: Tensor, z_L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.model.segment(z_H, z_L, self.model.embed(tokens), self.config.gradient)
+
+    @property
+    def most_segments(self) -> int:
+        """Segments a puzzle may take by now: all, or in a curriculum as many as its part of the run allows."""
+        most, part = self.model.config.halt_max_steps, self.config.segment_curriculum
+        if not part:
+            return most
+        done = min(1.0, self.config.progress(self.step, self.seconds) / part)
+        return min(most, 2 + int(done * (most - 1)))
+
+    def train_step(self) -> Tensor:
+        """One segment and one update; returns (loss, token loss, halt loss, exact, token accuracy, segments)."""
+        arch, config, slots = self.model.config, self.config, self.slots
+        # One generator a step, the same in every process: who draws which slots changes nothing.
+        slots.refill(self.model, self.sampler, step_rng(config, self.step), self.world.rank, self.world.size)
+        parts = []
+        for rows in torch.arange(len(slots.steps), device=self.world.device).chunk(config.accumulate):
+            parts.append(self._forward_backward(rows))
+        self._update()
+        z_H, z_L, q = (torch.cat([part[i] for part in parts]) for i in range(3))
+        measured = torch.stack([part[3] for part in parts]).mean(0)
+        slots.advance(z_H, z_L, q, self.most_segments, arch.no_ACT_continue)
+        self.step += 1
+        return torch.cat([measured, slots.steps.float().mean()[None]])
+
+    def _forward_backward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A segment of the slots ``rows`` and its gradients, as a part of the step's: z_H, z_L, q, five means."""
+        arch, config, slots = self.model.config, self.config, self.slots
+        tokens, labels = slots.tokens[rows], slots.labels[rows]
+        with self._autocast():
+            z_H, z_L, logits, q = self._segment(tokens, slots.z_H[rows], slots.z_L[rows])
+            target = None
+            if not arch.no_ACT_continue:
+                with torch.no_grad():
+                    _, _, _, next_q = self._segment(tokens, z_H.detach(), z_L.detach())
+                target = q_continue_target(next_q, slots.steps[rows] + 1 >= self.most_segments)
+        losses = act_losses(logits, q, labels, config.loss, config.halt_loss_weight, target, config.label_smoothing)
+        (losses.total / config.accumulate).backward()
+        right = (logits.detach().argmax(-1) == labels).float().mean()
+        exact = solved(logits.detach(), labels).float().mean()
+        measured = torch.stack([*(x.detach() for x in losses), exact, right])
+        return z_H.detach(), z_L.detach(), q.detach(), measured
+
+    def _update(self) -> None:
+        self.world.average_gradients(self.model)
+        if self.config.grad_clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        factor = lr_factor(self.config, self.step, self.config.progress(self.step, self.seconds))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.model)
+
+    def evaluated_model(self) -> HRM:
+        """A copy with the weights that count: the moving average where there is one, rounded as it is stored.
+
+        In quantization-aware training it is fake-quantized, as that is what ships, and the average covers the
+        learned scales as well: they belong to the averaged weights, not to the last ones.
+        """
+        model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        if self.average is not None:
+            model.load_state_dict(self.average.weights)
+        model.q_head.bias[0] -= self.halt_margin
+        return qat.as_stored(model, getattr(torch, self.config.checkpoint_dtype))
+
+    def publish(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Write the checkpoint: weights, recipe and whatever accuracy ``facts`` hold."""
+        metadata = {
+            **facts,
+            "steps": self.step,
+            "train_seconds": round(self.seconds, 1),
+            "held_out": {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES},
+        }
+        model, dtype = self.evaluated_model(), getattr(torch, self.config.checkpoint_dtype)
+        if self.config.qat != "off":
+            metadata |= qat.metadata(model, self.config, facts["recipe"]["started_from"])
+        model = plain_model(model)
+        save_checkpoint(folder, model, self.task.name, describe(metadata, model), metadata, dtype)
+
+    def save(self, folder: Path) -> None:
+        shared: dict[str, Any] = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        if self.average is not None:
+            shared["average"] = {"weights": self.average.weights, "updates": self.average.updates}
+        save_state(folder, self.world, shared, self.slots.to_dict())
+
+    def restore(self, folder: Path) -> bool:
+        state = load_state(folder, self.world)
+        if state is None:
+            return False
+        shared, own = state
+        self.step, self.seconds = shared["step"], shared["seconds"]
+        self.model.load_state_dict(shared["model"])
+        for optimizer, values in zip(self.optimizers, shared["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        if self.average is not None:
+            self.average.updates = shared["average"]["updates"]
+            self.average.weights = {k: v.to(self.world.device) for k, v in shared["average"]["weights"].items()}
+        self.slots = Slots.from_dict(own, self.world.device)
+        return True
