@@ -23,7 +23,7 @@ from .peak_memory import measure
 from .puzzles import PuzzleSet
 
 if TYPE_CHECKING:
-    from .models import HRMConfig
+    pass
 
 _SGEMM = 2048
 # Idle worker threads of one engine spin for a few milliseconds and would slow the next one down.
@@ -241,16 +241,7 @@ def _ceilings(gflops: list[float], timed: list[_Timed], settings: Settings) -> d
     ceilings = {f"sgemm_{_SGEMM}_gflops": median(gflops), f"sgemm_{_SGEMM}_gflops_best": max(gflops)}
     eager = next((each.artifact.checkpoint for each in timed if each.artifact.checkpoint), None)
     if eager is not None:
-        work = settings.batch * segment_flops(eager.config) * 1e-9
+        work = settings.batch * eager.config.segment_flops * 1e-9
         ceilings["segment_gflop"] = work
         ceilings["segment_ms_at_sgemm"] = 1e3 * work / median(gflops)
     return ceilings
-
-
-def segment_flops(config: HRMConfig) -> int:
-    """Floating-point operations of the matrix products of one segment, one puzzle (a multiply-add is two)."""
-    S, D, wide = config.sequence_len, config.hidden_size, config.intermediate_size
-    mixing = S * 4 * D * D + 2 * S * S * D  # qkv, o; scores, and their product with v
-    if config.mlp_t:
-        mixing = D * 3 * S * config.mixer_intermediate_size  # gate and up, down
-    return 2 * (config.block_calls * (mixing + S * 3 * D * wide) + S * D * config.vocab_size)

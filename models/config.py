@@ -167,6 +167,15 @@ class HRMConfig:
             return self.H_cycles * (self.L_cycles * L + (H or L))
         return self.H_cycles * self.L_cycles * (H + L)
 
+    @property
+    def segment_flops(self) -> int:
+        """Floating-point operations of the matrix products of one segment, one puzzle (a multiply-add is two)."""
+        S, D, wide = self.sequence_len, self.hidden_size, self.intermediate_size
+        mixing = S * 4 * D * D + 2 * S * S * D  # qkv, o; scores, and their product with v
+        if self.mlp_t:
+            mixing = D * 3 * S * self.mixer_intermediate_size  # gate and up, down
+        return 2 * (self.block_calls * (mixing + S * 3 * D * wide) + S * D * self.vocab_size)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "config") -> HRMConfig:
         """Build from JSON or YAML values; an unknown field is an error, never ignored."""

@@ -23,6 +23,7 @@ from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 from . import qat
 from .config import TrainConfig
+from .cost import step_flops
 from .data import CALIBRATION_SEED, HELD_OUT_PUZZLES, HELD_OUT_SEED, Sampler, Source, read_source
 from .distributed import World
 from .halting import halting_margin
@@ -156,7 +157,8 @@ def train(
     done = config.progress(run.step, run.seconds)
     metrics.say(
         f"{task.name}: {sum(p.numel() for p in model.parameters()):,} parameters, "
-        f"{sum(len(source.questions) for source in sources):,} puzzles, {world.size} x {world.device.type}"
+        f"{sum(len(source.questions) for source in sources):,} puzzles, {world.size} x {world.device.type}, "
+        f"{step_flops(arch, config) / 1e9:,.3g} GFLOP a step"
         + (f", {config.steps} steps" if config.steps else "")
         + (f", {config.minutes:g} minutes" if config.minutes else "")
         + (" (already trained; measuring again)" if done >= 1 else "")

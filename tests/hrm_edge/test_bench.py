@@ -134,7 +134,7 @@ def test_a_busy_machine_is_pointed_out(monkeypatch):
 
 def test_flops_of_the_paper_size():
     config = HRMConfig.paper()
-    assert module.segment_flops(config) == pytest.approx(13.7e9, rel=0.02)  # hrm.md says about 13
+    assert config.segment_flops == pytest.approx(13.7e9, rel=0.02)  # hrm.md says about 13
 
 
 @pytest.mark.parametrize("kind", ["hrm", "trm", "recurrent", "direct"])
@@ -152,7 +152,7 @@ def test_flops_are_those_that_pytorch_counts(kind, mlp_t):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
         model.segment(*model.initial_state(1), e)
     halting = 2 * 2 * model.config.hidden_size
-    assert module.segment_flops(model.config) == pytest.approx(counted.get_total_flops() - halting)
+    assert model.config.segment_flops == pytest.approx(counted.get_total_flops() - halting)
 
 
 def test_peak_memory_is_the_childs_own(tmp_path):
