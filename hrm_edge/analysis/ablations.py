@@ -13,6 +13,7 @@ import torch
 from ..errors import InputError
 from ..files import write_atomically
 from ..models import HRMConfig, load_checkpoint
+from ..models.config import FIXED
 from ..tasks import get_task
 from ..trainer import TrainConfig, load_recipe, train
 
@@ -43,7 +44,12 @@ def variants(full: HRMConfig) -> tuple[Variant, ...]:
         # The loss leaves the halting head alone, and its bias keeps it from ever firing.
         Variant("no-act", "no ACT: always all segments", ("train.halt_loss_weight=0.0", "train.halt_bias=-1000.0")),
         Variant("one-segment", "one segment: no deep supervision", ("arch.halt_max_steps=1",)),
-        Variant("direct", "direct: a transformer, one pass", ("arch.kind=direct",)),
+        # Its fixed fields are said as well: a --set for all runs may have changed them.
+        Variant(
+            "direct",
+            "direct: a transformer, one pass",
+            ("arch.kind=direct", *(f"arch.{name}={value}" for name, value in FIXED["direct"].items())),
+        ),
     )
 
 

@@ -120,6 +120,7 @@ def halting_picture(result: Halting, kind: str) -> bytes:
         )
         left.set_yticks(np.arange(len(rows)) + 0.5, [f"{row.group} ({row.n})" for row in rows])
         left.grid(False)
+        left.set_xticks(range(1, result.limit + 1, 1 + result.limit // 12))
         left.legend(fontsize=8, frameon=False, loc="lower left")
         left.figure.colorbar(mesh, ax=left, label="% of the group")
         _titled(left, result.artifact, f"segments before the answer (at most {result.limit})", "")
@@ -156,7 +157,7 @@ def participation_picture(results: Sequence[Participation], kind: str) -> bytes:
         ax.set_xticks(k, [str(number) for number in k])
         ax.minorticks_off()
         ax.set_ylim(bottom=0)
-        ax.legend(fontsize=8, frameon=False)
+        ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         _titled(ax, f"D = {results[0].hidden_size}", "trajectories (puzzles)", "participation ratio")
 
     return picture(draw, 1, 1, kind)
