@@ -21,6 +21,7 @@ COMMANDS = {
     "bench": "bench",
     "report": "report",
     "check": "check",
+    "analyze": "analyze",
     "import": "import_",
     "data": "data",
     "models": "models",

@@ -42,7 +42,7 @@ def command(
     from .progress import progress, say
 
     opened = [open_artifact(path, threads) for path in artifacts]
-    puzzles = _puzzles(opened, data, n, seed)
+    puzzles = puzzles_for(opened, data, n, seed)
     results: list[tuple[Artifact, Evaluation]] = []
     for artifact in opened:
         if artifact.warning:
@@ -67,7 +67,7 @@ def command(
         print(json.dumps(_json(results, puzzles)))
 
 
-def _puzzles(opened: list[Artifact], data: Path | None, n: int | None, seed: int) -> PuzzleSet:
+def puzzles_for(opened: list[Artifact], data: Path | None, n: int | None, seed: int) -> PuzzleSet:
     """From the file, else the held-out puzzles of the first checkpoint given."""
     from ..errors import InputError
     from ..puzzles import load_puzzles

@@ -301,28 +301,29 @@ def _plain_number(value: float, _: Any) -> str:
 
 
 @contextmanager
-def _style() -> Iterator[Any]:
+def style(ink: str = _INK, soft: str = _SOFT, line: str = _LINE) -> Iterator[Any]:
+    """matplotlib set up to look like the report, whatever the user's own style is."""
     try:
         import matplotlib
     except ImportError as error:
         raise InputError(
-            "a report needs matplotlib, which is not installed; run: pip install 'hrm-edge[report]'"
+            "plots need matplotlib, which is not installed; run: pip install 'hrm-edge[report]'"
         ) from error
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "hrm-edge",  # else ids are random
         "font.size": 10,
-        "axes.edgecolor": _LINE,
-        "axes.labelcolor": _SOFT,
+        "axes.edgecolor": line,
+        "axes.labelcolor": soft,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "grid.color": _LINE,
+        "grid.color": line,
         "grid.linewidth": 0.6,
-        "xtick.color": _SOFT,
-        "ytick.color": _SOFT,
-        "text.color": _INK,
+        "xtick.color": soft,
+        "ytick.color": soft,
+        "text.color": ink,
         "lines.linewidth": 1.6,
         "lines.markersize": 4,
     }
@@ -334,7 +335,7 @@ def _style() -> Iterator[Any]:
 
 def _svg(draw: Callable[[Axes], None], label: str, height: float = _HEIGHT) -> str:
     """What `draw` puts on one pair of axes, as markup for the page."""
-    with _style():
+    with style():
         from matplotlib.figure import Figure
 
         figure = Figure((_WIDTH, height), layout="constrained")

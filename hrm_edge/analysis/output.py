@@ -1,0 +1,35 @@
+"""Results as files: the ending of the name says whether the picture, the numbers or a Markdown table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import write_atomically
+
+KINDS = (".png", ".svg", ".json", ".md")
+
+
+def check_outputs(paths: Sequence[Path]) -> None:
+    """InputError for a name whose ending says nothing; asked before long work."""
+    for path in paths:
+        if path.suffix not in KINDS:
+            raise InputError(f"-o {path}: end it in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+        if path.is_dir():
+            raise InputError(f"-o {path}: is a folder; name a file")
+
+
+def write_outputs(
+    paths: Sequence[Path], content: Any, markdown: Callable[[], str], picture: Callable[[str], bytes]
+) -> None:
+    """Write each of `paths`: `content` as JSON, `markdown()` or `picture("png" or "svg")`, whole or not at all."""
+    for path in paths:
+        if path.suffix == ".json":
+            write_atomically(path, json.dumps(content, indent=2) + "\n")
+        elif path.suffix == ".md":
+            write_atomically(path, markdown())
+        else:
+            write_atomically(path, picture(path.suffix[1:]))

@@ -1,0 +1,162 @@
+"""How many dimensions the states use: the participation ratio (Σλ)² / Σλ² of the covariance of z_H and of z_L.
+
+λ are the covariance's eigenvalues: D equal ones give D, a single one gives 1 (paper, section on the brain). What
+is a sample is not published, and it decides the figure: PR grows with the number of trajectories, a trajectory
+being one puzzle's states over the segments. At the paper's size with random weights (D 512, N = T = 2, 16
+segments, rope, hard 9x9 Sudokus; published: z_H 40.75, z_L 42.09) candidates gave, as z_H / z_L:
+
+| samples                                           | 1           | 5           | 10          | 50 trajectories |
+|---------------------------------------------------|-------------|-------------|-------------|-----------------|
+| segment ends, every cell  (the convention here)   | 13.6 / 14.6 | 43.8 / 41.6 | 59.3 / 53.6 |                 |
+| segment ends, mean over cells                     | 13.4 / 13.2 | 43.5 / 38.0 | 58.8 / 49.1 | 84.1 / 63.0     |
+| segment ends, last cell                           | 13.4 / 13.3 | 43.6 / 39.6 | 59.2 / 52.4 | 84.5 / 67.4     |
+| segment ends, all cells as one vector             | 13.4 / 13.5 | 43.6 / 40.1 | 59.1 / 52.4 |                 |
+| segment ends, every cell, not centred             | 14.1 / 14.6 | 40.9 / 37.9 | 53.6 / 44.3 |                 |
+| every L and H step, every cell                    | 20.9 / 26.1 | 56.9 / 63.4 | 73.8 / 73.8 |                 |
+| every L and H step, mean over cells               | 21.0 / 24.5 |             | 73.3 / 67.9 | 93.0 / 76.8     |
+| end of the last segment, every cell               |  6.2 / 5.3  |  4.0 / 4.4  |  8.6 / 9.2  |                 |
+| end of the last segment, mean over cells          |             |             |  8.6 / 8.3  | 37.4 / 34.5     |
+| first segment's steps, every cell                 |  1.0 / 2.6  |  1.3 / 2.8  |  1.3 / 2.8  |                 |
+| with learned positions, T = 8, 8 segments (the published full-data run's settings):                              |
+| segment ends, every cell                          |  6.9 / 7.4  | 28.6 / 29.8 | 46.2 / 44.9 |                 |
+| segment ends, mean over cells                     |  6.7 / 6.7  | 28.4 / 26.6 | 45.8 / 40.4 |                 |
+| every L and H step, every cell                    | 12.6 / 24.5 | 41.8 / 57.4 | 59.5 / 73.3 |                 |
+
+(The rows of segment ends at 5 are means over four disjoint sets of 5; the others are one set.) Random weights
+drive all cells to nearly one state within a puzzle, which is why it hardly matters how cells are pooled, and why
+few puzzles give a low figure: the number of segment ends bounds it. Segment ends, every cell, centred, 5
+trajectories comes closest to both published figures together, and is the convention here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..evaluate import Progress
+from ..models import HRM
+
+TRAJECTORIES = 5  # that the headline figure pools, see above
+GROWTH = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+STATES = ("z_H", "z_L")
+_ROWS = 4  # puzzles rolled out together: at paper size their activations take some 20 MB
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """What a covariance needs of its samples [n, D], so that sets can be joined."""
+
+    n: int
+    total: np.ndarray  # float64 [D]
+    products: np.ndarray  # float64 [D, D]
+
+    @classmethod
+    def of(cls, samples: np.ndarray) -> Moments:
+        wide = samples.astype(np.float64)
+        return cls(len(wide), wide.sum(0), wide.T @ wide)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.n + other.n, self.total + other.total, self.products + other.products)
+
+    def participation(self) -> float:
+        """(Σλ)² / Σλ² of the covariance; NaN where the samples do not vary. Needs no eigenvalue: tr(C)² / ‖C‖²."""
+        mean = self.total / self.n
+        covariance = self.products / self.n - np.outer(mean, mean)
+        trace = float(np.trace(covariance))
+        if trace <= 1e-9 * float(np.trace(self.products)) / self.n:
+            return float("nan")
+        return trace**2 / float((covariance**2).sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """The participation ratio at one number of trajectories: mean, least and most over disjoint sets."""
+
+    trajectories: int
+    sets: int
+    mean: float
+    least: float
+    most: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Participation:
+    """One model's participation ratios; `growth` by state ("z_H", "z_L"), fewest trajectories first."""
+
+    model: str
+    hidden_size: int
+    segments: int
+    growth: dict[str, tuple[Point, ...]]
+
+    def at(self, state: str, trajectories: int = TRAJECTORIES) -> Point:
+        """The figure at a number of trajectories, or at the most there are when that is fewer."""
+        points = self.growth[state]
+        return next((point for point in points if point.trajectories >= trajectories), points[-1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of ``hrm-edge analyze participation``."""
+        return dataclasses.asdict(self)
+
+
+def participation(
+    model: HRM, tokens: np.ndarray, *, name: str = "", progress: Progress | None = None
+) -> Participation:
+    """Participation ratios of `model`'s states on puzzles `tokens` int32[n, S], halting off.
+
+    A puzzle's samples are its states of every cell (prefix left out) at the end of each of `halt_max_steps`
+    segments. k trajectories are pooled for k = 1, 2, 5, 10, … and n; smaller sets are averaged over the disjoint
+    ones that n puzzles make.
+
+    Raises:
+        InputError: no puzzles, or a network without a state.
+    """
+    if not len(tokens):
+        raise InputError("no puzzles to follow")
+    if model.config.kind == "direct":
+        raise InputError(f"{name}: a transformer of one pass has no states to measure")
+    moments = _moments(model, tokens, name, progress)
+    n = len(tokens)
+    counts = sorted({k for k in GROWTH if k < n} | {n})
+    # A plain recurrent transformer hands z_L through: a state that never changes has no dimensions to count.
+    growth = {
+        state: tuple(_point(found, k) for k in counts)
+        for state, found in moments.items()
+        if np.isfinite(sum(found[1:], found[0]).participation())
+    }
+    return Participation(name, model.config.hidden_size, model.config.halt_max_steps, growth)
+
+
+@torch.inference_mode()
+def _moments(model: HRM, tokens: np.ndarray, name: str, progress: Progress | None) -> dict[str, list[Moments]]:
+    """By state, each puzzle's moments."""
+    config, device = model.config, model.H_init.device
+    found: dict[str, list[Moments]] = {state: [] for state in STATES}
+    for begin in range(0, len(tokens), _ROWS):
+        e = model.embed(torch.from_numpy(tokens[begin : begin + _ROWS]).long().to(device))
+        states = model.initial_state(len(e))
+        ends: dict[str, list[np.ndarray]] = {state: [] for state in STATES}
+        for _ in range(config.halt_max_steps):
+            states = model.steps(*states, e, 0, config.H_cycles * config.L_cycles)
+            for state, values in zip(STATES, states, strict=True):
+                ends[state].append(values[:, config.prefix_len :].float().cpu().numpy())
+        for state, parts in ends.items():
+            trajectories = np.stack(parts, axis=1)  # [b, segments, S, D]
+            found[state] += [Moments.of(row.reshape(-1, config.hidden_size)) for row in trajectories]
+        if progress is not None:
+            progress(f"trajectories of {name}", min(begin + _ROWS, len(tokens)), len(tokens))
+    return found
+
+
+def _point(moments: Sequence[Moments], k: int) -> Point:
+    values = []
+    for begin in range(0, len(moments) - k + 1, k):
+        total = moments[begin]
+        for more in moments[begin + 1 : begin + k]:
+            total = total + more
+        values.append(total.participation())
+    return Point(k, len(values), float(np.mean(values)), min(values), max(values))

@@ -1,0 +1,277 @@
+"""``hrm-edge analyze``: accuracy against thinking, halting, participation ratio and ablations, with plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..analysis.tables import Table
+
+command = typer.Typer(
+    help="Accuracy against segments and retries, halting, participation ratio, ablations; as tables and plots.",
+    no_args_is_help=True,
+)
+
+Output = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-o", "--output", help="FILE.png or .svg: the plot; .json: the numbers; .md: a table. Repeatable."
+    ),
+]
+Data = Annotated[
+    Path | None, typer.Option(help="CSV, text or .npy puzzles. Left out: a checkpoint's own held-out puzzles.")
+]
+N = Annotated[int | None, typer.Option("--n", min=1, help="Only this many puzzles, drawn with --seed.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of --n and of the retries.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@command.command()
+def segments(
+    artifacts: Annotated[list[str], typer.Argument(help="Checkpoints, shipped models by name, or bundles.")],
+    data: Data = None,
+    counts: Annotated[
+        str, typer.Option("--segments", help="Numbers of segments to measure at.")
+    ] = "1,2,4,8,16,32,64",
+    retries: Annotated[
+        int, typer.Option(min=0, help="Also with verification and up to this many symmetric retries.")
+    ] = 0,
+    n: N = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    output: Output = None,
+    json_: Json = False,
+) -> None:
+    """Solve rate by source against the number of segments and, with --retries, of symmetric retries.
+
+    Two columns for each number of segments: halting off, and as `eval --halt verified --retries K` counts.
+    """
+    from ..analysis.output import check_outputs, write_outputs
+    from ..analysis.plots import segments_picture
+    from ..analysis.segments import think
+    from ..analysis.tables import card_table, thinking_tables
+    from ..artifact import open_artifact
+    from .evaluate import puzzles_for
+    from .progress import progress
+
+    check_outputs(output or [])
+    numbers = _whole_numbers("--segments", counts)
+    opened = [open_artifact(path, threads) for path in artifacts]
+    puzzles = puzzles_for(opened, data, n, seed)
+    results = []
+    for artifact in opened:
+        with progress() as report:
+            options: Any = {"segments": numbers, "retries": retries, "seed": seed, "progress": report}
+            results.append(think(artifact.engine, puzzles, name=artifact.label, **options))
+        if not json_:
+            print(f"{artifact.label} on {puzzles.name}, trained with up to {results[-1].limit} segments")
+            for table in thinking_tables(results[-1]):
+                _print(table)
+    content = {"results": [result.to_dict() for result in results]}
+    write_outputs(output or [], content, card_table(results).markdown, lambda kind: segments_picture(results, kind))
+    if json_:
+        print(json.dumps(content))
+
+
+def _whole_numbers(flag: str, text: str) -> list[int]:
+    from ..errors import InputError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{flag} {text}: expected whole numbers with commas between them, as in 1,4,16") from None
+
+
+@command.command()
+def halting(
+    artifact: Annotated[str, typer.Argument(help="A checkpoint, a shipped model by name, or a bundle.")],
+    data: Data = None,
+    n: N = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    output: Output = None,
+    json_: Json = False,
+) -> None:
+    """When it stops, by source and by difficulty (the task's rating); how often on a wrong answer.
+
+    And what its halting head knows: AUC and calibration of q_halt against whether the guess is right, over the
+    guesses after 1, 2, 4, … segments with halting off.
+    """
+    from ..analysis.halting import halting as measure
+    from ..analysis.output import check_outputs, write_outputs
+    from ..analysis.plots import halting_picture
+    from ..analysis.tables import halting_table
+    from ..artifact import open_artifact
+    from .evaluate import puzzles_for
+    from .progress import progress
+
+    check_outputs(output or [])
+    opened = open_artifact(artifact, threads)
+    puzzles = puzzles_for([opened], data, n, seed)
+    with progress() as report:
+        result = measure(opened.engine, puzzles, name=opened.label, progress=report)
+    if not json_:
+        _print(halting_table(result))
+    write_outputs(
+        output or [],
+        result.to_dict(),
+        halting_table(result).markdown,
+        lambda kind: halting_picture(result, kind),
+    )
+    if json_:
+        print(json.dumps(result.to_dict()))
+
+
+@command.command()
+def participation(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="A checkpoint or a shipped model; measured beside its untrained twin.")
+    ] = None,
+    random_weights: Annotated[
+        str | None, typer.Option(help="In its place: a size with random weights (paper: 27 M parameters).")
+    ] = None,
+    data: Data = None,
+    trajectories: Annotated[int, typer.Option(min=2, help="Most puzzles whose states are pooled.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights and of the puzzles drawn.")] = 0,
+    threads: Threads = None,
+    output: Output = None,
+    json_: Json = False,
+) -> None:
+    """Participation ratio (Σλ)²/Σλ² of the covariance of z_H and z_L, against the number of trajectories.
+
+    A sample is one cell's state at the end of a segment, prefix left out; samples are centred, and pooled over
+    all segments the model is trained for and over k puzzles (trajectories). Figures for k are means over the
+    disjoint sets of k. Published (untrained, paper's size): z_H 40.75, z_L 42.09; this convention comes to
+    43.8 and 41.6 at k = 5, the closest of those tried, and grows with k.
+    """
+    from ..analysis.output import check_outputs, write_outputs
+    from ..analysis.participation import participation as measure
+    from ..analysis.plots import participation_picture
+    from ..analysis.tables import participation_table
+    from .progress import progress
+
+    check_outputs(output or [])
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    networks, tokens = _networks(checkpoint, random_weights, data, trajectories, seed)
+    with progress() as report:
+        results = [measure(network, tokens, name=name, progress=report) for name, network in networks]
+    if not json_:
+        _print(participation_table(results))
+    content = {"results": [result.to_dict() for result in results]}
+    write_outputs(
+        output or [],
+        content,
+        participation_table(results).markdown,
+        lambda kind: participation_picture(results, kind),
+    )
+    if json_:
+        print(json.dumps(content))
+
+
+def _networks(
+    checkpoint: str | None, random_weights: str | None, data: Path | None, n: int, seed: int
+) -> tuple[list[tuple[str, Any]], Any]:
+    """Named networks to follow, the trained one first, and the puzzles int32[n, S] to follow them on."""
+    import torch
+
+    from ..errors import InputError
+    from ..gate import gate_puzzles
+    from ..models import HRMConfig, build_model, load_checkpoint
+    from ..puzzles import generate_puzzles, load_puzzles
+    from ..tasks import get_task
+
+    if (checkpoint is None) == (random_weights is None):
+        raise InputError("give a checkpoint, or --random-weights paper, but not both")
+    if random_weights not in (None, "paper"):
+        raise InputError(f"--random-weights {random_weights}: unknown size; choose paper")
+    trained = [] if checkpoint is None else [load_checkpoint(checkpoint)]
+    task = trained[0].task if trained else get_task("sudoku-9x9")
+    config = trained[0].config if trained else HRMConfig.paper()
+    torch.manual_seed(seed)
+    networks: list[tuple[str, Any]] = [(model.name, model.model.eval()) for model in trained]
+    networks.append(("untrained", build_model(config, task).eval()))
+    if data is not None:
+        puzzles = load_puzzles(data, task).take(n, seed)
+    elif trained and "held_out" in trained[0].metadata:
+        puzzles = gate_puzzles(trained[0], n=n)
+    else:
+        puzzles = generate_puzzles(task, n, seed)
+    return networks, puzzles.questions
+
+
+@command.command()
+def ablations(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder: a run for each variant and seed, the table, the plot.")
+    ],
+    task: Annotated[str, typer.Option(help="sudoku-6x6, sudoku, maze-15x15, …")] = "sudoku-6x6",
+    preset: Annotated[str, typer.Option(help="What the full model is trained with, as in train.")] = "tiny",
+    steps: Annotated[int, typer.Option(min=0, help="Training steps of each run.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0, help="Training time of each run.")] = 0.0,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 1,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this variant (full, no-hierarchy, …); repeat for more.")
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option(help="As in train. Left out: generated:20000.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One field for all runs, as in --set train.bf16=false.")
+    ] = None,
+    threads: Threads = None,
+    json_: Json = False,
+) -> None:
+    """What each part of an HRM is worth: paired short runs that differ in one part; resumable.
+
+    Trained in bfloat16 and compiled, about twice as quick on a CPU; --set train.compile=false where there is no
+    C++ compiler.
+    """
+    import torch
+
+    from ..analysis.ablations import run_ablations, summarize
+    from ..analysis.output import write_outputs
+    from ..analysis.plots import ablations_picture
+    from ..analysis.tables import ablations_table
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    limits = ["train.bf16=true", "train.compile=true"]
+    limits += [f"train.steps={steps}"] * bool(steps) + [f"train.minutes={float(minutes)}"] * bool(minutes)
+    runs = run_ablations(
+        task,
+        output,
+        preset=preset,
+        seeds=seeds,
+        only=only or [],
+        data=data or ["generated:20000"],
+        settings=[*limits, *(set_ or [])],
+    )
+    rows = summarize(runs)
+    content = {"task": task, "preset": preset, "runs": [run.to_dict() for run in runs]}
+    files = [output / f"ablations{ending}" for ending in (".json", ".md", ".png")]
+    write_outputs(
+        files, content, ablations_table(rows, runs[0].n).markdown, lambda kind: ablations_picture(rows, kind)
+    )
+    if json_:
+        print(json.dumps(content))
+    else:
+        _print(ablations_table(rows, runs[0].n))
+
+
+def _print(table: Table) -> None:
+    from .tables import plain_table, print_table
+
+    shown = plain_table()
+    for i, column in enumerate(table.head):
+        shown.add_column(column, justify="left" if i < table.left else "right")
+    for cells in table.rows:
+        shown.add_row(*cells)
+    print_table(shown)
+    for note in table.notes:
+        print(note)
