@@ -9,14 +9,19 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from hrm_edge.errors import InputError
-from hrm_edge.models import HRMConfig, load_checkpoint
+from hrm_edge.models import HRMConfig, build_model, load_checkpoint
 from hrm_edge.puzzles import generate_puzzles
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import TrainConfig, TrainingDiverged, load_recipe, train
+from hrm_edge.trainer.data import Sampler, Source
+from hrm_edge.trainer.distributed import World
+from hrm_edge.trainer.run import Run
+from hrm_edge.trainer.slots import Slots
 
 TASK = get_task("sudoku-4x4")
 DATA = ["generated:100"]
@@ -300,3 +305,19 @@ def test_a_state_of_the_first_format_is_still_read(tmp_path):
 
 
 ARCH = HRMConfig(vocab_size=6, seq_len=16, hidden_size=32, num_heads=2, H_layers=1, L_layers=1, puzzle_emb_ndim=32)
+
+
+def test_a_curriculum_lets_puzzles_take_more_segments_as_the_run_goes_on():
+    arch, config = recipe("train.steps=100", "train.segment_curriculum=0.5", "arch.halt_max_steps=8")
+    model = build_model(arch, TASK)
+    start = Slots.empty(model, 4, torch.device("cpu"))
+    sampler = Sampler(TASK, [Source("x", *TASK.generate(4, np.random.default_rng(0)), 1.0)], augment=True)
+    training = Run(TASK, config, World(0, 1, torch.device("cpu")), model, sampler, start, None)
+    most = []
+    for training.step in range(101):
+        most.append(training.most_segments)
+    assert most[0] == 2
+    assert most == sorted(most)
+    assert set(most) == set(range(2, 9))
+    assert most[49] == 8 or most[50] == 8
+    assert most[25] == pytest.approx(5, abs=1)

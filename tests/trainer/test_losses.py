@@ -1,6 +1,7 @@
 """Losses against their definitions, written out by hand."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -66,3 +67,15 @@ def test_total_adds_both_q_losses_with_the_weight():
     torch.testing.assert_close(alone.halt, F.binary_cross_entropy(torch.sigmoid(q[:, 0]), right))
     torch.testing.assert_close(both.halt - alone.halt, F.binary_cross_entropy(torch.sigmoid(q[:, 1]), target))
     torch.testing.assert_close(both.total, both.token + 0.5 * both.halt)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "stablemax"])
+def test_label_smoothing_spreads_a_part_of_the_target(kind):
+    """Against the definition, and PyTorch's own."""
+    logits, labels = torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5))
+    every = torch.stack([token_loss(logits, torch.full_like(labels, v), kind) for v in range(7)])
+    expected = 0.9 * token_loss(logits, labels, kind) + 0.1 * every.mean(0)
+    torch.testing.assert_close(token_loss(logits, labels, kind, 0.1), expected)
+    if kind == "softmax":
+        theirs = F.cross_entropy(logits.view(15, 7), labels.view(15), label_smoothing=0.1)
+        torch.testing.assert_close(token_loss(logits, labels, kind, 0.1).mean(), theirs)

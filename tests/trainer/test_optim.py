@@ -102,3 +102,24 @@ def test_recipe_file_and_settings_win_over_the_preset(tmp_path):
     arch, recipe = load_recipe("sudoku", "small", file, ["train.steps=7", "train.schedule=cosine"])
     assert (arch.hidden_size, recipe.lr, recipe.steps, recipe.schedule) == (64, 1e-3, 7, "cosine")
     assert arch.pos_encodings == "grid"
+
+
+def test_muon_takes_the_levels_matrices_and_adamw_the_rest():
+    model = HRM(ARCH)
+    config = TrainConfig(steps=1, optimizer="muon", lr=0.01, weight_decay=0.0)
+    adamw, muon, puzzles = make_optimizers(model, config)
+    assert isinstance(adamw, torch.optim.AdamW)
+    names = {id(p): name for name, p in model.named_parameters()}
+    taken = [{names[id(p)] for group in o.param_groups for p in group["params"]} for o in (adamw, muon, puzzles)]
+    assert sorted(name for part in taken for name in part) == sorted(names.values())
+    assert all("_level." in name for name in taken[1])
+    assert {"lm_head.weight", "embed_tokens.weight", "q_head.bias"} <= taken[0]
+    # Its update has orthogonal rows or columns, and about the size of one of AdamW's (0.2 on average).
+    weight = model.H_level.layers[0].self_attn.o_proj.weight
+    before = weight.detach().clone()
+    weight.grad = torch.randn_like(weight)
+    muon.step()
+    update = (weight.detach() - before) / config.lr
+    assert float(update.square().mean().sqrt()) == pytest.approx(0.2, rel=0.25)
+    singular = torch.linalg.svdvals(update)
+    assert float(singular.max() / singular.min()) < 3
