@@ -118,8 +118,8 @@ class TrainConfig:
         return min(1.0, max(parts))
 
 
-# What learns in minutes to hours on a CPU (recipes.md has what was tried): grid positions, gradient through the
-# last cycle, EMA, and plain AdamW.
+# What learns in minutes to hours on a CPU (recipes.md has what was tried): grid positions, gradient through more than
+# one step, EMA, and plain AdamW.
 _SMALL_ARCH: dict[str, Any] = {
     "hidden_size": 128,
     "num_heads": 4,
@@ -154,8 +154,11 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # The paper's 27 M parameters and settings; meant for a GPU.
     "paper": ({"puzzle_emb_ndim": 512}, {"bf16": True, "compile": True}),
     # The shipped models' recipes, for an hour or so on a CPU.
-    "sudoku": (_SMALL_ARCH | _MIXER | {"hidden_size": 192, "num_heads": 6, "puzzle_emb_ndim": 192}, _SMALL_TRAIN),
-    "maze": (_SMALL_ARCH | _MIXER, _SMALL_TRAIN | {"batch_size": 32}),
+    "sudoku": (
+        _SMALL_ARCH | _MIXER | {"hidden_size": 192, "num_heads": 6, "puzzle_emb_ndim": 192},
+        _SMALL_TRAIN | {"gradient": "full"},
+    ),
+    "maze": (_SMALL_ARCH | _MIXER, _SMALL_TRAIN | {"gradient": "full", "batch_size": 32}),
     # The same with attention, half a million parameters for 9x9 Sudoku.
     "small": (_SMALL_ARCH, _SMALL_TRAIN),
     # Minutes, to see the whole path work: 6x6 Sudoku learns with it.
