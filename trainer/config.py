@@ -118,7 +118,7 @@ class TrainConfig:
         return min(1.0, max(parts))
 
 
-# What learns in minutes to hours on a CPU (recipes.md has what was tried): grid positions, gradient through more than
+# What learns in minutes to hours on a CPU (see recipes.md): grid positions, gradient through more than
 # one step, EMA, and plain AdamW.
 _SMALL_ARCH: dict[str, Any] = {
     "hidden_size": 128,
