@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed
 	$(BIN)/hrm-edge export $(ZOO) --target openvino --loop graph -o $(DEMO_BUNDLE)
-	$(BIN)/hrm-edge data generate --task sudoku --n 3 --seed 2026 -o bundles/demo.csv
+	$(BIN)/hrm-edge data generate --task sudoku --n 3 --seed 2026 -o bundles/demo.csv --force
 	$(BIN)/hrm-edge solve $(DEMO_BUNDLE) bundles/demo.csv --halt verified --retries 8
 
 # A worker for each core; a file's tests stay together, as they share what was traced once.

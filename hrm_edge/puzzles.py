@@ -6,16 +6,19 @@ import csv
 import gzip
 import hashlib
 import io
-import json
+import re
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .errors import InputError
-from .files import replacing_folder, write_atomically
+from .files import write_atomically
+from .public_layout import Folder, Grouping, read_folder, write_folder
 from .tasks import Task
 from .tasks.parallel import generate_distinct
 
@@ -23,27 +26,41 @@ Progress = Callable[[int], None]  # told how many puzzles are done
 
 # Column names that files in circulation use.
 _QUESTION, _ANSWER = ("question", "puzzle", "quizzes"), ("answer", "solution", "solutions")
-_CHUNK = 4096  # rows verified at a time, which bounds the memory of large files
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_CHUNK = 4096  # rows parsed or verified at a time, which bounds the memory of large files
 
 
 @dataclass(frozen=True, eq=False)
 class PuzzleSet:
-    """``questions`` int32[N, S], ``answers`` int32[N, S] or None, and where each row came from."""
+    """``questions`` int32[N, S], ``answers`` int32[N, S] or None, and where each row came from.
+
+    ``identifiers`` int32[N] are rows of a table of ``num_identifiers`` puzzle embeddings; None where all are 0,
+    the row that stands for no puzzle in particular. ``grouping`` is the public layout's; None where each row is
+    a puzzle and a group of its own, or rows of one identifier are.
+    """
 
     task: Task
     questions: np.ndarray
     answers: np.ndarray | None
     sources: list[str]
     name: str
+    identifiers: np.ndarray | None = None
+    num_identifiers: int = 1
+    grouping: Grouping | None = None
 
     def __len__(self) -> int:
         return len(self.questions)
 
     def select(self, rows: np.ndarray) -> PuzzleSet:
         """The puzzles at ``rows`` (int[k]), in that order."""
-        answers = None if self.answers is None else self.answers[rows]
-        sources = [self.sources[int(row)] for row in rows]
-        return PuzzleSet(self.task, self.questions[rows], answers, sources, self.name)
+        return replace(
+            self,
+            questions=self.questions[rows],
+            answers=None if self.answers is None else self.answers[rows],
+            sources=[self.sources[int(row)] for row in rows],
+            identifiers=None if self.identifiers is None else self.identifiers[rows],
+            grouping=None if self.grouping is None else self.grouping.select(rows),
+        )
 
     def take(self, n: int, seed: int) -> PuzzleSet:
         """``n`` puzzles drawn without repetition, in file order; all of them when there are no more than n."""
@@ -53,10 +70,12 @@ class PuzzleSet:
         return self.select(np.sort(rows))
 
     def content_hash(self) -> str:
-        """SHA-256 over the task and every token; where the puzzles came from does not matter."""
+        """SHA-256 over the task, every token and identifier; where the puzzles came from does not matter."""
         digest = hashlib.sha256(self.task.name.encode())
         for tokens in (self.questions, self.answers):
             digest.update(b"\0" if tokens is None else tokens.astype("<i4").tobytes())
+        if self.identifiers is not None:
+            digest.update(self.identifiers.astype("<i4").tobytes())
         return digest.hexdigest()
 
 
@@ -91,7 +110,7 @@ def load_puzzles(path: Path | str, task: Task) -> PuzzleSet:
     """
     path = Path(path)
     if path.is_dir():
-        return _read_npy(path, task)
+        return _read_folder(path, task)
     text = _read_text(path)
     name = path.name.split(".")[0]
     header = text.lstrip("\ufeff \t\r\n").split("\n", 1)[0].lower()
@@ -127,37 +146,61 @@ def _read_text(path: Path) -> str:
 
 
 def _read_csv(text: str, task: Task, path: Path, name: str) -> PuzzleSet:
-    # newline="" keeps the spaces and line ends inside quoted cells
-    reader = csv.reader(io.StringIO(text, newline=""))
+    # Line by line, with their ends, which may stand inside quotes; io.StringIO takes four bytes a character.
+    reader = csv.reader(line.group() for line in _LINE.finditer(text))
     try:
         header = [column.strip().lower() for column in next(reader, [])]
-        rows, lines = [], []
-        for row in reader:
-            if row:
-                rows.append(row)
-                lines.append(reader.line_num)
+        question = _column(header, _QUESTION)
+        if question is None:
+            raise InputError(f"{path} line 1: no column 'question' among {', '.join(header)[:80]!r}; name it there")
+        answer, source = _column(header, _ANSWER), _column(header, ("source",))
+        questions: list[np.ndarray] = []
+        answers: list[np.ndarray] = []
+        sources: list[str] = []
+        lines = array("q")
+        # Texts become tokens chunk by chunk: millions of them at once would take many times the file's size.
+        for rows, numbers in _chunks(reader, len(header), path):
+            questions.append(_parse_column(task, [row[question] for row in rows], path, numbers, ""))
+            answers.append(_parse_answers(task, rows, answer, path, numbers))
+            sources += [name] * len(rows) if source is None else [row[source] or name for row in rows]
+            lines.extend(numbers)
     except csv.Error as error:
         raise InputError(f"{path} line {reader.line_num}: not a CSV file ({error})") from None
-    question = _column(header, _QUESTION)
-    if question is None:
-        raise InputError(f"{path} line 1: no column 'question' among {', '.join(header)[:80]!r}; name it there")
-    if not rows:
+    if not questions:
         raise InputError(f"{path} holds no puzzles, only a header")
-    short = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
-    if short is not None:
-        raise InputError(f"{path} line {lines[short]}: {len(rows[short])} columns, the header has {len(header)}")
+    tokens = np.concatenate(questions), np.concatenate(answers)
+    return _checked(task, *tokens, sources, name, lambda row: f"{path} line {lines[row]}")
 
-    questions = _parse_column(task, [row[question] for row in rows], path, lines, "")
-    answers = np.zeros_like(questions)
-    answer = _column(header, _ANSWER)
-    if answer is not None:
-        given = [i for i, row in enumerate(rows) if row[answer].strip()]
-        if given:
-            texts = [rows[i][answer] for i in given]
-            answers[given] = _parse_column(task, texts, path, [lines[i] for i in given], "answer: ")
-    source = _column(header, ("source",))
-    sources = [name] * len(rows) if source is None else [row[source] or name for row in rows]
-    return _checked(task, questions, answers, sources, name, lambda row: f"{path} line {lines[row]}")
+
+def _chunks(reader: Any, width: int, path: Path) -> Iterator[tuple[list[list[str]], list[int]]]:
+    """Rows of a CSV that are not empty, with their line numbers."""
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    for row in reader:
+        if not row:
+            continue
+        number = reader.line_num
+        if len(row) != width:
+            raise InputError(f"{path} line {number}: {len(row)} columns, the header has {width}")
+        rows.append(row)
+        numbers.append(number)
+        if len(rows) == _CHUNK:
+            yield rows, numbers
+            rows, numbers = [], []
+    if rows:
+        yield rows, numbers
+
+
+def _parse_answers(
+    task: Task, rows: list[list[str]], column: int | None, path: Path, lines: list[int]
+) -> np.ndarray:
+    """int32[k, S], all padding where a row has no answer."""
+    answers = np.zeros((len(rows), task.seq_len), np.int32)
+    given = [i for i, row in enumerate(rows) if column is not None and row[column].strip()]
+    if column is not None and given:
+        texts = [rows[i][column] for i in given]
+        answers[given] = _parse_column(task, texts, path, [lines[i] for i in given], "answer: ")
+    return answers
 
 
 def _column(header: list[str], names: Sequence[str]) -> int | None:
@@ -177,46 +220,20 @@ def _parse_column(task: Task, texts: list[str], path: Path, lines: list[int], wh
     return np.stack(rows)
 
 
-def _read_npy(folder: Path, task: Task) -> PuzzleSet:
-    """The layout of the public trainers: ``dataset.json`` and ``all__*.npy``, tokens as in our tasks."""
-    if not (folder / "dataset.json").is_file():
-        splits = sorted(inner.parent.name for inner in folder.glob("*/dataset.json"))
-        if splits:
-            raise InputError(f"{folder} holds several sets; name one: {', '.join(str(folder / s) for s in splits)}")
-        raise InputError(f"{folder} is no puzzle set: it has no dataset.json beside all__inputs.npy")
-    try:
-        described = json.loads((folder / "dataset.json").read_text("utf-8"))
-        expected = {"seq_len": task.seq_len, "vocab_size": task.vocab_size}
-        for field, value in expected.items():
-            if described[field] != value:
-                raise InputError(f"{folder}: {field} is {described[field]!r}, but {task.name} has {value}")
-    except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
-        raise InputError(f"{folder / 'dataset.json'} cannot be read: {type(error).__name__} {error}") from None
-    questions, answers = (_read_tokens(folder / f"all__{part}.npy", task) for part in ("inputs", "labels"))
-    if len(questions) != len(answers):
-        raise InputError(f"{folder}: {len(questions)} inputs but {len(answers)} labels")
-    name = folder.name
-    return _checked(task, questions, answers, [name] * len(questions), name, lambda row: f"{folder} row {row}")
-
-
-def _read_tokens(path: Path, task: Task) -> np.ndarray:
-    try:
-        with open(path, "rb") as file:  # not np.load, which also opens archives
-            tokens = np.lib.format.read_array(file, allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # numpy's header parser raises nearly every kind on a damaged file
-        why = " ".join(str(error).split())
-        raise InputError(f"{path} is no whole .npy file of numbers ({why})") from None
-    if tokens.dtype.kind not in "iu" or tokens.shape[1:] != (task.seq_len,):
-        raise InputError(f"{path} holds {tokens.dtype}{list(tokens.shape)}, not whole numbers [N, {task.seq_len}]")
-    if not len(tokens):
-        raise InputError(f"{path} holds no puzzles")
-    outside = np.argwhere((tokens < 0) | (tokens >= task.vocab_size))
-    if outside.size:
-        row, cell = outside[0]
-        raise InputError(f"{path} row {row}: token {tokens[row, cell]} is outside 0..{task.vocab_size - 1}")
-    return tokens.astype(np.int32)
+def _read_folder(folder: Path, task: Task) -> PuzzleSet:
+    content = read_folder(folder, task)
+    name, rows = folder.name, len(content.questions)
+    checked = _checked(
+        task, content.questions, content.answers, [name] * rows, name, lambda row: f"{folder} row {row}"
+    )
+    known = content.identifiers.any()
+    return replace(
+        checked,
+        identifiers=content.identifiers if known else None,
+        num_identifiers=content.num_identifiers,
+        # Rows of one identifier would be taken for one puzzle, so where there are any the grouping must say.
+        grouping=content.grouping if known or not content.grouping.is_plain else None,
+    )
 
 
 # -- checking ------------------------------------------------------------------------------------------
@@ -274,7 +291,7 @@ def save_puzzles(puzzles: PuzzleSet, path: Path | str, progress: Progress | None
     check_writable(path)
     try:
         if path.suffix == "":
-            _write_npy(puzzles, path)
+            _write_folder(puzzles, path)
         else:
             text = _csv_text(puzzles, progress).encode()
             # mtime 0: equal puzzles give equal bytes
@@ -283,15 +300,17 @@ def save_puzzles(puzzles: PuzzleSet, path: Path | str, progress: Progress | None
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, overwrite: bool = True) -> None:
     """InputError when :func:`save_puzzles` could not write ``path``; cheap, so asked before long work."""
     if path.suffix and not path.name.endswith((".csv", ".csv.gz")):
         raise InputError(f"cannot write {path}: end it in .csv or .csv.gz, or name a folder for .npy files")
     if path.suffix and path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder")
-    is_set = (path / "dataset.json").is_file()
-    if not path.suffix and path.exists() and not is_set and (not path.is_dir() or any(path.iterdir())):
+    is_empty = path.is_dir() and not any(path.iterdir())
+    if not path.suffix and path.exists() and not is_empty and not (path / "dataset.json").is_file():
         raise InputError(f"{path} exists and is no puzzle set; choose another name")
+    if path.exists() and not is_empty and not overwrite:
+        raise InputError(f"{path} exists; choose another name, or replace it with --force")
 
 
 def _solved(puzzles: PuzzleSet) -> np.ndarray:
@@ -313,27 +332,13 @@ def _csv_text(puzzles: PuzzleSet, progress: Progress | None) -> str:
     return out.getvalue()
 
 
-def _write_npy(puzzles: PuzzleSet, folder: Path) -> None:
-    task, answers, n = puzzles.task, _solved(puzzles), len(puzzles)
-    arrays: dict[str, np.ndarray] = {
-        "inputs": puzzles.questions.astype(np.uint8),
-        "labels": answers.astype(np.uint8),
-        "puzzle_identifiers": np.zeros(n, np.int32),
-        "puzzle_indices": np.arange(n + 1, dtype=np.int32),
-        "group_indices": np.arange(n + 1, dtype=np.int32),
-    }
-    described = {
-        "seq_len": task.seq_len,
-        "vocab_size": task.vocab_size,
-        "pad_id": 0,
-        "ignore_label_id": 0,
-        "blank_identifier_id": 0,
-        "num_puzzle_identifiers": 1,
-        "total_groups": n,
-        "mean_puzzle_examples": 1.0,
-        "sets": ["all"],
-    }
-    with replacing_folder(folder) as scratch:
-        for part, array in arrays.items():
-            np.save(scratch / f"all__{part}.npy", array)
-        (scratch / "dataset.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+def _write_folder(puzzles: PuzzleSet, folder: Path) -> None:
+    identifiers, grouping = puzzles.identifiers, puzzles.grouping
+    own = np.arange(len(puzzles), dtype=np.int32)
+    if identifiers is None:
+        identifiers = np.zeros_like(own)
+    elif grouping is None:
+        grouping = Grouping(identifiers, identifiers)  # what has one identifier is one puzzle
+    number = max(puzzles.num_identifiers, int(identifiers.max(initial=0)) + 1)
+    content = Folder(puzzles.questions, _solved(puzzles), identifiers, number, grouping or Grouping(own, own))
+    write_folder(content, puzzles.task, folder)

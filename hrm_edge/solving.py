@@ -81,6 +81,8 @@ def read_puzzles(sources: Sequence[str], task: Task) -> np.ndarray:
 def _read(source: str, task: Task, where: str) -> np.ndarray:
     if source == "-":
         return _from_stdin(task)
+    if not source.strip():
+        raise InputError(f"{where}an empty text is no puzzle; give its cells, a file of puzzles, or - for stdin")
     if _is_path(source):
         return load_puzzles(source, task).questions
     try:

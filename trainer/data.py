@@ -51,12 +51,7 @@ def read_source(argument: str, task: Task, held_out: PuzzleSet) -> Source:
             if not len(chosen):
                 known = ", ".join(sorted(set(puzzles.sources)))
                 raise InputError(f"--data {argument}: no puzzle has source {wanted!r}; there are {known}")
-            puzzles = dataclasses.replace(
-                puzzles,
-                questions=puzzles.questions[chosen],
-                answers=None if puzzles.answers is None else puzzles.answers[chosen],
-                sources=[wanted] * len(chosen),
-            )
+            puzzles = puzzles.select(chosen)
         name = Path(path).name + (f":{wanted}" if wanted else "")
     if puzzles.answers is None:
         raise InputError(f"--data {argument}: the puzzles have no answers to learn from")

@@ -255,15 +255,15 @@ def train(
     held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
     tests = [] if test is None else [load_puzzles(test, task)]
     sources = _read_sources(output, task, data, held_out, world)
-    if world.rank == 0:
-        # Only now: data that cannot be read must not claim the folder for a run that never was.
-        write_atomically(output / "run.json", json.dumps(recipe, indent=2) + "\n")
     torch.manual_seed(config.seed)
     model = build_model(arch, task)
     if initial is None:
         torch.nn.init.constant_(model.q_head.bias, config.halt_bias)
     else:
         load_weights(model, with_added_blocks(initial.model.state_dict(), model), str(initial.path))
+    if world.rank == 0:
+        # Only now: data or a checkpoint that does not fit must not claim the folder for a run that never was.
+        write_atomically(output / "run.json", json.dumps(recipe, indent=2) + "\n")
     model.to(world.device).train()
     sampler = Sampler(task, sources, config.augment)
     if config.qat != "off":

@@ -1,22 +1,25 @@
-"""``hrm-edge data``: make puzzle sets, convert them between file formats, look at them."""
+"""``hrm-edge data``: make or download puzzle sets, convert, compare and show them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .progress import progress
+from .progress import progress, say
 
-command = typer.Typer(
-    help="Generate puzzle sets, convert them between file formats, look at them.", no_args_is_help=True
-)
+if TYPE_CHECKING:
+    from ..overlap import Overlap, Pair
+
+command = typer.Typer(help="Generate, download, convert, compare and show puzzle sets.", no_args_is_help=True)
 
 TaskName = Annotated[str, typer.Option("--task", help="sudoku, sudoku-6x6, sudoku-6x6-3x2, maze-30x30, …")]
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="FILE.csv, FILE.csv.gz, or a folder for the public .npy layout.")
 ]
+
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
 @command.command()
@@ -33,6 +36,7 @@ def generate(
         ),
     ] = "ordinary",
     processes: Annotated[int, typer.Option(min=0, help="Processes; 0 means one per core.")] = 0,
+    force: Force = False,
 ) -> None:
     """Make puzzles that have exactly one right answer.
 
@@ -41,13 +45,13 @@ def generate(
     from ..puzzles import check_writable, generate_puzzles, save_puzzles
     from ..tasks import get_task
 
-    check_writable(output)
+    check_writable(output, overwrite=force)
     with progress() as report:
         puzzles = generate_puzzles(
             get_task(task), n, seed, difficulty, processes or None, lambda done: report("puzzles", done, n)
         )
     save_puzzles(puzzles, output)
-    print(f"wrote {n} {difficulty} {puzzles.task.name} puzzles (seed {seed}) to {output}")
+    print(f"wrote {n} {puzzles.task.name} puzzles (difficulty {difficulty}, seed {seed}) to {output}")
 
 
 @command.command()
@@ -55,16 +59,89 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="CSV, text (either gzipped), or .npy folder.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="FILE.csv, FILE.csv.gz, or a folder.")],
     task: TaskName = "sudoku",
+    force: Force = False,
 ) -> None:
     """Rewrite a puzzle set in another format. Missing answers are solved, wrong ones are refused."""
     from ..puzzles import check_writable, load_puzzles, save_puzzles
     from ..tasks import get_task
 
-    check_writable(target)
+    check_writable(target, overwrite=force)
     puzzles = load_puzzles(source, get_task(task))
     with progress() as report:
         save_puzzles(puzzles, target, lambda done: report("puzzles", done, len(puzzles)))
     print(f"wrote {len(puzzles)} {puzzles.task.name} puzzles to {target}")
+
+
+@command.command()
+def download(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="sapientinc/sudoku-extreme or sapientinc/maze-30x30-hard-1k.")
+    ],
+    output: Output,
+    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    force: Force = False,
+) -> None:
+    """Fetch a public puzzle set from the Hugging Face Hub and check every answer in it."""
+    from .. import download as hub
+    from ..puzzles import check_writable
+
+    check_writable(output, overwrite=force)
+    puzzles = hub.download(name, split, output)
+    print(f"wrote {len(puzzles)} {puzzles.task.name} puzzles, all answers checked, to {output}")
+
+
+@command.command()
+def overlap(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Sets of one task: CSV, text, or .npy folders.")
+    ],
+    task: TaskName = "sudoku",
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Find puzzles that stand in several sets (train and test, say), or more than once in one.
+
+    Up to symmetry: digits renamed, rows and columns moved within the rules, boards turned. Exit code 1 when two
+    sets share a puzzle.
+    """
+    import json
+
+    from ..overlap import find_overlap, to_dict
+    from ..puzzles import load_puzzles
+    from ..tasks import get_task
+
+    sets = [load_puzzles(file, get_task(task)) for file in files]
+    with progress() as report:
+        found = find_overlap(sets, [str(file) for file in files], lambda done, n: report("puzzles", done, n))
+    if json_:
+        print(json.dumps(to_dict(found)))
+    else:
+        _print_overlap(found)
+    if found.leaks:
+        say("hrm-edge: sets share puzzles")
+        raise typer.Exit(1)
+
+
+def _print_overlap(found: Overlap) -> None:
+    from .tables import plain_table, print_table
+
+    table = plain_table("set")
+    for column in ("puzzles", "repeated", "up to symmetry"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in found.sets:
+        table.add_row(one.name, str(one.n), str(one.exact), str(one.symmetric))
+    print_table(table)
+    for one in found.sets:
+        _print_examples(one.examples, f"{one.name}: puzzle", "stands again as puzzle")
+    for two in found.pairs:
+        shared = f"{two.exact} of {two.of} puzzles also stand in {two.first}"
+        print(f"{two.second}: {shared}, {two.symmetric} up to symmetry")
+        _print_examples(two.examples, f"  {two.first} puzzle", f"is {two.second} puzzle")
+
+
+def _print_examples(pairs: list[Pair], first: str, second: str) -> None:
+    """Puzzles counted from 1, as `data show` counts them."""
+    for pair in pairs:
+        print(f"{first} {pair.row + 1} {second} {pair.other + 1}{'' if pair.exact else ' up to symmetry'}")
 
 
 @command.command()
@@ -74,17 +151,23 @@ def show(
     n: Annotated[int, typer.Option("--n", min=1, help="How many puzzles, from the start.")] = 3,
 ) -> None:
     """Draw the first puzzles of a set with their answers, and count what is in it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from ..boards import board, glyphs_for
     from ..puzzles import load_puzzles
     from ..tasks import get_task
 
     puzzles = load_puzzles(file, get_task(task))
     assert puzzles.answers is not None  # loading solves what has none
+    console = Console(highlight=False, markup=False, emoji=False)
+    glyphs = glyphs_for(console)
     pairs = zip(puzzles.questions[:n], puzzles.answers[:n], strict=True)
     for row, (question, answer) in enumerate(pairs):
         print(f"{row + 1}. {puzzles.sources[row]}, rating {puzzles.task.rating(question, answer)}")
-        boards = puzzles.task.render(question), puzzles.task.render(question, answer)
-        for left, right in zip(*(board.splitlines() for board in boards), strict=True):
-            print(f"  {left}    {right}")
+        boards = board(puzzles.task, question, glyphs=glyphs), board(puzzles.task, question, answer, glyphs=glyphs)
+        for left, right in zip(*(drawn.split("\n") for drawn in boards), strict=True):
+            console.print(Text("  ").join([Text(), left, right]), soft_wrap=True)
         print()
     counts = {source: puzzles.sources.count(source) for source in dict.fromkeys(puzzles.sources)}
     print(f"{len(puzzles)} puzzles: " + ", ".join(f"{count} {source}" for source, count in counts.items()))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from .fingerprints import row_hashes
 
 Tokens = np.ndarray  # int32, last axis of length S
 
@@ -172,6 +173,17 @@ class Task(ABC):
     def symmetries(self, rng: np.random.Generator, count: int) -> list[Symmetry]:
         """``count`` random symmetries, for solving variants of one board."""
         return [Symmetry(cells, values) for cells, values in zip(*self.sample_symmetries(rng, count), strict=True)]
+
+    def fingerprints(self, questions: np.ndarray) -> np.ndarray:
+        """uint64[N] of boards int32[N, S]: equal for boards that a symmetry turns into each other, and different
+        for nearly all others. Where a task knows no better, only equal boards count as such."""
+        return row_hashes(questions)
+
+    def find_symmetry(self, question: Tokens, other: Tokens) -> Symmetry | None:
+        """A symmetry that turns ``question[S]`` into ``other[S]``, or None if there is none. Exact."""
+        if not np.array_equal(question, other):
+            return None
+        return Symmetry(np.arange(self.seq_len), np.arange(self.vocab_size, dtype=np.int32))
 
     def augment(
         self, rng: np.random.Generator, questions: np.ndarray, answers: np.ndarray

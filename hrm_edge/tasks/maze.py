@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import numpy as np
 
 from ..errors import InputError
-from .base import Task, Tokens
+from .base import Symmetry, Task, Tokens
+from .fingerprints import row_hashes
 from .maze_generator import distances, generate_maze, shortest_path
 
 PAD, WALL, OPEN, START, GOAL, PATH = range(6)
@@ -50,7 +52,7 @@ class Maze(Task):
         return table
 
     def parse(self, text: str) -> Tokens:
-        lines = text.strip("\r\n").splitlines()
+        lines = "\n".join(_unframed(text.splitlines(), self.cols)).strip("\n").split("\n")
         if len(lines) == 1:
             return self._tokens(lines[0])
         for number, line in enumerate(lines, 1):
@@ -78,7 +80,7 @@ class Maze(Task):
         """Mazes of S characters on a line, or of ``rows`` lines; empty lines between them are skipped."""
         found: list[Tokens] = []
         grid: list[str] = []
-        lines = text.splitlines()
+        lines = _unframed(text.splitlines(), self.cols)
         for number, line in enumerate([*lines, ""], 1):
             try:
                 if grid and (len(grid) == self.rows or not line):
@@ -197,3 +199,23 @@ class Maze(Task):
         """Reflections and turns that keep the shape; symbols keep their meaning."""
         cells = self._turns[rng.integers(len(self._turns), size=count)]
         return cells, np.tile(np.arange(self.vocab_size, dtype=np.int32), (count, 1))
+
+    def fingerprints(self, questions: np.ndarray) -> np.ndarray:
+        found = row_hashes(questions[:, self._turns[0]])
+        for turn in self._turns[1:]:
+            found = np.minimum(found, row_hashes(questions[:, turn]))
+        return found
+
+    def find_symmetry(self, question: Tokens, other: Tokens) -> Symmetry | None:
+        values = np.arange(self.vocab_size, dtype=np.int32)
+        turns = (Symmetry(turn, values) for turn in self._turns)
+        return next((turn for turn in turns if np.array_equal(turn.apply(question), other)), None)
+
+
+def _unframed(lines: list[str], cols: int) -> list[str]:
+    """Lines without the frame that :mod:`hrm_edge.boards` draws; its top and bottom become empty lines."""
+    rows = re.compile(rf"\s*[│|](.{{{cols}}})[│|]\s*")
+    edge = re.compile(r"\s*[┌└+][─-]+[┐┘+]\s*")
+    return [
+        "" if edge.fullmatch(line) else rows.sub(r"\1", line) if rows.fullmatch(line) else line for line in lines
+    ]

@@ -7,8 +7,8 @@ import functools
 import numpy as np
 
 from ..errors import InputError
-from . import sudoku_text
-from .base import Task, Tokens
+from . import sudoku_symmetry, sudoku_text
+from .base import Symmetry, Task, Tokens
 from .sudoku_generator import DIFFICULTIES, generate_puzzle
 from .sudoku_search import SudokuSearch
 
@@ -157,6 +157,12 @@ class Sudoku(Task):
         values[:, :2] = 0, self.blank
         values[:, 2:] = rng.random((count, n)).argsort(axis=1) + 2
         return cells.reshape(count, n * n), values
+
+    def fingerprints(self, questions: np.ndarray) -> np.ndarray:
+        return sudoku_symmetry.fingerprints(self, questions)
+
+    def find_symmetry(self, question: Tokens, other: Tokens) -> Symmetry | None:
+        return sudoku_symmetry.find_symmetry(self, question, other)
 
 
 def _shuffled_lines(rng: np.random.Generator, count: int, n: int, thickness: int) -> np.ndarray:

@@ -17,16 +17,21 @@ if TYPE_CHECKING:
 # Between cells: spaces, commas, ASCII rulers, and the box-drawing block.
 _SEPARATORS = re.compile(r"[\s|+=,─-╿]+")
 _RULER = re.compile(r"[\s|+=─-╿-]+")
+# A row as `hrm_edge.boards` draws it: each cell a space, a symbol and the mark of its kind ("5·" was answered).
+_DRAWN_ROW = re.compile(r"\s*[│|](?:(?: \S[ ·'*!])+[│|])+\s*")
+_DRAWN_CELL = re.compile(r" (\S)[ ·'*!]")
 
 
 def parse(task: Sudoku, text: str) -> Tokens:
-    """One puzzle, on one line or as a grid."""
+    """One puzzle, on one line or as a grid; of a drawn board what it shows, answers included."""
+    text = _unmarked(text)
     is_ruler = _ruler_test(task, text)
     return _tokens(task, "".join(_cells(line) for line in text.splitlines() if not is_ruler(line)))
 
 
 def parse_many(task: Sudoku, text: str) -> list[Tokens]:
     """Every puzzle of a text: S cells on a line, or n lines of n cells; ``#`` starts a comment line."""
+    text = _unmarked(text)
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, line) for number, line in lines if not line.startswith("#")]
     plain = task.parse_lines([line for _, line in lines if line])
@@ -61,6 +66,16 @@ def _parse_layout(task: Sudoku, text: str, lines: list[tuple[int, str]]) -> list
         else:
             read(cells, number)
     return found
+
+
+def _unmarked(text: str) -> str:
+    """``text`` with the rows of drawn boards as plain symbols."""
+    if "│" not in text and "|" not in text:
+        return text
+    lines = (
+        "".join(_DRAWN_CELL.findall(line)) if _DRAWN_ROW.fullmatch(line) else line for line in text.splitlines()
+    )
+    return "\n".join(lines)
 
 
 def _cells(line: str) -> str:

@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from hrm_edge.boards import ASCII, UNICODE, board, glyphs_for, legend, trace_boards, wrong_cells
@@ -104,6 +106,30 @@ def test_a_maze_shows_what_was_built_over():
     answer[wall], answer[open_cell] = 5, 1
     assert np.flatnonzero(wrong_cells(task, question, answer)).tolist() == sorted([wall, open_cell])
     assert board(task, question, answer).plain.count("!") == 2
+
+
+@pytest.mark.parametrize("name", ["sudoku", "sudoku-4x4", "sudoku-6x6", "sudoku-16x16", "maze-9x9", "maze-5x8"])
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
+@given(data=st.data())
+@settings(max_examples=12)
+def test_a_drawn_board_is_read_back(name, glyphs, data):
+    """Whatever it shows: blanks, answers, mistakes (but not a maze's, which hide a cell), changes."""
+    task = get_task(name)
+    cells = st.integers(1, task.vocab_size - 1)
+    boards = [
+        np.array(data.draw(st.lists(cells, min_size=task.seq_len, max_size=task.seq_len)), np.int32)
+        for _ in range(3)
+    ]
+    question, answer, previous = boards
+    shown = [(question, board(task, question, glyphs=glyphs))]
+    if name.startswith("sudoku"):
+        shown.append((answer, board(task, question, answer, glyphs=glyphs)))
+        shown.append((answer, board(task, question, answer, previous, glyphs)))
+    for tokens, drawn in shown:
+        assert np.array_equal(task.parse(drawn.plain), tokens)
+    pair = "\n".join(drawn.plain for _, drawn in shown[:2])
+    assert np.array_equal(task.parse_many(pair), [tokens for tokens, _ in shown[:2]])
+    assert np.array_equal(task.parse_many(pair + "\n\n" + pair), [tokens for tokens, _ in shown[:2]] * 2)
 
 
 def test_the_legend_names_the_marks_in_use():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hrm_edge.cli import main
-from hrm_edge.puzzles import load_puzzles
+from hrm_edge.puzzles import generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.tasks import get_task
 
 FOUR = ["--task", "sudoku-4x4"]
@@ -27,11 +27,33 @@ def test_generate_writes_what_the_seed_says(tmp_path, capsys):
     for name in ("a.csv", "b.csv.gz", "c"):
         code, out, err = run(capsys, "generate", *FOUR, "--n", 9, "--seed", 5, "-o", tmp_path / name)
         assert (code, err) == (0, "")
-        assert out == f"wrote 9 ordinary sudoku-4x4 puzzles (seed 5) to {tmp_path / name}\n"
+        assert out == f"wrote 9 sudoku-4x4 puzzles (difficulty ordinary, seed 5) to {tmp_path / name}\n"
     sets = [load_puzzles(tmp_path / name, get_task("sudoku-4x4")) for name in ("a.csv", "b.csv.gz", "c")]
     assert len({puzzles.content_hash() for puzzles in sets}) == 1
-    run(capsys, "generate", *FOUR, "--n", 9, "--seed", 6, "-o", tmp_path / "a.csv")
+    run(capsys, "generate", *FOUR, "--n", 9, "--seed", 6, "-o", tmp_path / "a.csv", "--force")
     assert load_puzzles(tmp_path / "a.csv", get_task("sudoku-4x4")).content_hash() != sets[0].content_hash()
+
+
+@pytest.mark.parametrize("command", ["generate", "convert"])
+@pytest.mark.parametrize("target", ["p.csv", "p.csv.gz", "set"])
+def test_what_is_there_is_only_replaced_when_asked_for(tmp_path, capsys, command, target):
+    maze, output = get_task("maze-7x7"), tmp_path / target
+    save_puzzles(generate_puzzles(maze, 2, 0, processes=1), output)
+    before = load_puzzles(output, maze).content_hash()
+    (tmp_path / "in.txt").write_text("1.......2.......\n")
+    arguments = ["generate", *FOUR, "--n", 3, "-o"] if command == "generate" else ["convert", tmp_path / "in.txt"]
+    more = [output] if command == "generate" else [output, *FOUR]
+    code, out, err = run(capsys, *arguments, *more)
+    assert (code, out) == (2, "")
+    assert err == f"hrm-edge: {output} exists; choose another name, or replace it with --force\n"
+    assert load_puzzles(output, maze).content_hash() == before
+    assert run(capsys, *arguments, *more, "--force")[0] == 0
+    assert len(load_puzzles(output, get_task("sudoku-4x4"))) in (1, 3)
+    # A folder of something else is never replaced.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter").write_text("keep me")
+    code, _, err = run(capsys, "generate", *FOUR, "-o", tmp_path / "mine", "--force")
+    assert (code, "is no puzzle set" in err) == (2, True)
 
 
 def test_generate_makes_mazes_of_a_given_length(tmp_path, capsys):
@@ -59,7 +81,7 @@ def test_show_draws_question_and_answer_and_counts_sources(tmp_path, capsys):
     code, out, _ = run(capsys, "show", tmp_path / "p.csv", *FOUR, "--n", 2)
     assert code == 0
     assert out.startswith("1. a, rating 1\n")
-    assert "  1 2 | . .    1 2 | " in out
+    assert "  │ 1  2 │ .  . │  │ 1  2 │ 3· 4·│" in out
     assert out.endswith("4 puzzles: 1 a, 3 b\n")
     assert out.count("rating") == 2
 

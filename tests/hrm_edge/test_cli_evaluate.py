@@ -8,6 +8,7 @@ from toys import TASK, write_hollow_bundle, write_toy_bundle
 from hrm_edge.bundle import Gate
 from hrm_edge.cli import main
 from hrm_edge.puzzles import generate_puzzles, save_puzzles
+from hrm_edge.tasks import get_task
 
 pytest.importorskip("onnxruntime")
 
@@ -83,11 +84,15 @@ def test_an_unchecked_bundle_says_so(folder, tmp_path, capsys):
         (["host", "--data", "absent.csv"], "absent.csv"),
         (["host", "--data", "puzzles.csv", "--by", "colour"], "cannot break scores down by 'colour'"),
         (["host", "--data", "puzzles.csv", "--halt", "soon"], "halt must be one of"),
+        (["host", "--data", "six.csv"], "six.csv line 2: puzzle has 36 characters, expected 16"),
+        (["host", "--data", "six"], "six: seq_len is 36, but sudoku-4x4 has 16"),
         (["hollow", "--data", "puzzles.csv"], "export the bundle again"),
     ],
 )
 def test_one_line_and_exit_2(folder, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(folder)
+    if "six" in arguments[-1]:
+        save_puzzles(generate_puzzles(get_task("sudoku-6x6"), 2, seed=0), folder / arguments[-1])
     if "hollow" in arguments:
         write_hollow_bundle(folder / "hollow")
     code, out, err = run(capsys, *arguments)

@@ -135,6 +135,8 @@ def test_an_ungated_bundle_is_named_each_time(run, bundles, options):
 
 BAD_INPUT = {
     "too short": (["1" * 15], "puzzle has 15 characters, expected 16"),
+    "nothing": ([""], "an empty text is no puzzle"),
+    "the second is nothing": ([HARD, "  "], "puzzle 2: an empty text is no puzzle"),
     "a letter": (["1...x..........."], "'x' at position 5 (row 2, column 1)"),
     "two of a kind": (["11.............."], "two 1s in row 1 (columns 1 and 2)"),
     "no solution": (["12..3..4........"], "the puzzle has no solution"),

@@ -4,9 +4,12 @@ import json
 import pickle
 
 import pytest
+from small_networks import network
 
 from hrm_edge.cli import main
-from hrm_edge.models import load_checkpoint
+from hrm_edge.models import load_checkpoint, save_checkpoint
+from hrm_edge.puzzles import generate_puzzles, save_puzzles
+from hrm_edge.tasks import get_task
 
 TRAIN = ["train", "--task", "sudoku-4x4", "--preset", "tiny", "--data", "generated:50", "--device", "cpu"]
 SMALL = ["--set", "train.batch_size=8", "--set", "train.final_puzzles=4"]
@@ -52,6 +55,30 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, more, said):
     assert said in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "said"),
+    [
+        ("sudoku-4x4", "other.csv", "other.csv line 2: puzzle has 36 characters, expected 16"),
+        ("sudoku-4x4", "other", "other: seq_len is 36, but sudoku-4x4 has 16"),
+        ("maze-6x6", "other", "other: vocab_size is 8, but maze-6x6 has 6"),
+        ("sudoku-6x6", "other", "vocab_size is 6, but task sudoku-6x6 has 8"),
+    ],
+)
+def test_what_does_not_fit_the_checkpoint_is_one_line(tmp_path, capsys, monkeypatch, task, data, said):
+    monkeypatch.chdir(tmp_path)
+    other = generate_puzzles(get_task("sudoku-6x6"), 3, 0, processes=1)
+    for name in ("other", "other.csv"):
+        save_puzzles(other, name)
+    save_checkpoint("first", network(), "sudoku-4x4", "")
+    more = ["--data", data, "--steps", 1, "-o", "run"]
+    code, out, err = run(["train", "--task", task, "--from", "first", *more], capsys)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    # The folder is free for the command as it was meant.
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_import_writes_a_checkpoint(shared_data, tmp_path, capsys):
