@@ -106,7 +106,7 @@ class Engine(ABC):
         request = Request(
             tokens=rows,
             max_think_steps=_checked_steps(max_think_steps, self.halt_max_steps),
-            halt=_checked_halt(halt),
+            halt=_checked_halt(halt, self.task),
             trace=bool(trace),
             puzzle_identifiers=self._checked_identifiers(puzzle_identifiers, len(rows)),
         )
@@ -188,7 +188,9 @@ def _checked_steps(max_think_steps: Any, default: int) -> int:
     return steps
 
 
-def _checked_halt(halt: Any) -> str:
+def _checked_halt(halt: Any, task: Task) -> str:
     if halt not in HALT_MODES:
         raise InputError(f"halt must be one of {', '.join(HALT_MODES)}, not {halt!r}")
+    if halt == "verified" and not task.has_rules:
+        raise task.no_rules("an answer cannot be verified, so halt must be learned or fixed")
     return halt

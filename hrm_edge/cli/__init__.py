@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "check",
     "import": "import_",
     "data": "data",
+    "arc": "arc",
     "models": "models",
     "env": "env",
 }
