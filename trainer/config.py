@@ -113,6 +113,17 @@ class TrainConfig:
 PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # The paper's 27 M parameters and settings; meant for a GPU.
     "paper": ({"puzzle_emb_ndim": 512}, {"bf16": True, "compile": True}),
+    # The same for ARC, where a puzzle's embedding is seen rarely and has to learn fast.
+    "arc": (
+        {"puzzle_emb_ndim": 512},
+        {
+            "bf16": True,
+            "compile": True,
+            "weight_decay": 0.1,
+            "puzzle_emb_lr": 1e-2,
+            "puzzle_emb_weight_decay": 0.1,
+        },
+    ),
     # What learns in an hour or two on a CPU: grid positions, gradient through the last cycle, EMA.
     "small": (
         {

@@ -27,10 +27,10 @@ from ..tasks import Task
 from . import qat
 from .card import describe
 from .config import TrainConfig
-from .data import CALIBRATION_SEED, HELD_OUT_SEED, Sampler, Source, read_source
+from .data import CALIBRATION_SEED, HELD_OUT_SEED, Sampler, Source, identifiers_needed, read_source, split_folder
 from .distributed import World
 from .halting import halting_margin
-from .losses import act_losses, q_continue_target, solved
+from .losses import IGNORE, act_losses, q_continue_target, solved
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
 from .metrics import Metrics
 from .optim import Average, lr_factor, make_optimizers
@@ -76,8 +76,27 @@ class Run:
             return contextlib.nullcontext()
         return torch.autocast(self.world.device.type, torch.bfloat16)
 
-    def _forward(self, tokens: Tensor, z_H: Tensor, z_L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.model.segment(z_H, z_L, self.model.embed(tokens), self.config.gradient)
+    def _forward(
+        self, tokens: Tensor, z_H: Tensor, z_L: Tensor, puzzle_rows: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        e = self.model.embed(tokens, puzzle_rows=puzzle_rows)
+        return self.model.segment(z_H, z_L, e, self.config.gradient)
+
+    def _puzzle_rows(self) -> Tensor | None:
+        """Each slot's own row of a table of several puzzle embeddings, as a leaf; None where there is one at most.
+
+        The table may have a million rows: its gradient is only ever made for those of the batch.
+        """
+        if self.model.config.num_puzzle_identifiers == 1:
+            return None
+        return self.model.puzzle_emb.weight.detach()[self.slots.identifiers].requires_grad_()
+
+    def _give_gradient(self, puzzle_rows: Tensor) -> None:
+        """All ranks' gradients of their slots' rows to the table, sparse."""
+        table = self.model.puzzle_emb.weight
+        assert puzzle_rows.grad is not None
+        identifiers, values = self.world.gather(self.slots.identifiers), self.world.gather(puzzle_rows.grad)
+        table.grad = torch.sparse_coo_tensor(identifiers[None], values, table.shape, check_invariants=False)
 
     @property
     def most_segments(self) -> int:
@@ -92,20 +111,24 @@ class Run:
         """One segment and one update; returns (loss, token loss, halt loss, exact, token accuracy, segments)."""
         arch, slots = self.model.config, self.slots
         slots.refill(self.model, self.sampler, self.rng)
+        rows = self._puzzle_rows()
         with self._autocast():
-            z_H, z_L, logits, q = self._segment(slots.tokens, slots.z_H, slots.z_L)
+            z_H, z_L, logits, q = self._segment(slots.tokens, slots.z_H, slots.z_L, rows)
             target = None
             if not arch.no_ACT_continue:
                 with torch.no_grad():
-                    _, _, _, next_q = self._segment(slots.tokens, z_H.detach(), z_L.detach())
+                    _, _, _, next_q = self._segment(slots.tokens, z_H.detach(), z_L.detach(), rows)
                 target = q_continue_target(next_q, slots.steps + 1 >= self.most_segments)
         config = self.config
         losses = act_losses(
             logits, q, slots.labels, config.loss, config.halt_loss_weight, target, config.label_smoothing
         )
         losses.total.backward()
+        if rows is not None:
+            self._give_gradient(rows)
         self._update()
-        right = (logits.detach().argmax(-1) == slots.labels).float().mean()
+        labelled = slots.labels != IGNORE
+        right = (logits.detach().argmax(-1) == slots.labels).float().sum() / labelled.sum()
         exact = solved(logits.detach(), slots.labels).float().mean()
         slots.advance(z_H, z_L, q, self.most_segments, arch.no_ACT_continue)
         self.step += 1
@@ -114,7 +137,7 @@ class Run:
     def _update(self) -> None:
         self.world.average_gradients(self.model)
         if self.config.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+            torch.nn.utils.clip_grad_norm_(self._dense_parameters(), self.config.grad_clip)
         factor = lr_factor(self.config, self.step, self.config.progress(self.step, self.seconds))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -123,6 +146,10 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.model)
+
+    def _dense_parameters(self) -> list[torch.nn.Parameter]:
+        """All but the table of puzzle embeddings, of whose gradient only the sign counts."""
+        return [p for p in self.model.parameters() if p.grad is None or not p.grad.is_sparse]
 
     def evaluated_model(self) -> HRM:
         """A copy with the weights that count: the moving average where there is one, rounded as it is stored.
@@ -142,8 +169,9 @@ class Run:
             **facts,
             "steps": self.step,
             "train_seconds": round(self.seconds, 1),
-            "held_out": {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES},
         }
+        if self.task.has_rules:
+            metadata["held_out"] = {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES}
         model, dtype = self.evaluated_model(), getattr(torch, self.config.checkpoint_dtype)
         if self.config.qat != "off":
             metadata |= qat.metadata(model, self.config, facts["recipe"]["started_from"])
@@ -200,11 +228,42 @@ def _same_run(folder: Path, recipe: dict[str, Any], world: World) -> None:
             )
 
 
+def _with_identifiers(arch: HRMConfig, data: list[str], task: Task) -> HRMConfig:
+    """The architecture with as many puzzle embeddings as the data name puzzles."""
+    needed = identifiers_needed(data, task)
+    if needed > 1 and arch.num_puzzle_identifiers == 1:
+        return dataclasses.replace(arch, num_puzzle_identifiers=needed)
+    if needed > arch.num_puzzle_identifiers:
+        raise InputError(
+            f"the data name {needed} puzzles, but arch.num_puzzle_identifiers is {arch.num_puzzle_identifiers}"
+        )
+    return arch
+
+
+def _measured_on(task: Task, data: list[str], test: Path | None) -> tuple[PuzzleSet, list[PuzzleSet]]:
+    """The held-out puzzles, and others to measure the finished model on beside them.
+
+    Without rules nothing can be generated: then the test puzzles are the held-out ones.
+    """
+    if task.has_rules:
+        held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
+        return held_out, [] if test is None else [load_puzzles(test, task)]
+    first = Path(data[0].partition("@")[0])
+    places = [first / "test", first.parent / "test"] if test is None else [split_folder(str(test), "test")]
+    folder = next((place for place in places if place.exists()), None)
+    if folder is None:
+        raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
+    return load_puzzles(folder, task), []
+
+
 def _read_sources(folder: Path, task: Task, data: list[str], held_out: PuzzleSet, world: World) -> list[Source]:
     """The training puzzles, kept beside the run so that a resume need not generate them again."""
     key = hashlib.sha256(json.dumps([task.name, data]).encode()).hexdigest()[:16]
     sources = []
     for index, argument in enumerate(data):
+        if not task.has_rules:  # read from disk as they are drawn
+            sources.append(read_source(argument, task, held_out))
+            continue
         cache = folder / "data" / f"{key}-{index}.npz"
         if world.rank == 0 and not cache.exists():
             source = read_source(argument, task, held_out)
@@ -241,6 +300,7 @@ def train(
         TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
     """
     qat.require_start(config, initial)
+    arch = _with_identifiers(arch, data, task)
     world = World.join(device)
     if config.batch_size % world.size:
         raise InputError(f"train field batch_size is {config.batch_size}; {world.size} processes must divide it")
@@ -252,8 +312,7 @@ def train(
         "started_from": None if initial is None else initial.content_hash,
     }
     _same_run(output, recipe, world)
-    held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
-    tests = [] if test is None else [load_puzzles(test, task)]
+    held_out, tests = _measured_on(task, data, test)
     sources = _read_sources(output, task, data, held_out, world)
     torch.manual_seed(config.seed)
     model = build_model(arch, task)
@@ -301,8 +360,11 @@ def train(
     try:
         _loop(run, output, metrics, held_out, facts)
         if world.rank == 0:
-            run.halt_margin = halting_margin(run.evaluated_model(), _calibration_set(run))
-            facts["halt_margin"] = run.halt_margin
+            if task.has_rules:
+                run.halt_margin = halting_margin(run.evaluated_model(), _calibration_set(run))
+                facts["halt_margin"] = run.halt_margin
+            else:
+                metrics.say(f"{task.name} puzzles cannot be generated, so early halting is left as it was learned")
             puzzles = by_source([held_out, *tests], config.final_puzzles)
             for field, measured in qat.variants(run.evaluated_model(), initial).items():
                 what = "" if config.qat == "off" else qat.MEASURED[field]

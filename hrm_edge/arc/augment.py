@@ -1,4 +1,4 @@
-"""Augmented tasks: a grid turned or mirrored and its colours exchanged, and back; and how such a puzzle is named."""
+"""Augmented tasks: a grid turned or mirrored, its colours exchanged, and back; how such a puzzle is named."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class ArcTask:
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """``training`` tasks, all of whose pairs are learned, and ``evaluation`` tasks, whose test pairs are held out."""
+    """``training`` tasks, whose pairs are all learned, and ``evaluation`` tasks, whose test pairs are held out."""
 
     name: str
     training: tuple[ArcTask, ...]

@@ -77,7 +77,7 @@ class Arc(Task):
         return self._characters
 
     def parse(self, text: str) -> Tokens:
-        """S characters (``|`` ends the grid, ``?`` is padding), or a grid's rows of digits on lines of their own."""
+        """S characters (``|`` ends the grid, ``?`` is padding), or a grid's rows of digits, one on a line."""
         lines = text.split()
         if len(lines) == 1 and len(lines[0]) == self.seq_len and self.seq_len > 1:
             tokens = np.array([self._characters[ord(c)] if ord(c) < 256 else -1 for c in lines[0]], np.int32)
