@@ -14,6 +14,7 @@ import onnx
 from .. import __version__
 from ..bundle import Gate, Manifest, seal_bundle
 from ..errors import InputError
+from ..identifiers import format_ranges
 from ..models import Checkpoint
 from ..runtimes.base import CompiledProduct
 from . import fp16, swift
@@ -129,13 +130,20 @@ def write_graphs(
         graphs=written.graphs,
         inputs=written.inputs,
         outputs=written.outputs,
-        source={"name": checkpoint.name, "content_hash": checkpoint.content_hash},
+        source=_source(checkpoint),
         tools=_tools(target.PACKAGES),
         gate=Gate(ran=False, passed=None, reason="not run yet"),
     )
     if options.target == "coreml":
         swift.write_package(folder, manifest, options.ios)
     return Unsealed(manifest, written.compiled)
+
+
+def _source(checkpoint: Checkpoint) -> dict[str, str]:
+    """The checkpoint, and the puzzle identifiers whose rows its table has left."""
+    source = {"name": checkpoint.name, "content_hash": checkpoint.content_hash}
+    kept = checkpoint.kept_identifiers
+    return source if kept is None else {**source, "puzzle_identifiers": format_ranges(kept)}
 
 
 def _target(name: str) -> Any:
@@ -157,6 +165,7 @@ def trace(checkpoint: Checkpoint, say: Say = lambda stage: None) -> Traced:
     if size > _LARGEST:
         raise InputError(
             f"{checkpoint.path}: {size / 1e9:.1f} GB of weights do not fit one ONNX file (2 GiB at most)"
+            + ("; keep fewer puzzles with --puzzle-identifiers" * (checkpoint.config.num_puzzle_identifiers > 1))
         )
     say("tracing one segment")
     return Traced(trace_start(checkpoint.model), trace_segment(checkpoint.model))

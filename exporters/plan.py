@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 
 from ..errors import InputError
-from ..models import Checkpoint, Ranges, collect_ranges
+from ..identifiers import rows_of
+from ..models import HRM, Checkpoint, Ranges, collect_ranges
 from ..models.calibration import SEGMENTS
 from ..models.checkpoint import TrainedScales
 from ..models.smoothing import STRENGTH
@@ -180,6 +181,13 @@ class Calibrator:
         self._ranges: dict[tuple[str, float], Ranges] = {}
         self._factors: dict[tuple[str, float], dict[str, np.ndarray]] = {}
 
+    @property
+    def _asked(self) -> tuple[HRM, np.ndarray, np.ndarray | None]:
+        """The model, the questions, and their rows in its table of puzzle embeddings."""
+        identifiers = self.puzzles.identifiers
+        rows = None if identifiers is None else rows_of(identifiers, self.checkpoint.kept_identifiers)
+        return self.checkpoint.model, self.puzzles.questions, rows
+
     def plan(self, recipe: Recipe) -> Plan:
         """int8, every layer quantized, with scales as the recipe says."""
         ranges = self._collected(recipe.segments, recipe.smooth)
@@ -189,8 +197,7 @@ class Calibrator:
 
     def weight_plan(self, precision: str) -> Plan:
         """Weight-only: all that calibration tells is how a layer's inputs go together."""
-        model, questions = self.checkpoint.model, self.puzzles.questions
-        return Plan(precision, ranges=collect_ranges(model, questions, segments="stratified", grams=True))
+        return Plan(precision, ranges=collect_ranges(*self._asked, segments="stratified", grams=True))
 
     def trained_plan(self, trained: TrainedScales) -> Plan:
         """int8 with the scales of quantization-aware training, which every call of a layer shares."""
@@ -206,9 +213,8 @@ class Calibrator:
                 plain = self._collected(segments, 0.0)
                 smoothing = smoothing_factors(self.segment, plain.channel_absmax, strength)
                 self._factors[segments, strength] = smoothing
-            model, questions = self.checkpoint.model, self.puzzles.questions
             self._ranges[segments, strength] = collect_ranges(
-                model, questions, segments=segments, smoothing=smoothing, grams=True
+                *self._asked, segments=segments, smoothing=smoothing, grams=True
             )
         return self._ranges[segments, strength]
 

@@ -85,7 +85,7 @@ def decide(
     trained = quantization_of(checkpoint)
     trials: Trials | None = None
     if wanted.max_drop is not None or wanted.recipe is None:
-        chosen = selection_puzzles(checkpoint, measured, puzzles)
+        chosen = selection_puzzles(checkpoint, measured, puzzles, wanted)
         trials = Trials(checkpoint, start, target, chosen, threads, progress)
     comparison: tuple[Trial, ...] = ()
     say(f"calibrating on {len(puzzles)} puzzles")
@@ -177,22 +177,40 @@ def calibration_puzzles(checkpoint: Checkpoint, wanted: Quantizing, measured: Pu
     return _generated(checkpoint, wanted.calibration, _CALIBRATION_SEED, [measured])
 
 
-def selection_puzzles(checkpoint: Checkpoint, measured: PuzzleSet | None, calibration: PuzzleSet) -> PuzzleSet:
-    """Puzzles that choices are compared on: neither calibrated on nor, later, measured on."""
+def selection_puzzles(
+    checkpoint: Checkpoint, measured: PuzzleSet | None, calibration: PuzzleSet, wanted: Quantizing
+) -> PuzzleSet:
+    """Puzzles that choices are compared on: neither calibrated on nor, later, measured on.
+
+    Where none can be generated, others of the calibration data.
+    """
+    if not checkpoint.task.has_rules:
+        assert wanted.data is not None  # calibration_puzzles refused that
+        return _without(wanted.data, [measured, calibration]).take(SELECTION_PUZZLES, seed=0)
     return _generated(checkpoint, SELECTION_PUZZLES, _SELECTION_SEED, [measured, calibration])
 
 
 def _generated(checkpoint: Checkpoint, n: int, offset: int, others: list[PuzzleSet | None]) -> PuzzleSet:
     """Generated puzzles of the checkpoint's own difficulty, without those that stand in another set."""
+    if not checkpoint.task.has_rules:
+        raise InputError(
+            f"{checkpoint.task.name} puzzles cannot be generated to calibrate on; "
+            "give the training set with --calibration-data"
+        )
     held_out = checkpoint.metadata.get("held_out")
     held_out = held_out if isinstance(held_out, dict) else {}
     seed = held_out.get("seed")
     seed = (seed if isinstance(seed, int) else 0) + offset
     puzzles = generate_puzzles(checkpoint.task, n, seed, str(held_out.get("difficulty", "ordinary")))
+    return _without(puzzles, others)
+
+
+def _without(puzzles: PuzzleSet, others: list[PuzzleSet | None]) -> PuzzleSet:
+    """Those of ``puzzles`` that stand in no other set."""
     taken = {mark for other in others if other is not None for mark in fingerprints(other)}
     free = [row for row in range(len(puzzles)) if not taken & set(fingerprints(puzzles.select(np.array([row]))))]
     if not free:
-        raise InputError("every generated puzzle is among those to measure on; give others with --calibration-data")
+        raise InputError(f"every puzzle of {puzzles.name} is measured on; give others with --calibration-data")
     return puzzles.select(np.array(free))
 
 

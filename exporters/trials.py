@@ -78,6 +78,7 @@ class Trials:
                 backend=self.target,
                 no_ACT_continue=config.no_ACT_continue,
                 num_puzzle_identifiers=config.num_puzzle_identifiers,
+                kept_identifiers=self.checkpoint.kept_identifiers,
             )
             show = None if self.progress is None else _named(self.progress, f"trying {what}")
             return answer_all(engine, self.puzzles, progress=show)

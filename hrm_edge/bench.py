@@ -21,6 +21,7 @@ from .errors import InputError
 from .evaluate import Progress, check_match, rightness
 from .peak_memory import measure
 from .puzzles import PuzzleSet
+from .runtimes import Answers
 
 if TYPE_CHECKING:
     pass
@@ -148,25 +149,29 @@ def _peak(artifact: Artifact, settings: Settings, notes: list[str]) -> float | N
     return peak
 
 
+def _solve(each: _Timed, puzzles: PuzzleSet, **settings: Any) -> Answers:
+    return each.artifact.engine.solve(puzzles.questions, puzzle_identifiers=puzzles.identifiers, **settings)
+
+
 def _warm_up(each: _Timed, puzzles: PuzzleSet, settings: Settings) -> None:
     """First calls allocate, compile and page in."""
-    first = _slice(puzzles, settings, 0).questions[: settings.batch]
+    first = _slice(puzzles, settings, 0).select(np.arange(settings.batch))
     for _ in range(2):
-        each.artifact.engine.solve(first, max_think_steps=2, halt="fixed")
-    each.artifact.engine.solve(first)
+        _solve(each, first, max_think_steps=2, halt="fixed")
+    _solve(each, first)
 
 
 def _time_round(each: _Timed, puzzles: PuzzleSet, settings: Settings, number: int) -> None:
     """One fixed-length call, then some with learned halting; the same puzzles for every engine."""
-    solve = each.artifact.engine.solve
     part = _slice(puzzles, settings, number)
-    calls = [part.questions[i : i + settings.batch] for i in range(0, len(part), settings.batch)]
+    starts = range(0, len(part), settings.batch)
+    calls = [part.select(np.arange(start, start + settings.batch)) for start in starts]
     time.sleep(_SETTLE_SECONDS)
-    solve(calls[0], max_think_steps=1, halt="fixed")
+    _solve(each, calls[0], max_think_steps=1, halt="fixed")
     begin = time.perf_counter()
-    solve(calls[0], max_think_steps=settings.segments, halt="fixed")
+    _solve(each, calls[0], max_think_steps=settings.segments, halt="fixed")
     middle = time.perf_counter()
-    answers = [solve(tokens).tokens for tokens in calls]
+    answers = [_solve(each, call).tokens for call in calls]
     end = time.perf_counter()
     each.segment.append((middle - begin) / settings.segments)
     each.puzzle.append((end - middle) / len(part))

@@ -97,6 +97,8 @@ def wrong_cells(task: Task, question: np.ndarray, answer: np.ndarray) -> np.ndar
     A changed given, a value that stands twice in a row, column or box, a symbol no answer may hold. (Whether
     a maze's path is connected and shortest is a matter of no single cell.)
     """
+    if not task.has_rules:
+        return np.zeros(len(answer), bool)
     given = question != task.blank
     wrong = given & (answer != question)
     if task.groups is None or task.value_tokens is None:

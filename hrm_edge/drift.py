@@ -29,11 +29,11 @@ LOWEST = 0.05  # part of the tokens that the low end of the cosines leaves out
 class Segments:
     """A network as two calls, arrays in and out float32 unless told otherwise.
 
-    `start(tokens int32[b, S]) → (e, z_H, z_L)`, each [b, S', D];
+    `start(tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, z_H, z_L)`, each [b, S', D];
     `segment(z_H, z_L, e) → (z_H, z_L, logits [b, S, V], q [b, 2])`.
     """
 
-    start: Callable[[np.ndarray], Arrays]
+    start: Callable[..., Arrays]
     segment: Callable[[np.ndarray, np.ndarray, np.ndarray], Arrays]
     no_ACT_continue: bool = False  # how q says stop: q[0] > 0 instead of q[0] > q[1]
     batch: int | None = None  # the number of rows the calls insist on; None: any
@@ -142,11 +142,14 @@ def roll_out(
     tokens: np.ndarray,
     segments: int,
     *,
+    identifiers: np.ndarray | None = None,
     counted: int | None = None,
     right: Right | None = None,
     progress: Progress | None = None,
 ) -> Rollout:
     """Run both networks for `segments` segments on `tokens` int32[B, S], each from its own states.
+
+    `identifiers` int32[B]: of the puzzles, for networks that start from them as well.
 
     The figures of drift are of the first `counted` puzzles (default: all); in the others only the beginning
     of a difference is looked for, so that puzzles chosen because they differ do not colour the figures. With
@@ -161,7 +164,8 @@ def roll_out(
     sums = [_Sums() for _ in range(segments)]
     differences: list[Difference] = []
     for rows in _chunks(0, counted) + _chunks(counted, len(tokens)):
-        sides = (_Roll(reference, tokens[rows]), _Roll(candidate, tokens[rows]))
+        asked = [tokens[rows]] if identifiers is None else [tokens[rows], identifiers[rows]]
+        sides = (_Roll(reference, *asked), _Roll(candidate, *asked))
         watch = _Watch(rows)
         for number, total in enumerate(sums, 1):
             for side in sides:
@@ -182,9 +186,9 @@ def _chunks(begin: int, end: int) -> list[np.ndarray]:
 class _Roll:
     """One network on a few puzzles: its states now, and what its last segment said."""
 
-    def __init__(self, network: Segments, tokens: np.ndarray) -> None:
-        self._network, self._count = network, len(tokens)
-        self._e, self.z_H, self.z_L = self._call(network.start, tokens)
+    def __init__(self, network: Segments, *asked: np.ndarray) -> None:
+        self._network, self._count = network, len(asked[0])
+        self._e, self.z_H, self.z_L = self._call(network.start, *asked)
 
     def step(self) -> None:
         self.z_H, self.z_L, self.logits, q = self._call(self._network.segment, self.z_H, self.z_L, self._e)

@@ -22,6 +22,8 @@ Progress = Callable[[str, int, int], None]
 # trace of 32 guesses; fixed, because rounding may depend on the batch and a rerun must give the same answers.
 CHUNK = 128
 
+PAD = 0  # the token of every task that a label has where nothing is to be learned or judged
+
 SEGMENT_COUNTS = (1, 2, 4, 8, 16, 32)
 
 
@@ -60,8 +62,14 @@ def rightness(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
     """bool[N]: is each answer right? `tokens` int32[N, S].
 
     Equal to the label, or another answer the task's own rules accept: a maze may have several shortest
-    paths. With one right answer (a proper Sudoku) the two are the same thing.
+    paths. With one right answer (a proper Sudoku) the two are the same thing. Without rules the label alone
+    decides: its padding counts for nothing, and a label that is all padding is no label.
     """
+    if not puzzles.task.has_rules:
+        if puzzles.answers is None:
+            raise puzzles.task.no_rules("without labels nothing tells which answers are right")
+        labelled = puzzles.answers != PAD
+        return ((tokens == puzzles.answers) | ~labelled).all(axis=1) & labelled.any(axis=1)
     if puzzles.answers is None:
         return np.asarray(puzzles.task.verify(puzzles.questions, tokens), dtype=bool)
     right = (tokens == puzzles.answers).all(axis=1)
@@ -72,10 +80,11 @@ def rightness(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
 
 
 def token_accuracy(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray | None:
-    """float[N]: the fraction of all cells, givens included, that equal the label; None without labels."""
+    """float[N]: the fraction of all labelled cells, givens included, that equal the label; None without labels."""
     if puzzles.answers is None:
         return None
-    return (tokens == puzzles.answers).mean(axis=1)
+    labelled = puzzles.answers != PAD
+    return ((tokens == puzzles.answers) & labelled).sum(axis=1) / labelled.sum(axis=1).clip(min=1)
 
 
 def answer_all(
@@ -93,10 +102,12 @@ def answer_all(
     With `retries` (see :func:`solve_with_retries`) `steps` counts the segments of all attempts.
     """
 
-    def solve(tokens: np.ndarray) -> Answers:
+    settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt}
+
+    def solve(tokens: np.ndarray, identifiers: np.ndarray | None) -> Answers:
         if not retries:
-            return engine.solve(tokens, max_think_steps=max_think_steps, halt=halt)
-        tried = solve_with_retries(engine, tokens, retries, seed=seed, max_think_steps=max_think_steps, halt=halt)
+            return engine.solve(tokens, puzzle_identifiers=identifiers, **settings)
+        tried = solve_with_retries(engine, tokens, retries, seed=seed, puzzle_identifiers=identifiers, **settings)
         return replace(tried.answers, steps=tried.segments)
 
     return _join(list(_in_chunks(solve, puzzles, progress, f"solving with {engine.backend}")))
@@ -171,11 +182,12 @@ def by_segments(
     if max_think_steps is not None and max_think_steps not in counts:
         counts.append(max_think_steps)
 
-    def guesses(tokens: np.ndarray) -> np.ndarray:
+    def guesses(tokens: np.ndarray, identifiers: np.ndarray | None) -> np.ndarray:
         """int32[len(counts), B, S]"""
+        settings: dict[str, Any] = {"halt": "fixed", "puzzle_identifiers": identifiers}
         if engine.loop == "graph":
-            return np.stack([engine.solve(tokens, max_think_steps=k, halt="fixed").tokens for k in counts])
-        trace = engine.solve(tokens, max_think_steps=counts[-1], halt="fixed", trace=True).trace
+            return np.stack([engine.solve(tokens, max_think_steps=k, **settings).tokens for k in counts])
+        trace = engine.solve(tokens, max_think_steps=counts[-1], trace=True, **settings).trace
         assert trace is not None  # asked for above
         return trace[[k - 1 for k in counts]]
 
@@ -198,11 +210,16 @@ def check_match(engine: Engine, puzzles: PuzzleSet) -> None:
 
 
 def _in_chunks(
-    function: Callable[[np.ndarray], Result], puzzles: PuzzleSet, progress: Progress | None, what: str
+    function: Callable[[np.ndarray, np.ndarray | None], Result],
+    puzzles: PuzzleSet,
+    progress: Progress | None,
+    what: str,
 ) -> Iterator[Result]:
-    total = len(puzzles)
+    """``function(questions, identifiers)`` of each chunk; identifiers are None where the puzzles have none."""
+    total, identifiers = len(puzzles), puzzles.identifiers
     for begin in range(0, total, CHUNK):
-        yield function(puzzles.questions[begin : begin + CHUNK])
+        rows = slice(begin, begin + CHUNK)
+        yield function(puzzles.questions[rows], None if identifiers is None else identifiers[rows])
         if progress is not None:
             progress(what, min(begin + CHUNK, total), total)
 

@@ -21,9 +21,10 @@ from .exporters.build import Built, Traced, Unsealed, build_graphs, trace, write
 from .exporters.options import Context, ExportOptions
 from .exporters.plan import QUANTIZED, wrong_scales
 from .exporters.quantize import Decision, Quantizing, decide, record
-from .exporters.trials import load_packages, load_segments
+from .exporters.trials import Calls, load_packages, load_segments
 from .files import replacing_folder, write_atomically
 from .gate import GateReport, compare, paired_answers
+from .identifiers import rows_of
 from .manifest import Manifest
 from .models import Checkpoint
 from .puzzles import PuzzleSet
@@ -256,26 +257,39 @@ class _Export:
                 theirs,
                 some.questions,
                 self.checkpoint.config.halt_max_steps,
+                identifiers=self._identifiers(some),
                 # Those that are there because they differ would make every figure look worse than it is.
                 counted=min(_DRIFT_PUZZLES, len(puzzles)),
                 right=judge(some),
                 progress=self.progress,
             )
 
+    def _identifiers(self, puzzles: PuzzleSet) -> np.ndarray | None:
+        """int32[N] where the network starts from identifiers too, 0 for puzzles without."""
+        if self.checkpoint.config.num_puzzle_identifiers == 1:
+            return None
+        return np.zeros(len(puzzles), np.int32) if puzzles.identifiers is None else puzzles.identifiers
+
     def _segments(self, built: Built, folder: Path) -> Segments:
         """Start and segment as the bundle computes them, whatever its loop."""
         from .drift import Segments
 
+        kept = self.checkpoint.kept_identifiers
+
+        def with_rows(calls: Calls) -> Calls:
+            """The start asked by identifier, as engines are, not by row."""
+            return lambda tokens, *own: calls[0](tokens, *(rows_of(each, kept) for each in own)), calls[1]
+
         halts = self.checkpoint.config.no_ACT_continue
         if self.options.target != "coreml":
             calls = load_segments(self.traced.start, built.segment, self.options.target, folder, self.threads)
-            return Segments(*calls, no_ACT_continue=halts)
+            return Segments(*with_rows(calls), no_ACT_continue=halts)
         # Precision is Core ML's own there, so that the graph alone does not have it.
         options = replace(self.options, loop="host", batch=_DRIFT_ROWS)
         plan = self.decision.plan if self.decision else None
         graphs = build_graphs(self.checkpoint, self.traced, options, plan).graphs
         calls = load_packages(graphs, folder, Context(self.checkpoint, options, apart=True), self.threads)
-        return Segments(*calls, no_ACT_continue=halts, batch=_DRIFT_ROWS)
+        return Segments(*with_rows(calls), no_ACT_continue=halts, batch=_DRIFT_ROWS)
 
     @property
     def _timed(self) -> bool:

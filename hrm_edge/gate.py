@@ -271,7 +271,7 @@ def gate_puzzles(checkpoint: Checkpoint, data: Path | str | None = None, n: int 
         raise InputError(f"--gate-puzzles must be at least 1, not {n}")
     if data is not None:
         return load_puzzles(Path(data), checkpoint.task).take(n or GATE_PUZZLES, seed=0)
-    held_out = checkpoint.metadata.get("held_out")
+    held_out = checkpoint.metadata.get("held_out") if checkpoint.task.has_rules else None
     if not isinstance(held_out, dict) or not isinstance(held_out.get("seed"), int):
         raise InputError(
             f"{checkpoint.path}: names no held-out puzzles to measure accuracy on; give some with --data FILE"
@@ -293,11 +293,12 @@ def estimate_seconds(
 
     cached = has_reference_answers(checkpoint, puzzles, max_think_steps=max_think_steps, halt=halt)
     few = puzzles.questions[:sample]
+    some = None if puzzles.identifiers is None else puzzles.identifiers[:sample]
     seconds = 0.0
     for timed in [engine] if cached else [engine, TorchEngine(checkpoint)]:
         timed.solve(few[:1], max_think_steps=1, halt="fixed")  # warm up
         start = time.perf_counter()
-        timed.solve(few, max_think_steps=max_think_steps, halt=halt)
+        timed.solve(few, max_think_steps=max_think_steps, halt=halt, puzzle_identifiers=some)
         seconds += (time.perf_counter() - start) * len(puzzles) / len(few)
     return seconds, cached
 

@@ -13,6 +13,8 @@ from .errors import InputError
 from .files import replacing_folder
 from .tasks import Task
 
+_CHUNK = 65536  # rows looked at together
+
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
@@ -52,10 +54,13 @@ class Folder:
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def read_folder(folder: Path, task: Task) -> Folder:
-    """Read and check everything but the puzzles' own rules. InputError names file and row of what is wrong."""
-    described = _description(folder, task)
-    questions, answers = (_read_tokens(folder / f"all__{part}.npy", task) for part in ("inputs", "labels"))
+def read_folder(folder: Path, task: Task, on_disk: bool = False) -> Folder:
+    """Read and check everything but the puzzles' own rules. InputError names file and row of what is wrong.
+
+    ``on_disk``: the tokens stay in their files and have these files' dtype, for sets larger than the memory.
+    """
+    described = read_description(folder, task)
+    questions, answers = (_read_tokens(folder / f"all__{part}.npy", task, on_disk) for part in ("inputs", "labels"))
     if len(questions) != len(answers):
         raise InputError(f"{folder}: {len(questions)} inputs but {len(answers)} labels")
     identifiers_file, indices_file, groups_file = (
@@ -79,7 +84,7 @@ def read_folder(folder: Path, task: Task) -> Folder:
     return Folder(questions, answers, of_rows, num_identifiers, Grouping(puzzles, groups[puzzles]))
 
 
-def _description(folder: Path, task: Task) -> dict[str, Any]:
+def read_description(folder: Path, task: Task) -> dict[str, Any]:
     """``dataset.json``, whose tokens must be the task's."""
     file = folder / "dataset.json"
     if not file.is_file():
@@ -105,8 +110,10 @@ def _description(folder: Path, task: Task) -> dict[str, Any]:
         raise InputError(f"{file} cannot be read: {type(error).__name__} {error}") from None
 
 
-def _read_array(path: Path) -> np.ndarray:
+def _read_array(path: Path, on_disk: bool = False) -> np.ndarray:
     try:
+        if on_disk:
+            return np.lib.format.open_memmap(path, mode="r")
         with open(path, "rb") as file:  # not np.load, which also opens archives
             return np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
@@ -116,17 +123,21 @@ def _read_array(path: Path) -> np.ndarray:
         raise InputError(f"{path} is no whole .npy file of numbers ({why})") from None
 
 
-def _read_tokens(path: Path, task: Task) -> np.ndarray:
-    tokens = _read_array(path)
+def _read_tokens(path: Path, task: Task, on_disk: bool) -> np.ndarray:
+    tokens = _read_array(path, on_disk)
     if tokens.dtype.kind not in "iu" or tokens.shape[1:] != (task.seq_len,):
         raise InputError(f"{path} holds {tokens.dtype}{list(tokens.shape)}, not whole numbers [N, {task.seq_len}]")
     if not len(tokens):
         raise InputError(f"{path} holds no puzzles")
-    outside = np.argwhere((tokens < 0) | (tokens >= task.vocab_size))
-    if outside.size:
-        row, cell = outside[0]
-        raise InputError(f"{path} row {row}: token {tokens[row, cell]} is outside 0..{task.vocab_size - 1}")
-    return tokens.astype(np.int32)
+    for start in range(0, len(tokens), _CHUNK):
+        some = tokens[start : start + _CHUNK]
+        outside = np.argwhere((some < 0) | (some >= task.vocab_size))
+        if outside.size:
+            row, cell = outside[0]
+            raise InputError(
+                f"{path} row {start + row}: token {some[row, cell]} is outside 0..{task.vocab_size - 1}"
+            )
+    return tokens if on_disk else tokens.astype(np.int32)
 
 
 def _read_numbers(path: Path) -> np.ndarray:

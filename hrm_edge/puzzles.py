@@ -247,12 +247,16 @@ def _checked(
     name: str,
     where: Callable[[int], str],
 ) -> PuzzleSet:
-    """A PuzzleSet whose answers all obey the rules; rows of ``answers`` that are all padding are solved here."""
+    """A PuzzleSet whose answers all obey the rules; rows of ``answers`` that are all padding are solved here.
+
+    Of a task without rules only the questions are checked: an answer may be any, or unknown (all padding).
+    """
+    if not task.has_rules:
+        for row in range(len(questions)):
+            _check_question(task, questions[row], where(row))
+        return PuzzleSet(task, questions, answers, sources, name)
     for row in np.flatnonzero((answers == 0).all(axis=1)):
-        try:
-            task.check_question(questions[row])
-        except InputError as error:
-            raise InputError(f"{where(int(row))}: {error}") from None
+        _check_question(task, questions[row], where(int(row)))
         solved = task.solve(questions[row])
         if solved is None:
             raise InputError(f"{where(int(row))}: this puzzle has no solution")
@@ -264,6 +268,13 @@ def _checked(
             first = start + int(wrong[0])
             raise InputError(f"{where(first)}: {_why_wrong(task, questions[first], answers[first])}")
     return PuzzleSet(task, questions, answers, sources, name)
+
+
+def _check_question(task: Task, question: np.ndarray, where: str) -> None:
+    try:
+        task.check_question(question)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _why_wrong(task: Task, question: np.ndarray, answer: np.ndarray) -> str:

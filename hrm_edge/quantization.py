@@ -146,7 +146,15 @@ def read_quantization(bundle: Bundle) -> Quantization | None:
 
 
 def fingerprints(puzzles: PuzzleSet) -> tuple[str, ...]:
-    """Two short hashes a puzzle, of question and of answer: the same solution with other givens counts too."""
+    """Two short hashes a puzzle, of question and of answer: the same solution with other givens counts too.
+
+    Without rules a grid says nothing by itself: there it is one, of question, answer and puzzle identifier.
+    """
+    if not puzzles.task.has_rules:
+        own = np.zeros(len(puzzles), np.int32) if puzzles.identifiers is None else puzzles.identifiers
+        answers = puzzles.questions if puzzles.answers is None else puzzles.answers
+        rows = np.concatenate([puzzles.questions, answers, own[:, None]], axis=1)
+        return tuple(sorted({_fingerprint(row) for row in rows}))
     sides = [puzzles.questions] + ([] if puzzles.answers is None else [puzzles.answers])
     return tuple(sorted({_fingerprint(row) for side in sides for row in side}))
 

@@ -68,6 +68,8 @@ def _symmetries(engine: Engine, retries: Any, seed: int) -> list[Any]:
         count = -1
     if isinstance(retries, bool) or not 0 <= count <= 10_000:
         raise InputError(f"retries must be a whole number from 0 to 10000, not {retries!r}")
+    if not engine.task.has_rules:
+        raise engine.task.no_rules("nothing tells which of several attempts is right")
     return engine.task.symmetries(np.random.default_rng(seed), count) if count else []
 
 

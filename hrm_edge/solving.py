@@ -71,6 +71,8 @@ def read_puzzles(sources: Sequence[str], task: Task) -> np.ndarray:
 
     Raises :class:`InputError` naming the puzzle that can not be read, contradicts itself or has no solution.
     """
+    if not task.has_rules:
+        raise task.no_rules("what is asked for depends on a puzzle's identifier; use `hrm-edge arc` with --data")
     several = len(sources) > 1
     parts = [
         _read(source, task, f"puzzle {number}: " if several else "") for number, source in enumerate(sources, 1)

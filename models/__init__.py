@@ -12,6 +12,7 @@ from .checkpoint import (
 )
 from .config import HRMConfig
 from .hrm import HRM, halts
+from .slicing import keep_identifiers
 
 __all__ = [
     "HRM",
@@ -22,6 +23,7 @@ __all__ = [
     "build_model",
     "collect_ranges",
     "halts",
+    "keep_identifiers",
     "load_checkpoint",
     "quantization_of",
     "quantized_layers",

@@ -58,6 +58,7 @@ def quantized_layers(model: HRM) -> list[str]:
 def collect_ranges(
     model: HRM,
     questions: np.ndarray,
+    identifiers: np.ndarray | None = None,
     *,
     segments: str = "stratified",
     smoothing: Mapping[str, np.ndarray] | None = None,
@@ -73,6 +74,7 @@ def collect_ranges(
     do next is never seen in deployment and not counted. The same arguments give the same ranges.
 
     Args:
+        identifiers: int32 ``[N]``, rows of the table of puzzle embeddings; zeros by default.
         segments: which part of each row's trajectory is counted, a key of :data:`SEGMENTS`.
         smoothing: by layer, float32 ``[K]``: what each input channel is divided by before it is counted
             (SmoothQuant, arXiv 2211.10438).
@@ -94,7 +96,12 @@ def collect_ranges(
     with torch.inference_mode(), _Recorder(model, smoothing or {}, per_call, grams) as recorder:
         for begin in range(0, total, batch):
             some = torch.from_numpy(questions[begin : begin + batch]).to(model.H_init.device)
-            e = model.embed(some)
+            rows = (
+                None
+                if identifiers is None
+                else torch.from_numpy(identifiers[begin : begin + batch]).to(some.device)
+            )
+            e = model.embed(some, rows)
             z_H, z_L = model.initial_state(len(some))
             if segments == "random":
                 z_H, z_L = (torch.from_numpy(rng.standard_normal(z.shape, np.float32)).to(z) for z in (z_H, z_L))

@@ -9,12 +9,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import InputError
 from ..files import recover_folder, replacing_folder, sha256
+from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
 from ..zoo import zoo_models
 from .calibration import quantized_layers
@@ -26,6 +28,7 @@ FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 QUANTIZATION = "quantization"  # where metadata holds the scales of quantization-aware training
 WEIGHT_SCALES = "per-channel minmax"  # how weights were quantized in it, the only way there is
+KEPT_IDENTIFIERS = "puzzle_identifiers"  # where metadata names the rows of a table that was cut down
 RUN_CHECKPOINT = "checkpoint"  # where a training run's folder holds it
 
 
@@ -52,6 +55,12 @@ class Checkpoint:
     def name(self) -> str:
         """The folder's name; a training run's checkpoint is called after the run."""
         return self.path.parent.name if self.path.name == RUN_CHECKPOINT else self.path.name
+
+    @property
+    def kept_identifiers(self) -> np.ndarray | None:
+        """int32[rows]: whose puzzle embedding each row is, rising; None: row k is identifier k's."""
+        kept = self.metadata.get(KEPT_IDENTIFIERS)
+        return None if kept is None else parse_ranges(str(kept), f"{self.path / CONFIG}: {KEPT_IDENTIFIERS}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -201,10 +201,13 @@ class HRM(nn.Module):
         """The rotary tables ``cos, sin [S', head_dim]``, where attention uses them."""
         return (self.cos, self.sin) if self.config.rotary else None
 
-    def embed(self, tokens: Tensor, puzzle_identifiers: Tensor | None = None) -> Tensor:
+    def embed(
+        self, tokens: Tensor, puzzle_identifiers: Tensor | None = None, puzzle_rows: Tensor | None = None
+    ) -> Tensor:
         """The input embedding ``e[B, S', D]`` of tokens ``[B, S]``; the same in every segment.
 
-        ``puzzle_identifiers[B]`` choose the prefix; left out, every row is puzzle 0.
+        ``puzzle_identifiers[B]`` choose the prefix; left out, every row is puzzle 0. Training gives the rows that
+        they choose, ``puzzle_rows[B, puzzle_emb_ndim]``, so that only these get a gradient.
         """
         config = self.config
         D, P = config.hidden_size, config.prefix_len
@@ -213,7 +216,9 @@ class HRM(nn.Module):
             positions = self.embed_pos(self.position_ids)  # [K, S, D]
             e = (e + positions.sum(0)) / math.sqrt(1 + len(positions))
         if P:
-            if puzzle_identifiers is None:
+            if puzzle_rows is not None:
+                prefix = puzzle_rows
+            elif puzzle_identifiers is None:
                 prefix = self.puzzle_emb.weight[:1].expand(len(tokens), -1)
             else:
                 prefix = self.puzzle_emb(puzzle_identifiers)

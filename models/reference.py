@@ -13,6 +13,7 @@ from ..answer_cache import cache_file, cached_answers, read_answers
 from ..drift import Segments
 from ..evaluate import Progress, answer_all
 from ..files import sha256
+from ..identifiers import rows_of
 from ..puzzles import PuzzleSet
 from ..runtimes import Answers, Engine
 from ..runtimes.base import Request
@@ -40,6 +41,7 @@ class TorchEngine(Engine):
             backend="torch.compile" if compiled else "torch",
             no_ACT_continue=config.no_ACT_continue,
             num_puzzle_identifiers=config.num_puzzle_identifiers,
+            kept_identifiers=checkpoint.kept_identifiers,
         )
         self.model = checkpoint.model.eval()
         self._segment = torch.compile(self.model.segment) if compiled else self.model.segment
@@ -157,13 +159,14 @@ def _key(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int | None
 
 
 def reference_segments(checkpoint: Checkpoint) -> Segments:
-    """The checkpoint's network as numpy calls, for :func:`hrm_edge.drift.roll_out`; puzzle identifier 0."""
-    model = checkpoint.model.eval()
+    """The checkpoint's network as numpy calls, for :func:`hrm_edge.drift.roll_out`."""
+    model, kept = checkpoint.model.eval(), checkpoint.kept_identifiers
     device = model.H_init.device
 
     @torch.inference_mode()
-    def start(tokens: np.ndarray) -> list[np.ndarray]:
-        e = model.embed(torch.from_numpy(tokens).to(device))
+    def start(tokens: np.ndarray, identifiers: np.ndarray | None = None) -> list[np.ndarray]:
+        rows = None if identifiers is None else torch.from_numpy(rows_of(identifiers, kept)).to(device)
+        e = model.embed(torch.from_numpy(tokens).to(device), rows)
         return [array.float().cpu().numpy() for array in (e, *model.initial_state(len(tokens)))]
 
     @torch.inference_mode()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..errors import InputError
+from ..identifiers import rows_of
 
 if TYPE_CHECKING:
     from ..tasks import Task
@@ -77,14 +78,20 @@ class Engine(ABC):
         no_ACT_continue: bool = False,
         batch: int | None = None,
         num_puzzle_identifiers: int = 1,
+        kept_identifiers: np.ndarray | None = None,
     ) -> None:
-        """``batch`` is the fixed number of rows of the artifact's inputs, or None when it takes any."""
+        """``batch`` is the fixed number of rows of the artifact's inputs, or None when it takes any.
+
+        ``kept_identifiers`` int32[num_puzzle_identifiers]: those that the model's table has left, rising; None:
+        all of them.
+        """
         self.task = task
         self.halt_max_steps = halt_max_steps
         self.no_ACT_continue = no_ACT_continue
         self.backend = backend
         self.batch = batch
         self.num_puzzle_identifiers = num_puzzle_identifiers
+        self.kept_identifiers = kept_identifiers
 
     def solve(
         self,
@@ -99,14 +106,15 @@ class Engine(ABC):
         ``max_think_steps``: segments at most, the trained ``halt_max_steps`` by default. ``halt``:
         "learned" stops when the model's own halting head says so, "verified" as soon as the task accepts
         the guess (rows it never accepts run on to the end), "fixed" runs exactly ``max_think_steps``.
-        ``puzzle_identifiers`` int[B], zeros by default, matter only to models trained with several.
+        ``puzzle_identifiers`` int[B], zeros by default, matter only to models trained with several; they are
+        those of the training data, also where an export kept some of them only.
         Raises :class:`InputError` on a wrong shape, dtype, token, mode or number of segments.
         """
         rows = _checked_tokens(tokens, self.task)
         request = Request(
             tokens=rows,
             max_think_steps=_checked_steps(max_think_steps, self.halt_max_steps),
-            halt=_checked_halt(halt),
+            halt=_checked_halt(halt, self.task),
             trace=bool(trace),
             puzzle_identifiers=self._checked_identifiers(puzzle_identifiers, len(rows)),
         )
@@ -134,6 +142,8 @@ class Engine(ABC):
                 f"puzzle_identifiers must be integers of shape ({count},), one per puzzle, "
                 f"not {values.dtype} of shape {values.shape}"
             )
+        if self.kept_identifiers is not None:
+            return rows_of(values, self.kept_identifiers)
         if count and not (values.min() >= 0 and values.max() < limit):
             raise InputError(f"puzzle_identifiers must lie between 0 and {limit - 1} for this model")
         return values.astype(np.int32) if limit > 1 else None
@@ -188,7 +198,9 @@ def _checked_steps(max_think_steps: Any, default: int) -> int:
     return steps
 
 
-def _checked_halt(halt: Any) -> str:
+def _checked_halt(halt: Any, task: Task) -> str:
     if halt not in HALT_MODES:
         raise InputError(f"halt must be one of {', '.join(HALT_MODES)}, not {halt!r}")
+    if halt == "verified" and not task.has_rules:
+        raise task.no_rules("an answer cannot be verified, so halt must be learned or fixed")
     return halt

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..bundle import Bundle, open_bundle
 from ..errors import InputError
+from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
 from .base import Engine, Graph
 from .graph_loop import GraphLoop
@@ -55,6 +56,7 @@ def load_engine(
         "backend": manifest.target,
         "no_ACT_continue": architecture["no_ACT_continue"],
         "num_puzzle_identifiers": architecture["num_puzzle_identifiers"],
+        "kept_identifiers": _kept_identifiers(opened),
         "batch": None if manifest.batch == "dynamic" else manifest.batch,
     }
     steps = architecture["halt_max_steps"]
@@ -138,6 +140,17 @@ def by_position(graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...])
         return [result[output] for output in outputs]
 
     return call
+
+
+def _kept_identifiers(bundle: Bundle) -> np.ndarray | None:
+    """The identifiers that the export kept, of which the graphs know only the rows."""
+    kept = bundle.manifest.source.get("puzzle_identifiers")
+    if kept is None:
+        return None
+    identifiers = parse_ranges(kept, f"{bundle.path}: source.puzzle_identifiers")
+    if len(identifiers) != bundle.manifest.architecture["num_puzzle_identifiers"]:
+        raise InputError(f"{bundle.path}: names {len(identifiers)} puzzle identifiers; export the bundle again")
+    return identifiers
 
 
 def _task(bundle: Bundle) -> Task:

@@ -40,13 +40,17 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
         ]
     tables = [(label, metadata[field]) for field, label in MEASURED.items() if metadata.get(field)]
     if tables:
-        held_out = metadata["held_out"]
+        held_out = metadata.get("held_out")
         segments = list(next(iter(tables[0][1].values()))["exact_by_segments"])
         lines += [
             "## Accuracy",
             "",
-            "Exact-solve rate by number of segments, without early halting, on puzzles that training never saw. "
-            f"The generated ones are `hrm-edge data generate`'s for seed {held_out['seed']}.",
+            "Exact-solve rate by number of segments, without early halting, on puzzles that training never saw."
+            + (
+                f" The generated ones are `hrm-edge data generate`'s for seed {held_out['seed']}."
+                if held_out
+                else ""
+            ),
             "",
             f"| source | puzzles | {' | '.join(segments)} |",
             "|---" * (len(segments) + 2) + "|",

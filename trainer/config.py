@@ -153,6 +153,17 @@ _TINY = {"hidden_size": 64, "num_heads": 2, "puzzle_emb_ndim": 64, "halt_max_ste
 PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # The paper's 27 M parameters and settings; meant for a GPU.
     "paper": ({"puzzle_emb_ndim": 512}, {"bf16": True, "compile": True}),
+    # The same for ARC, where a puzzle's embedding is seen rarely and has to learn fast.
+    "arc": (
+        {"puzzle_emb_ndim": 512},
+        {
+            "bf16": True,
+            "compile": True,
+            "weight_decay": 0.1,
+            "puzzle_emb_lr": 1e-2,
+            "puzzle_emb_weight_decay": 0.1,
+        },
+    ),
     # The shipped models' recipes, for an hour or so on a CPU.
     "sudoku": (
         _SMALL_ARCH | _MIXER | {"hidden_size": 192, "num_heads": 6, "puzzle_emb_ndim": 192},

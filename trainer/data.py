@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..public_layout import Grouping, read_description, read_folder
 from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 
@@ -22,13 +23,66 @@ class Source:
     """One set of training puzzles and how often it is drawn, relative to the others."""
 
     name: str
-    questions: np.ndarray  # int32 [n, S]
-    answers: np.ndarray  # int32 [n, S]
+    questions: np.ndarray  # int [n, S]
+    answers: np.ndarray  # int [n, S]
     weight: float
+    identifiers: np.ndarray | None = None  # int32 [n]; None: all 0
+    groups: Groups | None = None  # None: every row is drawn equally often
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """Where puzzles begin among the rows, int64 ``[P + 1]``, and groups among the puzzles, int64 ``[G + 1]``."""
+
+    puzzles: np.ndarray
+    groups: np.ndarray
+
+    @classmethod
+    def of(cls, grouping: Grouping) -> Groups:
+        """From the puzzle and group of each row."""
+        new_group = np.diff(grouping.groups, prepend=-1) != 0
+        starts = np.flatnonzero(new_group | (np.diff(grouping.puzzles, prepend=-1) != 0))
+        return cls(np.append(starts, len(new_group)), np.append(np.flatnonzero(new_group[starts]), len(starts)))
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """``count`` rows: a group each, then one of its puzzles, then one of its examples.
+
+        So a task with many augmentations or demonstrations is not seen more often than one with few. (The
+        public trainer takes several examples of the puzzle it drew into a batch; in the mean it is the same
+        but for puzzles with many.)
+        """
+        group = rng.integers(len(self.groups) - 1, size=count)
+        puzzle = rng.integers(self.groups[group], self.groups[group + 1])
+        return rng.integers(self.puzzles[puzzle], self.puzzles[puzzle + 1])
+
+
+def split_folder(argument: str, split: str) -> Path:
+    """The folder of a split where ``argument`` (without its @WEIGHT) names the folder above; else itself."""
+    path = Path(argument.partition("@")[0])
+    return path / split if (path / split / "dataset.json").is_file() else path
+
+
+def identifiers_needed(data: list[str], task: Task) -> int:
+    """Rows of the table of puzzle embeddings that the data ask for."""
+    if task.has_rules:
+        return 1
+    folders = [split_folder(argument, "train") for argument in data if not argument.startswith("generated:")]
+    return max((read_description(folder, task)["num_puzzle_identifiers"] for folder in folders), default=1)
+
+
+def _folder_source(path: Path, weight: float, task: Task) -> Source:
+    """Puzzles of a task without rules: a folder in the public layout, left on disk."""
+    content = read_folder(path, task, on_disk=True)
+    name = f"{path.parent.name}/{path.name}" if path.name == "train" else path.name
+    groups = Groups.of(content.grouping)
+    return Source(name, content.questions, content.answers, weight, content.identifiers, groups)
 
 
 def read_source(argument: str, task: Task, held_out: PuzzleSet) -> Source:
-    """``FILE[:SOURCE][@WEIGHT]`` or ``generated:N[:DIFFICULTY][@WEIGHT]``, less the held-out puzzles."""
+    """``FILE[:SOURCE][@WEIGHT]`` or ``generated:N[:DIFFICULTY][@WEIGHT]``, less the held-out puzzles.
+
+    For a task without rules ``FOLDER[@WEIGHT]``; who built it kept the held-out puzzles apart.
+    """
     spec, _, weight_text = argument.partition("@")
     try:
         weight = float(weight_text or 1)
@@ -42,6 +96,8 @@ def read_source(argument: str, task: Task, held_out: PuzzleSet) -> Source:
             raise InputError(f"--data {argument}: expected generated:N with N puzzles")
         puzzles = generate_puzzles(task, int(count), GENERATED_SEED, difficulty or "ordinary")
         name = f"generated:{count}" + (f":{difficulty}" if difficulty else "")
+    elif not task.has_rules:
+        return _folder_source(split_folder(spec, "train"), weight, task)
     else:
         path, wanted = spec, ""
         if not Path(path).exists() and ":" in spec:
@@ -71,15 +127,21 @@ class Sampler:
         weights = np.array([source.weight for source in sources])
         self.cumulative = np.cumsum(weights / weights.sum())
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """``count`` puzzles: questions and answers, int32 ``[count, S]``."""
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``count`` puzzles: questions and answers int32 ``[count, S]``, puzzle identifiers int32 ``[count]``."""
         which = np.searchsorted(self.cumulative, rng.random(count), side="right").clip(max=len(self.sources) - 1)
         questions = np.empty((count, self.task.seq_len), np.int32)
         answers = np.empty_like(questions)
+        identifiers = np.zeros(count, np.int32)
         for index, source in enumerate(self.sources):
             rows = np.flatnonzero(which == index)
-            chosen = rng.integers(len(source.questions), size=len(rows))
+            if source.groups is None:
+                chosen = rng.integers(len(source.questions), size=len(rows))
+            else:
+                chosen = source.groups.draw(rng, len(rows))
             questions[rows], answers[rows] = source.questions[chosen], source.answers[chosen]
+            if source.identifiers is not None:
+                identifiers[rows] = source.identifiers[chosen]
         if self.augment:
             questions, answers = self.task.augment(rng, questions, answers)
-        return questions, answers
+        return questions, answers, identifiers

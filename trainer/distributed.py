@@ -53,12 +53,20 @@ class World:
         """Mean of all ranks' gradients, in one message."""
         if self.size == 1:
             return
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in model.parameters() if p.grad is not None and not p.grad.is_sparse]
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
         flat /= self.size
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Every rank's tensor, all of one shape, joined along the first axis."""
+        if self.size == 1:
+            return values
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over ranks of a small tensor."""

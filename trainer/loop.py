@@ -24,7 +24,16 @@ from ..tasks import Task
 from . import qat
 from .config import TrainConfig
 from .cost import step_flops
-from .data import CALIBRATION_SEED, HELD_OUT_PUZZLES, HELD_OUT_SEED, Sampler, Source, read_source
+from .data import (
+    CALIBRATION_SEED,
+    HELD_OUT_PUZZLES,
+    HELD_OUT_SEED,
+    Sampler,
+    Source,
+    identifiers_needed,
+    read_source,
+    split_folder,
+)
 from .distributed import World
 from .halting import halting_margin
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
@@ -67,11 +76,42 @@ def _same_run(folder: Path, recipe: dict[str, Any], world: World) -> None:
             )
 
 
+def _with_identifiers(arch: HRMConfig, data: list[str], task: Task) -> HRMConfig:
+    """The architecture with as many puzzle embeddings as the data name puzzles."""
+    needed = identifiers_needed(data, task)
+    if needed > 1 and arch.num_puzzle_identifiers == 1:
+        return dataclasses.replace(arch, num_puzzle_identifiers=needed)
+    if needed > arch.num_puzzle_identifiers:
+        raise InputError(
+            f"the data name {needed} puzzles, but arch.num_puzzle_identifiers is {arch.num_puzzle_identifiers}"
+        )
+    return arch
+
+
+def _measured_on(task: Task, data: list[str], test: Path | None) -> tuple[PuzzleSet, list[PuzzleSet]]:
+    """The held-out puzzles, and others to measure the finished model on beside them.
+
+    Without rules nothing can be generated: then the test puzzles are the held-out ones.
+    """
+    if task.has_rules:
+        held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
+        return held_out, [] if test is None else [load_puzzles(test, task)]
+    first = Path(data[0].partition("@")[0])
+    places = [first / "test", first.parent / "test"] if test is None else [split_folder(str(test), "test")]
+    folder = next((place for place in places if place.exists()), None)
+    if folder is None:
+        raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
+    return load_puzzles(folder, task), []
+
+
 def _read_sources(folder: Path, task: Task, data: list[str], held_out: PuzzleSet, world: World) -> list[Source]:
     """The training puzzles, kept beside the run so that a resume need not generate them again."""
     key = hashlib.sha256(json.dumps([task.name, data]).encode()).hexdigest()[:16]
     sources = []
     for index, argument in enumerate(data):
+        if not task.has_rules:  # read from disk as they are drawn
+            sources.append(read_source(argument, task, held_out))
+            continue
         cache = folder / "data" / f"{key}-{index}.npz"
         if world.rank == 0 and not cache.exists():
             source = read_source(argument, task, held_out)
@@ -108,6 +148,7 @@ def train(
         TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
     """
     qat.require_start(config, initial)
+    arch = _with_identifiers(arch, data, task)
     world = World.join(device)
     parts = world.size * config.accumulate
     if config.batch_size % parts:
@@ -123,8 +164,7 @@ def train(
         "started_from": None if initial is None else initial.content_hash,
     }
     _same_run(output, recipe, world)
-    held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
-    tests = [] if test is None else [load_puzzles(test, task)]
+    held_out, tests = _measured_on(task, data, test)
     sources = _read_sources(output, task, data, held_out, world)
     torch.manual_seed(config.seed)
     model = build_model(arch, task)
@@ -172,8 +212,11 @@ def train(
         with Stopping() as stopping:
             _loop(run, output, metrics, held_out, facts, stopping)
         if world.rank == 0:
-            run.halt_margin = halting_margin(run.evaluated_model(), _calibration_set(run))
-            facts["halt_margin"] = run.halt_margin
+            if task.has_rules:
+                run.halt_margin = halting_margin(run.evaluated_model(), _calibration_set(run))
+                facts["halt_margin"] = run.halt_margin
+            else:
+                metrics.say(f"{task.name} puzzles cannot be generated, so early halting is left as it was learned")
             puzzles = by_source([held_out, *tests], config.final_puzzles)
             for field, measured in qat.variants(run.evaluated_model(), initial).items():
                 what = "" if config.qat == "off" else qat.MEASURED[field]

@@ -13,6 +13,11 @@ from .config import Loss
 IGNORE = -100  # label of a token that is not learned
 
 
+def labels_of(answers: Tensor) -> Tensor:
+    """Answers as labels: their padding (token 0) is not learned."""
+    return answers.where(answers != 0, IGNORE)
+
+
 def stablemax_log_probabilities(logits: Tensor) -> Tensor:
     """Log of s(x) / sum s(x) with s(x) = x + 1 for x >= 0 and 1 / (1 - x) below, in float64."""
     x = logits.double()

@@ -9,7 +9,7 @@ import torch
 
 from ..models import HRM
 from ..puzzles import PuzzleSet
-from .losses import solved
+from .losses import labels_of, solved
 from .metrics import Metrics
 
 EVAL_SEGMENTS = (1, 2, 4, 8, 16)
@@ -26,14 +26,21 @@ def exact_by_segments(
     device = model.H_init.device
     for start in range(0, len(puzzles), batch):
         tokens = torch.from_numpy(puzzles.questions[start : start + batch]).long().to(device)
-        answers = torch.from_numpy(puzzles.answers[start : start + batch]).long().to(device)
-        e = model.embed(tokens)
+        answers = labels_of(torch.from_numpy(puzzles.answers[start : start + batch]).long()).to(device)
+        e = model.embed(tokens, identifiers_of(puzzles, start, len(tokens), device))
         z_H, z_L = model.initial_state(len(tokens))
         for k in range(1, max(segments) + 1):
             z_H, z_L, logits, _ = model.segment(z_H, z_L, e)
             if k in right:
                 right[k] += int(solved(logits, answers).sum())
     return {str(k): count / len(puzzles) for k, count in right.items()}
+
+
+def identifiers_of(puzzles: PuzzleSet, start: int, count: int, device: torch.device) -> torch.Tensor | None:
+    """int64 ``[count]`` of the puzzles from row ``start`` on, or None where they have no identifiers."""
+    if puzzles.identifiers is None:
+        return None
+    return torch.from_numpy(puzzles.identifiers[start : start + count]).long().to(device)
 
 
 def by_source(sets: list[PuzzleSet], most: int) -> dict[str, PuzzleSet]:

@@ -33,9 +33,19 @@ class SignSGD(torch.optim.Optimizer):
             for table in group["params"]:
                 if table.grad is None:
                     continue
+                if table.grad.is_sparse:
+                    _update_rows(table, table.grad.coalesce(), group["lr"], group["weight_decay"])
+                    continue
                 touched = (table.grad != 0).any(-1, keepdim=True)
                 decay = torch.where(touched, 1 - group["lr"] * group["weight_decay"], 1.0)
                 table.mul_(decay).sub_(table.grad.sign(), alpha=group["lr"])
+
+
+def _update_rows(table: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
+    """The same for a sparse gradient, at the cost of the rows it has and not of the whole table."""
+    touched = (gradient.values() != 0).any(-1)
+    rows, signs = gradient.indices()[0][touched], gradient.values()[touched].sign()
+    table[rows] = table[rows] * (1 - lr * weight_decay) - lr * signs
 
 
 def make_optimizers(model: HRM, config: TrainConfig) -> list[torch.optim.Optimizer]:

@@ -37,10 +37,12 @@ def fake_quantized(model: HRM, config: TrainConfig, sampler: Sampler, world: Wor
     """
     scales = dict.fromkeys(quantized_layers(model), 1.0)
     if world.rank == 0 and not resumes:
-        questions, _ = sampler.draw(np.random.default_rng([config.seed, CALIBRATION_PUZZLES]), CALIBRATION_PUZZLES)
-        plain = collect_ranges(model, questions, per_call=False)
+        questions, _, identifiers = sampler.draw(
+            np.random.default_rng([config.seed, CALIBRATION_PUZZLES]), CALIBRATION_PUZZLES
+        )
+        plain = collect_ranges(model, questions, identifiers, per_call=False)
         model = smoothed(model, smoothing_factors(model, plain.channel_absmax, STRENGTH))
-        ranges = collect_ranges(model, questions, per_call=False)
+        ranges = collect_ranges(model, questions, identifiers, per_call=False)
         scales = {layer: ranges.histograms[layer].scale(ESTIMATOR) for layer in scales}
     return quantize_model(model, scales, learned=config.qat == "learned")
 

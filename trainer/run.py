@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from .card import describe
 from .config import TrainConfig
 from .data import HELD_OUT_PUZZLES, HELD_OUT_SEED, Sampler
 from .distributed import World
-from .losses import act_losses, q_continue_target, solved
+from .losses import IGNORE, act_losses, q_continue_target, solved
 from .optim import Average, lr_factor, make_optimizers
 from .slots import Slots
 from .state import load_state, save_state
@@ -29,6 +29,16 @@ from .state import load_state, save_state
 def step_rng(config: TrainConfig, step: int) -> np.random.Generator:
     """What draws a step's puzzles, counted from 0; before them, −1 draws the first ones."""
     return np.random.default_rng([config.seed, step + 1])
+
+
+class Part(NamedTuple):
+    """What a part of the slots came to in a step, detached."""
+
+    z_H: Tensor
+    z_L: Tensor
+    q: Tensor
+    measured: Tensor  # loss, token loss, halt loss, exact, token accuracy
+    of_puzzles: Tensor | None  # gradient of each slot's puzzle embedding, where there are several
 
 
 @dataclasses.dataclass
@@ -55,8 +65,26 @@ class Run:
             return contextlib.nullcontext()
         return torch.autocast(self.world.device.type, torch.bfloat16)
 
-    def _forward(self, tokens: Tensor, z_H: Tensor, z_L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.model.segment(z_H, z_L, self.model.embed(tokens), self.config.gradient)
+    def _forward(
+        self, tokens: Tensor, z_H: Tensor, z_L: Tensor, puzzle_rows: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        e = self.model.embed(tokens, puzzle_rows=puzzle_rows)
+        return self.model.segment(z_H, z_L, e, self.config.gradient)
+
+    def _puzzle_rows(self, rows: Tensor) -> Tensor | None:
+        """The slots' own rows of a table of several puzzle embeddings, as a leaf; None where there is one at most.
+
+        The table may have a million rows: its gradient is only ever made for those of the batch.
+        """
+        if self.model.config.num_puzzle_identifiers == 1:
+            return None
+        return self.model.puzzle_emb.weight.detach()[self.slots.identifiers[rows]].requires_grad_()
+
+    def _give_gradient(self, of_rows: Tensor) -> None:
+        """All ranks' gradients of their slots' rows to the table, sparse."""
+        table = self.model.puzzle_emb.weight
+        identifiers, values = self.world.gather(self.slots.identifiers), self.world.gather(of_rows)
+        table.grad = torch.sparse_coo_tensor(identifiers[None], values, table.shape, check_invariants=False)
 
     @property
     def most_segments(self) -> int:
@@ -75,35 +103,38 @@ class Run:
         parts = []
         for rows in torch.arange(len(slots.steps), device=self.world.device).chunk(config.accumulate):
             parts.append(self._forward_backward(rows))
+        if parts[0].of_puzzles is not None:
+            self._give_gradient(torch.cat([part.of_puzzles for part in parts]))
         self._update()
-        z_H, z_L, q = (torch.cat([part[i] for part in parts]) for i in range(3))
-        measured = torch.stack([part[3] for part in parts]).mean(0)
+        z_H, z_L, q = (torch.cat(field) for field in zip(*(part[:3] for part in parts), strict=True))
+        measured = torch.stack([part.measured for part in parts]).mean(0)
         slots.advance(z_H, z_L, q, self.most_segments, arch.no_ACT_continue)
         self.step += 1
         return torch.cat([measured, slots.steps.float().mean()[None]])
 
-    def _forward_backward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A segment of the slots ``rows`` and its gradients, as a part of the step's: z_H, z_L, q, five means."""
+    def _forward_backward(self, rows: Tensor) -> Part:
+        """A segment of the slots ``rows``; its gradients are added, as a part of the step's."""
         arch, config, slots = self.model.config, self.config, self.slots
-        tokens, labels = slots.tokens[rows], slots.labels[rows]
+        tokens, labels, puzzles = slots.tokens[rows], slots.labels[rows], self._puzzle_rows(rows)
         with self._autocast():
-            z_H, z_L, logits, q = self._segment(tokens, slots.z_H[rows], slots.z_L[rows])
+            z_H, z_L, logits, q = self._segment(tokens, slots.z_H[rows], slots.z_L[rows], puzzles)
             target = None
             if not arch.no_ACT_continue:
                 with torch.no_grad():
-                    _, _, _, next_q = self._segment(tokens, z_H.detach(), z_L.detach())
+                    _, _, _, next_q = self._segment(tokens, z_H.detach(), z_L.detach(), puzzles)
                 target = q_continue_target(next_q, slots.steps[rows] + 1 >= self.most_segments)
         losses = act_losses(logits, q, labels, config.loss, config.halt_loss_weight, target, config.label_smoothing)
         (losses.total / config.accumulate).backward()
-        right = (logits.detach().argmax(-1) == labels).float().mean()
+        right = (logits.detach().argmax(-1) == labels).float().sum() / (labels != IGNORE).sum()
         exact = solved(logits.detach(), labels).float().mean()
         measured = torch.stack([*(x.detach() for x in losses), exact, right])
-        return z_H.detach(), z_L.detach(), q.detach(), measured
+        of_puzzles = None if puzzles is None else puzzles.grad
+        return Part(z_H.detach(), z_L.detach(), q.detach(), measured, of_puzzles)
 
     def _update(self) -> None:
         self.world.average_gradients(self.model)
         if self.config.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+            torch.nn.utils.clip_grad_norm_(self._dense_parameters(), self.config.grad_clip)
         factor = lr_factor(self.config, self.step, self.config.progress(self.step, self.seconds))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -112,6 +143,10 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.model)
+
+    def _dense_parameters(self) -> list[torch.nn.Parameter]:
+        """All but the table of puzzle embeddings, of whose gradient only the sign counts."""
+        return [p for p in self.model.parameters() if p.grad is None or not p.grad.is_sparse]
 
     def evaluated_model(self) -> HRM:
         """A copy with the weights that count: the moving average where there is one, rounded as it is stored.
@@ -131,8 +166,9 @@ class Run:
             **facts,
             "steps": self.step,
             "train_seconds": round(self.seconds, 1),
-            "held_out": {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES},
         }
+        if self.task.has_rules:
+            metadata["held_out"] = {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES}
         model, dtype = self.evaluated_model(), getattr(torch, self.config.checkpoint_dtype)
         if self.config.qat != "off":
             metadata |= qat.metadata(model, self.config, facts["recipe"]["started_from"])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..models import HRM, halts
 from .data import Sampler
+from .losses import labels_of
 
 
 @dataclasses.dataclass
@@ -17,7 +18,8 @@ class Slots:
     """What is carried from one training step to the next; the state is always detached."""
 
     tokens: Tensor  # int64 [B, S]
-    labels: Tensor  # int64 [B, S]
+    labels: Tensor  # int64 [B, S]; IGNORE where there is nothing to learn
+    identifiers: Tensor  # int64 [B]: rows of the table of puzzle embeddings
     z_H: Tensor  # [B, S', D]
     z_L: Tensor  # [B, S', D]
     steps: Tensor  # int64 [B]: segments run on the puzzle so far
@@ -33,6 +35,7 @@ class Slots:
         return cls(
             tokens,
             tokens.clone(),
+            count.clone(),
             z_H.detach().clone(),
             z_L.detach().clone(),
             count,
@@ -51,12 +54,13 @@ class Slots:
         if count:
             config, device = model.config, self.tokens.device
             total, first = len(self.steps) * size, len(self.steps) * rank
-            questions, answers = sampler.draw(rng, total)
+            questions, answers, identifiers = sampler.draw(rng, total)
             explore = rng.random(total) < config.halt_exploration_prob
             least = rng.integers(2, max(3, config.halt_max_steps + 1), size=total)
             own = first + rows.cpu().numpy()
             self.tokens[rows] = torch.from_numpy(questions[own]).long().to(device)
-            self.labels[rows] = torch.from_numpy(answers[own]).long().to(device)
+            self.labels[rows] = labels_of(torch.from_numpy(answers[own]).long()).to(device)
+            self.identifiers[rows] = torch.from_numpy(identifiers[own]).long().to(device)
             self.min_steps[rows] = torch.from_numpy(np.where(explore, least, 1)[own]).to(device)
             self.z_H[rows], self.z_L[rows] = model.H_init.to(self.z_H.dtype), model.L_init.to(self.z_L.dtype)
             self.steps[rows] = 0
@@ -84,4 +88,6 @@ class Slots:
 
     @classmethod
     def from_dict(cls, values: dict[str, Tensor], device: torch.device) -> Slots:
+        # States that were saved before there were identifiers do not have them.
+        values = {"identifiers": torch.zeros_like(values["steps"]), **values}
         return cls(**{field.name: values[field.name].to(device) for field in dataclasses.fields(cls)})

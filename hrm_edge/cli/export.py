@@ -13,10 +13,13 @@ import typer
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..exporters.options import ExportOptions
     from ..exporters.quantize import Quantizing
     from ..exporting import Exported
     from ..quantization import Quantization
+    from ..tasks import Task
 
 _MANY = 1000  # puzzles
 _MOST_ROWS = 65535
@@ -55,6 +58,12 @@ def command(
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Default: bundles/NAME-TARGET-PRECISION-LOOP.")
+    ] = None,
+    puzzle_identifiers: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep these puzzle embeddings only: 0-99,200, a file of such, or a puzzle folder for its own."
+        ),
     ] = None,
     max_drop: Annotated[
         float,
@@ -113,7 +122,7 @@ def command(
     _need_packages(target, gate)
     from ..exporting import GateOptions, export_bundle
     from ..gate import gate_puzzles as puzzles_for_gate
-    from ..models import load_checkpoint
+    from ..models import keep_identifiers, load_checkpoint
     from ..puzzles import load_puzzles
     from ..runtimes.trt_flavours import flavour
     from .progress import progress, say
@@ -130,6 +139,8 @@ def command(
     recipe = {"estimator": calibration_method, "segments": calibration_segments, "smooth": smooth}
     quantizing = _quantizing(precision, recipe, calibration, sensitivity, max_drop)
     opened = load_checkpoint(checkpoint)
+    if puzzle_identifiers is not None:
+        opened = keep_identifiers(opened, _identifiers(puzzle_identifiers, opened.task))
     folder = output or Path("bundles") / f"{opened.name}-{options.suffix}"
     _check_output(folder, gate)
     if calibration_data is not None:
@@ -171,6 +182,23 @@ def _need_packages(target: str, gate: bool) -> None:
         usable, _, why_not, install = backend_module(runner).available()
         if not usable:
             raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {install}")
+
+
+def _identifiers(argument: str, task: Task) -> np.ndarray:
+    """int32[K] from a list, a file that holds one, or the puzzles of a folder."""
+    from ..identifiers import parse_ranges
+    from ..public_layout import read_folder
+
+    path = Path(argument)
+    if path.is_dir():
+        return read_folder(path, task, on_disk=True).identifiers
+    if path.is_file():
+        try:
+            argument = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--puzzle-identifiers {path}: cannot be read as text ({error})") from None
+        return parse_ranges(argument, f"--puzzle-identifiers {path}")
+    return parse_ranges(argument, "--puzzle-identifiers")
 
 
 def _check_calibration_flags(precision: str, calibration: int | None, data: Path | None) -> None:

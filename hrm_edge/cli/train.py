@@ -10,14 +10,15 @@ import typer
 
 def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder; a run found there is resumed.")],
-    task: Annotated[str, typer.Option(help="sudoku, sudoku-6x6, maze-15x15, …")] = "sudoku",
+    task: Annotated[str, typer.Option(help="sudoku, sudoku-6x6, maze-15x15, arc, arc-10x10, …")] = "sudoku",
     preset: Annotated[
-        str, typer.Option(help="sudoku, maze; tiny, small (attention, for a CPU); paper (27 M parameters, GPU).")
+        str,
+        typer.Option(help="sudoku, maze; tiny, small (attention, for a CPU); paper, arc (27 M parameters, GPU)."),
     ] = "small",
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="FILE[:SOURCE][@WEIGHT] or generated:N[:DIFFICULTY][@WEIGHT]; repeat to mix. "
+            help="FILE[:SOURCE][@WEIGHT] or generated:N[:DIFFICULTY][@WEIGHT]; arc: FOLDER; repeat to mix. "
             "Left out: 20 000 generated puzzles."
         ),
     ] = None,

@@ -6,11 +6,12 @@ import functools
 import re
 
 from ..errors import InputError
+from .arc import Arc
 from .base import Symmetry, Task
 from .maze import Maze
 from .sudoku import Sudoku
 
-__all__ = ["Maze", "Sudoku", "Symmetry", "Task", "get_task"]
+__all__ = ["Arc", "Maze", "Sudoku", "Symmetry", "Task", "get_task"]
 
 
 @functools.cache
@@ -24,7 +25,8 @@ def get_task(name: str) -> Task:
     """The task called ``name``; equal names and aliases give the same object.
 
     ``sudoku`` (9×9), ``sudoku-NxN`` with the squarest boxes, ``sudoku-NxN-RxC`` with boxes of R rows and C
-    columns, ``maze-RxC``. InputError lists these when ``name`` is unknown.
+    columns, ``maze-RxC``, ``arc`` (30×30) and ``arc-NxN`` (grids of N×N at most). InputError lists these when
+    ``name`` is unknown.
     """
     return _canonical(_build(name.strip().lower()).name)
 
@@ -37,7 +39,11 @@ def _build(name: str) -> Task:
         return Sudoku.of_side(side, other, box_rows, box_cols)
     if match := re.fullmatch(r"maze-(\d{1,3})x(\d{1,3})", name):
         return Maze(int(match[1]), int(match[2]))
+    if name == "arc":
+        return Arc()
+    if (match := re.fullmatch(r"arc-(\d{1,3})x(\d{1,3})", name)) and match[1] == match[2]:
+        return Arc(int(match[1]))
     raise InputError(
         f"unknown task {name!r}; there are sudoku (9x9), sudoku-4x4, sudoku-6x6, sudoku-NxN, "
-        "sudoku-NxN-RxC (boxes of R rows and C columns), maze-30x30, maze-RxC"
+        "sudoku-NxN-RxC (boxes of R rows and C columns), maze-30x30, maze-RxC, arc (30x30), arc-NxN"
     )

@@ -40,6 +40,7 @@ class Task(ABC):
     ``vocabulary[t]`` is the one-character symbol of token ``t``; token 0 is padding. ``position_ids[K, S]``
     indexes one table of ``n_positions`` learned embeddings, K of which are summed per cell. ``groups[G, n]``
     lists sets of cells that must each hold all of ``value_tokens[n]`` once (``None`` for tasks without such).
+    Without ``has_rules`` answers are judged by their labels alone: nothing is verified, solved or generated.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Task(ABC):
     groups: np.ndarray | None = None
     value_tokens: np.ndarray | None = None
     difficulties: tuple[str, ...] = ("ordinary",)
+    has_rules: bool = True
 
     @property
     def seq_len(self) -> int:
@@ -107,6 +109,10 @@ class Task(ABC):
         return [row.tobytes().decode("ascii") for row in symbols[tokens]]
 
     # -- rules -----------------------------------------------------------------------------------------
+
+    def no_rules(self, what: str) -> InputError:
+        """What to raise where a task without rules is asked for what only rules give."""
+        return InputError(f"{self.name} has no rules: {what}")
 
     @abstractmethod
     def check_question(self, tokens: Tokens) -> None:

@@ -138,9 +138,9 @@ def test_calibrates_on_training_puzzles_alone(tmp_path, start, monkeypatch):
     questions = []
     original = qat.collect_ranges
 
-    def watch(model, some, **arguments):
+    def watch(model, some, identifiers, **arguments):
         questions.append(some)
-        return original(model, some, **arguments)
+        return original(model, some, identifiers, **arguments)
 
     monkeypatch.setattr(qat, "collect_ranges", watch)
     tune(tmp_path, start, "train.qat=frozen", "train.steps=1", "train.augment=false")

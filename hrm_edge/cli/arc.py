@@ -1,0 +1,65 @@
+"""`hrm-edge arc`: ARC-AGI test inputs answered under many views, and a vote over the answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    artifact: Annotated[str, typer.Argument(help="Checkpoint folder, run folder or bundle.")],
+    data: Annotated[Path, typer.Option(help="Folder that `hrm-edge data arc` made.")],
+    augmentations: Annotated[
+        int | None, typer.Option(min=0, help="Views of each task beside the original; all by default.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Submission file (JSON) in the ARC Prize's format.")
+    ] = None,
+    max_think_steps: Annotated[
+        int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")
+    ] = None,
+    halt: Annotated[str, typer.Option(help="learned or fixed.")] = "learned",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Answer every held-out test input as two attempts, by a vote over its augmented views."""
+    from ..arc.vote import ask, count_votes, read_test, score, submission
+    from ..artifact import open_artifact
+    from ..evaluate import rightness
+    from ..files import write_atomically
+    from .progress import progress, say
+
+    opened = open_artifact(artifact, threads)
+    if opened.warning:
+        say(f"warning: {opened.warning}")
+    asked = read_test(data, opened.engine.task, augmentations)
+    with progress() as report:
+        tokens, q_halt = ask(opened.engine, asked, max_think_steps=max_think_steps, halt=halt, progress=report)
+    ballots = count_votes(asked, tokens, q_halt)
+    if output is not None:
+        write_atomically(output, json.dumps(submission(ballots)) + "\n")
+    content = {
+        "artifact": artifact,
+        "data": str(data),
+        "tasks": len(ballots),
+        "test_inputs": sum(map(len, ballots.values())),
+        "answers": len(tokens),
+        "pass@1": score(ballots, 1),
+        "pass@2": score(ballots, 2),
+        "single": float(rightness(asked.puzzles, tokens).mean()),
+    }
+    if json_:
+        print(json.dumps(content))
+        return
+    print(
+        f"{opened.label}: {content['tasks']} tasks, {content['test_inputs']} test inputs, "
+        f"{content['answers']} answers"
+    )
+    for name, what in (("pass@1", "most popular"), ("pass@2", "two most popular"), ("single", "without a vote")):
+        value = content[name]
+        print(f"  {name:<7} {what:<18}" + ("not known" if value is None else f"{value:8.2%}"))
+    if output is not None:
+        print(f"  submission: {output}")

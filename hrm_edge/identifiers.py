@@ -1,0 +1,50 @@
+"""Which puzzle identifiers a table of embeddings still has: written as ranges, and found by their row."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from .errors import InputError
+
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+
+
+def parse_ranges(text: str, where: str) -> np.ndarray:
+    """int32[K], rising, from ``0-99,200``; commas or white space between. InputError names ``where``."""
+    found = []
+    for part in re.split(r"[,\s]+", text.strip(", \t\r\n")):
+        match = _RANGE.fullmatch(part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            raise InputError(f"{where}: expected identifiers as in 0-99,200, not {part[:40]!r}")
+        if last - first > 10_000_000:
+            raise InputError(f"{where}: {part} are too many")
+        found.append(np.arange(first, last + 1))
+    return np.unique(np.concatenate(found)).astype(np.int32)
+
+
+def format_ranges(identifiers: np.ndarray) -> str:
+    """What :func:`parse_ranges` reads back, of int[K] that rise."""
+    if not len(identifiers):
+        return ""
+    runs = np.split(identifiers, np.flatnonzero(np.diff(identifiers) != 1) + 1)
+    return ",".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def rows_of(identifiers: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
+    """int32: row of each identifier in a table that only has those in ``kept`` (int[K], rising); None: has all.
+
+    InputError when one is not among them.
+    """
+    if kept is None:
+        return np.asarray(identifiers, np.int32)
+    rows = np.searchsorted(kept, identifiers).clip(max=len(kept) - 1)
+    missing = np.flatnonzero(kept[rows] != identifiers)
+    if missing.size:
+        raise InputError(
+            f"puzzle identifier {identifiers[missing[0]]} is not among the {len(kept)} that were kept at export; "
+            "export again with more --puzzle-identifiers"
+        )
+    return rows.astype(np.int32)
