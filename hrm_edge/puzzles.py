@@ -252,11 +252,11 @@ def _checked(
     Of a task without rules only the questions are checked: an answer may be any, or unknown (all padding).
     """
     if not task.has_rules:
-        for row in range(len(questions)):
-            _check_question(task, questions[row], where(row))
+        for row, question in enumerate(questions):
+            _check_question(task, question, where(row))
         return PuzzleSet(task, questions, answers, sources, name)
-    for row in np.flatnonzero((answers == 0).all(axis=1)):
-        _check_question(task, questions[row], where(int(row)))
+    for row in map(int, np.flatnonzero((answers == 0).all(axis=1))):
+        _check_question(task, questions[row], where(row))
         solved = task.solve(questions[row])
         if solved is None:
             raise InputError(f"{where(int(row))}: this puzzle has no solution")

@@ -103,8 +103,9 @@ class Run:
         parts = []
         for rows in torch.arange(len(slots.steps), device=self.world.device).chunk(config.accumulate):
             parts.append(self._forward_backward(rows))
-        if parts[0].of_puzzles is not None:
-            self._give_gradient(torch.cat([part.of_puzzles for part in parts]))
+        of_puzzles = [part.of_puzzles for part in parts if part.of_puzzles is not None]
+        if of_puzzles:
+            self._give_gradient(torch.cat(of_puzzles))
         self._update()
         z_H, z_L, q = (torch.cat(field) for field in zip(*(part[:3] for part in parts), strict=True))
         measured = torch.stack([part.measured for part in parts]).mean(0)

@@ -169,7 +169,7 @@ class Arc(Task):
         coloured = ((questions >= FIRST_COLOUR) | (answers >= FIRST_COLOUR)).reshape(shape)
         places = []
         for axis in (1, 2):
-            used = coloured.any(axis=3 - axis)  # [B, side]: rows, then columns
+            used = np.asarray(coloured.any(axis=3 - axis))  # [B, side]: rows, then columns
             room = np.where(used.any(axis=1), used[:, ::-1].argmax(axis=1), 0)
             shift = (rng.random(len(room)) * (room + 1)).astype(np.int64)
             places.append(np.arange(self.rows) - shift[:, None])  # where each new row or column comes from
