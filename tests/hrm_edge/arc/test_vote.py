@@ -1,5 +1,6 @@
 """The vote over views: against a count by hand, with scripted engines; scores and the submission's format."""
 
+import itertools
 from collections import defaultdict
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_votes_are_those_of_a_count_by_hand(asked, data):
             assert len(ballot.candidates) == len(ranks)
             found = [next(k for k in ranks if np.array_equal(originals[k], c.grid)) for c in ballot.candidates]
             got = [ranks[k] for k in found]
-            for first, second in zip(got, got[1:], strict=False):
+            for first, second in itertools.pairwise(got):
                 assert first[0] > second[0] or (first[0] == second[0] and first[1] >= second[1] - 1e-12)
 
 
