@@ -307,7 +307,7 @@ def style(ink: str = _INK, soft: str = _SOFT, line: str = _LINE) -> Iterator[Any
         import matplotlib
     except ImportError as error:
         raise InputError(
-            "plots need matplotlib, which is not installed; run: pip install 'hrm-edge[report]'"
+            "a plot needs matplotlib, which is not installed; run: pip install 'hrm-edge[report]'"
         ) from error
     settings: Any = {
         "svg.fonttype": "none",

@@ -74,5 +74,5 @@ def test_ctrl_c_says_stopped_and_exits_130(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "hrm-edge: stopped"
+    assert said.splitlines()[-1].startswith("stopped and saved at step ")
     assert "Traceback" not in said

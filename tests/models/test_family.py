@@ -140,7 +140,7 @@ def test_gradient_modes_compute_the_same_values(name):
 
 @pytest.mark.parametrize("name", list(KINDS))
 def test_a_checkpoint_of_each_is_read_back(name, tmp_path):
-    model = network(name)
+    model = network(name).eval()
     checkpoint = load_checkpoint(save_checkpoint(tmp_path / "m", model, TASK.name, ""))
     assert checkpoint.config == model.config
     assert type(checkpoint.model) is type(model)
