@@ -64,6 +64,9 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
     return "\n".join(lines)
 
 
+_THROUGH = {"one_step": "one step", "last_cycle": "last cycle", "full": "the whole segment"}
+
+
 def _stage(stage: dict[str, Any]) -> str:
     """One run in a paragraph."""
     train = stage["recipe"]["train"]
@@ -72,7 +75,7 @@ def _stage(stage: dict[str, Any]) -> str:
     tuning = "" if qat == "off" else f"quantization-aware, the blocks' products in int8 with {qat} scales: "
     return (
         f"{tuning}{stage['steps']:,} steps of {train['batch_size']} slots in {minutes:.0f} minutes; "
-        f"gradient through {train['gradient'].replace('_', ' ')}, {train['loss']} loss, "
+        f"gradient through {_THROUGH[train['gradient']]}, {train['loss']} loss, "
         f"{train['optimizer']} at {train['lr']:g} ({train['schedule']} schedule, {train['warmup_steps']} warm-up "
         f"steps), weight decay {train['weight_decay']:g}, EMA {train['ema_decay']:g}, seed {train['seed']}; "
         f"data, augmented on the fly by the task's symmetries: {'; '.join(stage['sources'])}."
