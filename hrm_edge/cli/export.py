@@ -360,6 +360,8 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
         print(f"  report: {folder / 'report.html'}   or   hrm-edge report {folder}")
     if made.manifest.gate.reason and options.target == "tensorrt":
         print(f"next, on a machine with the GPU: hrm-edge compile {folder}   and   hrm-edge check SPEC")
+    elif made.manifest.task.split("-")[0] == "arc":
+        print(f"next: hrm-edge arc {folder} --data FOLDER")
     else:
         print(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint} {folder}")
 

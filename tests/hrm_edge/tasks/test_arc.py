@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from hrm_edge.errors import InputError
 from hrm_edge.evaluate import rightness, token_accuracy
 from hrm_edge.puzzles import PuzzleSet, generate_puzzles
+from hrm_edge.solving import read_puzzles
 from hrm_edge.tasks import get_task
 
 SMALL = get_task("arc-6x6")
@@ -103,6 +104,7 @@ def test_labels_alone_judge():
         lambda: SMALL.verify(np.zeros((1, 36)), np.zeros((1, 36))),
         lambda: SMALL.symmetries(np.random.default_rng(0), 2),
         lambda: SMALL.solve(np.zeros(36)),
+        lambda: read_puzzles(["12"], SMALL),
     ],
 )
 def test_what_takes_rules_is_refused_in_a_line(ask):

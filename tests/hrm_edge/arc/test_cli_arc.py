@@ -1,0 +1,81 @@
+"""ARC from the outside: JSON files to a set, a short run, a vote, and one line wherever rules would be needed."""
+
+import json
+
+import pytest
+from arc_sets import toy_collection
+
+from hrm_edge.cli import main
+
+
+def run(capsys, *arguments):
+    """(exit code, stdout, stderr)"""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    output = capsys.readouterr()
+    return stopped.value.code or 0, output.out, output.err
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("arc_cli")
+    for part in ("training", "evaluation"):
+        (folder / "json" / part).mkdir(parents=True)
+        for task in getattr(toy_collection(), part):
+            sides = {"train": task.demonstrations, "test": task.tests}
+            content = {s: [{"input": a.tolist(), "output": b.tolist()} for a, b in of] for s, of in sides.items()}
+            (folder / "json" / part / f"{task.name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_from_json_files_to_a_submission(work, capsys):
+    data = ["data", "arc", "--task", "arc-4x4", "--data", work / "json", "--augmentations", 2, "-o", work / "set"]
+    code, out, _ = run(capsys, *data)
+    assert (code, out.split(" to ")[0]) == (0, "wrote 6 of 6 json tasks as 18 puzzles")
+    assert "72 pairs to learn, 18 held out" in out
+
+    settings = ["arch.hidden_size=32", "arch.puzzle_emb_ndim=32", "train.batch_size=8", "arch.halt_max_steps=2"]
+    settings += ["train.final_puzzles=4"]
+    train = [
+        "train",
+        "--task",
+        "arc-4x4",
+        "--preset",
+        "tiny",
+        "--data",
+        work / "set",
+        "--steps",
+        2,
+        "-o",
+        work / "r",
+    ]
+    code, _, err = run(capsys, *train, *[part for each in settings for part in ("--set", each)])
+    assert code == 0
+    assert "early halting is left" in err.replace("\n", " ")
+
+    file = work / "submission.json"
+    code, out, _ = run(capsys, "arc", work / "r", "--data", work / "set", "-o", file, "--json")
+    content = json.loads(out)
+    assert code == 0
+    assert (content["tasks"], content["test_inputs"], content["answers"]) == (3, 6, 18)
+    assert 0 <= content["pass@1"] <= content["pass@2"] <= 1
+    assert {name: len(tests) for name, tests in json.loads(file.read_text()).items()} == dict.fromkeys(
+        ("bb0", "bb1", "bb2"), 2
+    )
+
+    refused = {
+        ("eval", work / "r"): "give some with --data",
+        ("eval", work / "r", "--data", work / "set" / "test", "--halt", "verified"): "cannot be verified",
+        ("eval", work / "r", "--data", work / "set" / "test", "--retries", "2"): "which of several attempts",
+        ("data", "generate", "--task", "arc-4x4", "-o", work / "x.csv"): "cannot be generated",
+        ("arc", work / "r", "--data", work / "set" / "test"): "identifiers.json",
+        ("train", "--task", "arc-4x4", "--steps", "1", "-o", work / "y"): "cannot be generated",
+        ("data", "arc", "--task", "sudoku", "-o", work / "z"): "expected arc",
+        ("data", "arc", "--task", "arc-1x1", "--data", work / "json", "-o", work / "z"): "no evaluation task fits",
+    }
+    for arguments, said in refused.items():
+        code, _, err = run(capsys, *arguments)
+        assert code == 2, arguments
+        last = err.strip().splitlines()[-1]
+        assert last.startswith("hrm-edge: ")
+        assert said in last, arguments
