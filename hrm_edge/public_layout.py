@@ -177,22 +177,27 @@ def write_folder(content: Folder, task: Task, folder: Path) -> None:
         # a group's first row is a puzzle's first row, so its number is found exactly
         "group_indices": np.searchsorted(puzzle_starts, group_starts).astype(np.int32),
     }
-    groups = len(group_starts) - 1
+    with replacing_folder(folder) as scratch:
+        for part, array in arrays.items():
+            np.save(scratch / f"all__{part}.npy", array)
+        counts = len(group_starts) - 1, len(puzzle_starts) - 1, len(content.questions)
+        write_description(scratch, task, content.num_identifiers, *counts)
+
+
+def write_description(folder: Path, task: Task, identifiers: int, groups: int, puzzles: int, examples: int) -> None:
+    """``dataset.json`` of a split with so many of each."""
     described = {
         "seq_len": task.seq_len,
         "vocab_size": task.vocab_size,
         "pad_id": 0,
         "ignore_label_id": 0,
         "blank_identifier_id": 0,
-        "num_puzzle_identifiers": content.num_identifiers,
+        "num_puzzle_identifiers": identifiers,
         "total_groups": groups,
-        "mean_puzzle_examples": len(content.questions) / (len(puzzle_starts) - 1),
+        "mean_puzzle_examples": examples / puzzles,
         "sets": ["all"],
     }
-    with replacing_folder(folder) as scratch:
-        for part, array in arrays.items():
-            np.save(scratch / f"all__{part}.npy", array)
-        (scratch / "dataset.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+    (folder / "dataset.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
 
 
 def _starts(*labels: np.ndarray) -> np.ndarray:

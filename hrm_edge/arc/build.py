@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import replacing_folder
+from ..public_layout import write_description
 from ..tasks.arc import Arc
 from .augment import Augmentation
 from .collection import ArcTask, Collection, Pair
@@ -154,18 +155,7 @@ def _write_split(folder: Path, groups: list[_Group], split: str, task: Arc, iden
                 row += 1
     inputs.flush()
     labels.flush()
-    described = {
-        "seq_len": task.seq_len,
-        "vocab_size": task.vocab_size,
-        "pad_id": 0,
-        "ignore_label_id": 0,
-        "blank_identifier_id": 0,
-        "num_puzzle_identifiers": identifiers,
-        "total_groups": len(groups),
-        "mean_puzzle_examples": rows / (len(of_puzzles) - 1),
-        "sets": ["all"],
-    }
-    (folder / "dataset.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+    write_description(folder, task, identifiers, len(groups), len(of_puzzles) - 1, rows)
     return rows
 
 
