@@ -135,6 +135,21 @@ def test_a_reference_that_solves_nothing_is_held_to_its_tokens():
     assert gate(worse, useless).passed
 
 
+def test_a_reference_that_solves_hardly_any_is_held_to_its_tokens_too():
+    few = range(N - N // 50, N)  # 2 % solved
+    poor = answers(spoil=range(N - N // 50))
+    worse = dataclasses.replace(poor, tokens=poor.tokens.copy())
+    worse.tokens[: few.start] = np.roll(poor.tokens[: few.start], 1, axis=1)  # the same puzzles stay solved
+    report = gate(poor, worse)
+    assert report.lost == 0
+    assert not report.passed
+    assert report.reason.startswith("token accuracy dropped")
+    assert any(
+        "solves only 2.00 %" in note and f"{few.start} of {N} answers differ" in note for note in report.notes
+    )
+    assert gate(poor, poor).passed
+
+
 def test_budgets_must_be_numbers():
     for options in ({"max_drop": -1}, {"max_drop": math.nan}, {"max_halt_shift": math.inf}):
         with pytest.raises(InputError, match="must be a number of at least 0"):
