@@ -53,6 +53,7 @@ def build(
     augmentations: int,
     seed: int = 0,
     progress: Progress | None = None,
+    overwrite: bool = True,
 ) -> Built:
     """Write ``folder/{train,test}`` and ``folder/identifiers.json``, whole or not at all.
 
@@ -63,9 +64,9 @@ def build(
 
     Raises:
         InputError: a grid does not fit the task's canvas, there is nothing to write, or the folder is something
-            else.
+            else (or such a set already, unless ``overwrite``).
     """
-    _check_writable(folder)
+    _check_writable(folder, overwrite)
     held_out = {_content(pair) for one in collection.evaluation for pair in one.tests if pair[1] is not None}
     total = len(collection.training) + len(collection.evaluation)
     groups: list[_Group] = []
@@ -159,9 +160,12 @@ def _write_split(folder: Path, groups: list[_Group], split: str, task: Arc, iden
     return rows
 
 
-def _check_writable(folder: Path) -> None:
-    if folder.exists() and not (folder / IDENTIFIERS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+def _check_writable(folder: Path, overwrite: bool) -> None:
+    is_set = (folder / IDENTIFIERS).is_file()
+    if folder.exists() and not is_set and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is no ARC puzzle set; choose another name")
+    if is_set and not overwrite:
+        raise InputError(f"{folder} exists; choose another name, or replace it with --force")
 
 
 def read_names(folder: Path) -> list[str]:

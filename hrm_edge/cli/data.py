@@ -68,6 +68,7 @@ def arc(
     ] = None,
     augmentations: Annotated[int, typer.Option(min=0, help="Views of each task beside the original.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed gives other views.")] = 0,
+    force: Force = False,
 ) -> None:
     """Build a training and a test set from ARC-AGI tasks, one puzzle identifier per augmented task.
 
@@ -86,7 +87,13 @@ def arc(
     fitting = collection.fitting(canvas.rows)
     with progress() as report:
         made = build(
-            fitting, canvas, output, augmentations, seed, lambda done, total: report("ARC tasks", done, total)
+            fitting,
+            canvas,
+            output,
+            augmentations,
+            seed,
+            lambda done, total: report("ARC tasks", done, total),
+            overwrite=force,
         )
     print(
         f"wrote {made.tasks} of {len(collection.training) + len(collection.evaluation)} {collection.name} tasks as "

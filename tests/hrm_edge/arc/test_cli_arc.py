@@ -33,6 +33,10 @@ def test_from_json_files_to_a_submission(work, capsys):
     code, out, _ = run(capsys, *data)
     assert (code, out.split(" to ")[0]) == (0, "wrote 6 of 6 json tasks as 18 puzzles")
     assert "72 pairs to learn, 18 held out" in out
+    code, _, err = run(capsys, *data)
+    assert code == 2
+    assert "replace it with --force" in err
+    assert run(capsys, *data, "--force")[0] == 0
 
     settings = ["arch.hidden_size=32", "arch.puzzle_emb_ndim=32", "train.batch_size=8", "arch.halt_max_steps=2"]
     settings += ["train.final_puzzles=4"]
