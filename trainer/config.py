@@ -30,6 +30,9 @@ class TrainConfig:
 
     batch_size: int = 768  # slots over all processes
     accumulate: int = 1  # parts in which a process takes its slots, one after the other, to need less memory
+    # Batches of slots that take turns. A puzzle's segments are then that many steps apart, and a small batch is not
+    # learned by heart while it is thought about.
+    interleave: int = 1
     gradient: Gradient = "one_step"
     loss: Loss = "stablemax"
     label_smoothing: float = 0.0  # part of the token target that is spread over the vocabulary
@@ -87,6 +90,7 @@ class TrainConfig:
         for name in (
             "batch_size",
             "accumulate",
+            "interleave",
             "log_every",
             "save_every",
             "eval_every",
@@ -119,7 +123,7 @@ class TrainConfig:
 
 
 # What learns in minutes to hours on a CPU (see recipes.md): grid positions, gradient through more than
-# one step, EMA, and plain AdamW.
+# one step, small batches that take turns, EMA, and plain AdamW.
 _SMALL_ARCH: dict[str, Any] = {
     "hidden_size": 128,
     "num_heads": 4,
@@ -131,6 +135,7 @@ _SMALL_ARCH: dict[str, Any] = {
 }
 _SMALL_TRAIN: dict[str, Any] = {
     "batch_size": 64,
+    "interleave": 16,
     "gradient": "last_cycle",
     "loss": "softmax",
     "halt_loss_weight": 0.1,
@@ -169,7 +174,7 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         _SMALL_ARCH | _MIXER | {"hidden_size": 192, "num_heads": 6, "puzzle_emb_ndim": 192},
         _SMALL_TRAIN | {"gradient": "full"},
     ),
-    "maze": (_SMALL_ARCH | _MIXER, _SMALL_TRAIN | {"gradient": "full", "batch_size": 32}),
+    "maze": (_SMALL_ARCH | _MIXER, _SMALL_TRAIN | {"gradient": "full", "batch_size": 32, "interleave": 64}),
     # The same with attention, half a million parameters for 9x9 Sudoku.
     "small": (_SMALL_ARCH, _SMALL_TRAIN),
     # Minutes, to see the whole path work: 6x6 Sudoku learns with it.
@@ -184,6 +189,7 @@ QAT_SETTINGS: dict[str, Any] = {
     "schedule": "linear",
     "lr_min_ratio": 0.02,
     "warmup_steps": 20,
+    "interleave": 1,  # few steps, each of which changes little
     "ema_decay": 0.99,
     "steps": 300,
     "log_every": 20,

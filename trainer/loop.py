@@ -39,7 +39,7 @@ from .halting import halting_margin
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
 from .metrics import Metrics
 from .optim import Average
-from .run import Run, step_rng
+from .run import Run
 from .slots import Slots
 from .stopping import Stopping
 
@@ -186,13 +186,12 @@ def train(
         world,
         model,
         sampler,
-        Slots.empty(model, config.batch_size // world.size, world.device),
+        [Slots.empty(model, config.batch_size // world.size, world.device) for _ in range(config.interleave)],
         Average(model, config.ema_decay) if config.ema_decay else None,
     )
     resumed = run.restore(output / "state")
     if not resumed:
-        run.slots.refill(model, sampler, step_rng(config, -1), world.rank, world.size)
-        run.slots.stagger(run.most_segments, world.rank)
+        run.fill()
     metrics = Metrics(output, run.step, quiet=world.rank != 0)
     done = config.progress(run.step, run.seconds)
     metrics.say(

@@ -50,7 +50,7 @@ class Run:
     world: World
     model: HRM
     sampler: Sampler
-    slots: Slots
+    batches: list[Slots]  # that take turns
     average: Average | None
     step: int = 0
     seconds: float = 0.0  # training time, summed over resumes
@@ -59,6 +59,18 @@ class Run:
     def __post_init__(self) -> None:
         self.optimizers = make_optimizers(self.model, self.config)
         self._segment = torch.compile(self._forward, dynamic=False) if self.config.compile else self._forward
+
+    @property
+    def slots(self) -> Slots:
+        """The batch whose turn it is."""
+        return self.batches[self.step % len(self.batches)]
+
+    def fill(self) -> None:
+        """First puzzles for every slot of a run that starts."""
+        rng = step_rng(self.config, -1)
+        for slots in self.batches:
+            slots.refill(self.model, self.sampler, rng, self.world.rank, self.world.size)
+            slots.stagger(self.most_segments, self.world.rank)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if not self.config.bf16:
@@ -185,7 +197,7 @@ class Run:
         }
         if self.average is not None:
             shared["average"] = {"weights": self.average.weights, "updates": self.average.updates}
-        save_state(folder, self.world, shared, self.slots.to_dict())
+        save_state(folder, self.world, shared, Slots.to_dict(self.batches))
 
     def restore(self, folder: Path) -> bool:
         state = load_state(folder, self.world)
@@ -199,5 +211,5 @@ class Run:
         if self.average is not None:
             self.average.updates = shared["average"]["updates"]
             self.average.weights = {k: v.to(self.world.device) for k, v in shared["average"]["weights"].items()}
-        self.slots = Slots.from_dict(own, self.world.device)
+        self.batches = Slots.from_dict(own, self.world.device)
         return True

@@ -83,11 +83,17 @@ class Slots:
         wants = halts(q.detach(), no_ACT_continue) & (self.steps >= self.min_steps)
         self.halted = wants | (self.steps >= halt_max_steps)
 
-    def to_dict(self) -> dict[str, Tensor]:
-        return {field.name: getattr(self, field.name).cpu() for field in dataclasses.fields(self)}
+    @staticmethod
+    def to_dict(batches: list[Slots]) -> dict[str, Tensor]:
+        """Each field of all batches as one tensor, [B, batches, ...]."""
+        return {
+            field.name: torch.stack([getattr(slots, field.name) for slots in batches], dim=1).cpu()
+            for field in dataclasses.fields(Slots)
+        }
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Tensor], device: torch.device) -> Slots:
+    @staticmethod
+    def from_dict(values: dict[str, Tensor], device: torch.device) -> list[Slots]:
         # States that were saved before there were identifiers do not have them.
         values = {"identifiers": torch.zeros_like(values["steps"]), **values}
-        return cls(**{field.name: values[field.name].to(device) for field in dataclasses.fields(cls)})
+        fields = {field.name: values[field.name].to(device).unbind(1) for field in dataclasses.fields(Slots)}
+        return [Slots(**dict(zip(fields, batch, strict=True))) for batch in zip(*fields.values(), strict=True)]

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import recover_folder
 from .distributed import World
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def save_state(folder: Path, world: World, shared: dict[str, Any], slots: dict[str, torch.Tensor]) -> None:
@@ -61,6 +61,8 @@ def load_state(folder: Path, world: World) -> tuple[dict[str, Any], dict[str, to
         parts = [_read(folder / f"rank{rank}.pt") for rank in range(shared["world_size"])]
         if shared["format_version"] == 1:  # which kept each rank's random numbers beside its slots
             parts = [part["slots"] for part in parts]
+        if shared["format_version"] < 3:  # which had one batch
+            parts = [{name: field[:, None] for name, field in part.items()} for part in parts]
         slots = {name: torch.cat([part[name] for part in parts]).chunk(world.size) for name in parts[0]}
         return shared, {name: chunks[world.rank].clone() for name, chunks in slots.items()}
     except (OSError, RuntimeError, KeyError, IndexError, EOFError, ValueError, pickle.UnpicklingError) as error:

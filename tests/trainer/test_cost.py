@@ -34,7 +34,7 @@ def test_step_flops_are_those_of_a_step(settings):
     questions, answers = TASK.generate(4, np.random.default_rng(0))
     sampler = Sampler(TASK, [Source("x", questions, answers, 1.0)], augment=True)
     world = World(0, 1, torch.device("cpu"))
-    run = Run(TASK, config, world, model, sampler, Slots.empty(model, 8, world.device), None)
+    run = Run(TASK, config, world, model, sampler, [Slots.empty(model, 8, world.device)], None)
     with FlopCounterMode(display=False) as counted:
         run.train_step()
     assert step_flops(arch, config) == pytest.approx(counted.get_total_flops(), rel=0.1)

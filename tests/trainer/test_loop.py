@@ -53,6 +53,7 @@ def rows(output):
     [
         ["train.optimizer=adamw"],
         ["train.optimizer=muon", "train.label_smoothing=0.1", "train.segment_curriculum=0.5"],
+        ["train.optimizer=adamw", "train.interleave=4"],
         ["train.optimizer=adam_atan2", "train.loss=stablemax", "arch.no_ACT_continue=false", "train.ema_decay=0.0"],
     ],
 )
@@ -246,7 +247,7 @@ def test_the_number_of_processes_and_accumulation_change_no_loss(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    common = ("--set", "train.schedule=constant", "--set", "train.save_every=2")
+    common = ("--set", "train.schedule=constant", "--set", "train.save_every=2", "--set", "train.interleave=3")
     subprocess.run(command(alone, 12, *common), check=True, env=env, timeout=300, capture_output=True)
     for steps, start, more in (
         (4, launch, []),
@@ -293,11 +294,19 @@ def test_accumulated_parts_make_the_same_step(tmp_path):
         assert parts == pytest.approx(whole, rel=1e-4, abs=1e-6)
 
 
+def test_interleaved_batches_take_turns(tmp_path):
+    run(tmp_path, "train.steps=5", "train.interleave=2", "arch.halt_max_steps=8")
+    steps = torch.load(tmp_path / "state" / "rank0.pt", weights_only=True)["steps"]
+    assert steps.shape[1] == 2
+    assert ((steps[:, 0] - steps[:, 1]) % 8 == 1).all()  # three turns and two, from the same staggered start
+
+
 def test_a_state_of_the_first_format_is_still_read(tmp_path):
     """It kept each process's slots beside its random numbers."""
     run(tmp_path, "train.steps=2")
     state = tmp_path / "state"
     slots, shared = (torch.load(state / f"{name}.pt", weights_only=True) for name in ("rank0", "shared"))
+    slots = {name: field[:, 0] for name, field in slots.items()}  # there was one batch
     torch.save({"slots": slots, "rng": "{}", "torch_rng": torch.get_rng_state()}, state / "rank0.pt")
     torch.save({**shared, "format_version": 1}, state / "shared.pt")
     run(tmp_path, "train.steps=4")
