@@ -33,6 +33,9 @@ class TrainConfig:
     # Batches of slots that take turns. A puzzle's segments are then that many steps apart, and a small batch is not
     # learned by heart while it is thought about.
     interleave: int = 1
+    rollout: int = (
+        1  # segments that a slot takes in one step, with the same weights: none is of a puzzle learned before
+    )
     gradient: Gradient = "one_step"
     loss: Loss = "stablemax"
     label_smoothing: float = 0.0  # part of the token target that is spread over the vocabulary
@@ -91,6 +94,7 @@ class TrainConfig:
             "batch_size",
             "accumulate",
             "interleave",
+            "rollout",
             "log_every",
             "save_every",
             "eval_every",

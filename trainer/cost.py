@@ -16,4 +16,4 @@ def step_flops(arch: HRMConfig, config: TrainConfig) -> float:
     step, cycle = (L + H, T * L + H) if arch.kind in ("hrm", "trm") else (L + H, T * (L + H))
     learned = {"one_step": step, "last_cycle": cycle, "full": arch.block_calls}[config.gradient] / arch.block_calls
     target = 0 if arch.no_ACT_continue else 1
-    return config.batch_size * arch.segment_flops * (1 + target + 2 * learned)
+    return config.batch_size * config.rollout * arch.segment_flops * (1 + target + 2 * learned)

@@ -70,7 +70,8 @@ class Run:
         rng = step_rng(self.config, -1)
         for slots in self.batches:
             slots.refill(self.model, self.sampler, rng, self.world.rank, self.world.size)
-            slots.stagger(self.most_segments, self.world.rank)
+            if self.config.rollout < self.most_segments:  # else every step holds all depths already
+                slots.stagger(self.most_segments, self.world.rank)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if not self.config.bf16:
@@ -96,7 +97,8 @@ class Run:
         """All ranks' gradients of their slots' rows to the table, sparse."""
         table = self.model.puzzle_emb.weight
         identifiers, values = self.world.gather(self.slots.identifiers), self.world.gather(of_rows)
-        table.grad = torch.sparse_coo_tensor(identifiers[None], values, table.shape, check_invariants=False)
+        given = torch.sparse_coo_tensor(identifiers[None], values, table.shape, check_invariants=False)
+        table.grad = given if table.grad is None else table.grad + given
 
     @property
     def most_segments(self) -> int:
@@ -108,21 +110,26 @@ class Run:
         return min(most, 2 + int(done * (most - 1)))
 
     def train_step(self) -> Tensor:
-        """One segment and one update; returns (loss, token loss, halt loss, exact, token accuracy, segments)."""
-        arch, config, slots = self.model.config, self.config, self.slots
+        """One update; returns means of (loss, token loss, halt loss, exact, token accuracy, segments)."""
         # One generator a step, the same in every process: who draws which slots changes nothing.
-        slots.refill(self.model, self.sampler, step_rng(config, self.step), self.world.rank, self.world.size)
+        rng, slots = step_rng(self.config, self.step), self.slots
+        measured = torch.stack([self._segment_of(slots, rng) for _ in range(self.config.rollout)]).mean(0)
+        self._update()
+        self.step += 1
+        return measured
+
+    def _segment_of(self, slots: Slots, rng: np.random.Generator) -> Tensor:
+        """A segment of every slot, refilled where it had finished; gradients are added, as a part of the step's."""
+        slots.refill(self.model, self.sampler, rng, self.world.rank, self.world.size)
         parts = []
-        for rows in torch.arange(len(slots.steps), device=self.world.device).chunk(config.accumulate):
+        for rows in torch.arange(len(slots.steps), device=self.world.device).chunk(self.config.accumulate):
             parts.append(self._forward_backward(rows))
         of_puzzles = [part.of_puzzles for part in parts if part.of_puzzles is not None]
         if of_puzzles:
             self._give_gradient(torch.cat(of_puzzles))
-        self._update()
         z_H, z_L, q = (torch.cat(field) for field in zip(*(part[:3] for part in parts), strict=True))
+        slots.advance(z_H, z_L, q, self.most_segments, self.model.config.no_ACT_continue)
         measured = torch.stack([part.measured for part in parts]).mean(0)
-        slots.advance(z_H, z_L, q, self.most_segments, arch.no_ACT_continue)
-        self.step += 1
         return torch.cat([measured, slots.steps.float().mean()[None]])
 
     def _forward_backward(self, rows: Tensor) -> Part:
@@ -137,7 +144,7 @@ class Run:
                     _, _, _, next_q = self._segment(tokens, z_H.detach(), z_L.detach(), puzzles)
                 target = q_continue_target(next_q, slots.steps[rows] + 1 >= self.most_segments)
         losses = act_losses(logits, q, labels, config.loss, config.halt_loss_weight, target, config.label_smoothing)
-        (losses.total / config.accumulate).backward()
+        (losses.total / (config.accumulate * config.rollout)).backward()
         right = (logits.detach().argmax(-1) == labels).float().sum() / (labels != IGNORE).sum()
         exact = solved(logits.detach(), labels).float().mean()
         measured = torch.stack([*(x.detach() for x in losses), exact, right])

@@ -22,7 +22,7 @@ TASK = get_task("sudoku-4x4")
     [
         ["train.gradient=one_step"],
         ["train.gradient=last_cycle", "arch.L_layers=2", "arch.L_cycles=3", "arch.no_ACT_continue=false"],
-        ["train.gradient=full", "arch.mlp_t=true"],
+        ["train.gradient=full", "arch.mlp_t=true", "train.rollout=3"],
         ["train.gradient=last_cycle", "arch.kind=trm", "arch.L_layers=2"],
         ["train.gradient=last_cycle", "arch.kind=recurrent", "arch.H_cycles=3"],
         ["arch.kind=direct"],

@@ -20,6 +20,7 @@ from hrm_edge.tasks import get_task
 from hrm_edge.trainer import TrainConfig, TrainingDiverged, load_recipe, train
 from hrm_edge.trainer.data import Sampler, Source
 from hrm_edge.trainer.distributed import World
+from hrm_edge.trainer.losses import act_losses
 from hrm_edge.trainer.run import Run
 from hrm_edge.trainer.slots import Slots
 
@@ -53,7 +54,7 @@ def rows(output):
     [
         ["train.optimizer=adamw"],
         ["train.optimizer=muon", "train.label_smoothing=0.1", "train.segment_curriculum=0.5"],
-        ["train.optimizer=adamw", "train.interleave=4"],
+        ["train.optimizer=adamw", "train.interleave=4", "train.rollout=2"],
         ["train.optimizer=adam_atan2", "train.loss=stablemax", "arch.no_ACT_continue=false", "train.ema_decay=0.0"],
     ],
 )
@@ -299,6 +300,32 @@ def test_interleaved_batches_take_turns(tmp_path):
     steps = torch.load(tmp_path / "state" / "rank0.pt", weights_only=True)["steps"]
     assert steps.shape[1] == 2
     assert ((steps[:, 0] - steps[:, 1]) % 8 == 1).all()  # three turns and two, from the same staggered start
+
+
+def test_a_rollout_adds_up_the_gradients_of_its_segments(tmp_path):
+    """Two segments from the first state, one after the other: the gradient of the mean of their losses."""
+    arch, config = recipe("train.steps=1", "train.rollout=2", "arch.halt_max_steps=2", "train.batch_size=4")
+    torch.manual_seed(0)
+    model = build_model(arch, TASK)
+    questions, answers = TASK.generate(8, np.random.default_rng(0))
+    sampler = Sampler(TASK, [Source("x", questions, answers, 1.0)], augment=False)
+    alone = World(0, 1, torch.device("cpu"))
+    run = Run(TASK, config, alone, model, sampler, [Slots.empty(model, 4, alone.device)], None)
+    run.fill()
+    slots = run.slots
+    assert not slots.steps.any()  # all depths are in every step, so that none is staggered
+    run._update = lambda: None  # keeps the gradients
+    run.train_step()
+    e, z = model.embed(slots.tokens), model.initial_state(4)
+    losses = []
+    for _ in range(2):
+        *z, logits, q = model.segment(*z, e, config.gradient)
+        z = [state.detach() for state in z]
+        losses.append(act_losses(logits, q, slots.labels, config.loss, config.halt_loss_weight, None).total)
+    of = {name: p for name, p in model.named_parameters() if p.grad is not None}
+    wanted = torch.autograd.grad(sum(losses) / 2, list(of.values()))
+    for gradient, (name, p) in zip(wanted, of.items(), strict=True):
+        torch.testing.assert_close(p.grad, gradient, atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_a_state_of_the_first_format_is_still_read(tmp_path):
