@@ -67,6 +67,13 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
 _THROUGH = {"one_step": "one step", "last_cycle": "last cycle", "full": "the whole segment"}
 
 
+def _turns(train: dict[str, Any]) -> str:
+    """How a step's slots follow each other, where that is not one batch, one segment a step."""
+    interleave, rollout = train.get("interleave", 1), train.get("rollout", 1)  # earlier versions do not have them
+    turns = f", {interleave} batches taking turns" if interleave > 1 else ""
+    return turns + (f", {rollout} segments a step" if rollout > 1 else "")
+
+
 def _stage(stage: dict[str, Any]) -> str:
     """One run in a paragraph."""
     train = stage["recipe"]["train"]
@@ -74,7 +81,7 @@ def _stage(stage: dict[str, Any]) -> str:
     minutes = stage["train_seconds"] / 60
     tuning = "" if qat == "off" else f"quantization-aware, the blocks' products in int8 with {qat} scales: "
     return (
-        f"{tuning}{stage['steps']:,} steps of {train['batch_size']} slots in {minutes:.0f} minutes; "
+        f"{tuning}{stage['steps']:,} steps of {train['batch_size']} slots{_turns(train)} in {minutes:.0f} minutes; "
         f"gradient through {_THROUGH[train['gradient']]}, {train['loss']} loss, "
         f"{train['optimizer']} at {train['lr']:g} ({train['schedule']} schedule, {train['warmup_steps']} warm-up "
         f"steps), weight decay {train['weight_decay']:g}, EMA {train['ema_decay']:g}, seed {train['seed']}; "
