@@ -126,6 +126,14 @@ class TrainConfig:
         return min(1.0, max(parts))
 
 
+def with_later_fields(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A stored recipe with the fields that came later than it: what they do was done by default then."""
+    filled = dict(recipe)
+    for section, config in (("arch", HRMConfig), ("train", TrainConfig)):
+        filled[section] = {**{f.name: f.default for f in dataclasses.fields(config)}, **recipe[section]}
+    return filled
+
+
 # What learns in minutes to hours on a CPU (see recipes.md): grid positions, gradient through more than
 # one step, small batches that take turns, EMA, and plain AdamW.
 _SMALL_ARCH: dict[str, Any] = {

@@ -22,7 +22,7 @@ from ..models.grow import with_added_blocks
 from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 from . import qat
-from .config import TrainConfig
+from .config import TrainConfig, with_later_fields
 from .cost import step_flops
 from .data import (
     CALIBRATION_SEED,
@@ -61,10 +61,7 @@ def _same_run(folder: Path, recipe: dict[str, Any], world: World) -> None:
     file = folder / "run.json"
     if file.exists():
         try:
-            before = json.loads(file.read_text())
-            # A field that came later than the run meant its default then.
-            for section, config in (("arch", HRMConfig), ("train", TrainConfig)):
-                before[section] = {**{f.name: f.default for f in dataclasses.fields(config)}, **before[section]}
+            before = with_later_fields(json.loads(file.read_text()))
             pairs = [(s, k) for s in ("arch", "train") for k in recipe[s] if k not in CHANGEABLE]
             differs = [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
             differs += [k for k in ("task", "data", "started_from") if before[k] != recipe[k]]

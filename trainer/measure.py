@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import InputError
 from ..models import HRM
 from ..puzzles import PuzzleSet
 from .losses import labels_of, solved
@@ -20,8 +21,14 @@ FINAL_SEGMENTS = (*EVAL_SEGMENTS, 32)
 def exact_by_segments(
     model: HRM, puzzles: PuzzleSet, segments: tuple[int, ...], batch: int = 64
 ) -> dict[str, float]:
-    """Part of the puzzles solved after each number of segments, without early halting."""
+    """Part of the puzzles solved after each number of segments, without early halting.
+
+    Puzzles without any labelled cell (ARC test inputs whose answer is kept secret) do not count.
+    """
     assert puzzles.answers is not None
+    puzzles = puzzles.select(np.flatnonzero(puzzles.answers.any(axis=1)))
+    if not len(puzzles):
+        raise InputError("none of the puzzles to measure on has an answer; name others with --test")
     right = dict.fromkeys(segments, 0)
     device = model.H_init.device
     for start in range(0, len(puzzles), batch):
@@ -45,11 +52,12 @@ def identifiers_of(puzzles: PuzzleSet, start: int, count: int, device: torch.dev
 
 def by_source(sets: list[PuzzleSet], most: int) -> dict[str, PuzzleSet]:
     """The puzzles that a card measures on: at most ``most`` of each source."""
-    found = {}
+    found: dict[str, PuzzleSet] = {}
     for puzzles in sets:
         for source in sorted(set(puzzles.sources)):
             rows = np.flatnonzero([name == source for name in puzzles.sources])
-            found[source] = puzzles.select(rows).take(most, 0)
+            name = source if source not in found else f"{source} of {puzzles.name}"
+            found[name] = puzzles.select(rows).take(most, 0)
     return found
 
 

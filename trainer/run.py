@@ -26,9 +26,9 @@ from .slots import Slots
 from .state import load_state, save_state
 
 
-def step_rng(config: TrainConfig, step: int) -> np.random.Generator:
-    """What draws a step's puzzles, counted from 0; before them, −1 draws the first ones."""
-    return np.random.default_rng([config.seed, step + 1])
+def step_rng(config: TrainConfig, step: int, segment: int = 0) -> np.random.Generator:
+    """What draws puzzles for a step's segment, both counted from 0; before them, step −1 draws the first ones."""
+    return np.random.default_rng([config.seed, step + 1, segment])
 
 
 class Part(NamedTuple):
@@ -70,7 +70,7 @@ class Run:
         rng = step_rng(self.config, -1)
         for slots in self.batches:
             slots.refill(self.model, self.sampler, rng, self.world.rank, self.world.size)
-            if self.config.rollout < self.most_segments:  # else every step holds all depths already
+            if self.config.rollout < self.model.config.halt_max_steps:  # else every step holds all depths already
                 slots.stagger(self.most_segments, self.world.rank)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
@@ -111,15 +111,16 @@ class Run:
 
     def train_step(self) -> Tensor:
         """One update; returns means of (loss, token loss, halt loss, exact, token accuracy, segments)."""
-        # One generator a step, the same in every process: who draws which slots changes nothing.
-        rng, slots = step_rng(self.config, self.step), self.slots
-        measured = torch.stack([self._segment_of(slots, rng) for _ in range(self.config.rollout)]).mean(0)
+        # A generator for each segment, the same in every process: who draws which slots changes nothing.
+        rngs = [step_rng(self.config, self.step, segment) for segment in range(self.config.rollout)]
+        measured = torch.stack([self._take_segment(rng) for rng in rngs]).mean(0)
         self._update()
         self.step += 1
         return measured
 
-    def _segment_of(self, slots: Slots, rng: np.random.Generator) -> Tensor:
+    def _take_segment(self, rng: np.random.Generator) -> Tensor:
         """A segment of every slot, refilled where it had finished; gradients are added, as a part of the step's."""
+        slots = self.slots
         slots.refill(self.model, self.sampler, rng, self.world.rank, self.world.size)
         parts = []
         for rows in torch.arange(len(slots.steps), device=self.world.device).chunk(self.config.accumulate):

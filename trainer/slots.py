@@ -87,7 +87,7 @@ class Slots:
     def to_dict(batches: list[Slots]) -> dict[str, Tensor]:
         """Each field of all batches as one tensor, [B, batches, ...]."""
         return {
-            field.name: torch.stack([getattr(slots, field.name) for slots in batches], dim=1).cpu()
+            field.name: torch.stack([getattr(slots, field.name).cpu() for slots in batches], dim=1)
             for field in dataclasses.fields(Slots)
         }
 

@@ -16,6 +16,7 @@ from ..models import HRMConfig, load_checkpoint
 from ..models.config import FIXED
 from ..tasks import get_task
 from ..trainer import TrainConfig, load_recipe, train
+from ..trainer.config import with_later_fields
 
 SEGMENTS = ("1", "4", "16")  # shown; the checkpoints' cards have more
 RESULT = "result.json"
@@ -149,7 +150,7 @@ def _finished(file: Path, asked: dict[str, Any]) -> Run:
     """What an earlier call measured, if it was asked for the same."""
     try:
         found = json.loads(file.read_text())
-        before, run = found["asked"], Run(**found["run"])
+        before, run = with_later_fields(found["asked"]), Run(**found["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: cannot be read ({error}); delete it to measure again") from None
     if before != asked:

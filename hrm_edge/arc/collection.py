@@ -113,7 +113,7 @@ def _task(name: str, content: Mapping[str, Any], where: str) -> ArcTask:
     try:
         demonstrations = tuple(_pair(pair, where) for pair in content["train"])
         tests = tuple(_pair(pair, where) for pair in content["test"])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         raise InputError(
             f"{where}: is no ARC task: it needs lists 'train' and 'test' of input and output"
         ) from None

@@ -45,7 +45,9 @@ def command(
         str | None, typer.Option(help="With --qat: learned (default) or frozen, as calibrated at the start.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of initialisation, data order and augmentation.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of initialisation, data order and augmentation; 0 by default.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
 ) -> None:
     """Train an HRM. The folder gets checkpoint/, metrics.jsonl and the state to resume from."""
@@ -65,7 +67,7 @@ def command(
         raise InputError(f"--qat-scales {qat_scales}: choose from learned, frozen")
     if threads:
         torch.set_num_threads(threads)
-    limits = [f"train.seed={seed}"]
+    limits = [] if seed is None else [f"train.seed={seed}"]
     if qat:
         limits.append(f"train.qat={qat_scales or 'learned'}")
     if minutes:

@@ -1,5 +1,6 @@
 """Training on puzzles with identifiers: how they are drawn, learned and ignored, and whole short runs."""
 
+import dataclasses
 import json
 from collections import Counter
 
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 
 from hrm_edge.arc.build import build
 from hrm_edge.errors import InputError
-from hrm_edge.models import HRM, HRMConfig, load_checkpoint
+from hrm_edge.models import HRM, HRMConfig, build_model, load_checkpoint
 from hrm_edge.public_layout import Grouping
 from hrm_edge.puzzles import load_puzzles
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import load_recipe, train
 from hrm_edge.trainer.data import Groups, Sampler, read_source
 from hrm_edge.trainer.losses import IGNORE, labels_of
+from hrm_edge.trainer.measure import exact_by_segments
 from hrm_edge.trainer.optim import SignSGD
 
 TASK = get_task("arc-4x4")
@@ -137,3 +139,14 @@ def test_what_does_not_fit_is_refused_in_a_line(tmp_path, folder):
     finally:
         (tmp_path / "alone" / "set").rename(folder / "train")
     assert not any((tmp_path / name / "run.json").exists() for name in "abcd")
+
+
+def test_puzzles_without_an_answer_are_not_measured(folder):
+    test = load_puzzles(folder / "test", TASK)
+    model = build_model(
+        HRMConfig(vocab_size=TASK.vocab_size, seq_len=TASK.seq_len, hidden_size=32, num_heads=2), TASK
+    )
+    secret = dataclasses.replace(test, answers=np.where(np.arange(len(test))[:, None] < 2, test.answers, 0))
+    assert exact_by_segments(model, secret, (1,)) == exact_by_segments(model, test.select(np.arange(2)), (1,))
+    with pytest.raises(InputError, match="none of the puzzles to measure on has an answer"):
+        exact_by_segments(model, dataclasses.replace(test, answers=np.zeros_like(test.answers)), (1,))

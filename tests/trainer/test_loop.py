@@ -248,7 +248,16 @@ def test_the_number_of_processes_and_accumulation_change_no_loss(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    common = ("--set", "train.schedule=constant", "--set", "train.save_every=2", "--set", "train.interleave=3")
+    common = (
+        "--set",
+        "train.schedule=constant",
+        "--set",
+        "train.save_every=2",
+        "--set",
+        "train.interleave=3",
+        "--set",
+        "train.rollout=2",
+    )
     subprocess.run(command(alone, 12, *common), check=True, env=env, timeout=300, capture_output=True)
     for steps, start, more in (
         (4, launch, []),
