@@ -25,10 +25,11 @@ def exact_by_segments(
 
     Puzzles without any labelled cell (ARC test inputs whose answer is kept secret) do not count.
     """
-    assert puzzles.answers is not None
-    puzzles = puzzles.select(np.flatnonzero(puzzles.answers.any(axis=1)))
+    known = np.flatnonzero([] if puzzles.answers is None else puzzles.answers.any(axis=1))
+    puzzles = puzzles.select(known)
     if not len(puzzles):
         raise InputError("none of the puzzles to measure on has an answer; name others with --test")
+    assert puzzles.answers is not None
     right = dict.fromkeys(segments, 0)
     device = model.H_init.device
     for start in range(0, len(puzzles), batch):
