@@ -33,7 +33,7 @@ class TrainConfig:
     # Batches of slots that take turns. A puzzle's segments are then that many steps apart, and a small batch is less
     # easily learned by heart while it is thought about.
     interleave: int = 1
-    rollout: int = 1  # segments that every slot takes in one step, one after the other, before the weights change
+    rollout: int = 1  # segments that every slot takes, one after the other, before the weights change
     gradient: Gradient = "one_step"
     loss: Loss = "stablemax"
     label_smoothing: float = 0.0  # part of the token target that is spread over the vocabulary
