@@ -30,8 +30,8 @@ class TrainConfig:
 
     batch_size: int = 768  # slots over all processes
     accumulate: int = 1  # parts in which a process takes its slots, one after the other, to need less memory
-    # Batches of slots that take turns. A puzzle's segments are then that many steps apart, and a small batch is less
-    # easily learned by heart while it is thought about.
+    # Batches of slots that take turns. A puzzle's segments are then that many steps apart, and a small batch is
+    # less easily learned by heart while it is thought about.
     interleave: int = 1
     rollout: int = 1  # segments that every slot takes, one after the other, before the weights change
     gradient: Gradient = "one_step"
