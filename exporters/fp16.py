@@ -36,6 +36,8 @@ _NUMPY: dict[int, tuple[np.dtype, float]] = {
 # These compute in float32 whatever they are given; Gemm is the q head (the only product with a bias).
 FULL_OPS = frozenset({"Softmax", "ReduceMean", "Pow", "Sqrt", "Div", "Gemm"})
 FULL_WEIGHTS = frozenset({"lm_head.weight", "q_head.weight"})
+# A convolution over the grid is one too, in all but its name.
+PRODUCTS = frozenset({"MatMul", "Conv"})
 # Part of the network → dtype, for the manifest.
 PARTS = {
     "weights": "float16",
@@ -107,7 +109,7 @@ class _Halving:
     def _compute_type(self, node: onnx.NodeProto, floats: list[str]) -> int:
         if node.op_type in FULL_OPS or FULL_WEIGHTS & set(node.input):
             return FULL
-        if node.op_type == "MatMul":
+        if node.op_type in PRODUCTS:
             return self.half
         computed = [self.types[name] for name in floats if name in self.types]
         return FULL if FULL in computed or not computed else self.half
@@ -150,7 +152,7 @@ def _check(model: onnx.ModelProto, half: int) -> None:
         kind = types[node.output[0]]
         if node.op_type in FULL_OPS or FULL_WEIGHTS & set(node.input):
             ensure(kind == FULL, f"convert_to_fp16: {node.name} was halved")
-        elif node.op_type == "MatMul":
+        elif node.op_type in PRODUCTS:
             ensure(kind == half, f"convert_to_fp16: {node.name} stayed float32")
     for value in (*model.graph.input, *model.graph.output):
         ensure(types[value.name] == FULL, f"convert_to_fp16: binding {value.name} is not float32")

@@ -110,6 +110,29 @@ def _gemm(low: Lowering, node: onnx.NodeProto) -> Any:
     return low.make("linear", node, x=low.var(node.input[0]), weight=weight, **bias)
 
 
+def _conv(low: Lowering, node: onnx.NodeProto) -> Any:
+    """A convolution over the grid, without a bias."""
+    ensure(len(node.input) == 2, f"lower: {node.name} has a bias")
+    ensure(attribute(node, "auto_pad", b"NOTSET") == b"NOTSET", f"lower: {node.name} chooses its own padding")
+    before, after = np.reshape(attribute(node, "pads"), (2, -1))  # of all axes; MIL wants both sides axis by axis
+    x, weight = (low.var(name) for name in node.input)
+    pad = [int(n) for n in np.stack((before, after), axis=1).flat]
+    ones = [1] * len(before)
+    strides, dilations = attribute(node, "strides", ones), attribute(node, "dilations", ones)
+    groups = attribute(node, "group", 1)
+    return low.make(
+        "conv",
+        node,
+        x=x,
+        weight=weight,
+        pad_type="custom",
+        pad=pad,
+        strides=strides,
+        dilations=dilations,
+        groups=groups,
+    )
+
+
 def _reshape(low: Lowering, node: onnx.NodeProto) -> Any:
     shape = low.array(node.input[1])
     x = low.var(node.input[0])
@@ -246,6 +269,7 @@ EMIT: dict[str, Emit] = {
     "ArgMax": _argmax,
     "Cast": _cast,
     "Concat": _concat,
+    "Conv": _conv,
     "DequantizeLinear": _dequantize,
     "Div": _div,
     "Equal": _binary("equal"),

@@ -94,19 +94,22 @@ class ExportedBlock(nn.Module):
 
     def __init__(self, block: Block):
         super().__init__()
-        self.mixes_by_mlp = block.mixes_by_mlp
-        if self.mixes_by_mlp:
+        if hasattr(block, "mlp_t"):
             self.mlp_t = ExportedSwiGLU(block.mlp_t)
             self.norm_t = ExportedNorm(block.mlp_t.down_proj.out_features, block.eps)
+        elif hasattr(block, "grid"):
+            self.grid = block.grid
         else:
             self.self_attn = ExportedAttention(block.self_attn)
         self.mlp = ExportedSwiGLU(block.mlp)
         self.norm = ExportedNorm(block.mlp.down_proj.out_features, block.eps)
 
     def forward(self, h: Tensor, rope: Rope) -> Tensor:
-        if self.mixes_by_mlp:
+        if hasattr(self, "mlp_t"):
             features = h.transpose(1, 2)
             h = self.norm_t(features + self.mlp_t(features)).transpose(1, 2)
+        elif hasattr(self, "grid"):
+            h = self.norm(h + self.grid(h))
         else:
             h = self.norm(h + self.self_attn(h, rope))
         return self.norm(h + self.mlp(h))

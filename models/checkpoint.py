@@ -84,7 +84,8 @@ def build_model(config: HRMConfig, task: Task) -> HRM:
             raise InputError(
                 f"config field {field} is {getattr(config, field)}, but task {task.name} has {getattr(task, field)}"
             )
-    return NETWORKS[config.kind](config, task.position_ids if config.on_grid else None)
+    placed = config.on_grid or config.conv_kernel
+    return NETWORKS[config.kind](config, task.position_ids if placed else None)
 
 
 def save_checkpoint(

@@ -18,7 +18,7 @@ FIXED: dict[str, dict[str, int]] = {
     "direct": {"H_cycles": 1, "L_cycles": 1, "halt_max_steps": 1},
 }
 # Fields that the first checkpoints do not have.
-_LATER = ("kind", "mlp_t", "puzzle_emb_len")
+_LATER = ("kind", "mlp_t", "puzzle_emb_len", "conv_kernel", "unit_means")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,8 @@ class HRMConfig:
     kind: Kind = "hrm"
     mlp_t: bool = False  # a SwiGLU over the sequence in attention's place, which leaves rope nothing to turn
     puzzle_emb_len: int = 0  # P, given; 0: as many tokens as puzzle_emb_ndim needs
+    conv_kernel: int = 0  # K of a depthwise K x K convolution over the grid in attention's place; 0: none
+    unit_means: bool = False  # with it, each cell also takes the means over its row, its column (and its box)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -94,6 +96,12 @@ class HRMConfig:
             self._require(
                 "puzzle_emb_len", self.puzzle_emb_len >= needed, f"0, or the {needed} that hold puzzle_emb_ndim"
             )
+        if self.conv_kernel:
+            self._require("conv_kernel", self.conv_kernel > 0 and self.conv_kernel % 2 == 1, "odd, or 0 for none")
+            self._require("mlp_t", not self.mlp_t, "false where conv_kernel mixes the tokens")
+            # A cell sees its neighbours only; the prefix sees the whole grid, and its first token carries q.
+            self._require("puzzle_emb_ndim", self.puzzle_emb_ndim > 0, "above 0 where conv_kernel is")
+        self._require("unit_means", not self.unit_means or self.conv_kernel > 0, "false where conv_kernel is 0")
         if self.num_puzzle_identifiers > 1:
             self._require("puzzle_emb_ndim", self.puzzle_emb_ndim > 0, "above 0 with several puzzle identifiers")
 
@@ -141,7 +149,12 @@ class HRMConfig:
     @property
     def rotary(self) -> bool:
         """Whether attention turns its queries and keys; `grid` is rope with learned embeddings beside it."""
-        return self.pos_encodings in ("rope", "grid", "axial") and not self.mlp_t
+        return self.pos_encodings in ("rope", "grid", "axial") and self.attends
+
+    @property
+    def attends(self) -> bool:
+        """Whether tokens are mixed by attention, as in the papers, and not by what may take its place."""
+        return not (self.mlp_t or self.conv_kernel)
 
     @property
     def on_grid(self) -> bool:
@@ -169,11 +182,15 @@ class HRMConfig:
 
     @property
     def segment_flops(self) -> int:
-        """Floating-point operations of the matrix products of one segment, one puzzle (a multiply-add is two)."""
+        """Floating-point operations of the products of one segment, one puzzle (a multiply-add is two).
+
+        Means over units are left out: a few percent, and the grid's units are the task's."""
         S, D, wide = self.sequence_len, self.hidden_size, self.intermediate_size
         mixing = S * 4 * D * D + 2 * S * S * D  # qkv, o; scores, and their product with v
         if self.mlp_t:
             mixing = D * 3 * S * self.mixer_intermediate_size  # gate and up, down
+        elif self.conv_kernel:
+            mixing = self.seq_len * self.conv_kernel**2 * D
         return 2 * (self.block_calls * (mixing + S * 3 * D * wide) + S * D * self.vocab_size)
 
     @classmethod

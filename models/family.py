@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 from .config import Kind
@@ -13,8 +14,8 @@ class TRM(HRM):
 
     kind: Kind = "trm"
 
-    def add_levels(self) -> None:
-        self.L_level = Module(self.config, self.config.L_layers)
+    def add_levels(self, position_ids: np.ndarray | None) -> None:
+        self.L_level = Module(self.config, self.config.L_layers, position_ids)
 
     def steps(self, z_H: Tensor, z_L: Tensor, e: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
         for i in range(first, last):
@@ -32,8 +33,8 @@ class Recurrent(HRM):
 
     kind: Kind = "recurrent"
 
-    def add_levels(self) -> None:
-        self.L_level = Module(self.config, self.config.H_layers + self.config.L_layers)
+    def add_levels(self, position_ids: np.ndarray | None) -> None:
+        self.L_level = Module(self.config, self.config.H_layers + self.config.L_layers, position_ids)
 
     def steps(self, z_H: Tensor, z_L: Tensor, e: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
         for _ in range(first, last):

@@ -10,13 +10,13 @@ from torch import Tensor
 from .hrm import HRM
 
 _BLOCK = re.compile(r"[HL]_level\.layers\.\d+\.")
-_RESIDUAL = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+_RESIDUAL = ("self_attn.o_proj.weight", "grid.weight", "grid.gain", "grid.unit_gains", "mlp.down_proj.weight")
 
 
 def with_added_blocks(tensors: dict[str, Tensor], model: HRM) -> dict[str, Tensor]:
     """``tensors`` of a trained network, and blocks for the layers that ``model`` has beyond it.
 
-    An added block's two residual products start at zero. As the state that reaches it has RMS 1, its norms change
+    What an added block adds to the state starts at zero. As the state that reaches it has RMS 1, its norms change
     nothing either, so the deeper network answers as the trained one does. Everything else is left to
     :func:`load_weights` to judge; a mixer over the sequence (``mlp_t``) has another norm, and no block is added.
     """

@@ -100,26 +100,76 @@ class SwiGLU(nn.Module):
         return self.down_proj(F.silu(gate) * up)
 
 
+def grid_of(position_ids: np.ndarray) -> tuple[int, int]:
+    """(rows, columns) of a task's grid, whose tokens stand row by row."""
+    row, column = position_ids[:2] - position_ids[:2].min(axis=1, keepdims=True)
+    rows, columns = int(row.max()) + 1, int(column.max()) + 1
+    assert np.array_equal(row * columns + column, np.arange(rows * columns)), "tokens do not fill a grid row by row"
+    return rows, columns
+
+
+class GridMixer(nn.Module):
+    """Mixes the tokens of a grid by what the grid is: every feature by itself, alike in all places.
+
+    A cell takes a depthwise K x K convolution of its neighbourhood (zeros around the grid), a share of the prefix
+    and, with ``unit_means``, a share of the mean over each unit it stands in: its row, its column, its box.
+    The prefix takes the mean over the grid, so that q sees all cells. The weights fit every size of grid.
+    """
+
+    pool: Tensor
+    spread: Tensor
+    kinds: Tensor
+
+    def __init__(self, config: HRMConfig, position_ids: np.ndarray):
+        super().__init__()
+        self.prefix_len, self.grid, self.unit_means = config.prefix_len, grid_of(position_ids), config.unit_means
+        D, K = config.hidden_size, config.conv_kernel
+        self.weight = nn.Parameter(truncated_lecun_normal_(torch.empty(D, 1, K, K), std=1 / K))
+        self.gain = nn.Parameter(torch.zeros(D))
+        if config.unit_means:
+            self.unit_gains = nn.Parameter(truncated_lecun_normal_(torch.empty(len(position_ids), D), std=1.0))
+            units, kinds = np.unique(position_ids, return_index=True)
+            member = torch.from_numpy((position_ids[:, :, None] == units).any(0)).float()  # [S, U]
+            self.register_buffer("spread", member, persistent=False)
+            self.register_buffer("pool", (member / member.sum(0)).T.contiguous(), persistent=False)
+            self.register_buffer("kinds", torch.from_numpy(kinds // position_ids.shape[1]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        prefix, cells = x[:, : self.prefix_len], x[:, self.prefix_len :]
+        planes = cells.transpose(1, 2).unflatten(2, self.grid)
+        D, _, K, _ = self.weight.shape
+        mixed = F.conv2d(planes, self.weight.to(x.dtype), padding=K // 2, groups=D).flatten(2).transpose(1, 2)
+        if self.unit_means:
+            mixed = mixed + self.spread @ (self.pool @ cells * self.unit_gains[self.kinds])
+        mixed = mixed + self.gain * prefix.mean(1, keepdim=True)
+        return torch.cat((cells.mean(1, keepdim=True).expand_as(prefix), mixed.to(x.dtype)), dim=1)
+
+
 class Block(nn.Module):
     """Post-norm transformer block: the norm follows the residual sum, so the state keeps RMS 1.
 
-    With ``mlp_t`` a SwiGLU over the sequence mixes the tokens instead of attention; so does its norm (TRM).
+    In attention's place the tokens may be mixed by a SwiGLU over the sequence (``mlp_t``), which its norm then
+    goes along too (TRM), or by a :class:`GridMixer`.
     """
 
-    def __init__(self, config: HRMConfig):
+    def __init__(self, config: HRMConfig, position_ids: np.ndarray | None):
         super().__init__()
         self.eps = config.rms_norm_eps
         if config.mlp_t:
             self.mlp_t = SwiGLU(config.sequence_len, config.expansion)
+        elif config.conv_kernel:
+            assert position_ids is not None
+            self.grid = GridMixer(config, position_ids)
         else:
             self.self_attn = Attention(config)
-        self.mixes_by_mlp = config.mlp_t
         self.mlp = SwiGLU(config.hidden_size, config.expansion)
 
     def forward(self, h: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
-        if self.mixes_by_mlp:
+        if hasattr(self, "mlp_t"):
             features = h.transpose(1, 2)
             h = rms_norm(features + self.mlp_t(features), self.eps).transpose(1, 2)
+        elif hasattr(self, "grid"):
+            h = rms_norm(h + self.grid(h), self.eps)
         else:
             h = rms_norm(h + self.self_attn(h, rope), self.eps)
         return rms_norm(h + self.mlp(h), self.eps)
@@ -128,9 +178,9 @@ class Block(nn.Module):
 class Module(nn.Module):
     """One level, f_H or f_L: the other level's state (and the input) is added, then the blocks run."""
 
-    def __init__(self, config: HRMConfig, layers: int):
+    def __init__(self, config: HRMConfig, layers: int, position_ids: np.ndarray | None = None):
         super().__init__()
-        self.layers = nn.ModuleList(Block(config) for _ in range(layers))
+        self.layers = nn.ModuleList(Block(config, position_ids) for _ in range(layers))
 
     def forward(self, z: Tensor, inject: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
         h = z + inject
@@ -145,8 +195,8 @@ class HRM(nn.Module):
     Args:
         config: the architecture.
         position_ids: int ``[K, S]``, for ``pos_encodings`` "grid" and "axial": each token's row, column (and box)
-            as indices into one table of learned embeddings, which are added to the input beside RoPE; a task
-            provides them.
+            as indices into one table of learned embeddings, which are added to the input beside RoPE; and for
+            ``conv_kernel``, which takes the grid and its units from them. A task provides them.
 
     The rest of the family (:mod:`models.family`) differs in its levels and in how a step uses them.
     """
@@ -169,20 +219,21 @@ class HRM(nn.Module):
         if P:
             self.puzzle_emb = nn.Embedding(config.num_puzzle_identifiers, config.puzzle_emb_ndim)
             nn.init.zeros_(self.puzzle_emb.weight)
+        placed = position_ids is not None and position_ids.shape[-1] == config.seq_len
+        if (config.on_grid or config.conv_kernel) and not placed:
+            who = "conv_kernel" if config.conv_kernel else f"pos_encodings {config.pos_encodings!r}"
+            raise InputError(f"{who} needs the task's position_ids, one column per token")
         if config.pos_encodings == "learned":
             self.embed_pos = nn.Embedding(config.sequence_len, D)
         elif config.on_grid:
-            if position_ids is None or position_ids.shape[-1] != config.seq_len:
-                raise InputError(
-                    f"pos_encodings {config.pos_encodings!r} needs the task's position_ids, one column per token"
-                )
+            assert position_ids is not None
             self.embed_pos = nn.Embedding(int(position_ids.max()) + 1, D)
             self.register_buffer("position_ids", torch.from_numpy(position_ids).long(), persistent=False)
         if config.rotary:
             angles = rotary_angles(config, position_ids).repeat(1, 2)
             self.register_buffer("cos", angles.cos(), persistent=False)
             self.register_buffer("sin", angles.sin(), persistent=False)
-        self.add_levels()
+        self.add_levels(position_ids)
         for name in ("H_init", "L_init"):
             self.register_buffer(name, truncated_lecun_normal_(torch.empty(D), std=1.0))
         for table in (self.embed_tokens, getattr(self, "embed_pos", None)):
@@ -192,9 +243,9 @@ class HRM(nn.Module):
         nn.init.zeros_(self.q_head.weight)
         nn.init.constant_(self.q_head.bias, -5.0)
 
-    def add_levels(self) -> None:
-        self.H_level = Module(self.config, self.config.H_layers)
-        self.L_level = Module(self.config, self.config.L_layers)
+    def add_levels(self, position_ids: np.ndarray | None) -> None:
+        self.H_level = Module(self.config, self.config.H_layers, position_ids)
+        self.L_level = Module(self.config, self.config.L_layers, position_ids)
 
     @property
     def rope(self) -> tuple[Tensor, Tensor] | None:

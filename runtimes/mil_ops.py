@@ -299,52 +299,6 @@ def _layer_norm(call: Call) -> Kernel:
     return kernel
 
 
-# Products
-
-
-@kind("matmul", "x", "y")
-def _matmul(call: Call) -> Kernel:
-    turn_x, turn_y = call.flag("transpose_x"), call.flag("transpose_y")
-
-    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        # A vector has nothing to transpose.
-        x = x.swapaxes(-1, -2) if turn_x and x.ndim > 1 else x
-        y = y.swapaxes(-1, -2) if turn_y and y.ndim > 1 else y
-        if x.ndim > 2 and y.ndim == 2:
-            return (x.reshape(-1, x.shape[-1]) @ y).reshape(*x.shape[:-1], y.shape[-1])
-        return x @ y
-
-    return kernel
-
-
-@kind("linear", "x", "weight", "bias?")
-def _linear(call: Call) -> Kernel:
-    def kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        y = x.reshape(-1, x.shape[-1]) @ weight.T  # one product for all rows, however many axes they have
-        if bias is not None:
-            y += bias
-        return y.reshape(*x.shape[:-1], weight.shape[0])
-
-    return kernel
-
-
-@kind("einsum", "*values")
-def _einsum(call: Call) -> Kernel:
-    equation = call.text("equation")
-    return lambda *values: np.einsum(equation, *values, optimize=True)
-
-
-@kind("scaled_dot_product_attention", "query", "key", "value", "attn_mask?")
-def _attention(call: Call) -> Kernel:
-    def kernel(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-        scores = (q @ k.swapaxes(-1, -2)) * np.float32(1 / math.sqrt(q.shape[-1]))
-        if mask is not None:
-            scores = np.where(mask, scores, np.float32(-np.inf)) if mask.dtype == bool else scores + mask
-        return softmax(scores, -1) @ v
-
-    return kernel
-
-
 # Sizes made out of numbers
 
 

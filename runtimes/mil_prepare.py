@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from . import mil_shapes  # noqa: F401  (registers its kinds)
+from . import mil_products, mil_shapes  # noqa: F401  (they register their kinds)
 from .base import first_line
 from .mil_ops import KINDS, Call, Kernel, rounded_to_float16
 from .mil_program import Block, Constant, Function, Operation, Value, storage_dtype

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..models import HRM
+from ..models import HRM, HRMConfig
 from ..models.checkpoint import QUANTIZATION
 from .qat import MEASURED
+
+
+def _mixing(arch: HRMConfig) -> str:
+    """What mixes the tokens."""
+    if arch.conv_kernel:
+        convolution = f"depthwise {arch.conv_kernel}x{arch.conv_kernel} convolution"
+        return convolution + " and means over rows, columns and boxes" * arch.unit_means
+    return "SwiGLU over the sequence" if arch.mlp_t else f"{arch.num_heads} heads"
 
 
 def describe(metadata: dict[str, Any], model: HRM) -> str:
@@ -22,7 +30,7 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
         f"# {arch.title} for {recipe['task']}",
         "",
         f"{parameters:,} parameters: D {arch.hidden_size}, "
-        f"{'SwiGLU over the sequence' if arch.mlp_t else f'{arch.num_heads} heads'}, "
+        f"{_mixing(arch)}, "
         f"{arch.H_layers} + {arch.L_layers} layers, N = {arch.H_cycles}, T = {arch.L_cycles}, "
         f"{arch.pos_encodings} positions, trained with up to {arch.halt_max_steps} segments.",
         "",

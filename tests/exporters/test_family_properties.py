@@ -23,7 +23,13 @@ def configurations(draw, most_blocks, kinds=KINDS):
     """Fields for :func:`small_networks.network` that make at most so many block calls in a segment."""
     kind = draw(st.sampled_from(kinds))
     small = st.integers(1, 3)
-    fields = {"kind": kind, "L_layers": draw(small), "mlp_t": draw(st.booleans())}
+    fields = {"kind": kind, "L_layers": draw(small)}
+    mixing = draw(st.sampled_from(["attention", "mlp_t", "conv"]))
+    fields |= {
+        "mlp_t": mixing == "mlp_t",
+        "conv_kernel": draw(st.sampled_from([1, 3, 7])) if mixing == "conv" else 0,
+    }
+    fields["unit_means"] = mixing == "conv" and draw(st.booleans())
     if kind != "trm":
         fields["H_layers"] = draw(small) if kind == "hrm" else draw(st.integers(0, 2))
     if kind != "direct":
@@ -33,7 +39,8 @@ def configurations(draw, most_blocks, kinds=KINDS):
     axial = ["axial"] if fields["hidden_size"] // fields["num_heads"] % 4 == 0 else []
     fields["pos_encodings"] = draw(st.sampled_from(["rope", "learned", "grid", "none", *axial]))
     fields["no_ACT_continue"] = draw(st.booleans())
-    fields["puzzle_emb_ndim"] = draw(st.sampled_from([0, 0, 7, fields["hidden_size"], fields["hidden_size"] + 1]))
+    widths = [7, fields["hidden_size"], fields["hidden_size"] + 1]
+    fields["puzzle_emb_ndim"] = draw(st.sampled_from(widths if fields["conv_kernel"] else [0, 0, *widths]))
     if fields["puzzle_emb_ndim"]:
         needed = -(-fields["puzzle_emb_ndim"] // fields["hidden_size"])
         fields["puzzle_emb_len"] = draw(st.sampled_from([0, needed, needed + 2]))
@@ -61,9 +68,9 @@ def steady(examples):
 def check(fields, seed):
     model = network(seed, **fields)
     config = model.config
-    event(f"kind {config.kind}, {'mlp_t' if config.mlp_t else 'attention'}")
+    event(f"kind {config.kind}, {'attention' if config.attends else 'mlp_t' if config.mlp_t else 'conv'}")
     start, segment = trace_start(model), trace_segment(model)
-    of_a_block = 6 if config.mlp_t else 7
+    of_a_block = 7 if config.attends else 6 if config.mlp_t else 3
     assert len(products(segment)) == of_a_block * config.block_calls
 
     tokens = TASK.generate(5, np.random.default_rng(seed))[0]

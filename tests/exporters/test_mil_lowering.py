@@ -89,6 +89,16 @@ CASES = {
     "computed product": (node("MatMul", "x z"), {"x": X, "z": floats(2, 8, 4)}, {}),
     "gemm": (node("Gemm", "x w b", transB=1), {"x": floats(2, 8)}, {"w": floats(3, 8), "b": floats(3)}),
     "gemm as it is": (node("Gemm", "x w b"), {"x": floats(2, 8)}, {"w": floats(8, 3), "b": floats(3)}),
+    "convolution": (
+        node("Conv", "x w", kernel_shape=[3, 1], pads=[2, 0, 0, 0]),
+        {"x": floats(2, 4, 5, 6)},
+        {"w": floats(6, 4, 3, 1)},
+    ),
+    "convolution by channel": (
+        node("Conv", "x w", kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=4),
+        {"x": floats(2, 4, 5, 6)},
+        {"w": floats(4, 1, 3, 3)},
+    ),
     "reshape": (node("Reshape", "x s", allowzero=1), {"x": X}, {"s": long(2, -1, 4)}),
     "reshape, 0 keeps": (node("Reshape", "x s"), {"x": X}, {"s": long(0, 6, -1)}),
     "transpose": (node("Transpose", "x", perm=[1, 2, 0]), {"x": X}, {}),
@@ -303,7 +313,9 @@ def test_float16_is_what_is_computed_in():
 # -- whole networks ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "rows"), [("grid", 1), ("rope", 1), ("learned", 1), ("learned", 4)])
+@pytest.mark.parametrize(
+    ("name", "rows"), [("grid", 1), ("rope", 1), ("learned", 1), ("learned", 4), ("convolution", 1)]
+)
 def test_six_segments_are_those_of_torch(traced, name, rows):
     network, _, segment = traced(name)
     feeds = segment_feeds(network, rows)
@@ -360,7 +372,7 @@ def test_the_loop_is_that_of_onnxruntime(each):
     assert len(set(steps.tolist())) > 1
 
 
-@pytest.mark.parametrize("name", ["learned", pytest.param("rope", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["learned", "convolution", pytest.param("rope", marks=pytest.mark.slow)])
 def test_coremltools_own_conversion_of_the_torch_network_agrees(traced, name):
     """Another way to the same program: torch.export, and coremltools' torch frontend."""
     import coremltools

@@ -24,6 +24,9 @@ def network(seed: int = 0, **changes) -> HRM:
     model.q_head.weight.normal_(std=0.5)
     if config.puzzle_emb_ndim:
         model.puzzle_emb.weight.normal_(std=0.2)
+    for name, parameter in model.named_parameters():
+        if name.endswith("grid.gain"):
+            parameter.normal_()
     _give_an_opinion(model)
     return model
 

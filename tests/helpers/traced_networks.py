@@ -14,7 +14,7 @@ from hrm_edge.exporters.segment import trace_segment, trace_start
 from hrm_edge.models import HRM, quantized_layers
 from hrm_edge.puzzles import PuzzleSet, generate_puzzles
 
-# Between them: every kind of network and of position, both ways to mix tokens, prefixes of 0 to 3 tokens, given and
+# Between them: every kind of network and of position, all ways to mix tokens, prefixes of 0 to 3 tokens, given and
 # derived, one and several identifiers, N and T of 1 to 3, unequal layers, both halting rules.
 CONFIGS = {
     "grid": {"no_ACT_continue": True, "H_cycles": 1, "L_cycles": 1},
@@ -35,6 +35,8 @@ CONFIGS = {
         "H_cycles": 1,
         "L_cycles": 1,
     },
+    "convolution": {"conv_kernel": 3, "pos_encodings": "none", "puzzle_emb_ndim": 32, "puzzle_emb_len": 2},
+    "units": {"conv_kernel": 1, "unit_means": True, "puzzle_emb_ndim": 32, "H_cycles": 1},
     "recurrent": {"kind": "recurrent", "pos_encodings": "learned", "H_cycles": 1},
     "direct": {"kind": "direct", "no_ACT_continue": True},
 }

@@ -138,15 +138,15 @@ def test_flops_of_the_paper_size():
 
 
 @pytest.mark.parametrize("kind", ["hrm", "trm", "recurrent", "direct"])
-@pytest.mark.parametrize("mlp_t", [False, True])
-def test_flops_are_those_that_pytorch_counts(kind, mlp_t):
+@pytest.mark.parametrize("mixing", [{}, {"mlp_t": True}, {"conv_kernel": 5}])
+def test_flops_are_those_that_pytorch_counts(kind, mixing):
     import torch
     from small_networks import network
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     H_layers = 0 if kind == "trm" else 2
-    model = network(kind=kind, mlp_t=mlp_t, H_layers=H_layers, puzzle_emb_ndim=32, puzzle_emb_len=3)
+    model = network(kind=kind, **mixing, H_layers=H_layers, puzzle_emb_ndim=32, puzzle_emb_len=3)
     e = model.embed(torch.ones(1, 16, dtype=torch.long))
     # The form of attention that is made of the products it counts.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:

@@ -36,6 +36,11 @@ def test_round_trip():
         ({"puzzle_emb_len": 16}, "puzzle_emb_len is 16; it must be 0 where puzzle_emb_ndim is 0"),
         ({"puzzle_emb_len": 1, "puzzle_emb_ndim": 1000}, "must be 0, or the 2 that hold puzzle_emb_ndim"),
         ({"mlp_t": 1}, "mlp_t is 1; it must be of type bool"),
+        ({"conv_kernel": 4, "puzzle_emb_ndim": 8}, "conv_kernel is 4; it must be odd, or 0 for none"),
+        ({"conv_kernel": -1, "puzzle_emb_ndim": 8}, "conv_kernel is -1; it must be odd, or 0 for none"),
+        ({"conv_kernel": 3, "puzzle_emb_ndim": 8, "mlp_t": True}, "it must be false where conv_kernel mixes"),
+        ({"unit_means": True}, "unit_means is True; it must be false where conv_kernel is 0"),
+        ({"conv_kernel": 3}, "puzzle_emb_ndim is 0; it must be above 0 where conv_kernel is"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
         ({"num_puzzle_identifiers": 7}, "puzzle_emb_ndim"),
         ({"halt_exploration_prob": 1.5}, "between 0 and 1"),
@@ -54,14 +59,19 @@ def test_the_prefix_is_as_long_as_given_or_as_needed():
 
 def test_head_dim_may_be_odd_where_nothing_is_rotated():
     odd = {"hidden_size": 24, "num_heads": 8}
-    for change in ({"mlp_t": True}, {"pos_encodings": "none"}, {"pos_encodings": "learned"}):
+    for change in (
+        {"mlp_t": True},
+        {"conv_kernel": 3, "puzzle_emb_ndim": 8},
+        {"pos_encodings": "none"},
+        {"pos_encodings": "learned"},
+    ):
         assert not HRMConfig.from_dict({**GOOD, **odd, **change}).rotary
 
 
 def test_what_is_hashed_has_a_later_field_only_where_it_says_something():
     """Bundles and caches know a checkpoint by its hash, which a new version of this package must not change."""
     first = HRMConfig.from_dict(GOOD).identity()
-    assert set(GOOD) - set(first) == {"kind", "mlp_t", "puzzle_emb_len"}
+    assert set(GOOD) - set(first) == {"kind", "mlp_t", "puzzle_emb_len", "conv_kernel", "unit_means"}
     assert HRMConfig.from_dict(first).to_dict() == GOOD
     changed = HRMConfig.from_dict({**GOOD, "mlp_t": True}).identity()
     assert set(changed) - set(first) == {"mlp_t"}

@@ -17,6 +17,8 @@ KINDS = {
     "hrm": {"H_layers": 1, "L_layers": 2, "mlp_t": True},
     "trm": {"H_layers": 0, "L_layers": 2, "H_cycles": 3, "L_cycles": 2, "puzzle_emb_len": 3},
     "trm mlp_t": {"H_layers": 0, "L_layers": 1, "mlp_t": True, "pos_encodings": "none", "no_ACT_continue": True},
+    "hrm conv": {"H_layers": 1, "L_layers": 2, "conv_kernel": 3},
+    "hrm units": {"H_layers": 1, "L_layers": 1, "conv_kernel": 3, "unit_means": True},
     "recurrent": {"H_layers": 1, "L_layers": 1, "H_cycles": 2, "L_cycles": 3},
     "direct": {"H_layers": 1, "L_layers": 2, "H_cycles": 1, "L_cycles": 1, "halt_max_steps": 1},
 }
@@ -30,6 +32,9 @@ def network(name: str, **changes):
     torch.nn.init.normal_(model.q_head.weight, std=0.3)
     if config.puzzle_emb_ndim:
         torch.nn.init.normal_(model.puzzle_emb.weight, std=0.3)
+    for name, parameter in model.named_parameters():
+        if name.endswith("grid.gain"):
+            torch.nn.init.normal_(parameter)
     return model
 
 
@@ -66,10 +71,35 @@ def attention(x, weights, name, heads=2):
     return y.transpose(0, 2, 1, 3).reshape(B, S, D) @ weights[f"{name}.o_proj.weight"].T
 
 
-def block(h, weights, name):
+def grid_mixer(x, weights, name, prefix, side=4):
+    """Cell by cell."""
+    weight = weights[f"{name}.weight"]
+    D, _, K, _ = weight.shape
+    padded = np.zeros((len(x), side + K - 1, side + K - 1, D))
+    padded[:, K // 2 : K // 2 + side, K // 2 : K // 2 + side] = x[:, prefix:].reshape(-1, side, side, D)
+    y = np.empty_like(x)
+    y[:, :prefix] = x[:, prefix:].mean(axis=1, keepdims=True)
+    for row in range(side):
+        for column in range(side):
+            near = padded[:, row : row + K, column : column + K]
+            y[:, prefix + row * side + column] = (near * weight[:, 0].transpose(1, 2, 0)).sum(axis=(1, 2))
+    if f"{name}.unit_gains" in weights:
+        row, column = np.divmod(np.arange(side * side), side)
+        for gain, unit in zip(
+            weights[f"{name}.unit_gains"], (row, column, row // 2 * 2 + column // 2), strict=True
+        ):
+            for cell in range(side * side):
+                y[:, prefix + cell] += gain * x[:, prefix:][:, unit == unit[cell]].mean(axis=1)
+    y[:, prefix:] += weights[f"{name}.gain"] * x[:, :prefix].mean(axis=1, keepdims=True)
+    return y
+
+
+def block(h, weights, name, prefix):
     if f"{name}.mlp_t.down_proj.weight" in weights:
         turned = h.swapaxes(1, 2)
         h = norm(turned + swiglu(turned, weights, f"{name}.mlp_t")).swapaxes(1, 2)
+    elif f"{name}.grid.weight" in weights:
+        h = norm(h + grid_mixer(h, weights, f"{name}.grid", prefix))
     else:
         h = norm(h + attention(h, weights, f"{name}.self_attn"))
     return norm(h + swiglu(h, weights, f"{name}.mlp"))
@@ -86,7 +116,7 @@ def by_hand(model, z_H, z_L):
 
     def level(h):
         for i in range(len(model.L_level.layers)):
-            h = block(h, weights, f"L_level.layers.{i}")
+            h = block(h, weights, f"L_level.layers.{i}", config.prefix_len)
         return h
 
     read = None
@@ -105,7 +135,16 @@ def by_hand(model, z_H, z_L):
     return z_H, z_L, (read @ weights["lm_head.weight"].T)[:, config.prefix_len :], q
 
 
-@pytest.mark.parametrize("changes", [{}, {"mlp_t": True, "puzzle_emb_len": 2}, {"puzzle_emb_ndim": 40}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mlp_t": True, "puzzle_emb_len": 2},
+        {"puzzle_emb_ndim": 40},
+        {"conv_kernel": 5, "puzzle_emb_len": 2},
+        {"conv_kernel": 1, "unit_means": True},
+    ],
+)
 @pytest.mark.parametrize("name", ["trm", "recurrent", "direct"])
 def test_segments_are_what_the_definition_gives(name, changes):
     """Each from the state before it: with random weights, mlp_t makes differences grow tenfold a segment."""

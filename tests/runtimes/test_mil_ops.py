@@ -28,6 +28,18 @@ HALVES = np.array([[-2.5, -1.5, -0.5, 0.5], [1.5, 2.5, 0.25, 3.0]], np.float32)
 INDICES = np.array([[2, 0], [1, 1]], np.int32)
 
 
+GRIDS = RNG.standard_normal((2, 4, 5, 6)).astype(np.float32)
+TAPS = RNG.standard_normal((4, 1, 3, 3)).astype(np.float32)
+BIASES = RNG.standard_normal(6).astype(np.float32)
+GROUPED = RNG.standard_normal((6, 2, 3, 2)).astype(np.float32)
+
+
+def convolution(x, *weights, **how):
+    torch = pytest.importorskip("torch")
+    weights = (torch.from_numpy(weight).double() for weight in weights)
+    return torch.nn.functional.conv2d(torch.from_numpy(x), *weights, **how).numpy()
+
+
 def erf(x):
     return np.vectorize(math.erf)(x)
 
@@ -159,6 +171,25 @@ CASES = {
     "linear": case(
         "linear", {"x": X}, lambda x: np.einsum("bij,kj->bik", x, WEIGHT) + BIAS, weight=WEIGHT, bias=BIAS
     ),
+    "conv": case(
+        "conv",
+        {"x": GRIDS},
+        lambda x: convolution(x, TAPS, padding=1, groups=4),
+        weight=TAPS,
+        groups=4,
+        pad_type="custom",
+        pad=[1, 1, 1, 1],
+    ),
+    "conv_grouped": case(
+        "conv",
+        {"x": GRIDS},
+        lambda x: convolution(np.pad(x, ((0, 0), (0, 0), (2, 0), (0, 1))), GROUPED, BIASES, groups=2),
+        weight=GROUPED,
+        bias=BIASES,
+        groups=2,
+        pad_type="custom",
+        pad=[2, 0, 0, 1],
+    ),
     "einsum": case(
         "einsum",
         {"values": (X, Y.reshape(4, 3, 2))},
@@ -237,7 +268,7 @@ CASES = {
     ),
 }
 # What coremltools itself does not compute at conversion.
-NOT_INFERRED = {"silu"}
+NOT_INFERRED = {"silu", "conv", "conv_grouped"}
 
 
 def build(name, values):

@@ -13,6 +13,7 @@ from hrm_edge.trainer import load_recipe
 FAMILY = {
     "trm": ["arch.kind=trm", "arch.L_cycles=3", "arch.puzzle_emb_len=4"],
     "mixer": ["arch.kind=trm", "arch.mlp_t=true", "arch.pos_encodings=none"],
+    "grid": ["arch.kind=hrm", "arch.conv_kernel=3", "arch.unit_means=true"],
     "continues": ["arch.kind=trm", "arch.no_ACT_continue=false", "arch.pos_encodings=rope"],
     "recurrent": ["arch.kind=recurrent"],
     "direct": ["arch.kind=direct"],
@@ -64,7 +65,7 @@ def test_a_run_from_before_the_fields_existed_goes_on(tmp_path):
     assert command(tmp_path, "--steps", "1") == 0
     file = tmp_path / "run.json"
     recipe = json.loads(file.read_text())
-    for name in ("kind", "mlp_t", "puzzle_emb_len"):
+    for name in ("kind", "mlp_t", "puzzle_emb_len", "conv_kernel", "unit_means"):
         del recipe["arch"][name]
     file.write_text(json.dumps(recipe))
     assert command(tmp_path, "--steps", "2") == 0
