@@ -32,7 +32,7 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
         f"{parameters:,} parameters: D {arch.hidden_size}, "
         f"{_mixing(arch)}, "
         f"{arch.H_layers} + {arch.L_layers} layers, N = {arch.H_cycles}, T = {arch.L_cycles}, "
-        f"{arch.pos_encodings} positions, trained with up to {arch.halt_max_steps} segments.",
+        f"{arch.pos_encodings.replace('none', 'no')} positions, trained with up to {arch.halt_max_steps} segments.",
         "",
         "## Recipe",
         "",
