@@ -247,12 +247,12 @@ def test_random_programs_give_what_numpy_gives(tmp_path_factory, plan, seed, hal
 
 @pytest.fixture(scope="module")
 def segment():
-    """The shipped Sudoku model in the form that is exported, and its state at the start of two puzzles."""
+    """The shipped Sudoku model with attention as it is exported, and its state at the start of two puzzles."""
     pytest.importorskip("torch")
     from hrm_edge.exporters.segment import Start, exported_form
     from hrm_edge.models import load_checkpoint
 
-    model = load_checkpoint("sudoku-9x9").model
+    model = load_checkpoint("sudoku-9x9-attention").model
     return exported_form(model).eval(), Start(model).eval()
 
 
