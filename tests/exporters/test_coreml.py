@@ -191,7 +191,7 @@ def test_inputs_of_16_bits_stay_two_int8_products():
 @pytest.mark.slow
 def test_the_model_that_ships(tmp_path):
     """Six segments as torch thinks them, and all its 42 products in int8."""
-    of = load_checkpoint("sudoku-9x9")
+    of = load_checkpoint("sudoku-9x9-attention")
     made = trace(of)
     questions = of.task.generate(2, np.random.default_rng(0))[0]
     begin = program(at_batch(made.start, 2))({"tokens": questions})
