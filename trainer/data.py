@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import sha256
 from ..public_layout import Grouping, read_description, read_folder
 from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
@@ -15,7 +18,9 @@ from ..tasks import Task
 HELD_OUT_SEED = 20_260_101  # the generated puzzles that no training run may see
 HELD_OUT_PUZZLES = 1000
 CALIBRATION_SEED = 20_260_102  # those that fix the halting margin
+CALIBRATION_PUZZLES = 500  # of them at most
 GENERATED_SEED = 1
+_CHUNK = 8192  # puzzles fingerprinted at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +83,53 @@ def _folder_source(path: Path, weight: float, task: Task) -> Source:
     return Source(name, content.questions, content.answers, weight, content.identifiers, groups)
 
 
-def read_source(argument: str, task: Task, held_out: PuzzleSet) -> Source:
-    """``FILE[:SOURCE][@WEIGHT]`` or ``generated:N[:DIFFICULTY][@WEIGHT]``, less the held-out puzzles.
+def _file_and_wanted(spec: str) -> tuple[Path, str]:
+    """``FILE[:SOURCE]`` taken apart; a file may have a colon in its name."""
+    if not Path(spec).exists() and ":" in spec:
+        path, _, wanted = spec.rpartition(":")
+        return Path(path), wanted
+    return Path(spec), ""
 
-    For a task without rules ``FOLDER[@WEIGHT]``; who built it kept the held-out puzzles apart.
+
+def content_hash(argument: str) -> str:
+    """Hex SHA-256 of the file or folder that a --data argument names; empty where it names none."""
+    spec = argument.partition("@")[0]
+    if spec.startswith("generated:"):
+        return ""
+    path, _ = _file_and_wanted(spec)
+    if path.is_file():
+        return sha256(path)
+    files = sorted(file for file in path.glob("*") if file.is_file())
+    return hashlib.sha256("".join(f"{file.name} {sha256(file)}\n" for file in files).encode()).hexdigest()
+
+
+def fingerprints(task: Task, questions: np.ndarray) -> np.ndarray:
+    """:meth:`Task.fingerprints` of any number of boards int[N, S], in parts that bound the memory: uint64[N]."""
+    parts = [questions[start : start + _CHUNK].astype(np.int32) for start in range(0, len(questions), _CHUNK)]
+    return np.concatenate([np.empty(0, np.uint64), *(task.fingerprints(part) for part in parts)])
+
+
+def _left(
+    task: Task, questions: np.ndarray, generated: Sequence[PuzzleSet], tests: Sequence[PuzzleSet]
+) -> np.ndarray:
+    """Rows of int[N, S] that are not among what is measured on, as :func:`read_source` says."""
+    seen = {row.tobytes() for puzzles in generated for row in puzzles.questions.astype(np.int32)}
+    new = np.array([row.tobytes() not in seen for row in questions.astype(np.int32)], bool)
+    if tests:
+        named = np.concatenate([fingerprints(task, puzzles.questions) for puzzles in tests])
+        new &= ~np.isin(fingerprints(task, questions), named)
+    return np.flatnonzero(new)
+
+
+def read_source(
+    argument: str, task: Task, generated: Sequence[PuzzleSet] = (), tests: Sequence[PuzzleSet] = ()
+) -> Source:
+    """``FILE[:SOURCE][@WEIGHT]`` or ``generated:N[:DIFFICULTY][@WEIGHT]``, less what is measured on.
+
+    Of ``tests``, which somebody named, symmetric twins are left out too, as augmentation would turn them into
+    these. Of ``generated`` ones only the same boards: twins of large boards hardly occur, and of 4x4 Sudoku, where
+    they do, next to nothing would be left. For a task without rules ``FOLDER[@WEIGHT]``; who built it kept the
+    held-out puzzles apart.
     """
     spec, _, weight_text = argument.partition("@")
     try:
@@ -99,9 +147,7 @@ def read_source(argument: str, task: Task, held_out: PuzzleSet) -> Source:
     elif not task.has_rules:
         return _folder_source(split_folder(spec, "train"), weight, task)
     else:
-        path, wanted = spec, ""
-        if not Path(path).exists() and ":" in spec:
-            path, _, wanted = spec.rpartition(":")
+        path, wanted = _file_and_wanted(spec)
         puzzles = load_puzzles(path, task)
         if wanted:
             chosen = np.flatnonzero([source == wanted for source in puzzles.sources])
@@ -109,11 +155,15 @@ def read_source(argument: str, task: Task, held_out: PuzzleSet) -> Source:
                 known = ", ".join(sorted(set(puzzles.sources)))
                 raise InputError(f"--data {argument}: no puzzle has source {wanted!r}; there are {known}")
             puzzles = puzzles.select(chosen)
-        name = Path(path).name + (f":{wanted}" if wanted else "")
+        name = path.name + (f":{wanted}" if wanted else "")
     if puzzles.answers is None:
         raise InputError(f"--data {argument}: the puzzles have no answers to learn from")
-    seen = {row.tobytes() for row in held_out.questions.astype(np.int32)}
-    kept = np.flatnonzero([row.tobytes() not in seen for row in puzzles.questions.astype(np.int32)])
+    kept = _left(task, puzzles.questions, generated, tests)
+    if not len(kept):
+        raise InputError(
+            f"--data {argument}: none of its {len(puzzles)} puzzles is left to train on without those to "
+            "measure on and their symmetric twins; give more, or others"
+        )
     return Source(name, puzzles.questions[kept], puzzles.answers[kept], weight)
 
 

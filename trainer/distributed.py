@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..errors import InputError
+from ..errors import HrmEdgeError, InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,28 @@ class World:
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that all ranks leave together: a mistake that any of them meets in it ends them all.
+
+        The first that met one raises it; the others would say the same, or wait for ever, and leave silently with
+        its exit code. Ranks must not speak to each other within the block.
+        """
+        failure: HrmEdgeError | OSError | None = None
+        try:
+            yield
+        except (HrmEdgeError, OSError) as error:
+            failure = error
+        code = 0 if failure is None else getattr(failure, "exit_code", InputError.exit_code)
+        codes = self.gather(torch.tensor([code], device=self.device)).tolist()
+        first = next((rank for rank, code in enumerate(codes) if code), None)
+        if first is None:
+            return
+        self.leave()
+        if failure is not None and self.rank == first:
+            raise failure
+        raise SystemExit(codes[first])
 
     def broadcast_model(self, model: nn.Module) -> None:
         """Rank 0's weights and buffers to everyone."""

@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import HrmEdgeError, InputError
 from ..files import write_atomically
-from ..models import Checkpoint, HRMConfig, build_model
+from ..models import HRM, Checkpoint, HRMConfig, build_model
 from ..models.checkpoint import load_weights
 from ..models.grow import with_added_blocks
-from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
+from ..puzzles import PuzzleSet
 from ..tasks import Task
 from . import qat
 from .config import TrainConfig, with_later_fields
 from .cost import step_flops
-from .data import (
-    CALIBRATION_SEED,
-    HELD_OUT_PUZZLES,
-    HELD_OUT_SEED,
-    Sampler,
-    Source,
-    identifiers_needed,
-    read_source,
-    split_folder,
-)
+from .data import Sampler, Source, identifiers_needed
 from .distributed import World
 from .halting import halting_margin
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
 from .metrics import Metrics
 from .optim import Average
+from .prepare import Measured, calibration_set, keep_sources, kept_sources, measured_on, require_shared, unseen
 from .run import Run
 from .slots import Slots
 from .stopping import Stopping
@@ -56,7 +46,7 @@ class TrainingDiverged(HrmEdgeError):
     exit_code = 1
 
 
-def _same_run(folder: Path, recipe: dict[str, Any], world: World) -> None:
+def _same_run(folder: Path, recipe: dict[str, Any]) -> None:
     """Refuse to continue somebody else's run in this folder."""
     file = folder / "run.json"
     if file.exists():
@@ -85,41 +75,15 @@ def _with_identifiers(arch: HRMConfig, data: list[str], task: Task) -> HRMConfig
     return arch
 
 
-def _measured_on(task: Task, data: list[str], test: Path | None) -> tuple[PuzzleSet, list[PuzzleSet]]:
-    """The held-out puzzles, and others to measure the finished model on beside them.
-
-    Without rules nothing can be generated: then the test puzzles are the held-out ones.
-    """
-    if task.has_rules:
-        held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
-        return held_out, [] if test is None else [load_puzzles(test, task)]
-    first = Path(data[0].partition("@")[0])
-    places = [first / "test", first.parent / "test"] if test is None else [split_folder(str(test), "test")]
-    folder = next((place for place in places if place.exists()), None)
-    if folder is None:
-        raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
-    return load_puzzles(folder, task), []
-
-
-def _read_sources(folder: Path, task: Task, data: list[str], held_out: PuzzleSet, world: World) -> list[Source]:
-    """The training puzzles, kept beside the run so that a resume need not generate them again."""
-    key = hashlib.sha256(json.dumps([task.name, data]).encode()).hexdigest()[:16]
-    sources = []
-    for index, argument in enumerate(data):
-        if not task.has_rules:  # read from disk as they are drawn
-            sources.append(read_source(argument, task, held_out))
-            continue
-        cache = folder / "data" / f"{key}-{index}.npz"
-        if world.rank == 0 and not cache.exists():
-            source = read_source(argument, task, held_out)
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            scratch = cache.with_name(f".{cache.name}")  # savez appends .npz to any other ending
-            np.savez(scratch, questions=source.questions, answers=source.answers, name=source.name, w=source.weight)
-            scratch.rename(cache)
-        world.barrier()
-        with np.load(cache) as saved:
-            sources.append(Source(str(saved["name"]), saved["questions"], saved["answers"], float(saved["w"])))
-    return sources
+def _first_model(task: Task, arch: HRMConfig, config: TrainConfig, initial: Checkpoint | None) -> HRM:
+    """The model that a run starts with."""
+    torch.manual_seed(config.seed)
+    model = build_model(arch, task)
+    if initial is None:
+        torch.nn.init.constant_(model.q_head.bias, config.halt_bias)
+    else:
+        load_weights(model, with_added_blocks(initial.model.state_dict(), model), str(initial.path))
+    return model
 
 
 def train(
@@ -145,33 +109,33 @@ def train(
         TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
     """
     qat.require_start(config, initial)
-    arch = _with_identifiers(arch, data, task)
     world = World.join(device)
-    parts = world.size * config.accumulate
-    if config.batch_size % parts:
-        raise InputError(
-            f"train field batch_size is {config.batch_size}; it must be a multiple of {parts} "
-            f"({world.size} processes, accumulate {config.accumulate})"
-        )
-    recipe = {
-        "task": task.name,
-        "arch": arch.to_dict(),
-        "train": dataclasses.asdict(config),
-        "data": data,
-        "started_from": None if initial is None else initial.content_hash,
-    }
-    _same_run(output, recipe, world)
-    held_out, tests = _measured_on(task, data, test)
-    sources = _read_sources(output, task, data, held_out, world)
-    torch.manual_seed(config.seed)
-    model = build_model(arch, task)
-    if initial is None:
-        torch.nn.init.constant_(model.q_head.bias, config.halt_bias)
-    else:
-        load_weights(model, with_added_blocks(initial.model.state_dict(), model), str(initial.path))
-    if world.rank == 0:
-        # Only now: data or a checkpoint that does not fit must not claim the folder for a run that never was.
-        write_atomically(output / "run.json", json.dumps(recipe, indent=2) + "\n")
+    measured: Measured | None = None  # in the first process alone, which measures for all
+    with world.together():
+        arch = _with_identifiers(arch, data, task)
+        parts = world.size * config.accumulate
+        if config.batch_size % parts:
+            raise InputError(
+                f"train field batch_size is {config.batch_size}; it must be a multiple of {parts} "
+                f"({world.size} processes, accumulate {config.accumulate})"
+            )
+        recipe = {
+            "task": task.name,
+            "arch": arch.to_dict(),
+            "train": dataclasses.asdict(config),
+            "data": data,
+            "started_from": None if initial is None else initial.content_hash,
+        }
+        _same_run(output, recipe)
+        model = _first_model(task, arch, config, initial)
+        if world.rank == 0:
+            # Only now: what does not fit must not claim the folder for a run that never was.
+            measured = measured_on(task, data, test)
+            keep_sources(output, task, data, measured)
+            write_atomically(output / "run.json", json.dumps(recipe, indent=2) + "\n")
+    with world.together():
+        require_shared(output)
+        sources = kept_sources(output, task, data)
     model.to(world.device).train()
     sampler = Sampler(task, sources, config.augment)
     if config.qat != "off":
@@ -206,17 +170,19 @@ def train(
         facts["earlier"] = {k: initial.metadata[k] for k in STAGE if k in initial.metadata}
     try:
         with Stopping() as stopping:
-            _loop(run, output, metrics, held_out, facts, stopping)
-        if world.rank == 0:
+            _loop(run, output, metrics, measured, facts, stopping)
+        if measured is not None:
             if task.has_rules:
-                run.halt_margin = halting_margin(run.evaluated_model(), _calibration_set(run))
+                calibration = calibration_set(task, config.final_puzzles)
+                run.halt_margin = halting_margin(run.evaluated_model(), calibration)
                 facts["halt_margin"] = run.halt_margin
             else:
                 metrics.say(f"{task.name} puzzles cannot be generated, so early halting is left as it was learned")
-            puzzles = by_source([held_out, *tests], config.final_puzzles)
-            for field, measured in qat.variants(run.evaluated_model(), initial).items():
+            tests = [_not_trained_on(puzzles, sources, metrics) for puzzles in measured.tests]
+            puzzles = by_source([measured.held_out, *tests], config.final_puzzles)
+            for field, variant in qat.variants(run.evaluated_model(), initial).items():
                 what = "" if config.qat == "off" else qat.MEASURED[field]
-                facts[field] = accuracy(measured, puzzles, metrics, run.step, what)
+                facts[field] = accuracy(variant, puzzles, metrics, run.step, what)
             run.publish(output / "checkpoint", facts)
     except KeyboardInterrupt:
         saved = (output / "state").exists()
@@ -228,27 +194,33 @@ def train(
     return output / "checkpoint"
 
 
-def _calibration_set(run: Run) -> PuzzleSet:
-    """Puzzles for the halting margin alone: neither trained nor measured on."""
-    count = max(1, run.config.final_puzzles // 2)
-    return generate_puzzles(run.task, count, CALIBRATION_SEED)
+def _not_trained_on(puzzles: PuzzleSet, sources: list[Source], metrics: Metrics) -> PuzzleSet:
+    """What may be measured on of ``puzzles``; says how many may not."""
+    left = unseen(puzzles, sources)
+    if len(left) < len(puzzles):
+        metrics.say(
+            f"{len(puzzles) - len(left)} of the {len(puzzles)} puzzles of {puzzles.name} were trained on before "
+            "--test named them, and are not measured"
+        )
+    return left
 
 
 def _loop(
-    run: Run, output: Path, metrics: Metrics, held_out: PuzzleSet, facts: dict[str, Any], stopping: Stopping
+    run: Run, output: Path, metrics: Metrics, measured: Measured | None, facts: dict[str, Any], stopping: Stopping
 ) -> None:
     """Steps until a limit is reached or somebody asks to stop; logs, evaluates and saves on the way."""
     config, world = run.config, run.world
     window: list[Tensor] = []
     before = time.monotonic()
-    saved_at = -1
+    saved_at = run.step or -1  # a resumed run starts from a save
     done = config.progress(run.step, run.seconds)
+    measured_at, figures = -1, dict[str, Any]()  # what the weights of that step answered
 
     def save() -> None:
         nonlocal saved_at
         if saved_at != run.step:
             if world.rank == 0:
-                run.publish(output / "checkpoint", facts)
+                run.publish(output / "checkpoint", facts | (figures if measured_at == run.step else {}))
             run.save(output / "state")
             saved_at = run.step
 
@@ -267,7 +239,8 @@ def _loop(
         if not math.isfinite(float(means[0])):
             raise TrainingDiverged(
                 f"{output}: the loss became {float(means[0])} by step {run.step}; "
-                f"the last good checkpoint (step {max(saved_at, 0)}) is kept; try a lower train.lr"
+                + (f"the last good checkpoint (step {saved_at}) is kept" if saved_at >= 0 else "none was saved yet")
+                + "; try a lower train.lr"
             )
         if last or run.step % config.log_every == 0:
             names = ("loss", "token_loss", "halt_loss", "exact", "token", "segments")
@@ -275,12 +248,15 @@ def _loop(
             row |= {"lr": run.optimizers[0].param_groups[0]["lr"], "seconds": round(run.seconds, 1)}
             metrics.write(row, done)
             window.clear()
-        if run.step % config.eval_every == 0 and world.rank == 0:
+        if run.step % config.eval_every == 0 and measured is not None:
             model = run.evaluated_model()
-            puzzles = held_out.take(config.eval_puzzles, 0)
+            puzzles = measured.held_out.take(config.eval_puzzles, 0)
             exact = exact_by_segments(model, puzzles, EVAL_SEGMENTS)
             field = "accuracy" if config.qat == "off" else qat.QUANTIZED
-            facts[field] = {held_out.sources[0]: {"n": len(puzzles), "exact_by_segments": exact}}
+            measured_at, figures = (
+                run.step,
+                {field: {puzzles.sources[0]: {"n": len(puzzles), "exact_by_segments": exact}}},
+            )
             metrics.write({"step": run.step, "exact_by_segments": exact}, done)
         if last or run.step % config.save_every == 0:
             save()

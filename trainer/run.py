@@ -69,9 +69,12 @@ class Run:
         """First puzzles for every slot of a run that starts."""
         rng = step_rng(self.config, -1)
         for slots in self.batches:
-            slots.refill(self.model, self.sampler, rng, self.world.rank, self.world.size)
+            self._refill(slots, rng)
             if self.config.rollout < self.model.config.halt_max_steps:  # else every step holds all depths already
-                slots.stagger(self.most_segments, self.world.rank)
+                slots.stagger(self.world.rank)
+
+    def _refill(self, slots: Slots, rng: np.random.Generator) -> None:
+        slots.refill(self.model, self.sampler, rng, self.world.rank, self.world.size, self.most_segments)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if not self.config.bf16:
@@ -102,7 +105,7 @@ class Run:
 
     @property
     def most_segments(self) -> int:
-        """Segments a puzzle may take by now: all, or in a curriculum as many as its part of the run allows."""
+        """Segments a puzzle taken up now may take: all, or in a curriculum what its part of the run allows."""
         most, part = self.model.config.halt_max_steps, self.config.segment_curriculum
         if not part:
             return most
@@ -121,7 +124,7 @@ class Run:
     def _take_segment(self, rng: np.random.Generator) -> Tensor:
         """A segment of every slot, refilled where it had finished; gradients are added, as a part of the step's."""
         slots = self.slots
-        slots.refill(self.model, self.sampler, rng, self.world.rank, self.world.size)
+        self._refill(slots, rng)
         parts = []
         for rows in torch.arange(len(slots.steps), device=self.world.device).chunk(self.config.accumulate):
             parts.append(self._forward_backward(rows))
@@ -129,7 +132,7 @@ class Run:
         if of_puzzles:
             self._give_gradient(torch.cat(of_puzzles))
         z_H, z_L, q = (torch.cat(field) for field in zip(*(part[:3] for part in parts), strict=True))
-        slots.advance(z_H, z_L, q, self.most_segments, self.model.config.no_ACT_continue)
+        slots.advance(z_H, z_L, q, self.model.config.no_ACT_continue)
         measured = torch.stack([part.measured for part in parts]).mean(0)
         return torch.cat([measured, slots.steps.float().mean()[None]])
 
@@ -143,7 +146,7 @@ class Run:
             if not arch.no_ACT_continue:
                 with torch.no_grad():
                     _, _, _, next_q = self._segment(tokens, z_H.detach(), z_L.detach(), puzzles)
-                target = q_continue_target(next_q, slots.steps[rows] + 1 >= self.most_segments)
+                target = q_continue_target(next_q, slots.steps[rows] + 1 >= slots.max_steps[rows])
         losses = act_losses(logits, q, labels, config.loss, config.halt_loss_weight, target, config.label_smoothing)
         (losses.total / (config.accumulate * config.rollout)).backward()
         right = (logits.detach().argmax(-1) == labels).float().sum() / (labels != IGNORE).sum()
@@ -166,7 +169,7 @@ class Run:
             self.average.update(self.model)
 
     def _dense_parameters(self) -> list[torch.nn.Parameter]:
-        """All but the table of puzzle embeddings, of whose gradient only the sign counts."""
+        """All but a table of several puzzle embeddings, whose gradient is sparse and counts by its sign alone."""
         return [p for p in self.model.parameters() if p.grad is None or not p.grad.is_sparse]
 
     def evaluated_model(self) -> HRM:
@@ -219,5 +222,5 @@ class Run:
         if self.average is not None:
             self.average.updates = shared["average"]["updates"]
             self.average.weights = {k: v.to(self.world.device) for k, v in shared["average"]["weights"].items()}
-        self.batches = Slots.from_dict(own, self.world.device)
+        self.batches = Slots.from_dict(own, self.world.device, self.model.config.halt_max_steps)
         return True

@@ -24,6 +24,7 @@ class Slots:
     z_L: Tensor  # [B, S', D]
     steps: Tensor  # int64 [B]: segments run on the puzzle so far
     min_steps: Tensor  # int64 [B]: exploration: no halting before this segment
+    max_steps: Tensor  # int64 [B]: the last segment that the puzzle may take
     halted: Tensor  # bool [B]: the puzzle is finished and the slot waits for a new one
 
     @classmethod
@@ -40,11 +41,23 @@ class Slots:
             z_L.detach().clone(),
             count,
             count.clone(),
+            torch.full_like(count, model.config.halt_max_steps),
             torch.ones(batch, dtype=torch.bool, device=device),
         )
 
-    def refill(self, model: HRM, sampler: Sampler, rng: np.random.Generator, rank: int = 0, size: int = 1) -> int:
+    def refill(
+        self,
+        model: HRM,
+        sampler: Sampler,
+        rng: np.random.Generator,
+        rank: int = 0,
+        size: int = 1,
+        most_segments: int | None = None,
+    ) -> int:
         """Give every finished slot a new puzzle and a fresh state; returns how many.
+
+        A puzzle may take ``halt_max_steps`` segments. In a curriculum, where by now the most are fewer, each
+        takes a limit of its own below it: one limit for all would keep the slots in step with each other.
 
         ``rng`` draws a puzzle for each slot of all ``size`` processes, of which these are the ``rank``-th part, so
         that what a slot gets depends neither on the others nor on how slots are spread over processes.
@@ -57,31 +70,35 @@ class Slots:
             questions, answers, identifiers = sampler.draw(rng, total)
             explore = rng.random(total) < config.halt_exploration_prob
             least = rng.integers(2, max(3, config.halt_max_steps + 1), size=total)
+            most = np.full(total, config.halt_max_steps)
+            if most_segments is not None and most_segments < config.halt_max_steps:
+                most = rng.integers(1, most_segments + 1, size=total)
             own = first + rows.cpu().numpy()
             self.tokens[rows] = torch.from_numpy(questions[own]).long().to(device)
             self.labels[rows] = labels_of(torch.from_numpy(answers[own]).long()).to(device)
             self.identifiers[rows] = torch.from_numpy(identifiers[own]).long().to(device)
             self.min_steps[rows] = torch.from_numpy(np.where(explore, least, 1)[own]).to(device)
+            self.max_steps[rows] = torch.from_numpy(most[own]).to(device)
             self.z_H[rows], self.z_L[rows] = model.H_init.to(self.z_H.dtype), model.L_init.to(self.z_L.dtype)
             self.steps[rows] = 0
         return count
 
-    def stagger(self, halt_max_steps: int, rank: int = 0) -> None:
+    def stagger(self, rank: int = 0) -> None:
         """Spread freshly filled slots over the segments.
 
         Filled together they would stay in step until the model learns to halt, and every batch would hold
         one depth only. The first puzzles pay for it with fewer segments.
         """
         places = torch.arange(len(self.steps), device=self.steps.device) + rank * len(self.steps)
-        self.steps = places % halt_max_steps
+        self.steps = places % self.max_steps
         self.halted = torch.zeros_like(self.halted)
 
-    def advance(self, z_H: Tensor, z_L: Tensor, q: Tensor, halt_max_steps: int, no_ACT_continue: bool) -> None:
+    def advance(self, z_H: Tensor, z_L: Tensor, q: Tensor, no_ACT_continue: bool) -> None:
         """Keep a segment's detached result and decide which slots are finished."""
         self.z_H, self.z_L = z_H.detach(), z_L.detach()
         self.steps = self.steps + 1
         wants = halts(q.detach(), no_ACT_continue) & (self.steps >= self.min_steps)
-        self.halted = wants | (self.steps >= halt_max_steps)
+        self.halted = wants | (self.steps >= self.max_steps)
 
     @staticmethod
     def to_dict(batches: list[Slots]) -> dict[str, Tensor]:
@@ -92,8 +109,10 @@ class Slots:
         }
 
     @staticmethod
-    def from_dict(values: dict[str, Tensor], device: torch.device) -> list[Slots]:
-        # States that were saved before there were identifiers do not have them.
-        values = {"identifiers": torch.zeros_like(values["steps"]), **values}
+    def from_dict(values: dict[str, Tensor], device: torch.device, halt_max_steps: int) -> list[Slots]:
+        # States that were saved before there were identifiers, or limits of a slot's own, do not have them.
+        steps = values["steps"]
+        later = {"identifiers": torch.zeros_like(steps), "max_steps": torch.full_like(steps, halt_max_steps)}
+        values = {**later, **values}
         fields = {field.name: values[field.name].to(device).unbind(1) for field in dataclasses.fields(Slots)}
         return [Slots(**dict(zip(fields, batch, strict=True))) for batch in zip(*fields.values(), strict=True)]

@@ -65,7 +65,7 @@ def test_a_group_then_a_puzzle_then_an_example_is_drawn():
 def test_drawn_identifiers_are_their_rows(folder):
     puzzles = load_puzzles(folder / "train", TASK)
     known = {(k, q.tobytes()) for k, q in zip(puzzles.identifiers.tolist(), puzzles.questions, strict=True)}
-    sampler = Sampler(TASK, [read_source(str(folder), TASK, puzzles)], augment=False)
+    sampler = Sampler(TASK, [read_source(str(folder), TASK)], augment=False)
     questions, answers, identifiers = sampler.draw(np.random.default_rng(0), 500)
     drawn = {(k, q.tobytes()) for k, q in zip(identifiers.tolist(), questions, strict=True)}
     assert drawn <= known

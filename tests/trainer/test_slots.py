@@ -46,7 +46,7 @@ def test_only_finished_slots_are_refilled_and_reset():
     q = torch.full((64, 2), -1.0)
     q[:5, 0] = 2.0
     slots.min_steps[:] = 1
-    slots.advance(z.clone(), z.clone(), q, 6, no_ACT_continue=False)
+    slots.advance(z.clone(), z.clone(), q, no_ACT_continue=False)
     assert slots.halted.sum() == 5
     assert slots.refill(model, sampler, rng) == 5
     assert torch.equal(slots.tokens[5:], before[5:])
@@ -63,22 +63,22 @@ def test_halts_at_the_limit_and_never_before_the_explored_minimum():
     assert 0.2 < (least > 1).float().mean() < 0.8
     eager = torch.tensor([[1.0, 0.0]]).expand(64, 2)
     for step in range(1, 7):
-        slots.advance(slots.z_H, slots.z_L, eager, 6, no_ACT_continue=False)
+        slots.advance(slots.z_H, slots.z_L, eager, no_ACT_continue=False)
         assert torch.equal(slots.halted, least <= step)
     reluctant = -eager
     slots.steps[:] = 0
     for step in range(1, 7):
-        slots.advance(slots.z_H, slots.z_L, reluctant, 6, no_ACT_continue=False)
+        slots.advance(slots.z_H, slots.z_L, reluctant, no_ACT_continue=False)
         assert slots.halted.all() == (step == 6)
 
 
 def test_staggered_slots_finish_at_different_steps():
     model, sampler, rng, slots = make()
     slots.refill(model, sampler, rng)
-    slots.stagger(6)
+    slots.stagger()
     finished = []
     for _ in range(6):
-        slots.advance(slots.z_H, slots.z_L, torch.full((64, 2), -1.0), 6, no_ACT_continue=True)
+        slots.advance(slots.z_H, slots.z_L, torch.full((64, 2), -1.0), no_ACT_continue=True)
         finished.append(int(slots.halted.sum()))
         slots.refill(model, sampler, rng)
     assert min(finished) >= 10

@@ -1,0 +1,130 @@
+"""What a run trains and is measured on: one process makes it beside the run, all of them read it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
+from ..tasks import Task
+from .data import (
+    CALIBRATION_PUZZLES,
+    CALIBRATION_SEED,
+    HELD_OUT_PUZZLES,
+    HELD_OUT_SEED,
+    Source,
+    content_hash,
+    fingerprints,
+    read_source,
+    split_folder,
+)
+
+SOURCES_VERSION = 2  # of what is kept; the first version left the test puzzles in
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The held-out puzzles, and others to measure the finished model on beside them."""
+
+    held_out: PuzzleSet
+    tests: list[PuzzleSet]
+
+
+def measured_on(task: Task, data: list[str], test: Path | None) -> Measured:
+    """What a run is measured on; ``data`` and ``test`` as :func:`trainer.loop.train` takes them.
+
+    Without rules nothing can be generated: then the test puzzles are the held-out ones.
+    """
+    if task.has_rules:
+        held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
+        return Measured(held_out, [] if test is None else [load_puzzles(test, task)])
+    first = Path(data[0].partition("@")[0])
+    places = [first / "test", first.parent / "test"] if test is None else [split_folder(str(test), "test")]
+    folder = next((place for place in places if place.exists()), None)
+    if folder is None:
+        raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
+    return Measured(load_puzzles(folder, task), [])
+
+
+def calibration_set(task: Task, final_puzzles: int) -> PuzzleSet:
+    """Puzzles for the halting margin alone: neither trained nor measured on."""
+    return generate_puzzles(task, max(1, min(CALIBRATION_PUZZLES, final_puzzles // 2)), CALIBRATION_SEED)
+
+
+def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) -> None:
+    """Put the training puzzles beside the run, where they are not yet: a resume need not generate them again.
+
+    A task without rules has its puzzles read from where they are, as they are drawn.
+    """
+    if not task.has_rules:
+        return
+    # Exactly these puzzles of exactly these files: a file that was edited since is read anew.
+    keys = [json.dumps([SOURCES_VERSION, task.name, argument, content_hash(argument)]) for argument in data]
+    missing = [index for index, key in enumerate(keys) if _read(_place(folder, index), key) is None]
+    if not missing:
+        return
+    generated = [measured.held_out, calibration_set(task, 2 * CALIBRATION_PUZZLES)]
+    sources = [read_source(data[index], task, generated, measured.tests) for index in missing]
+    for index, source in zip(missing, sources, strict=True):
+        place = _place(folder, index)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = place.with_name(f".{place.name}")  # savez appends .npz to any other ending
+        facts = {"key": keys[index], "name": source.name, "w": source.weight}
+        np.savez(scratch, questions=source.questions, answers=source.answers, **facts)
+        scratch.rename(place)
+
+
+def kept_sources(folder: Path, task: Task, data: list[str]) -> list[Source]:
+    """The training puzzles as another process kept them.
+
+    Raises:
+        InputError: this process cannot see them.
+    """
+    if not task.has_rules:
+        return [read_source(argument, task) for argument in data]
+    sources = [_read(_place(folder, index)) for index in range(len(data))]
+    if None in sources:
+        raise _unseen_folder(folder)
+    return [source for source in sources if source is not None]
+
+
+def require_shared(folder: Path) -> None:
+    """InputError where this process does not see the run that the first one has just written."""
+    if not (folder / "run.json").is_file():
+        raise _unseen_folder(folder)
+
+
+def _unseen_folder(folder: Path) -> InputError:
+    return InputError(
+        f"{folder}: a process does not see what the first one wrote there; all nodes must see the run's folder"
+    )
+
+
+def _place(folder: Path, index: int) -> Path:
+    return folder / "data" / f"source{index}.npz"
+
+
+def _read(place: Path, key: str | None = None) -> Source | None:
+    """What is kept at ``place``; None where that is nothing whole, or not what ``key`` names."""
+    try:
+        with np.load(place) as saved:
+            if key is not None and str(saved["key"]) != key:
+                return None
+            return Source(str(saved["name"]), saved["questions"], saved["answers"], float(saved["w"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def unseen(puzzles: PuzzleSet, sources: list[Source]) -> PuzzleSet:
+    """Those of ``puzzles`` that are not trained on, up to the task's symmetries.
+
+    A run keeps its training puzzles, and so those that it started with stay in when a resume names others to
+    measure on.
+    """
+    trained = np.concatenate([fingerprints(puzzles.task, source.questions) for source in sources])
+    return puzzles.select(np.flatnonzero(~np.isin(fingerprints(puzzles.task, puzzles.questions), trained)))
