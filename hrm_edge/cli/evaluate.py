@@ -120,6 +120,8 @@ def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> No
         token = "–" if score.token is None else f"{score.token:.2%}"
         table.add_row(name, str(score.n), f"{score.exact:.2%}", token, f"{score.steps_mean:.2f}")
     print_table(table)
+    if evaluation.unjudged:
+        print(f"  {evaluation.unjudged} of {len(puzzles)} puzzles have no known answer and are left out")
 
 
 def _print_agreement(first: Artifact, agreement: dict[str, Any]) -> None:
