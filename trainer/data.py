@@ -68,7 +68,9 @@ def identifiers_needed(data: list[str], task: Task) -> int:
     """Rows of the table of puzzle embeddings that the data ask for."""
     if task.has_rules:
         return 1
-    folders = [split_folder(argument, "train") for argument in data if not argument.startswith("generated:")]
+    if any(argument.startswith("generated:") for argument in data):
+        raise task.no_rules("puzzles cannot be generated; name a folder that `hrm-edge data arc` built with --data")
+    folders = [split_folder(argument, "train") for argument in data]
     needed = {folder: read_description(folder, task)["num_puzzle_identifiers"] for folder in folders}
     require_one_numbering([folder for folder, number in needed.items() if number > 1])
     return max(needed.values(), default=1)
@@ -80,8 +82,8 @@ def require_one_numbering(folders: list[Path]) -> None:
         names = _names(first)
         if first.resolve() != other.resolve() and (names is None or names != _names(other)):
             raise InputError(
-                f"{first} and {other}: an identifier may be another puzzle in each, as identifiers.json beside them "
-                "does not say the same; use folders of one set, built by `hrm-edge data arc` from all the tasks"
+                f"{first} and {other}: an identifier may be another puzzle in each, as the identifiers.json beside "
+                "them do not say the same; use folders of one set, built by `hrm-edge data arc` from all the tasks"
             )
 
 

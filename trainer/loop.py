@@ -32,6 +32,7 @@ from .data import (
     Source,
     identifiers_needed,
     read_source,
+    require_one_numbering,
     split_folder,
 )
 from .distributed import World
@@ -85,7 +86,9 @@ def _with_identifiers(arch: HRMConfig, data: list[str], task: Task) -> HRMConfig
     return arch
 
 
-def _measured_on(task: Task, data: list[str], test: Path | None) -> tuple[PuzzleSet, list[PuzzleSet]]:
+def _measured_on(
+    task: Task, arch: HRMConfig, data: list[str], test: Path | None
+) -> tuple[PuzzleSet, list[PuzzleSet]]:
     """The held-out puzzles, and others to measure the finished model on beside them.
 
     Without rules nothing can be generated: then the test puzzles are the held-out ones.
@@ -98,7 +101,16 @@ def _measured_on(task: Task, data: list[str], test: Path | None) -> tuple[Puzzle
     folder = next((place for place in places if place.exists()), None)
     if folder is None:
         raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
-    return load_puzzles(folder, task), []
+    held_out = load_puzzles(folder, task)
+    most = 0 if held_out.identifiers is None else int(held_out.identifiers.max())
+    if most >= arch.num_puzzle_identifiers:
+        raise InputError(
+            f"--test {folder}: names puzzle {most}, but the model has 0 to {arch.num_puzzle_identifiers - 1}; "
+            "name the test folder of the set that it is trained on"
+        )
+    if most:
+        require_one_numbering([split_folder(data[0], "train"), folder])
+    return held_out, []
 
 
 def _read_sources(folder: Path, task: Task, data: list[str], held_out: PuzzleSet, world: World) -> list[Source]:
@@ -161,7 +173,7 @@ def train(
         "started_from": None if initial is None else initial.content_hash,
     }
     _same_run(output, recipe, world)
-    held_out, tests = _measured_on(task, data, test)
+    held_out, tests = _measured_on(task, arch, data, test)
     sources = _read_sources(output, task, data, held_out, world)
     torch.manual_seed(config.seed)
     model = build_model(arch, task)

@@ -160,6 +160,18 @@ def test_folders_that_number_their_puzzles_differently_are_not_mixed(tmp_path, f
     assert not (tmp_path / "r").exists()
 
 
+def test_a_test_set_of_other_puzzles_is_refused_before_training(tmp_path, folder):
+    build(toy_collection(tasks=5), TASK, tmp_path / "larger", augmentations=3)
+    with pytest.raises(InputError, match=r"--test .*larger/test: names puzzle \d+, but the model has 0 to 18"):
+        run(folder, tmp_path / "r", "train.steps=1", test=tmp_path / "larger")
+    build(toy_collection(seed=1), TASK, tmp_path / "other", augmentations=2, seed=1)
+    with pytest.raises(InputError, match="other/test: an identifier may be another puzzle"):
+        run(folder, tmp_path / "r", "train.steps=1", test=tmp_path / "other")
+    assert not (tmp_path / "r" / "run.json").exists()
+    run(folder, tmp_path / "r", "train.steps=1", test=folder)
+    assert (tmp_path / "r" / "checkpoint").is_dir()
+
+
 def test_puzzles_without_an_answer_are_not_measured(folder):
     test = load_puzzles(folder / "test", TASK)
     model = build_model(
