@@ -49,7 +49,8 @@ def segments(
 ) -> None:
     """Solve rate by source against the number of segments and, with --retries, of symmetric retries.
 
-    Two columns for each number of segments: halting off, and as `eval --halt verified --retries K` counts.
+    Two columns for each number of segments: halting off, and as `eval --halt verified --retries K` counts. A task
+    without rules (arc) has the first alone.
     """
     from ..analysis.output import check_outputs, write_outputs
     from ..analysis.plots import segments_picture
@@ -57,12 +58,14 @@ def segments(
     from ..analysis.tables import card_table, thinking_tables
     from ..artifact import open_artifact
     from .evaluate import puzzles_for
-    from .progress import progress
+    from .progress import progress, say
 
     check_outputs(output or [])
     numbers = _whole_numbers("--segments", counts)
     opened = [open_artifact(path, threads) for path in artifacts]
     puzzles = puzzles_for(opened, data, n, seed)
+    if retries and not puzzles.task.has_rules:
+        say(f"{puzzles.task.name} has no rules to verify an answer by, so --retries {retries} is left out")
     results = []
     for artifact in opened:
         with progress() as report:
@@ -160,9 +163,9 @@ def participation(
         import torch
 
         torch.set_num_threads(threads)
-    networks, tokens = _networks(checkpoint, random_weights, data, trajectories, seed)
+    networks, puzzles = _networks(checkpoint, random_weights, data, trajectories, seed)
     with progress() as report:
-        results = [measure(network, tokens, name=name, progress=report) for name, network in networks]
+        results = [measure(network, *puzzles, name=name, progress=report) for name, network in networks]
     if not json_:
         _print(participation_table(results))
     content = {"results": [result.to_dict() for result in results]}
@@ -178,12 +181,14 @@ def participation(
 
 def _networks(
     checkpoint: str | None, random_weights: str | None, data: Path | None, n: int, seed: int
-) -> tuple[list[tuple[str, Any]], Any]:
-    """Named networks to follow, the trained one first, and the puzzles int32[n, S] to follow them on."""
+) -> tuple[list[tuple[str, Any]], tuple[Any, Any]]:
+    """Named networks to follow, the trained one first; the puzzles int32[n, S] to follow them on, and their rows
+    int32[n] in the tables of embeddings, or None."""
     import torch
 
     from ..errors import InputError
     from ..gate import gate_puzzles
+    from ..identifiers import rows_of
     from ..models import HRMConfig, build_model, load_checkpoint
     from ..puzzles import generate_puzzles, load_puzzles
     from ..tasks import get_task
@@ -204,7 +209,10 @@ def _networks(
         puzzles = gate_puzzles(trained[0], n=n)
     else:
         puzzles = generate_puzzles(task, n, seed)
-    return networks, puzzles.questions
+    rows = puzzles.identifiers
+    if rows is not None and trained:
+        rows = rows_of(rows, trained[0].kept_identifiers)
+    return networks, (puzzles.questions, rows)
 
 
 @command.command()
