@@ -243,10 +243,12 @@ def ablations(
     import torch
 
     from ..analysis.ablations import run_ablations, summarize
-    from ..analysis.output import write_outputs
+    from ..analysis.output import check_outputs, write_outputs
     from ..analysis.plots import ablations_picture
     from ..analysis.tables import ablations_table
 
+    files = [output / f"ablations{ending}" for ending in (".json", ".md", ".png")]
+    check_outputs(files)
     if threads is not None:
         torch.set_num_threads(threads)
     limits = ["train.bf16=true", "train.compile=true"]
@@ -262,7 +264,6 @@ def ablations(
     )
     rows = summarize(runs)
     content = {"task": task, "preset": preset, "runs": [run.to_dict() for run in runs]}
-    files = [output / f"ablations{ending}" for ending in (".json", ".md", ".png")]
     write_outputs(
         files, content, ablations_table(rows, runs[0].n).markdown, lambda kind: ablations_picture(rows, kind)
     )

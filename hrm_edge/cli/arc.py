@@ -29,9 +29,11 @@ def command(
     from ..arc.vote import ask, count_votes, read_test, score, submission
     from ..artifact import open_artifact
     from ..evaluate import judged, rightness
-    from ..files import write_atomically
+    from ..files import check_file, write_atomically
     from .progress import progress, say
 
+    if output is not None:
+        check_file(output)
     opened = open_artifact(artifact, threads)
     if opened.warning:
         say(f"warning: {opened.warning}")

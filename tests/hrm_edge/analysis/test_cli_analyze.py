@@ -1,6 +1,7 @@
 """`hrm-edge analyze` from the outside: bundles, files by their endings, and one line for what is wrong."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,10 @@ def test_halting_of_a_bundle(folder: Path, tmp_path: Path, capsys: pytest.Captur
         (("halting", "host"), "a bundle brings no puzzles with it"),
         (("participation",), "give a checkpoint, or --random-weights paper"),
         (("participation", "--random-weights", "huge"), "unknown size; choose paper"),
+        (("halting", "nowhere", "-o", "puzzles.csv/x.json"), "cannot be written, as puzzles.csv is no folder"),
+        (("segments", "nowhere", "-o", "puzzles.csv/a/x.md"), "cannot be written, as puzzles.csv is no folder"),
+        (("participation", "nowhere", "-o", "."), ".: end it in"),
+        (("ablations", "-o", "puzzles.csv", "--steps", "1"), "cannot be written, as puzzles.csv is no folder"),
         (("ablations", "-o", "runs"), "nothing says when to stop"),
     ],
 )
@@ -75,3 +80,14 @@ def test_what_is_wrong_is_one_line(
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [("segments", "x"), ("halting", "x"), ("participation", "x"), ("ablations",)])
+def test_a_plot_without_matplotlib_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, err = run(capsys, *command, "-o", tmp_path / ("runs" if command == ("ablations",) else "x.svg"))
+    assert code == 2
+    assert "a plot needs matplotlib, which is not installed" in err  # and not that there is no model x
+    assert not any(tmp_path.iterdir())

@@ -97,6 +97,9 @@ def test_from_json_files_to_a_submission(work, capsys, monkeypatch):
         ("data", "generate", "--task", "arc-4x4", "-o", work / "x.csv"): "cannot be generated",
         ("arc", work / "r", "--data", work / "set" / "test"): "identifiers.json",
         ("train", "--task", "arc-4x4", "--steps", "1", "-o", work / "y"): "cannot be generated",
+        ("arc", "nowhere", "--data", "nowhere", "-o", file / "x.json"): "submission.json is no folder",
+        ("arc", "nowhere", "--data", "nowhere", "-o", work): "is a folder; name a file",
+        (*data[:-1], file / "set"): "submission.json is no folder",
         ("data", "arc", "--task", "sudoku", "-o", work / "z"): "expected arc",
         ("data", "arc", "--task", "arc-1x1", "--data", work / "json", "-o", work / "z"): "no evaluation task fits",
     }
