@@ -25,9 +25,16 @@ Output = Annotated[
 Data = Annotated[
     Path | None, typer.Option(help="CSV, text or .npy puzzles. Left out: a checkpoint's own held-out puzzles.")
 ]
-N = Annotated[int | None, typer.Option("--n", min=1, help="Only this many puzzles, drawn with --seed.")]
+N = Annotated[
+    int | None,
+    typer.Option(
+        "--n",
+        min=1,
+        help="Only this many puzzles: drawn from --data with --seed, or the first of a checkpoint's own.",
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of --n and of the retries.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of what --n draws from --data; nothing else.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -42,7 +49,9 @@ def segments(
         int, typer.Option(min=0, help="Also with verification and up to this many symmetric retries.")
     ] = 0,
     n: N = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of what --n draws from --data, and of --retries; nothing else.")
+    ] = 0,
     threads: Threads = None,
     output: Output = None,
     json_: Json = False,
@@ -139,8 +148,17 @@ def participation(
         str | None, typer.Option(help="In its place: a size with random weights (paper: 27 M parameters).")
     ] = None,
     data: Data = None,
-    trajectories: Annotated[int, typer.Option(min=2, help="Most puzzles whose states are pooled.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights and of the puzzles drawn.")] = 0,
+    trajectories: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            help="Most puzzles whose states are pooled: drawn from --data with --seed, or the first of a "
+            "checkpoint's own.",
+        ),
+    ] = 100,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of random weights, and of puzzles drawn from --data or generated.")
+    ] = 0,
     threads: Threads = None,
     output: Output = None,
     json_: Json = False,

@@ -23,14 +23,21 @@ def command(
         Path | None, typer.Option(help="CSV, text or .npy puzzles. Left out: a checkpoint's own held-out puzzles.")
     ] = None,
     by: Annotated[str, typer.Option(help="source, segments or source,segments; segments takes longer.")] = "source",
-    n: Annotated[int | None, typer.Option(min=1, help="Only this many puzzles, drawn with --seed.")] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Only this many puzzles: drawn from --data with --seed, or the first of a checkpoint's own."
+        ),
+    ] = None,
     max_think_steps: Annotated[
         int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")
     ] = None,
     halt: Annotated[str, typer.Option(help="learned, verified or fixed.")] = "learned",
     retries: Annotated[int, typer.Option(min=0, help="Symmetric variants to try when a board is not right.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --n and --retries.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of what --n draws from --data, and of --retries; nothing else.")
+    ] = 0,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Exact-solve and token accuracy, by source and by number of segments.
