@@ -302,7 +302,8 @@ def estimate_seconds(
     some = None if puzzles.identifiers is None else puzzles.identifiers[:sample]
     seconds = 0.0
     for timed in [engine] if cached else [engine, TorchEngine(checkpoint)]:
-        timed.solve(few[:1], max_think_steps=1, halt="fixed")  # warm up
+        first = None if some is None else some[:1]
+        timed.solve(few[:1], max_think_steps=1, halt="fixed", puzzle_identifiers=first)  # warm up
         start = time.perf_counter()
         timed.solve(few, max_think_steps=max_think_steps, halt=halt, puzzle_identifiers=some)
         seconds += (time.perf_counter() - start) * len(puzzles) / len(few)
