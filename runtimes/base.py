@@ -138,8 +138,8 @@ class Engine(ABC):
             kept = format_ranges(self.kept_identifiers)
             shown = kept if len(kept) <= 60 else f"{kept[:60].rpartition(',')[0]},…"
             raise InputError(
-                f"this model kept the embeddings of puzzles {shown} alone, so each puzzle must say which it is: pass "
-                "puzzle_identifiers (0: no puzzle in particular), or name a puzzle folder that has them"
+                f"this model kept the embeddings of puzzles {shown} alone, so each puzzle must say which it is: "
+                "pass puzzle_identifiers (0: no puzzle in particular), or name a puzzle folder that has them"
             )
         if identifiers is None:
             return np.zeros(count, np.int32)

@@ -49,7 +49,11 @@ class Rate:
 
 @dataclass(frozen=True)
 class Thinking:
-    """One artifact on one puzzle set; the outer keys are sources, and "all" where there are several."""
+    """One artifact on one puzzle set; the outer keys are sources, and "all" where there are several.
+
+    `by_retries[group][r]` counts the first r of the K = `retries` variants that the seed gives. A draw of r alone
+    may hold others, so only r = 0 and r = K are sure to be what `eval --halt verified --retries r` finds.
+    """
 
     artifact: str
     puzzles: str
@@ -57,7 +61,7 @@ class Thinking:
     retries: int  # 0: none were asked for, or nothing could verify
     fixed: dict[str, dict[int, Rate]]  # after exactly k segments, halting off
     verified: dict[str, dict[int, Rate]]  # at most k segments an attempt, until a guess verifies; with retries
-    by_retries: dict[str, dict[int, Rate]]  # at most `limit` segments an attempt, by number of retries
+    by_retries: dict[str, dict[int, Rate]]  # `limit` segments an attempt at most, after r retries
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``hrm-edge analyze segments``: fractions are 0 to 1, intervals Wilson's at 95 %."""
@@ -89,8 +93,9 @@ def think(
     """Solve rates of `engine` on `puzzles` by number of segments and, with `retries`, by number of retries.
 
     The figures are those of :func:`hrm_edge.evaluate.evaluate`, asked once for each number: `halt="fixed"`, and
-    with `retries` also `halt="verified"` with the same `seed`. A task without rules cannot verify: there `retries`
-    count as 0, and puzzles without a label are left out.
+    with `retries` also `halt="verified"` with the same `seed`; but the figure by retries after fewer than all of
+    them counts the first of those same variants, not a smaller draw. A task without rules cannot verify:
+    there `retries` count as 0, and puzzles without a label are left out.
 
     Raises:
         InputError: no puzzles, puzzles of another task, none that has a right answer, or numbers that make

@@ -58,8 +58,9 @@ def segments(
 ) -> None:
     """Solve rate by source against the number of segments and, with --retries, of symmetric retries.
 
-    Two columns for each number of segments: halting off, and as `eval --halt verified --retries K` counts. A task
-    without rules (arc) has the first alone.
+    Two columns for each number of segments: halting off, and as `eval --halt verified --retries K` counts. By
+    retries, r counts the first r of these K variants; `eval --retries r` may draw others. A task without rules
+    (arc) has the first column alone.
     """
     from ..analysis.output import check_outputs, write_outputs
     from ..analysis.plots import segments_picture
