@@ -74,6 +74,9 @@ def segments(
     numbers = _whole_numbers("--segments", counts)
     opened = [open_artifact(path, threads) for path in artifacts]
     puzzles = puzzles_for(opened, data, n, seed)
+    for artifact in opened:
+        if artifact.warning:
+            say(f"warning: {artifact.warning}")
     if retries and not puzzles.task.has_rules:
         say(f"{puzzles.task.name} has no rules to verify an answer by, so --retries {retries} is left out")
     results = []
@@ -121,10 +124,12 @@ def halting(
     from ..analysis.tables import halting_table
     from ..artifact import open_artifact
     from .evaluate import puzzles_for
-    from .progress import progress
+    from .progress import progress, say
 
     check_outputs(output or [])
     opened = open_artifact(artifact, threads)
+    if opened.warning:
+        say(f"warning: {opened.warning}")
     puzzles = puzzles_for([opened], data, n, seed)
     with progress() as report:
         result = measure(opened.engine, puzzles, name=opened.label, progress=report)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from toys import TASK, write_toy_bundle
 
+from hrm_edge.bundle import Gate
 from hrm_edge.cli import main
 from hrm_edge.puzzles import generate_puzzles, save_puzzles
 
@@ -91,3 +92,15 @@ def test_a_plot_without_matplotlib_is_refused_before_the_work(
     assert code == 2
     assert "a plot needs matplotlib, which is not installed" in err  # and not that there is no model x
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["segments", "halting"])
+def test_a_bundle_that_was_never_checked_warns(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, command: str
+) -> None:
+    write_toy_bundle(tmp_path / "unchecked", gate=Gate(False, None))
+    for bundle, warned in ((folder / "host", False), (tmp_path / "unchecked", True)):
+        code, out, err = run(capsys, command, bundle, "--data", folder / "puzzles.csv", "--json")
+        assert code == 0
+        assert ("warning: " in err) == warned
+        assert json.loads(out)
