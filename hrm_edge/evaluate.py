@@ -69,10 +69,12 @@ def judged(puzzles: PuzzleSet) -> np.ndarray:
 
 def judged_only(puzzles: PuzzleSet) -> PuzzleSet:
     """The puzzles whose answers can be told right from wrong; InputError where there are none."""
+    if puzzles.task.has_rules:
+        return puzzles
     rows = judged(puzzles)
     if not rows.any():
         raise puzzles.task.no_rules(f"no puzzle of {puzzles.name} has a label, so nothing tells what is right")
-    return puzzles if rows.all() else puzzles.select(np.flatnonzero(rows))
+    return puzzles.select(np.flatnonzero(rows))
 
 
 def rightness(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
