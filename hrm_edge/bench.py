@@ -18,7 +18,7 @@ import numpy as np
 
 from .artifact import Artifact
 from .errors import InputError
-from .evaluate import Progress, check_match, rightness
+from .evaluate import Progress, check_match, judged, rightness
 from .peak_memory import measure
 from .puzzles import PuzzleSet
 from .runtimes import Answers
@@ -175,7 +175,7 @@ def _time_round(each: _Timed, puzzles: PuzzleSet, settings: Settings, number: in
     end = time.perf_counter()
     each.segment.append((middle - begin) / settings.segments)
     each.puzzle.append((end - middle) / len(part))
-    each.right += rightness(part, np.concatenate(answers)).tolist()
+    each.right += rightness(part, np.concatenate(answers))[judged(part)].tolist()
 
 
 def _slice(puzzles: PuzzleSet, settings: Settings, number: int) -> PuzzleSet:
@@ -203,7 +203,7 @@ def _row(each: _Timed, timed: list[_Timed], peak: float | None, settings: Settin
         ms_per_segment_quartiles=(1e3 * low, 1e3 * high),
         ms_per_puzzle=1e3 * median(each.puzzle),
         ratio_vs_eager=ratio,
-        exact=None if settings.random_weights else float(np.mean(each.right)),
+        exact=float(np.mean(each.right)) if each.right and not settings.random_weights else None,
         peak_rss_mb=peak,
         size_mb=artifact.size_bytes / 1e6,
     )

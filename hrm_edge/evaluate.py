@@ -45,7 +45,8 @@ class Evaluation:
     steps_histogram: dict[int, int]
     by_source: dict[str, Score]
     by_segments: dict[int, Score]
-    right: np.ndarray  # bool[N]
+    unjudged: int  # puzzles in none of the scores: nothing tells whether their answers are right
+    right: np.ndarray  # bool[N]; False where unjudged
     answers: Answers
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,7 +56,25 @@ class Evaluation:
             "steps_histogram": {str(steps): count for steps, count in self.steps_histogram.items()},
             "by_source": {name: asdict(score) for name, score in self.by_source.items()},
             "by_segments": {str(k): asdict(score) for k, score in self.by_segments.items()},
+            "unjudged": self.unjudged,
         }
+
+
+def judged(puzzles: PuzzleSet) -> np.ndarray:
+    """bool[N]: can each answer be told right from wrong? All can with rules; without, those that have a label."""
+    if puzzles.task.has_rules:
+        return np.ones(len(puzzles), bool)
+    return np.zeros(len(puzzles), bool) if puzzles.answers is None else (puzzles.answers != PAD).any(axis=1)
+
+
+def judged_only(puzzles: PuzzleSet) -> PuzzleSet:
+    """The puzzles whose answers can be told right from wrong; InputError where there are none."""
+    if puzzles.task.has_rules:
+        return puzzles
+    rows = judged(puzzles)
+    if not rows.any():
+        raise puzzles.task.no_rules(f"no puzzle of {puzzles.name} has a label, so nothing tells what is right")
+    return puzzles.select(np.flatnonzero(rows))
 
 
 def rightness(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
@@ -63,7 +82,7 @@ def rightness(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
 
     Equal to the label, or another answer the task's own rules accept: a maze may have several shortest
     paths. With one right answer (a proper Sudoku) the two are the same thing. Without rules the label alone
-    decides: its padding counts for nothing, and a label that is all padding is no label.
+    decides: its padding counts for nothing, and a label that is all padding is no label (see :func:`judged`).
     """
     if not puzzles.task.has_rules:
         if puzzles.answers is None:
@@ -124,7 +143,7 @@ def evaluate(
     by: Sequence[str] = ("source",),
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score `engine` on `puzzles`.
+    """Score `engine` on `puzzles`. Those without a label count for nothing where a task has no rules.
 
     Args:
         max_think_steps: most segments per puzzle; the model's own `halt_max_steps` when None.
@@ -134,9 +153,12 @@ def evaluate(
         progress: called after every chunk of puzzles.
 
     Raises:
-        InputError: no puzzles, puzzles of another task, or a breakdown that does not exist.
+        InputError: no puzzles, puzzles of another task, none that has a right answer, or a breakdown that does
+            not exist.
     """
     check_match(engine, puzzles)
+    counted = judged(puzzles)
+    judged_only(puzzles)  # refuses, before the work, when there is none
     if unknown := sorted(set(by) - {"source", "segments"}):
         raise InputError(f"cannot break scores down by {unknown[0]!r}; use source, segments or source,segments")
     answers = answer_all(
@@ -153,15 +175,16 @@ def evaluate(
     sources = np.array(puzzles.sources)
     by_source = {}
     if "source" in by:
-        for name in dict.fromkeys(puzzles.sources):
-            by_source[name] = _score(right, token, answers.steps, sources == name)
+        for name in dict.fromkeys(sources[counted].tolist()):
+            by_source[name] = _score(right, token, answers.steps, counted & (sources == name))
     return Evaluation(
-        total=_score(right, token, answers.steps),
+        total=_score(right, token, answers.steps, counted),
         steps_histogram={
             int(k): int(n) for k, n in zip(*np.unique(answers.steps, return_counts=True), strict=True)
         },
         by_source=by_source,
         by_segments=by_segments(engine, puzzles, max_think_steps, progress) if "segments" in by else {},
+        unjudged=int((~counted).sum()),
         right=right,
         answers=answers,
     )
@@ -178,6 +201,7 @@ def by_segments(
     A host loop is asked once, for a trace; a graph loop shows only its last guess, so it is asked once for
     each number of segments.
     """
+    puzzles = judged_only(puzzles)
     counts = [k for k in SEGMENT_COUNTS if max_think_steps is None or k <= max_think_steps]
     if max_think_steps is not None and max_think_steps not in counts:
         counts.append(max_think_steps)

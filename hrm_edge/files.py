@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from .errors import InputError
+
 
 def _sync(path: Path) -> None:
     """Flush one file or folder to disk, so that a rename never publishes an empty file."""
@@ -74,6 +76,24 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def check_file(path: Path) -> None:
+    """InputError where :func:`write_atomically` could not write; asked before long work."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """InputError where neither a file nor a folder could be made at ``path``; asked before long work."""
+    place = path.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"{path}: cannot be written, as {place} is no folder; choose another place")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be written, as {place} may not be changed; choose another place")
 
 
 def sha256(path: Path) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import GateFailed, InputError
-from .evaluate import Progress, answer_all, check_match, rightness, token_accuracy
+from .evaluate import Progress, answer_all, check_match, judged_only, rightness, token_accuracy
 from .puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from .runtimes import Answers, Engine
 from .statistics import CONFIDENCE, drop_interval, upper_bound
@@ -270,12 +270,13 @@ def _notes(n: int, lost: int, won: int, differ: int, sides: tuple[Side, Side], m
 def gate_puzzles(checkpoint: Checkpoint, data: Path | str | None = None, n: int | None = None) -> PuzzleSet:
     """The puzzles to compare on: from `data`, else the checkpoint's own held-out ones (generated, seeded).
 
-    `n` of them (default `GATE_PUZZLES`), drawn with a fixed seed from a file, the first n when generated.
+    `n` of them (default `GATE_PUZZLES`), drawn with a fixed seed from a file, the first n when generated. Puzzles
+    of a file that have no label where only labels tell what is right are left out.
     """
     if n is not None and n < 1:
         raise InputError(f"--gate-puzzles must be at least 1, not {n}")
     if data is not None:
-        return load_puzzles(Path(data), checkpoint.task).take(n or GATE_PUZZLES, seed=0)
+        return judged_only(load_puzzles(Path(data), checkpoint.task)).take(n or GATE_PUZZLES, seed=0)
     held_out = checkpoint.metadata.get("held_out") if checkpoint.task.has_rules else None
     if not isinstance(held_out, dict) or not isinstance(held_out.get("seed"), int):
         raise InputError(
@@ -301,7 +302,8 @@ def estimate_seconds(
     some = None if puzzles.identifiers is None else puzzles.identifiers[:sample]
     seconds = 0.0
     for timed in [engine] if cached else [engine, TorchEngine(checkpoint)]:
-        timed.solve(few[:1], max_think_steps=1, halt="fixed")  # warm up
+        first = None if some is None else some[:1]
+        timed.solve(few[:1], max_think_steps=1, halt="fixed", puzzle_identifiers=first)  # warm up
         start = time.perf_counter()
         timed.solve(few, max_think_steps=max_think_steps, halt=halt, puzzle_identifiers=some)
         seconds += (time.perf_counter() - start) * len(puzzles) / len(few)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..errors import InputError
-from ..identifiers import rows_of
+from ..identifiers import format_ranges, rows_of
 
 if TYPE_CHECKING:
     from ..tasks import Task
@@ -107,8 +107,9 @@ class Engine(ABC):
         "learned" stops when the model's own halting head says so, "verified" as soon as the task accepts
         the guess (rows it never accepts run on to the end), "fixed" runs exactly ``max_think_steps``.
         ``puzzle_identifiers`` int[B], zeros by default, matter only to models trained with several; they are
-        those of the training data, also where an export kept some of them only.
-        Raises :class:`InputError` on a wrong shape, dtype, token, mode or number of segments.
+        those of the training data, also where an export kept some of them only: there they must be given.
+        Raises :class:`InputError` on a wrong shape, dtype, token, mode or number of segments, and on identifiers
+        that are missing or that the model has not.
         """
         rows = _checked_tokens(tokens, self.task)
         request = Request(
@@ -133,6 +134,13 @@ class Engine(ABC):
     def _checked_identifiers(self, identifiers: np.ndarray | None, count: int) -> np.ndarray | None:
         if self.num_puzzle_identifiers == 1 and identifiers is None:
             return None
+        if identifiers is None and self.kept_identifiers is not None:
+            kept = format_ranges(self.kept_identifiers)
+            shown = kept if len(kept) <= 60 else f"{kept[:60].rpartition(',')[0]},…"
+            raise InputError(
+                f"this model kept the embeddings of puzzles {shown} alone, so each puzzle must say which it is: "
+                "pass puzzle_identifiers (0: no puzzle in particular), or name a puzzle folder that has them"
+            )
         if identifiers is None:
             return np.zeros(count, np.int32)
         values = np.asarray(identifiers)

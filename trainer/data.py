@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..arc.build import IDENTIFIERS, read_names
 from ..errors import InputError
 from ..files import sha256
 from ..public_layout import Grouping, read_description, read_folder
@@ -71,8 +73,29 @@ def identifiers_needed(data: list[str], task: Task) -> int:
     """Rows of the table of puzzle embeddings that the data ask for."""
     if task.has_rules:
         return 1
-    folders = [split_folder(argument, "train") for argument in data if not argument.startswith("generated:")]
-    return max((read_description(folder, task)["num_puzzle_identifiers"] for folder in folders), default=1)
+    if any(argument.startswith("generated:") for argument in data):
+        raise task.no_rules("puzzles cannot be generated; name a folder that `hrm-edge data arc` built with --data")
+    folders = [split_folder(argument, "train") for argument in data]
+    needed = {folder: read_description(folder, task)["num_puzzle_identifiers"] for folder in folders}
+    require_one_numbering([folder for folder, number in needed.items() if number > 1])
+    return max(needed.values(), default=1)
+
+
+def require_one_numbering(folders: list[Path]) -> None:
+    """InputError unless an identifier is the same puzzle in all of ``folders``, as their names of them tell."""
+    for first, other in itertools.pairwise(folders):
+        names = _names(first)
+        if first.resolve() != other.resolve() and (names is None or names != _names(other)):
+            raise InputError(
+                f"{first} and {other}: an identifier may be another puzzle in each, as the identifiers.json beside "
+                "them do not say the same; use folders of one set, built by `hrm-edge data arc` from all the tasks"
+            )
+
+
+def _names(folder: Path) -> list[str] | None:
+    """Name of each identifier, written beside the splits; None: unknown."""
+    place = next((place for place in (folder, folder.parent) if (place / IDENTIFIERS).is_file()), None)
+    return None if place is None else read_names(place)
 
 
 def _folder_source(path: Path, weight: float, task: Task) -> Source:

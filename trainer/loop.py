@@ -130,7 +130,7 @@ def train(
         model = _first_model(task, arch, config, initial)
         if world.rank == 0:
             # Only now: what does not fit must not claim the folder for a run that never was.
-            measured = measured_on(task, data, test)
+            measured = measured_on(task, arch, data, test)
             keep_sources(output, task, data, measured)
             write_atomically(output / "run.json", json.dumps(recipe, indent=2) + "\n")
     with world.together():

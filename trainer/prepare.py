@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..models import HRMConfig
 from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 from .data import (
@@ -21,6 +22,7 @@ from .data import (
     content_hash,
     fingerprints,
     read_source,
+    require_one_numbering,
     split_folder,
 )
 
@@ -35,7 +37,7 @@ class Measured:
     tests: list[PuzzleSet]
 
 
-def measured_on(task: Task, data: list[str], test: Path | None) -> Measured:
+def measured_on(task: Task, arch: HRMConfig, data: list[str], test: Path | None) -> Measured:
     """What a run is measured on; ``data`` and ``test`` as :func:`trainer.loop.train` takes them.
 
     Without rules nothing can be generated: then the test puzzles are the held-out ones.
@@ -48,7 +50,16 @@ def measured_on(task: Task, data: list[str], test: Path | None) -> Measured:
     folder = next((place for place in places if place.exists()), None)
     if folder is None:
         raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
-    return Measured(load_puzzles(folder, task), [])
+    held_out = load_puzzles(folder, task)
+    most = 0 if held_out.identifiers is None else int(held_out.identifiers.max())
+    if most >= arch.num_puzzle_identifiers:
+        raise InputError(
+            f"--test {folder}: names puzzle {most}, but the model has 0 to {arch.num_puzzle_identifiers - 1}; "
+            "name the test folder of the set that it is trained on"
+        )
+    if most:
+        require_one_numbering([split_folder(data[0], "train"), folder])
+    return Measured(held_out, [])
 
 
 def calibration_set(task: Task, final_puzzles: int) -> PuzzleSet:
@@ -62,6 +73,8 @@ def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) 
     A task without rules has its puzzles read from where they are, as they are drawn.
     """
     if not task.has_rules:
+        for argument in data:
+            read_source(argument, task)  # what does not fit is told before the run has a folder
         return
     # Exactly these puzzles of exactly these files: a file that was edited since is read anew.
     keys = [json.dumps([SOURCES_VERSION, task.name, argument, content_hash(argument)]) for argument in data]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate import CHUNK, Progress, answer_all, check_match, rightness
+from ..evaluate import CHUNK, Progress, answer_all, check_match, judged_only, rightness
 from ..puzzles import PuzzleSet
 from ..runtimes import Engine
 
@@ -79,12 +79,14 @@ def halting(engine: Engine, puzzles: PuzzleSet, *, name: str = "", progress: Pro
     """Learned halting of `engine` on `puzzles`, by source and by the task's rating of each puzzle.
 
     The halting head is judged in a second pass with halting off: at the moment it fires it is sure by
-    definition, which would say nothing about the guesses it kept thinking about.
+    definition, which would say nothing about the guesses it kept thinking about. Puzzles that have no label where
+    only labels tell what is right are left out.
 
     Raises:
-        InputError: no puzzles, or puzzles of another task.
+        InputError: no puzzles, puzzles of another task, or none that has a right answer.
     """
     check_match(engine, puzzles)
+    puzzles = judged_only(puzzles)
     answers = answer_all(engine, puzzles, progress=progress)
     right = rightness(puzzles, answers.tokens)
     sources = np.array(puzzles.sources)
@@ -166,7 +168,7 @@ def _head(engine: Engine, puzzles: PuzzleSet, progress: Progress | None) -> Head
         rows = np.arange(begin, min(begin + CHUNK, len(puzzles)))
         some = puzzles.select(rows)
         for i, k in enumerate(segments):
-            answers = engine.solve(some.questions, k, "fixed")
+            answers = engine.solve(some.questions, k, "fixed", puzzle_identifiers=some.identifiers)
             q[i, rows], right[i, rows] = answers.q[:, 0], rightness(some, answers.tokens)
         if progress is not None:
             progress("asking the halting head", int(rows[-1]) + 1, len(puzzles))

@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import check_file, write_atomically
+from ..report.plots import require_matplotlib
 
-KINDS = (".png", ".svg", ".json", ".md")
+PLOTS = (".png", ".svg")
+KINDS = (*PLOTS, ".json", ".md")
 
 
 def check_outputs(paths: Sequence[Path]) -> None:
-    """InputError for a name whose ending says nothing; asked before long work."""
+    """InputError for a name whose ending says nothing or that cannot be written, and for plots without matplotlib;
+    asked before long work."""
     for path in paths:
         if path.suffix not in KINDS:
             raise InputError(f"-o {path}: end it in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-        if path.is_dir():
-            raise InputError(f"-o {path}: is a folder; name a file")
+        check_file(path)
+        if path.suffix in PLOTS:
+            require_matplotlib()
 
 
 def write_outputs(

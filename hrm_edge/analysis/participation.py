@@ -41,7 +41,6 @@ from ..errors import InputError
 from ..evaluate import Progress
 from ..models import HRM
 
-TRAJECTORIES = 5  # that the headline figure pools, see above
 GROWTH = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 STATES = ("z_H", "z_L")
 _ROWS = 4  # puzzles rolled out together: at paper size their activations take some 20 MB
@@ -93,33 +92,38 @@ class Participation:
     segments: int
     growth: dict[str, tuple[Point, ...]]
 
-    def at(self, state: str, trajectories: int = TRAJECTORIES) -> Point:
-        """The figure at a number of trajectories, or at the most there are when that is fewer."""
-        points = self.growth[state]
-        return next((point for point in points if point.trajectories >= trajectories), points[-1])
-
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``hrm-edge analyze participation``."""
         return dataclasses.asdict(self)
 
 
 def participation(
-    model: HRM, tokens: np.ndarray, *, name: str = "", progress: Progress | None = None
+    model: HRM,
+    tokens: np.ndarray,
+    identifiers: np.ndarray | None = None,
+    *,
+    name: str = "",
+    progress: Progress | None = None,
 ) -> Participation:
     """Participation ratios of `model`'s states on puzzles `tokens` int32[n, S], halting off.
+
+    `identifiers` int32[n] are the puzzles' rows in the model's table of embeddings; None: all row 0.
 
     A puzzle's samples are its states of every cell (prefix left out) at the end of each of `halt_max_steps`
     segments. k trajectories are pooled for k = 1, 2, 5, 10, … and n; smaller sets are averaged over the disjoint
     ones that n puzzles make.
 
     Raises:
-        InputError: no puzzles, or a network without a state.
+        InputError: no puzzles, identifiers that the model has not, or a network without a state.
     """
     if not len(tokens):
         raise InputError("no puzzles to follow")
     if model.config.kind == "direct":
         raise InputError(f"{name}: a transformer of one pass has no states to measure")
-    moments = _moments(model, tokens, name, progress)
+    known = model.config.num_puzzle_identifiers
+    if identifiers is not None and identifiers.max() >= known:
+        raise InputError(f"{name}: has puzzle identifiers 0 to {known - 1}, not {identifiers.max()}")
+    moments = _moments(model, tokens, identifiers, name, progress)
     n = len(tokens)
     counts = sorted({k for k in GROWTH if k < n} | {n})
     # A plain recurrent transformer hands z_L through: a state that never changes has no dimensions to count.
@@ -132,12 +136,16 @@ def participation(
 
 
 @torch.inference_mode()
-def _moments(model: HRM, tokens: np.ndarray, name: str, progress: Progress | None) -> dict[str, list[Moments]]:
+def _moments(
+    model: HRM, tokens: np.ndarray, identifiers: np.ndarray | None, name: str, progress: Progress | None
+) -> dict[str, list[Moments]]:
     """By state, each puzzle's moments."""
     config, device = model.config, model.H_init.device
     found: dict[str, list[Moments]] = {state: [] for state in STATES}
     for begin in range(0, len(tokens), _ROWS):
-        e = model.embed(torch.from_numpy(tokens[begin : begin + _ROWS]).long().to(device))
+        rows = slice(begin, begin + _ROWS)
+        own = None if identifiers is None else torch.from_numpy(identifiers[rows]).long().to(device)
+        e = model.embed(torch.from_numpy(tokens[rows]).long().to(device), own)
         states = model.initial_state(len(e))
         ends: dict[str, list[np.ndarray]] = {state: [] for state in STATES}
         for _ in range(config.halt_max_steps):

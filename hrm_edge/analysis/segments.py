@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..evaluate import CHUNK, Progress, check_match, rightness
+from ..evaluate import CHUNK, Progress, check_match, judged_only, rightness
 from ..puzzles import PuzzleSet
 from ..runtimes import Engine
 from ..statistics import interval
@@ -49,15 +49,19 @@ class Rate:
 
 @dataclass(frozen=True)
 class Thinking:
-    """One artifact on one puzzle set; the outer keys are sources, and "all" where there are several."""
+    """One artifact on one puzzle set; the outer keys are sources, and "all" where there are several.
+
+    `by_retries[group][r]` counts the first r of the K = `retries` variants that the seed gives. A draw of r alone
+    may hold others, so only r = 0 and r = K are sure to be what `eval --halt verified --retries r` finds.
+    """
 
     artifact: str
     puzzles: str
     limit: int  # the model's own number of segments
-    retries: int  # 0: none were asked for
+    retries: int  # 0: none were asked for, or nothing could verify
     fixed: dict[str, dict[int, Rate]]  # after exactly k segments, halting off
     verified: dict[str, dict[int, Rate]]  # at most k segments an attempt, until a guess verifies; with retries
-    by_retries: dict[str, dict[int, Rate]]  # at most `limit` segments an attempt, by number of retries
+    by_retries: dict[str, dict[int, Rate]]  # `limit` segments an attempt at most, after r retries
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``hrm-edge analyze segments``: fractions are 0 to 1, intervals Wilson's at 95 %."""
@@ -89,20 +93,25 @@ def think(
     """Solve rates of `engine` on `puzzles` by number of segments and, with `retries`, by number of retries.
 
     The figures are those of :func:`hrm_edge.evaluate.evaluate`, asked once for each number: `halt="fixed"`, and
-    with `retries` also `halt="verified"` with the same `seed`.
+    with `retries` also `halt="verified"` with the same `seed`; but the figure by retries after fewer than all of
+    them counts the first of those same variants, not a smaller draw. A task without rules cannot verify:
+    there `retries` count as 0, and puzzles without a label are left out.
 
     Raises:
-        InputError: no puzzles, puzzles of another task, or numbers that make no sense.
+        InputError: no puzzles, puzzles of another task, none that has a right answer, or numbers that make
+            no sense.
     """
     check_match(engine, puzzles)
+    puzzles = judged_only(puzzles)
     if not segments or min(segments) < 1 or max(segments) > 10_000:
         raise InputError(f"segments must be whole numbers from 1 to 10000, not {','.join(map(str, segments))}")
     if not 0 <= retries <= 1000:
         raise InputError(f"retries must be a whole number from 0 to 1000, not {retries}")
+    retries = retries if engine.task.has_rules else 0
     counts = sorted(set(segments))
     limits = sorted({*counts, engine.halt_max_steps}) if retries else counts
     groups = _groups(puzzles)
-    right, first = _rollout(engine, puzzles, counts, limits[-1] if retries else counts[-1], progress)
+    right, first = _rollout(engine, puzzles, counts, limits[-1], bool(retries), progress)
     fixed = {
         group: {k: _rate(row[rows], np.full(rows.sum(), k)) for k, row in zip(counts, right, strict=True)}
         for group, rows in groups.items()
@@ -140,10 +149,10 @@ def _chunks(n: int) -> Iterator[np.ndarray]:
 
 
 def _rollout(
-    engine: Engine, puzzles: PuzzleSet, counts: Sequence[int], most: int, progress: Progress | None
+    engine: Engine, puzzles: PuzzleSet, counts: Sequence[int], most: int, verify: bool, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(is the guess after each of `counts` right: bool[len(counts), N]; the first of `most` segments whose guess
-    verifies: int32[N], or _NEVER).
+    verifies: int32[N], or _NEVER; always that unless `verify`).
 
     A graph loop shows only its last guess, so it is asked once for each count, and once more to verify.
     """
@@ -151,25 +160,27 @@ def _rollout(
     first = np.full(len(puzzles), _NEVER, np.int32)
     for rows in _chunks(len(puzzles)):
         some = puzzles.select(rows)
+        identified: dict[str, Any] = {"puzzle_identifiers": some.identifiers}
         if engine.loop == "graph":
             for i, k in enumerate(counts):
-                right[i, rows] = rightness(some, engine.solve(some.questions, k, "fixed").tokens)
-            first[rows] = _first_verified(engine, some.questions, most)
+                right[i, rows] = rightness(some, engine.solve(some.questions, k, "fixed", **identified).tokens)
+            if verify:
+                first[rows] = _first_verified(engine, some.questions, most, some.identifiers)
         else:
-            trace = engine.solve(some.questions, most, "fixed", trace=True).trace
+            trace = engine.solve(some.questions, most, "fixed", trace=True, **identified).trace
             assert trace is not None  # asked for above
             for i, k in enumerate(counts):
                 right[i, rows] = rightness(some, trace[k - 1])
-            for k in range(most, 0, -1):
+            for k in range(most, 0, -1) if verify else ():
                 first[rows[engine.task.verify(some.questions, trace[k - 1])]] = k
         if progress is not None:
             progress("segment by segment", int(rows[-1]) + 1, len(puzzles))
     return right, first
 
 
-def _first_verified(engine: Engine, questions: np.ndarray, most: int) -> np.ndarray:
+def _first_verified(engine: Engine, questions: np.ndarray, most: int, identifiers: np.ndarray | None) -> np.ndarray:
     """int32[B]: the segment whose guess is the first to verify; _NEVER where none of `most` does."""
-    answers = engine.solve(questions, most, "verified")
+    answers = engine.solve(questions, most, "verified", puzzle_identifiers=identifiers)
     return np.where(engine.task.verify(questions, answers.tokens), answers.steps, _NEVER)
 
 
@@ -219,7 +230,8 @@ def _retry(
         for limit, rows in attempts.rows_by_limit().items():
             for chunk in (rows[part] for part in _chunks(len(rows))):
                 turned = symmetry.apply(puzzles.questions[chunk])
-                attempts.add(chunk, _first_verified(engine, turned, limit))
+                identifiers = None if puzzles.identifiers is None else puzzles.identifiers[chunk]
+                attempts.add(chunk, _first_verified(engine, turned, limit, identifiers))
         if progress is not None:
             progress("retries", number, retries)
         yield number

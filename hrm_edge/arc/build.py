@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import replacing_folder
+from ..files import check_place, replacing_folder
 from ..public_layout import write_description
 from ..tasks.arc import Arc
 from .augment import Augmentation
@@ -161,6 +161,7 @@ def _write_split(folder: Path, groups: list[_Group], split: str, task: Arc, iden
 
 
 def _check_writable(folder: Path, overwrite: bool) -> None:
+    check_place(folder)
     is_set = (folder / IDENTIFIERS).is_file()
     if folder.exists() and not is_set and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is no ARC puzzle set; choose another name")

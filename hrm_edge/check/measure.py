@@ -10,7 +10,7 @@ import numpy as np
 from ..artifact import Artifact, open_artifact
 from ..bundle import MANIFEST, open_bundle
 from ..errors import InputError
-from ..evaluate import Progress, answer_all, rightness, token_accuracy
+from ..evaluate import Progress, answer_all, judged_only, rightness, token_accuracy
 from ..files import sha256
 from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..quantization import Quantization, read_quantization, refuse_leak
@@ -159,7 +159,7 @@ class Workshop:
                 count = min(data.n, n or data.n)
                 self._puzzles[key] = generate_puzzles(task, count, data.seed, data.difficulty)
             else:
-                puzzles = load_puzzles(data.path, task)
+                puzzles = judged_only(load_puzzles(data.path, task))
                 self._puzzles[key] = puzzles if n is None else puzzles.take(n, seed=0)
         return self._puzzles[key]
 

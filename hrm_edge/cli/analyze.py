@@ -25,9 +25,16 @@ Output = Annotated[
 Data = Annotated[
     Path | None, typer.Option(help="CSV, text or .npy puzzles. Left out: a checkpoint's own held-out puzzles.")
 ]
-N = Annotated[int | None, typer.Option("--n", min=1, help="Only this many puzzles, drawn with --seed.")]
+N = Annotated[
+    int | None,
+    typer.Option(
+        "--n",
+        min=1,
+        help="Only this many puzzles: drawn from --data with --seed, or the first of a checkpoint's own.",
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of --n and of the retries.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of what --n draws from --data; nothing else.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -42,14 +49,18 @@ def segments(
         int, typer.Option(min=0, help="Also with verification and up to this many symmetric retries.")
     ] = 0,
     n: N = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of what --n draws from --data, and of --retries; nothing else.")
+    ] = 0,
     threads: Threads = None,
     output: Output = None,
     json_: Json = False,
 ) -> None:
     """Solve rate by source against the number of segments and, with --retries, of symmetric retries.
 
-    Two columns for each number of segments: halting off, and as `eval --halt verified --retries K` counts.
+    Two columns for each number of segments: halting off, and as `eval --halt verified --retries K` counts. By
+    retries, r counts the first r of these K variants; `eval --retries r` may draw others. A task without rules
+    (arc) has the first column alone.
     """
     from ..analysis.output import check_outputs, write_outputs
     from ..analysis.plots import segments_picture
@@ -57,12 +68,17 @@ def segments(
     from ..analysis.tables import card_table, thinking_tables
     from ..artifact import open_artifact
     from .evaluate import puzzles_for
-    from .progress import progress
+    from .progress import progress, say
 
     check_outputs(output or [])
     numbers = _whole_numbers("--segments", counts)
     opened = [open_artifact(path, threads) for path in artifacts]
     puzzles = puzzles_for(opened, data, n, seed)
+    for artifact in opened:
+        if artifact.warning:
+            say(f"warning: {artifact.warning}")
+    if retries and not puzzles.task.has_rules:
+        say(f"{puzzles.task.name} has no rules to verify an answer by, so --retries {retries} is left out")
     results = []
     for artifact in opened:
         with progress() as report:
@@ -108,10 +124,12 @@ def halting(
     from ..analysis.tables import halting_table
     from ..artifact import open_artifact
     from .evaluate import puzzles_for
-    from .progress import progress
+    from .progress import progress, say
 
     check_outputs(output or [])
     opened = open_artifact(artifact, threads)
+    if opened.warning:
+        say(f"warning: {opened.warning}")
     puzzles = puzzles_for([opened], data, n, seed)
     with progress() as report:
         result = measure(opened.engine, puzzles, name=opened.label, progress=report)
@@ -136,8 +154,17 @@ def participation(
         str | None, typer.Option(help="In its place: a size with random weights (paper: 27 M parameters).")
     ] = None,
     data: Data = None,
-    trajectories: Annotated[int, typer.Option(min=2, help="Most puzzles whose states are pooled.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights and of the puzzles drawn.")] = 0,
+    trajectories: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            help="Most puzzles whose states are pooled: drawn from --data with --seed, or the first of a "
+            "checkpoint's own.",
+        ),
+    ] = 100,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of random weights, and of puzzles drawn from --data or generated.")
+    ] = 0,
     threads: Threads = None,
     output: Output = None,
     json_: Json = False,
@@ -160,9 +187,9 @@ def participation(
         import torch
 
         torch.set_num_threads(threads)
-    networks, tokens = _networks(checkpoint, random_weights, data, trajectories, seed)
+    networks, puzzles = _networks(checkpoint, random_weights, data, trajectories, seed)
     with progress() as report:
-        results = [measure(network, tokens, name=name, progress=report) for name, network in networks]
+        results = [measure(network, *puzzles, name=name, progress=report) for name, network in networks]
     if not json_:
         _print(participation_table(results))
     content = {"results": [result.to_dict() for result in results]}
@@ -178,12 +205,14 @@ def participation(
 
 def _networks(
     checkpoint: str | None, random_weights: str | None, data: Path | None, n: int, seed: int
-) -> tuple[list[tuple[str, Any]], Any]:
-    """Named networks to follow, the trained one first, and the puzzles int32[n, S] to follow them on."""
+) -> tuple[list[tuple[str, Any]], tuple[Any, Any]]:
+    """Named networks to follow, the trained one first; the puzzles int32[n, S] to follow them on, and their rows
+    int32[n] in the tables of embeddings, or None."""
     import torch
 
     from ..errors import InputError
     from ..gate import gate_puzzles
+    from ..identifiers import rows_of
     from ..models import HRMConfig, build_model, load_checkpoint
     from ..puzzles import generate_puzzles, load_puzzles
     from ..tasks import get_task
@@ -204,7 +233,10 @@ def _networks(
         puzzles = gate_puzzles(trained[0], n=n)
     else:
         puzzles = generate_puzzles(task, n, seed)
-    return networks, puzzles.questions
+    rows = puzzles.identifiers
+    if rows is not None and trained:
+        rows = rows_of(rows, trained[0].kept_identifiers)
+    return networks, (puzzles.questions, rows)
 
 
 @command.command()
@@ -235,10 +267,12 @@ def ablations(
     import torch
 
     from ..analysis.ablations import run_ablations, summarize
-    from ..analysis.output import write_outputs
+    from ..analysis.output import check_outputs, write_outputs
     from ..analysis.plots import ablations_picture
     from ..analysis.tables import ablations_table
 
+    files = [output / f"ablations{ending}" for ending in (".json", ".md", ".png")]
+    check_outputs(files)
     if threads is not None:
         torch.set_num_threads(threads)
     limits = ["train.bf16=true", "train.compile=true"]
@@ -254,7 +288,6 @@ def ablations(
     )
     rows = summarize(runs)
     content = {"task": task, "preset": preset, "runs": [run.to_dict() for run in runs]}
-    files = [output / f"ablations{ending}" for ending in (".json", ".md", ".png")]
     write_outputs(
         files, content, ablations_table(rows, runs[0].n).markdown, lambda kind: ablations_picture(rows, kind)
     )

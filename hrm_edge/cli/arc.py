@@ -28,10 +28,12 @@ def command(
     """Answer every held-out test input as two attempts, by a vote over its augmented views."""
     from ..arc.vote import ask, count_votes, read_test, score, submission
     from ..artifact import open_artifact
-    from ..evaluate import rightness
-    from ..files import write_atomically
+    from ..evaluate import judged, rightness
+    from ..files import check_file, write_atomically
     from .progress import progress, say
 
+    if output is not None:
+        check_file(output)
     opened = open_artifact(artifact, threads)
     if opened.warning:
         say(f"warning: {opened.warning}")
@@ -41,6 +43,7 @@ def command(
     ballots = count_votes(asked, tokens, q_halt)
     if output is not None:
         write_atomically(output, json.dumps(submission(ballots)) + "\n")
+    known = judged(asked.puzzles)
     content = {
         "artifact": artifact,
         "data": str(data),
@@ -49,7 +52,8 @@ def command(
         "answers": len(tokens),
         "pass@1": score(ballots, 1),
         "pass@2": score(ballots, 2),
-        "single": float(rightness(asked.puzzles, tokens).mean()),
+        "single": float(rightness(asked.puzzles, tokens)[known].mean()) if known.any() else None,
+        "unlabelled": int((~known).sum()),
     }
     if json_:
         print(json.dumps(content))
@@ -61,5 +65,7 @@ def command(
     for name, what in (("pass@1", "most popular"), ("pass@2", "two most popular"), ("single", "without a vote")):
         value = content[name]
         print(f"  {name:<7} {what:<18}" + ("not known" if value is None else f"{value:8.2%}"))
+    if content["unlabelled"]:
+        print(f"  {content['unlabelled']} of the answers have no known output: left out of these rates")
     if output is not None:
         print(f"  submission: {output}")

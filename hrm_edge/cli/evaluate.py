@@ -23,14 +23,21 @@ def command(
         Path | None, typer.Option(help="CSV, text or .npy puzzles. Left out: a checkpoint's own held-out puzzles.")
     ] = None,
     by: Annotated[str, typer.Option(help="source, segments or source,segments; segments takes longer.")] = "source",
-    n: Annotated[int | None, typer.Option(min=1, help="Only this many puzzles, drawn with --seed.")] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Only this many puzzles: drawn from --data with --seed, or the first of a checkpoint's own."
+        ),
+    ] = None,
     max_think_steps: Annotated[
         int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")
     ] = None,
     halt: Annotated[str, typer.Option(help="learned, verified or fixed.")] = "learned",
     retries: Annotated[int, typer.Option(min=0, help="Symmetric variants to try when a board is not right.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --n and --retries.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of what --n draws from --data, and of --retries; nothing else.")
+    ] = 0,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Exact-solve and token accuracy, by source and by number of segments.
@@ -120,6 +127,8 @@ def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> No
         token = "–" if score.token is None else f"{score.token:.2%}"
         table.add_row(name, str(score.n), f"{score.exact:.2%}", token, f"{score.steps_mean:.2f}")
     print_table(table)
+    if evaluation.unjudged:
+        print(f"  {evaluation.unjudged} of {len(puzzles)} puzzles have no known answer and are left out")
 
 
 def _print_agreement(first: Artifact, agreement: dict[str, Any]) -> None:

@@ -300,15 +300,22 @@ def _plain_number(value: float, _: Any) -> str:
     return f"{value:g}"
 
 
-@contextmanager
-def style(ink: str = _INK, soft: str = _SOFT, line: str = _LINE) -> Iterator[Any]:
-    """matplotlib set up to look like the report, whatever the user's own style is."""
+def require_matplotlib() -> None:
+    """InputError where no plot can be drawn; asked before long work, too."""
     try:
-        import matplotlib
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise InputError(
             "a plot needs matplotlib, which is not installed; run: pip install 'hrm-edge[report]'"
         ) from error
+
+
+@contextmanager
+def style(ink: str = _INK, soft: str = _SOFT, line: str = _LINE) -> Iterator[Any]:
+    """matplotlib set up to look like the report, whatever the user's own style is."""
+    require_matplotlib()
+    import matplotlib
+
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "hrm-edge",  # else ids are random

@@ -62,8 +62,12 @@ def test_sliced_bundles_answer_as_torch_with_the_original_identifiers(tmp_path, 
     assert engine.num_puzzle_identifiers == 6
     with pytest.raises(InputError, match="identifier 5 is not among the 6 that were kept"):
         engine.solve(questions[:1], puzzle_identifiers=np.array([5]))
-    unasked = engine.solve(questions)
-    assert np.array_equal(unasked.tokens, think(whole.model, questions, 6, np.zeros(6, np.int32))[0])
+    for kept in (engine, TorchEngine(sliced)):
+        nobody = kept.solve(questions, puzzle_identifiers=np.zeros(6, np.int32))
+        assert np.array_equal(nobody.tokens, think(whole.model, questions, 6, np.zeros(6, np.int32))[0])
+        with pytest.raises(InputError, match=r"puzzles 0,3,17-19,38 alone, .* pass puzzle_identifiers"):
+            kept.solve(questions)
+    assert np.array_equal(TorchEngine(whole).solve(questions).tokens, nobody.tokens)  # which has all: none is 0
     assert json.loads((folder / "manifest.json").read_text())["source"]["puzzle_identifiers"] == "0,3,17-19,38"
 
 

@@ -1,12 +1,14 @@
 """`hrm-edge eval` from the outside: tables, one JSON object, agreement, and one line for what is wrong."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from toys import TASK, write_hollow_bundle, write_toy_bundle
 
 from hrm_edge.bundle import Gate
 from hrm_edge.cli import main
+from hrm_edge.cli.evaluate import puzzles_for
 from hrm_edge.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.tasks import get_task
 
@@ -28,6 +30,23 @@ def run(capsys, *arguments):
         main(["eval", *map(str, arguments)])
     output = capsys.readouterr()
     return stopped.value.code or 0, output.out, output.err
+
+
+def test_the_seed_draws_from_a_file_and_from_nothing_else(folder):
+    """As the help says: held-out puzzles are always the first, and a whole file is a whole file."""
+    pytest.importorskip("torch")
+    held_out = {"seed": 5, "difficulty": "ordinary"}
+    checkpoint = SimpleNamespace(task=TASK, metadata={"held_out": held_out}, path="c")
+    opened = [SimpleNamespace(engine=SimpleNamespace(task=TASK), checkpoint=checkpoint)]
+
+    def questions(data, n, seed):
+        return puzzles_for(opened, data, n, seed).questions.tolist()
+
+    file, whole = folder / "puzzles.csv", generate_puzzles(TASK, 12, held_out["seed"]).questions.tolist()
+    assert questions(None, 12, 0) == questions(None, 12, 1) == whole
+    assert questions(None, 4, 1) == whole[:4]
+    assert questions(file, None, 0) == questions(file, None, 1)
+    assert questions(file, 10, 0) == questions(file, 10, 0) != questions(file, 10, 1)
 
 
 def test_table_and_agreement(folder, capsys):

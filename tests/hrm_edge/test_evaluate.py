@@ -1,5 +1,7 @@
 """Scores are what a person would count by hand, whatever the engine, the chunking and the breakdown."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scripted import TASK, Scripted, puzzle_set, spoiled
@@ -9,7 +11,7 @@ from hrm_edge import evaluate as module
 from hrm_edge.errors import InputError
 from hrm_edge.evaluate import answer_all, evaluate, rightness, token_accuracy
 from hrm_edge.puzzles import PuzzleSet, generate_puzzles
-from hrm_edge.runtimes import Answers
+from hrm_edge.runtimes import Answers, Engine
 from hrm_edge.tasks import get_task
 
 # Four puzzles: right from segment 1, 2, 5 and never; halting after 1, 2, 4 (too early) and 8 segments.
@@ -141,3 +143,39 @@ def test_refusals(four):
     six = generate_puzzles(get_task("sudoku-6x6"), 1, seed=0)
     with pytest.raises(InputError, match="holds sudoku-6x6 puzzles, but the model solves sudoku-4x4"):
         evaluate(engine, six)
+
+
+class ByHeart(Engine):
+    """Answers int32[N, S] in the order of the questions, whatever it is asked."""
+
+    loop = "graph"
+
+    def __init__(self, task, questions, answers):
+        super().__init__(task, 4, backend="by heart")
+        self.known = {q.tobytes(): a for q, a in zip(questions, answers, strict=True)}
+
+    def _solve(self, request):
+        n = len(request.tokens)
+        tokens = np.stack([self.known[q.tobytes()] for q in request.tokens])
+        return Answers(tokens, np.full(n, 1, np.int32), np.zeros(n, bool), np.zeros((n, 2), np.float32))
+
+
+def test_rows_without_a_label_are_in_no_rate():
+    """As if they had not been in the set: two of ten unlabelled, three of the other eight answered wrongly."""
+    task = get_task("arc-4x4")
+    rng = np.random.default_rng(0)
+    grids = rng.integers(2, 12, (10, 16)).astype(np.int32)
+    labels = grids.copy()
+    labels[[4, 7]] = 0
+    given = grids.copy()
+    given[[0, 4, 5, 9], 3] = 2 + (given[[0, 4, 5, 9], 3] - 1) % 10
+    puzzles = PuzzleSet(task, grids, labels, ["a"] * 5 + ["b"] * 5, "some")
+    engine = ByHeart(task, grids, given)
+    found = evaluate(engine, puzzles, by=("source", "segments"))
+    alone = evaluate(engine, puzzles.select(np.delete(np.arange(10), [4, 7])), by=("source", "segments"))
+    assert (found.unjudged, alone.unjudged) == (2, 0)
+    assert (found.total, found.by_source, found.by_segments) == (alone.total, alone.by_source, alone.by_segments)
+    assert (found.total.exact, found.total.n) == (5 / 8, 8)
+    assert found.to_dict()["unjudged"] == 2
+    with pytest.raises(InputError, match="no puzzle of some has a label"):
+        evaluate(engine, dataclasses.replace(puzzles, answers=np.zeros_like(labels)))

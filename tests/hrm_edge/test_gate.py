@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from scripted import TASK, Scripted, puzzle_set, spoiled
 
 from hrm_edge.errors import GateFailed, InputError
 from hrm_edge.gate import compare, gate_puzzles, readable, run_gate, upper_bound
-from hrm_edge.puzzles import generate_puzzles, save_puzzles
+from hrm_edge.puzzles import PuzzleSet, generate_puzzles, save_puzzles
 from hrm_edge.runtimes import Answers
+from hrm_edge.tasks import get_task
 
 N = 200
 PUZZLES = puzzle_set(N, seed=11)
@@ -252,3 +254,15 @@ def test_upper_bound_at_the_ends():
 
 def test_durations_are_readable():
     assert [readable(s) for s in (0.1, 40, 130, 7200)] == ["1 s", "40 s", "2 min", "2.0 h"]
+
+
+def test_puzzles_without_a_label_are_not_compared_on(tmp_path):
+    task = get_task("arc-4x4")
+    questions = np.random.default_rng(0).integers(2, 12, (8, 16)).astype(np.int32)
+    answers = np.where(np.arange(8)[:, None] % 3 == 0, 0, questions)
+    save_puzzles(PuzzleSet(task, questions, answers, ["a"] * 8, "some"), tmp_path / "set")
+    found = gate_puzzles(SimpleNamespace(task=task), tmp_path / "set")
+    assert found.questions.tolist() == questions[[1, 2, 4, 5, 7]].tolist()
+    save_puzzles(PuzzleSet(task, questions, answers * 0, ["a"] * 8, "some"), tmp_path / "none")
+    with pytest.raises(InputError, match="no puzzle of none has a label"):
+        gate_puzzles(SimpleNamespace(task=task), tmp_path / "none")

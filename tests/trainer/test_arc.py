@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -18,7 +19,7 @@ from hrm_edge.public_layout import Grouping
 from hrm_edge.puzzles import load_puzzles
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import load_recipe, train
-from hrm_edge.trainer.data import Groups, Sampler, read_source
+from hrm_edge.trainer.data import Groups, Sampler, identifiers_needed, read_source
 from hrm_edge.trainer.losses import IGNORE, labels_of
 from hrm_edge.trainer.measure import exact_by_segments
 from hrm_edge.trainer.optim import SignSGD
@@ -139,6 +140,36 @@ def test_what_does_not_fit_is_refused_in_a_line(tmp_path, folder):
     finally:
         (tmp_path / "alone" / "set").rename(folder / "train")
     assert not any((tmp_path / name / "run.json").exists() for name in "abcd")
+
+
+def test_folders_that_number_their_puzzles_differently_are_not_mixed(tmp_path, folder):
+    """Identifier k of the one is another puzzle, or view, in the other."""
+    build(toy_collection(seed=1), TASK, tmp_path / "other", augmentations=2, seed=1)
+    shutil.copytree(folder, tmp_path / "copy")
+    assert (tmp_path / "other" / "identifiers.json").read_bytes() != (folder / "identifiers.json").read_bytes()
+    with pytest.raises(InputError, match="other/train: an identifier may be another puzzle in each"):
+        identifiers_needed([str(folder), f"{tmp_path / 'other'}@2"], TASK)
+    needed = identifiers_needed([str(folder)], TASK)
+    assert identifiers_needed([str(folder), f"{tmp_path / 'copy' / 'train'}@3", str(folder)], TASK) == needed
+    (tmp_path / "copy" / "identifiers.json").unlink()
+    with pytest.raises(InputError, match="another puzzle in each"):
+        identifiers_needed([str(folder), str(tmp_path / "copy")], TASK)
+    assert identifiers_needed([str(tmp_path / "copy")], TASK) == needed
+    with pytest.raises(InputError, match="another puzzle in each"):
+        run(folder, tmp_path / "r", "train.steps=1", data=[str(folder), str(tmp_path / "other")])
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_test_set_of_other_puzzles_is_refused_before_training(tmp_path, folder):
+    build(toy_collection(tasks=5), TASK, tmp_path / "larger", augmentations=3)
+    with pytest.raises(InputError, match=r"--test .*larger/test: names puzzle \d+, but the model has 0 to 18"):
+        run(folder, tmp_path / "r", "train.steps=1", test=tmp_path / "larger")
+    build(toy_collection(seed=1), TASK, tmp_path / "other", augmentations=2, seed=1)
+    with pytest.raises(InputError, match="other/test: an identifier may be another puzzle"):
+        run(folder, tmp_path / "r", "train.steps=1", test=tmp_path / "other")
+    assert not (tmp_path / "r" / "run.json").exists()
+    run(folder, tmp_path / "r", "train.steps=1", test=folder)
+    assert (tmp_path / "r" / "checkpoint").is_dir()
 
 
 def test_puzzles_without_an_answer_are_not_measured(folder):

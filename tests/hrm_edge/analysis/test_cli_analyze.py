@@ -1,11 +1,13 @@
 """`hrm-edge analyze` from the outside: bundles, files by their endings, and one line for what is wrong."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from toys import TASK, write_toy_bundle
 
+from hrm_edge.bundle import Gate
 from hrm_edge.cli import main
 from hrm_edge.puzzles import generate_puzzles, save_puzzles
 
@@ -60,6 +62,10 @@ def test_halting_of_a_bundle(folder: Path, tmp_path: Path, capsys: pytest.Captur
         (("halting", "host"), "a bundle brings no puzzles with it"),
         (("participation",), "give a checkpoint, or --random-weights paper"),
         (("participation", "--random-weights", "huge"), "unknown size; choose paper"),
+        (("halting", "nowhere", "-o", "puzzles.csv/x.json"), "cannot be written, as puzzles.csv is no folder"),
+        (("segments", "nowhere", "-o", "puzzles.csv/a/x.md"), "cannot be written, as puzzles.csv is no folder"),
+        (("participation", "nowhere", "-o", "."), ".: end it in"),
+        (("ablations", "-o", "puzzles.csv", "--steps", "1"), "cannot be written, as puzzles.csv is no folder"),
         (("ablations", "-o", "runs"), "nothing says when to stop"),
     ],
 )
@@ -75,3 +81,26 @@ def test_what_is_wrong_is_one_line(
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [("segments", "x"), ("halting", "x"), ("participation", "x"), ("ablations",)])
+def test_a_plot_without_matplotlib_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, err = run(capsys, *command, "-o", tmp_path / ("runs" if command == ("ablations",) else "x.svg"))
+    assert code == 2
+    assert "a plot needs matplotlib, which is not installed" in err  # and not that there is no model x
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["segments", "halting"])
+def test_a_bundle_that_was_never_checked_warns(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, command: str
+) -> None:
+    write_toy_bundle(tmp_path / "unchecked", gate=Gate(False, None))
+    for bundle, warned in ((folder / "host", False), (tmp_path / "unchecked", True)):
+        code, out, err = run(capsys, command, bundle, "--data", folder / "puzzles.csv", "--json")
+        assert code == 0
+        assert ("warning: " in err) == warned
+        assert json.loads(out)

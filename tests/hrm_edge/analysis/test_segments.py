@@ -82,6 +82,17 @@ def test_every_figure_is_what_evaluate_finds(loop: str, forgets: bool) -> None:
     assert list(found.by_retries["all"]) == [0, 1, 2, 3]
 
 
+def test_by_retries_counts_the_first_variants_of_one_draw() -> None:
+    found = think(Moody(), PUZZLES, segments=(1,), retries=4, seed=5).by_retries["all"]
+    variants = TASK.symmetries(np.random.default_rng(5), 4)
+    engine = Moody()
+    for r, rate in found.items():
+        guises = [PUZZLES.questions, *(variant.apply(PUZZLES.questions) for variant in variants[:r])]
+        solved = np.any([[engine._verifies(q, 8) for q in boards] for boards in guises], axis=0)
+        assert rate.solved == solved.sum()
+    assert found[2].solved > found[0].solved
+
+
 def test_retries_only_run_what_can_still_change() -> None:
     engine = Moody()
     think(engine, PUZZLES, segments=(8,), retries=3)

@@ -1,10 +1,13 @@
 """ARC from the outside: JSON files to a set, a short run, a vote, and one line wherever rules would be needed."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 from arc_sets import toy_collection
 
+from hrm_edge.arc import vote
 from hrm_edge.cli import main
 
 
@@ -28,7 +31,7 @@ def work(tmp_path_factory):
     return folder
 
 
-def test_from_json_files_to_a_submission(work, capsys):
+def test_from_json_files_to_a_submission(work, capsys, monkeypatch):
     data = ["data", "arc", "--task", "arc-4x4", "--data", work / "json", "--augmentations", 2, "-o", work / "set"]
     code, out, _ = run(capsys, *data)
     assert (code, out.split(" to ")[0]) == (0, "wrote 6 of 6 json tasks as 18 puzzles")
@@ -67,13 +70,36 @@ def test_from_json_files_to_a_submission(work, capsys):
         ("bb0", "bb1", "bb2"), 2
     )
 
+    # The test input of bb0 whose output nobody gives: the rates are those of what is left, and say so.
+    secret = work / "secret"
+    shutil.copytree(work / "set", secret)
+    labels = np.load(secret / "test" / "all__labels.npy")
+    labels[0:6:2] = 0  # the first of two tests, in three views
+    np.save(secret / "test" / "all__labels.npy", labels)
+    with monkeypatch.context() as patched:
+        whole = np.load(work / "set" / "test" / "all__labels.npy").astype(np.int32)
+        patched.setattr(vote, "ask", lambda *_, **__: (whole, np.zeros(len(whole))))  # all of them right
+        code, out, _ = run(capsys, "arc", work / "r", "--data", secret, "--json")
+        told = json.loads(out)
+        assert [told[name] for name in ("answers", "unlabelled", "single", "pass@1")] == [18, 3, 1.0, 1.0]
+    assert "3 of the answers have no known output" in run(capsys, "arc", work / "r", "--data", secret)[1]
+    out = run(capsys, "eval", work / "r", "--data", secret / "test")[1]
+    assert "3 of 18 puzzles have no known answer" in out
+    np.save(secret / "test" / "all__labels.npy", np.zeros_like(labels))
+    code, out, _ = run(capsys, "arc", work / "r", "--data", secret, "--json")
+    assert (code, json.loads(out)["single"], json.loads(out)["pass@2"]) == (0, None, None)
+
     refused = {
+        ("eval", work / "r", "--data", secret / "test"): "no puzzle of test has a label",
         ("eval", work / "r"): "give some with --data",
         ("eval", work / "r", "--data", work / "set" / "test", "--halt", "verified"): "cannot be verified",
         ("eval", work / "r", "--data", work / "set" / "test", "--retries", "2"): "which of several attempts",
         ("data", "generate", "--task", "arc-4x4", "-o", work / "x.csv"): "cannot be generated",
         ("arc", work / "r", "--data", work / "set" / "test"): "identifiers.json",
         ("train", "--task", "arc-4x4", "--steps", "1", "-o", work / "y"): "cannot be generated",
+        ("arc", "nowhere", "--data", "nowhere", "-o", file / "x.json"): "submission.json is no folder",
+        ("arc", "nowhere", "--data", "nowhere", "-o", work): "is a folder; name a file",
+        (*data[:-1], file / "set"): "submission.json is no folder",
         ("data", "arc", "--task", "sudoku", "-o", work / "z"): "expected arc",
         ("data", "arc", "--task", "arc-1x1", "--data", work / "json", "-o", work / "z"): "no evaluation task fits",
     }
