@@ -87,8 +87,9 @@ def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) 
         place = _place(folder, index)
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = place.with_name(f".{place.name}")  # savez appends .npz to any other ending
+        content = {"questions": source.questions, "answers": source.answers}
         facts = {"key": keys[index], "name": source.name, "w": source.weight}
-        np.savez(scratch, questions=source.questions, answers=source.answers, **facts)
+        np.savez(scratch, **content, **{name: np.array(fact) for name, fact in facts.items()})  # type: ignore[arg-type]
         scratch.rename(place)
 
 
