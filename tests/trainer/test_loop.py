@@ -357,7 +357,7 @@ def test_a_curriculum_lets_puzzles_take_more_segments_as_the_run_goes_on():
     model = build_model(arch, TASK)
     start = Slots.empty(model, 4, torch.device("cpu"))
     sampler = Sampler(TASK, [Source("x", *TASK.generate(4, np.random.default_rng(0)), 1.0)], augment=True)
-    training = Run(TASK, config, World(0, 1, torch.device("cpu")), model, sampler, start, None)
+    training = Run(TASK, config, World(0, 1, torch.device("cpu")), model, sampler, [start], None)
     most = []
     for training.step in range(101):
         most.append(training.most_segments)

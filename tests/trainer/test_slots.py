@@ -107,3 +107,14 @@ def test_a_slot_gets_the_same_puzzle_however_slots_are_spread():
         for field in ("tokens", "labels", "min_steps"):
             joined = torch.cat([getattr(slots, field) for slots in parts])
             assert torch.equal(joined, getattr(whole, field))
+
+
+def test_in_a_curriculum_every_puzzle_has_a_limit_of_its_own():
+    model, sampler, rng, slots = make()
+    slots.refill(model, sampler, rng, most_segments=4)
+    assert set(slots.max_steps.tolist()) == {1, 2, 3, 4}
+    for step in range(1, 5):
+        slots.advance(slots.z_H, slots.z_L, torch.full((64, 2), -1.0), no_ACT_continue=True)
+        assert torch.equal(slots.halted, slots.max_steps <= step)
+    slots.refill(model, sampler, rng)
+    assert (slots.max_steps == 6).all()
