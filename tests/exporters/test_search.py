@@ -152,6 +152,24 @@ def test_near_the_budget_the_plan_that_changes_least_is_taken_before_any_float32
     assert choice.trial in choice.budget
 
 
+def test_a_model_that_changes_answers_at_any_rounding_is_left_to_the_gate():
+    """Ten change whatever the layers get, but more are won than lost: the fewest changes, and none by fewer bits."""
+    segments, said = {1: (5, 7), 2: (4, 6), 3: (4, 7)}, []
+
+    class Edgy(ScriptedTrials):
+        def run(self, what, plan):
+            self.ran.append((what, plan))
+            lost, won = segments.get(len(plan.wide), (6, 8))
+            return trial(what, lost, won)
+
+    choice = meet_budget(
+        ScriptedPlan("int8"), trial("all", 6, 8), "segment", Edgy(None), 0.5, lambda: sensitivities("abc"), said.append
+    )
+    assert (len(choice.plan.wide), choice.plan.keep) == (2, {})
+    assert not within(choice.trial, 0.5)
+    assert "2 of 3 layers with 16-bit inputs goes to the gate" in said[-1]
+
+
 @given(st.integers(1, 30))
 def test_when_nothing_holds_the_best_is_named(n):
     message, trials, _, _ = budget(n, first=99)
