@@ -15,9 +15,9 @@ def command(
     """List the trained models that ship, or show one's card."""
     from rich.console import Console
     from rich.markdown import Markdown
-    from rich.table import Table
 
     from ..zoo import list_zoo, read_card
+    from .tables import plain_table, print_table
 
     if name is not None:
         card = read_card(name)
@@ -27,9 +27,10 @@ def command(
     if json_:
         print(json.dumps({"models": [row.to_dict() for row in rows]}))
         return
-    table = Table("model", "task", "parameters", "size", "exact after 16 segments (held-out)")
+    table = plain_table("model", "task", "parameters", "size", "exact after 16 segments (held-out)")
+    table.columns[0].no_wrap = True  # a name is there to be typed
     for row in rows:
         exact = "not measured" if row.exact is None else f"{row.exact:.1%}"
         table.add_row(row.name, row.task, f"{row.parameters:,}", f"{row.size_mb:.1f} MB", exact)
-    Console().print(table)
+    print_table(table)
     print("`hrm-edge models NAME` shows a model's card; `hrm-edge export NAME` makes a bundle of it.")

@@ -1,12 +1,14 @@
 """How far a backend strays from PyTorch, segment by segment; run as a script it prints a table of the family.
 
-python tests/helpers/parity.py
+python tests/helpers/parity.py [FOLDER...]
+
+Each FOLDER: a public checkpoint with the public code's outputs, expected.npz, which PyTorch's row compares with.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,17 @@ def errors(
         z_H, z_L = wanted[:2]
 
 
+@torch.inference_mode()
+def errors_of_torch(model: HRM, expected: Mapping[str, np.ndarray]) -> Iterator[float]:
+    """Largest absolute difference of PyTorch's logits and q from those of another implementation, by segment."""
+    tokens, ids = (torch.from_numpy(expected[k]).long() for k in ("inputs", "puzzle_identifiers"))
+    e = model.embed(tokens, ids)
+    z_H, z_L = model.initial_state(len(tokens))
+    for wanted in zip(expected["logits"], expected["q"], strict=True):
+        z_H, z_L, *made = model.segment(z_H, z_L, e)
+        yield max(float(np.abs(ours.numpy() - theirs).max()) for ours, theirs in zip(made, wanted, strict=True))
+
+
 def main() -> None:
     from traced_networks import CONFIGS, traced
 
@@ -74,7 +87,9 @@ def main() -> None:
     for folder in sorted(Path(argument) for argument in sys.argv[1:]):
         model, task = import_public(folder)
         graphs = trace_start(model), trace_segment(model)
-        tokens = np.load(folder / "expected.npz")["inputs"].astype(np.int32)
+        expected = np.load(folder / "expected.npz")
+        row(f"{folder.name} ({task.name})", "torch, to the public code", errors_of_torch(model, expected))
+        tokens = expected["inputs"].astype(np.int32)
         for backend in BACKENDS:
             row(f"{folder.name} ({task.name})", backend, errors(model, *graphs, backend, tokens))
 
