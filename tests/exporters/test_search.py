@@ -163,7 +163,13 @@ def test_a_model_that_changes_answers_at_any_rounding_is_left_to_the_gate():
             return trial(what, lost, won)
 
     choice = meet_budget(
-        ScriptedPlan("int8"), trial("all", 6, 8), "segment", Edgy(None), 0.5, lambda: sensitivities("abc"), said.append
+        ScriptedPlan("int8"),
+        trial("all", 6, 8),
+        "segment",
+        Edgy(None),
+        0.5,
+        lambda: sensitivities("abc"),
+        said.append,
     )
     assert (len(choice.plan.wide), choice.plan.keep) == (2, {})
     assert not within(choice.trial, 0.5)
