@@ -13,7 +13,10 @@ def _mixing(arch: HRMConfig) -> str:
     """What mixes the tokens."""
     if arch.conv_kernel:
         convolution = f"depthwise {arch.conv_kernel}x{arch.conv_kernel} convolution"
-        return convolution + " and means over rows, columns and boxes" * arch.unit_means
+        means = "means over rows, columns and boxes"
+        # A kernel of 1 mixes nothing: it scales channels.
+        mixers = [convolution] * (arch.conv_kernel > 1) + [means] * arch.unit_means
+        return " and ".join(mixers) or convolution
     return "SwiGLU over the sequence" if arch.mlp_t else f"{arch.num_heads} heads"
 
 

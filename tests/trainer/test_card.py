@@ -1,0 +1,30 @@
+"""The card names what mixes a network's tokens."""
+
+import dataclasses
+
+import pytest
+from small_networks import network
+
+from hrm_edge.trainer.card import describe
+from hrm_edge.trainer.config import TrainConfig
+
+CONVOLUTION = "depthwise 3x3 convolution"
+MEANS = "means over rows, columns and boxes"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_heads": 4}, "4 heads"),
+        ({"mlp_t": True, "kind": "trm"}, "SwiGLU over the sequence"),
+        ({"puzzle_emb_ndim": 32, "conv_kernel": 3}, CONVOLUTION),
+        ({"puzzle_emb_ndim": 32, "conv_kernel": 3, "unit_means": True}, f"{CONVOLUTION} and {MEANS}"),
+        ({"puzzle_emb_ndim": 32, "conv_kernel": 1, "unit_means": True}, MEANS),
+    ],
+)
+def test_what_mixes_the_tokens(changes, said):
+    model = network(**changes)
+    train = dataclasses.asdict(TrainConfig(steps=1))
+    recipe = {"task": "sudoku-4x4", "arch": model.config.to_dict(), "train": train}
+    card = describe({"recipe": recipe, "steps": 1, "train_seconds": 1.0, "sources": ["a (1)"]}, model)
+    assert f"D {model.config.hidden_size}, {said}, {model.config.H_layers} + " in card
