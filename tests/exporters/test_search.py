@@ -153,7 +153,7 @@ def test_near_the_budget_the_plan_that_changes_least_is_taken_before_any_float32
 
 
 def test_a_model_that_changes_answers_at_any_rounding_is_left_to_the_gate():
-    """Ten change whatever the layers get, but more are won than lost: the fewest changes, and none by fewer bits."""
+    """Ten change whatever the layers get, but more are won than lost: the plan that changes fewest."""
     segments, said = {1: (5, 7), 2: (4, 6), 3: (4, 7)}, []
 
     class Edgy(ScriptedTrials):
