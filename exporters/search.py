@@ -168,8 +168,8 @@ def _best_with_less_room(made: list[tuple[Plan, Trial]], max_drop: float) -> tup
 def _measured_within(made: list[tuple[Plan, Trial]], max_drop: float) -> tuple[Plan, Trial] | None:
     """What changes fewest answers of all that kept the budget here, be it by luck.
 
-    A model with many puzzles on the edge changes answers at the least rounding, so that no number of layers with more
-    bits changes few. The gate asks about other puzzles: it refuses what was luck, and there is nothing better.
+    A model with many puzzles on the edge changes answers at the least rounding, so that no number of layers with
+    more bits changes few. The gate asks about other puzzles: it refuses what was luck, and there is nothing better.
     """
     kept = [each for each in made if each[1].drop_points + _ROOM * each[1].drop_error <= max_drop]
     return min(kept, key=lambda each: (badness(each[1])[0], each[1].lost + each[1].won), default=None)
