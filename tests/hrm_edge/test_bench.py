@@ -1,5 +1,6 @@
 """What a benchmark counts and compares; how long anything took is never asserted."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -68,6 +69,18 @@ def test_json_has_the_documented_fields(tiny):
     )
     assert set(documented.split()) <= set(content["rows"][0])
     assert {"rows", "ceilings"} <= set(content)
+
+
+def test_puzzles_without_a_label_are_timed_and_in_no_rate(monkeypatch):
+    engine, first = host_engine(), PUZZLES.take(6, seed=0)  # three rounds of two, all solved
+    monkeypatch.setattr(type(TASK), "has_rules", False)  # nothing but the label tells
+    labels = first.answers.copy()
+    labels[:2] = 0
+    labels[2] = labels[3]
+    (row,) = bench([artifact("host", engine)], dataclasses.replace(first, answers=labels), QUICK).rows
+    assert row.exact == 3 / 4
+    (row,) = bench([artifact("host", engine)], dataclasses.replace(first, answers=0 * labels), QUICK).rows
+    assert row.exact is None
 
 
 class Recording:

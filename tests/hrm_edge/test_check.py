@@ -1,5 +1,6 @@
 """`hrm-edge check` from the outside: honest, degraded, malformed, and every sabotage with its own reason."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -13,7 +14,7 @@ from toys import TASK, host_engine, manifest, write_hollow_bundle, write_toy_bun
 
 from hrm_edge.bundle import Gate, write_bundle
 from hrm_edge.cli import main
-from hrm_edge.puzzles import generate_puzzles, save_puzzles
+from hrm_edge.puzzles import generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.quantization import QUANTIZATION, Calibration, Products, Quantization, fingerprints
 
 pytest.importorskip("onnxruntime")
@@ -292,6 +293,26 @@ def test_json_is_one_object_and_nothing_else(based, capsys):
     assert TASK.parse(worst["question"]).shape == (16,)
     assert sum(a != b for a, b in zip(worst["answer"], worst["wanted"], strict=True)) == worst["cells"]
     assert by_rule["max_size_mb"]["passed"]
+
+
+def test_puzzles_without_a_label_are_in_no_figure(folder, capsys, monkeypatch):
+    """As in an ARC set whose outputs are secret: half of the 200."""
+    from hrm_edge.check import measure
+
+    puzzles = load_puzzles(folder / "puzzles.csv", TASK)
+    right = (host_engine().solve(puzzles.questions).tokens == puzzles.answers).all(axis=1)
+    labels = np.zeros_like(puzzles.answers)
+    labels[np.flatnonzero(right)[:100]] = puzzles.answers[right][:100]
+    secret = dataclasses.replace(puzzles, answers=labels)
+    monkeypatch.setattr(measure, "load_puzzles", lambda path, task: secret)
+    monkeypatch.setattr(type(TASK), "has_rules", False)  # nothing but the label tells
+    lines = [line for line in SPEC.splitlines() if "baseline" not in line]
+    (folder / "spec.toml").write_text("\n".join(lines))
+    code, out, _ = run(capsys, "spec.toml", "--json")
+    by_rule = {result["rule"]: result for result in json.loads(out)["results"]}
+    assert code == 0
+    assert (by_rule["min_exact"]["figure"], by_rule["min_exact"]["n"]) == (1.0, 100)
+    assert (by_rule["min_agreement"]["figure"], by_rule["min_agreement"]["n"]) == (1.0, 100)
 
 
 def test_markdown_and_junit_hold_every_rule(based, capsys):
