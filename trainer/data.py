@@ -92,6 +92,14 @@ def require_one_numbering(folders: list[Path]) -> None:
             )
 
 
+def numbering(data: list[str], task: Task) -> str | None:
+    """Hex SHA-256 of the names of the identifiers that the data use; None where they have none, or do not say."""
+    if task.has_rules:
+        return None
+    names = _names(split_folder(data[0], "train"))
+    return None if names is None else hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
 def _names(folder: Path) -> list[str] | None:
     """Name of each identifier, written beside the splits; None: unknown."""
     place = next((place for place in (folder, folder.parent) if (place / IDENTIFIERS).is_file()), None)

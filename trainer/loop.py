@@ -22,7 +22,7 @@ from ..tasks import Task
 from . import qat
 from .config import TrainConfig, with_later_fields
 from .cost import step_flops
-from .data import Sampler, Source, identifiers_needed
+from .data import Sampler, Source, identifiers_needed, numbering
 from .distributed import World
 from .halting import halting_margin
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
@@ -35,6 +35,7 @@ from .stopping import Stopping
 
 # What a checkpoint tells of the run that made it, kept when another run starts from it.
 STAGE = ("recipe", "sources", "steps", "train_seconds", "earlier")
+NUMBERING = "identifiers"  # a checkpoint's record of whose puzzle embeddings it has
 # A resumed run may change how long it goes and how often it reports; anything else is another run.
 CHANGEABLE = {"steps", "minutes", "log_every", "save_every", "eval_every", "eval_puzzles", "compile"}
 CHANGEABLE |= {"final_puzzles", "checkpoint_dtype", "accumulate"}
@@ -63,26 +64,41 @@ def _same_run(folder: Path, recipe: dict[str, Any]) -> None:
             )
 
 
-def _with_identifiers(arch: HRMConfig, data: list[str], task: Task) -> HRMConfig:
-    """The architecture with as many puzzle embeddings as the data name puzzles."""
+def _with_identifiers(
+    arch: HRMConfig, data: list[str], task: Task, initial: Checkpoint | None
+) -> tuple[HRMConfig, bool]:
+    """The architecture with as many puzzle embeddings as the data name puzzles, and whether they start anew.
+
+    They do where ``initial`` has those of other puzzles, as its count or its record of their names tells.
+    """
     needed = identifiers_needed(data, task)
-    if needed > 1 and arch.num_puzzle_identifiers == 1:
-        return dataclasses.replace(arch, num_puzzle_identifiers=needed)
-    if needed > arch.num_puzzle_identifiers:
-        raise InputError(
-            f"the data name {needed} puzzles, but arch.num_puzzle_identifiers is {arch.num_puzzle_identifiers}"
-        )
-    return arch
+    count = arch.num_puzzle_identifiers
+    others = False
+    if initial is not None and needed > 1:
+        theirs = initial.metadata.get(NUMBERING)  # checkpoints of other code, and of earlier versions, do not say
+        others = initial.config.num_puzzle_identifiers != needed or theirs not in (None, numbering(data, task))
+        if others and count == initial.config.num_puzzle_identifiers:
+            count = 1
+    if needed > 1 and count == 1:
+        return dataclasses.replace(arch, num_puzzle_identifiers=needed), others
+    if needed > count:
+        raise InputError(f"the data name {needed} puzzles, but arch.num_puzzle_identifiers is {count}")
+    return arch, others
 
 
-def _first_model(task: Task, arch: HRMConfig, config: TrainConfig, initial: Checkpoint | None) -> HRM:
-    """The model that a run starts with."""
+def _first_model(
+    task: Task, arch: HRMConfig, config: TrainConfig, initial: Checkpoint | None, other_puzzles: bool
+) -> HRM:
+    """The model that a run starts with; where ``initial`` knows other puzzles, with their embeddings anew."""
     torch.manual_seed(config.seed)
     model = build_model(arch, task)
     if initial is None:
         torch.nn.init.constant_(model.q_head.bias, config.halt_bias)
     else:
-        load_weights(model, with_added_blocks(initial.model.state_dict(), model), str(initial.path))
+        weights = initial.model.state_dict()
+        if other_puzzles:
+            weights |= {k: w for k, w in model.state_dict().items() if k.startswith("puzzle_emb.")}
+        load_weights(model, with_added_blocks(weights, model), str(initial.path))
     return model
 
 
@@ -102,7 +118,7 @@ def train(
         data: sources as :func:`trainer.data.read_source` takes them.
         test: puzzles to measure the finished checkpoint on, by their source, beside the held-out ones.
         initial: start from this checkpoint's weights instead of a fresh initialisation; layers that ``arch`` has
-            beyond it start as if they were not there.
+            beyond it start as if they were not there, embeddings of other puzzles than it knows anew.
 
     Raises:
         InputError: the data, configs or the folder's earlier run do not fit.
@@ -112,7 +128,7 @@ def train(
     world = World.join(device)
     measured: Measured | None = None  # in the first process alone, which measures for all
     with world.together():
-        arch = _with_identifiers(arch, data, task)
+        arch, other_puzzles = _with_identifiers(arch, data, task, initial)
         parts = world.size * config.accumulate
         if config.batch_size % parts:
             raise InputError(
@@ -127,7 +143,7 @@ def train(
             "started_from": None if initial is None else initial.content_hash,
         }
         _same_run(output, recipe)
-        model = _first_model(task, arch, config, initial)
+        model = _first_model(task, arch, config, initial, other_puzzles)
         if world.rank == 0:
             # Only now: what does not fit must not claim the folder for a run that never was.
             measured = measured_on(task, arch, data, test)
@@ -163,9 +179,13 @@ def train(
         + (f", {config.minutes:g} minutes" if config.minutes else "")
         + (" (already trained; measuring again)" if done >= 1 else "")
     )
+    if initial is not None and other_puzzles and not resumed:
+        metrics.say(f"{data[0]}: other puzzles than {initial.path} learned; their embeddings start anew")
     if resumed and done < 1:
         metrics.say(f"resuming at step {run.step}, after {run.seconds / 60:.1f} minutes")
     facts: dict[str, Any] = {"recipe": recipe, "sources": [f"{s.name} ({len(s.questions)})" for s in sources]}
+    if (names := numbering(data, task)) is not None:
+        facts[NUMBERING] = names
     if initial is not None:
         facts["earlier"] = {k: initial.metadata[k] for k in STAGE if k in initial.metadata}
     try:

@@ -34,11 +34,11 @@ def folder(tmp_path_factory):
     return path
 
 
-def run(folder, output, *settings, data=None, test=None):
+def run(folder, output, *settings, data=None, test=None, initial=None):
     base = ["arch.hidden_size=32", "arch.puzzle_emb_ndim=32", "arch.halt_max_steps=2", "train.batch_size=16"]
     base += ["train.log_every=1", "train.final_puzzles=4", "train.eval_every=1000", "train.puzzle_emb_lr=1e-2"]
-    arch, config = load_recipe(TASK.name, "tiny", None, [*base, *settings])
-    return train(TASK, arch, config, data or [str(folder)], output, device="cpu", test=test)
+    arch, config = load_recipe(TASK.name, "tiny", None, [*base, *settings], start=initial and initial.config)
+    return train(TASK, arch, config, data or [str(folder)], output, device="cpu", test=test, initial=initial)
 
 
 def losses(output):
@@ -123,6 +123,26 @@ def test_a_few_steps_learn_and_resume_exactly(tmp_path, folder):
     assert not table[0].any()  # no puzzle of the set is nobody's
     assert "held_out" not in checkpoint.metadata
     assert "| test | 4 |" in checkpoint.card
+
+
+@pytest.mark.parametrize(("tasks", "views"), [(3, 2), (5, 2)])
+def test_embeddings_of_other_puzzles_start_anew(tmp_path, folder, capsys, tasks, views):
+    """Told by the names where there are as many, and by their number; everything else goes on."""
+    first = load_checkpoint(run(folder, tmp_path / "first", "train.steps=3"))
+    other = tmp_path / "other"
+    build(toy_collection(tasks, seed=1), TASK, other, augmentations=views, seed=1)
+    frozen = ("train.steps=1", "train.lr=1e-12", "train.puzzle_emb_lr=1e-12", "train.ema_decay=0.0")
+    tables = {}
+    for name, data in (("same", folder), ("others", other)):
+        capsys.readouterr()
+        made = load_checkpoint(run(data, tmp_path / name, *frozen, initial=first))
+        tables[name] = made.model.puzzle_emb.weight
+        assert torch.allclose(made.model.lm_head.weight, first.model.lm_head.weight, atol=1e-6)
+        said = capsys.readouterr().err
+        assert ("their embeddings start anew" in said) == (name == "others")
+    assert torch.allclose(tables["same"], first.model.puzzle_emb.weight, atol=1e-6)
+    assert tables["others"].abs().max() < 1e-6 < first.model.puzzle_emb.weight.abs().max()
+    assert len(tables["others"]) == load_puzzles(other / "train", TASK).num_identifiers
 
 
 def test_what_does_not_fit_is_refused_in_a_line(tmp_path, folder):
