@@ -6,6 +6,10 @@ class HrmEdgeError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """One line whatever keys and names a file has: nothing in them breaks it or commands the terminal."""
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+
 
 class InputError(HrmEdgeError):
     """Something given to us (a puzzle, file, config, bundle, flag) is wrong. Exit code 2."""
