@@ -13,7 +13,6 @@ def command(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """List the trained models that ship, or show one's card."""
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from ..zoo import list_zoo, read_card
@@ -21,7 +20,7 @@ def command(
 
     if name is not None:
         card = read_card(name)
-        print(json.dumps({"name": name, "card": card})) if json_ else Console().print(Markdown(card))
+        print(json.dumps({"name": name, "card": card})) if json_ else print_table(Markdown(card))
         return
     rows = list_zoo()
     if json_:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 
 _WIDTH_OF_A_FILE = 140
@@ -14,7 +15,7 @@ def plain_table(*columns: str) -> Table:
     return Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def print_table(table: Table) -> None:
+def print_table(table: Table | Markdown) -> None:
     """As wide as the terminal, or as wide as it needs to be where there is none."""
     console = Console()
     if not console.is_terminal:
