@@ -105,7 +105,7 @@ def arc(
 @command.command()
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="CSV, text (either gzipped), or .npy folder.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="FILE.csv, FILE.csv.gz, or a folder.")],
+    output: Output,
     task: TaskName = "sudoku",
     force: Force = False,
 ) -> None:
@@ -113,11 +113,11 @@ def convert(
     from ..puzzles import check_writable, load_puzzles, save_puzzles
     from ..tasks import get_task
 
-    check_writable(target, overwrite=force)
+    check_writable(output, overwrite=force)
     puzzles = load_puzzles(source, get_task(task))
     with progress() as report:
-        save_puzzles(puzzles, target, lambda done: report("puzzles", done, len(puzzles)))
-    print(f"wrote {len(puzzles)} {puzzles.task.name} puzzles to {target}")
+        save_puzzles(puzzles, output, lambda done: report("puzzles", done, len(puzzles)))
+    print(f"wrote {len(puzzles)} {puzzles.task.name} puzzles to {output}")
 
 
 @command.command()

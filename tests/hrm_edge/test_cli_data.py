@@ -41,7 +41,9 @@ def test_what_is_there_is_only_replaced_when_asked_for(tmp_path, capsys, command
     save_puzzles(generate_puzzles(maze, 2, 0, processes=1), output)
     before = load_puzzles(output, maze).content_hash()
     (tmp_path / "in.txt").write_text("1.......2.......\n")
-    arguments = ["generate", *FOUR, "--n", 3, "-o"] if command == "generate" else ["convert", tmp_path / "in.txt"]
+    arguments = (
+        ["generate", *FOUR, "--n", 3, "-o"] if command == "generate" else ["convert", tmp_path / "in.txt", "-o"]
+    )
     more = [output] if command == "generate" else [output, *FOUR]
     code, out, err = run(capsys, *arguments, *more)
     assert (code, out) == (2, "")
@@ -68,10 +70,10 @@ def test_generate_makes_mazes_of_a_given_length(tmp_path, capsys):
 
 def test_convert_solves_a_text_and_keeps_sources(tmp_path, capsys):
     (tmp_path / "p.csv").write_text("question,source\n1.......2.......,mine\n...4............,yours\n")
-    assert run(capsys, "convert", tmp_path / "p.csv", tmp_path / "full.csv.gz", *FOUR)[0] == 0
+    assert run(capsys, "convert", tmp_path / "p.csv", "-o", tmp_path / "full.csv.gz", *FOUR)[0] == 0
     full = load_puzzles(tmp_path / "full.csv.gz", get_task("sudoku-4x4"))
     assert full.sources == ["mine", "yours"]
-    assert run(capsys, "convert", tmp_path / "full.csv.gz", tmp_path / "set", *FOUR)[0] == 0
+    assert run(capsys, "convert", tmp_path / "full.csv.gz", "-o", tmp_path / "set", *FOUR)[0] == 0
     assert json.loads((tmp_path / "set" / "dataset.json").read_text())["total_groups"] == 2
     assert np.load(tmp_path / "set" / "all__labels.npy").shape == (2, 16)
 
@@ -92,7 +94,7 @@ def test_show_draws_question_and_answer_and_counts_sources(tmp_path, capsys):
         (["show", "none.csv"], "there is no file none.csv"),
         (["show", "p.csv"], "p.csv line 2: puzzle has 16 characters, expected 81"),
         (["show", "p.csv", "--task", "go"], "unknown task 'go'"),
-        (["convert", "p.csv", "p.json", *FOUR], "cannot write p.json: end it in .csv"),
+        (["convert", "p.csv", "-o", "p.json", *FOUR], "cannot write p.json: end it in .csv"),
         (["generate", "-o", "."], ". exists and is no puzzle set"),
         (["generate", "-o", "q.csv", "--difficulty", "x"], "has no difficulty 'x'; choose one of easy"),
         (["generate", "-o", "q.csv", *FOUR, "--difficulty", "extreme"], "choose another"),
