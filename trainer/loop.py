@@ -69,14 +69,15 @@ def _with_identifiers(
 ) -> tuple[HRMConfig, bool]:
     """The architecture with as many puzzle embeddings as the data name puzzles, and whether they start anew.
 
-    They do where ``initial`` has those of other puzzles, as its count or its record of their names tells.
+    They do where ``initial`` has those of other puzzles, as its record of their names tells, or else their count.
     """
     needed = identifiers_needed(data, task)
     count = arch.num_puzzle_identifiers
     others = False
     if initial is not None and needed > 1:
         theirs = initial.metadata.get(NUMBERING)  # checkpoints of other code, and of earlier versions, do not say
-        others = initial.config.num_puzzle_identifiers != needed or theirs not in (None, numbering(data, task))
+        of_another_size = initial.config.num_puzzle_identifiers != needed
+        others = of_another_size if theirs is None else theirs != numbering(data, task)
         if others and count == initial.config.num_puzzle_identifiers:
             count = 1
     if needed > 1 and count == 1:
@@ -129,6 +130,8 @@ def train(
     measured: Measured | None = None  # in the first process alone, which measures for all
     with world.together():
         arch, other_puzzles = _with_identifiers(arch, data, task, initial)
+        if other_puzzles:
+            qat.require_its_puzzles(config, data[0])
         parts = world.size * config.accumulate
         if config.batch_size % parts:
             raise InputError(

@@ -30,6 +30,18 @@ def require_start(config: TrainConfig, initial: Checkpoint | None) -> None:
         raise InputError("--qat tunes a trained model: give its checkpoint with --from (see `hrm-edge models`)")
 
 
+def require_its_puzzles(config: TrainConfig, data: str) -> None:
+    """InputError when the checkpoint to tune has embeddings of other puzzles than those of ``data``.
+
+    What it comes to before tuning could not be measured, and embeddings take longer to learn than scales.
+    """
+    if config.qat != "off":
+        raise InputError(
+            f"--qat: --from's checkpoint learned other puzzles than those of {data}; train it on these first, "
+            "without --qat"
+        )
+
+
 def fake_quantized(model: HRM, config: TrainConfig, sampler: Sampler, world: World, resumes: bool) -> HRM:
     """The model to fine-tune: smoothed (the same in float), its scales calibrated on training puzzles.
 

@@ -145,6 +145,26 @@ def test_embeddings_of_other_puzzles_start_anew(tmp_path, folder, capsys, tasks,
     assert len(tables["others"]) == load_puzzles(other / "train", TASK).num_identifiers
 
 
+def test_a_larger_table_of_the_same_puzzles_goes_on(tmp_path, folder, capsys):
+    """The names decide, not the count: somebody may have left room."""
+    frozen = ("train.steps=1", "train.lr=1e-12", "train.puzzle_emb_lr=1e-12", "train.ema_decay=0.0")
+    first = load_checkpoint(run(folder, tmp_path / "first", "train.steps=3", "arch.num_puzzle_identifiers=30"))
+    made = load_checkpoint(run(folder, tmp_path / "more", *frozen, initial=first))
+    assert "start anew" not in capsys.readouterr().err
+    assert first.model.puzzle_emb.weight.abs().max() > 1e-5
+    assert torch.allclose(made.model.puzzle_emb.weight, first.model.puzzle_emb.weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("tasks", [3, 5])
+def test_a_checkpoint_is_not_tuned_on_other_puzzles(tmp_path, folder, tasks):
+    first = load_checkpoint(run(folder, tmp_path / "first", "train.steps=1"))
+    build(toy_collection(tasks, seed=1), TASK, tmp_path / "other", augmentations=2, seed=1)
+    with pytest.raises(InputError, match=r"--qat: .* learned other puzzles than those of .*/other"):
+        run(tmp_path / "other", tmp_path / "r", "train.steps=1", "train.qat=learned", initial=first)
+    assert not (tmp_path / "r").exists()
+    run(folder, tmp_path / "r", "train.steps=1", "train.qat=learned", initial=first)
+
+
 def test_what_does_not_fit_is_refused_in_a_line(tmp_path, folder):
     with pytest.raises(InputError, match="num_puzzle_identifiers is 3"):
         run(folder, tmp_path / "a", "train.steps=1", "arch.num_puzzle_identifiers=3")
