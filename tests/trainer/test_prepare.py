@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hrm_edge.errors import InputError
 from hrm_edge.puzzles import PuzzleSet, generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.tasks import get_task
-from hrm_edge.trainer.data import HELD_OUT_SEED, Source, read_source
-from hrm_edge.trainer.prepare import Measured, keep_sources, kept_sources, unseen
+from hrm_edge.trainer.data import HELD_OUT_SEED, Source, content_hash, read_source
+from hrm_edge.trainer.prepare import Measured, calibration_set, keep_sources, kept_sources, unseen
 
 MAZE, SUDOKU = get_task("maze-6x6"), get_task("sudoku-6x6")
 
@@ -59,6 +59,41 @@ def test_training_leaves_out_twins_of_the_test_puzzles_and_held_out_boards(tmp_p
 def keep(folder, data, test=None):
     keep_sources(folder, MAZE, data, Measured(puzzles(n=4, seed=HELD_OUT_SEED), [] if test is None else [test]))
     return kept_sources(folder, MAZE, data)
+
+
+def test_what_is_kept_is_apart_from_all_that_a_run_is_measured_on(tmp_path):
+    """Test puzzles in any turn; held-out ones and those for the halting margin as they are."""
+    test, held_out, others = puzzles(n=6, seed=11), puzzles(n=4, seed=HELD_OUT_SEED), puzzles(n=10, seed=12)
+    margin = calibration_set(MAZE, 1000)
+    turned = MAZE.augment(np.random.default_rng(0), test.questions, test.answers)
+    parts = [turned, *((p.questions, p.answers) for p in (held_out, margin, others))]
+    questions, answers = (np.concatenate(field) for field in zip(*parts, strict=True))
+    save_puzzles(PuzzleSet(MAZE, questions, answers, ["all"] * len(questions), "all"), tmp_path / "all.csv")
+    (kept,) = keep(tmp_path / "run", [str(tmp_path / "all.csv")], test)
+    measured = set().union(*map(orbit, test.questions))
+    measured |= {q.tobytes() for p in (held_out, margin) for q in p.questions}
+    expected = [i for i, question in enumerate(questions) if question.tobytes() not in measured]
+    assert 0 < len(expected) <= 10
+    np.testing.assert_array_equal(kept.questions, questions[expected])
+    np.testing.assert_array_equal(kept.answers, answers[expected])
+    assert [file.name for file in (tmp_path / "run" / "data").iterdir()] == ["source0.npz"]
+
+
+def test_the_content_of_a_file_is_what_counts_not_its_name_or_age(tmp_path):
+    file, moved, run = tmp_path / "mine.csv", tmp_path / "moved.csv", tmp_path / "run"
+    save_puzzles(puzzles(n=5), file)
+    (before,) = keep(run, [str(file)])
+    written = (run / "data" / "source0.npz").stat().st_mtime_ns
+    known = content_hash(str(file))
+    file.write_bytes(file.read_bytes())
+    keep(run, [str(file)])
+    assert (run / "data" / "source0.npz").stat().st_mtime_ns == written
+    file.rename(moved)
+    assert content_hash(f"{moved}@3") == known
+    (after,) = keep(run, [str(moved)])
+    np.testing.assert_array_equal(after.questions, before.questions)
+    save_puzzles(puzzles(n=5, seed=1), moved)
+    assert content_hash(str(moved)) != known
 
 
 def test_puzzles_are_kept_until_their_file_changes(tmp_path):

@@ -67,3 +67,14 @@ def test_a_folder_that_only_the_first_sees_ends_both(tmp_path):
     assert len(lines) == 1
     assert f"{tmp_path / 'there'}: a process does not see what the first one wrote there" in lines[0]
     assert not (tmp_path / "here" / "checkpoint").exists()
+
+
+def test_a_folder_that_the_first_cannot_write_ends_both(tmp_path):
+    """The system's refusals are mistakes as well."""
+    (tmp_path / "file").write_text("")
+    arguments = [*TRAIN, "--data", "generated:50", "-o", tmp_path / "file" / "run"]
+    (code, lines), silent = two(arguments, arguments)
+    assert code == 2
+    assert silent == (2, [])
+    assert len(lines) == 1
+    assert str(tmp_path / "file") in lines[0]
