@@ -180,7 +180,7 @@ def evaluate(
     return Evaluation(
         total=_score(right, token, answers.steps, counted),
         steps_histogram={
-            int(k): int(n) for k, n in zip(*np.unique(answers.steps, return_counts=True), strict=True)
+            int(k): int(n) for k, n in zip(*np.unique(answers.steps[counted], return_counts=True), strict=True)
         },
         by_source=by_source,
         by_segments=by_segments(engine, puzzles, max_think_steps, progress) if "segments" in by else {},

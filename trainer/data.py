@@ -122,14 +122,16 @@ def _file_and_wanted(spec: str) -> tuple[Path, str]:
     return Path(spec), ""
 
 
-def content_hash(argument: str) -> str:
-    """Hex SHA-256 of the file or folder that a --data argument names; empty where it names none."""
+def content_hash(argument: str) -> str | None:
+    """Hex SHA-256 of what a --data argument names: "" of generated puzzles, None of a file that is not there."""
     spec = argument.partition("@")[0]
     if spec.startswith("generated:"):
         return ""
     path, _ = _file_and_wanted(spec)
     if path.is_file():
         return sha256(path)
+    if not path.exists():
+        return None
     files = sorted(file for file in path.glob("*") if file.is_file())
     return hashlib.sha256("".join(f"{file.name} {sha256(file)}\n" for file in files).encode()).hexdigest()
 

@@ -128,6 +128,7 @@ def train(
     qat.require_start(config, initial)
     world = World.join(device)
     measured: Measured | None = None  # in the first process alone, which measures for all
+    changed: list[str] = []
     with world.together():
         arch, other_puzzles = _with_identifiers(arch, data, task, initial)
         if other_puzzles:
@@ -150,7 +151,7 @@ def train(
         if world.rank == 0:
             # Only now: what does not fit must not claim the folder for a run that never was.
             measured = measured_on(task, arch, data, test)
-            keep_sources(output, task, data, measured)
+            changed = keep_sources(output, task, data, measured)
             write_atomically(output / "run.json", json.dumps(recipe, indent=2) + "\n")
     with world.together():
         require_shared(output)
@@ -182,6 +183,8 @@ def train(
         + (f", {config.minutes:g} minutes" if config.minutes else "")
         + (" (already trained; measuring again)" if done >= 1 else "")
     )
+    for argument in changed:
+        metrics.say(f"--data {argument}: has changed since the run began, and is read anew")
     if initial is not None and other_puzzles and not resumed:
         metrics.say(f"{data[0]}: other puzzles than {initial.path} learned; their embeddings start anew")
     if resumed and done < 1:
@@ -253,10 +256,10 @@ def _loop(
         # All ranks take the slowest one's clock and the first one's wish, so that they stop at the same step.
         seconds, wish = world.largest(now - before, stopping.asked)
         run.seconds += seconds
-        before = now
+        before = now  # measuring and saving count as part of the next step
         done = config.progress(run.step, run.seconds)
         last = done >= 1 or wish > 0
-        if not (last or run.step % config.log_every == 0 or run.step % config.save_every == 0):
+        if not last and all(run.step % every for every in (config.log_every, config.save_every, config.eval_every)):
             continue
         means = world.mean(torch.stack(window).double().mean(0))
         if not math.isfinite(float(means[0])):

@@ -6,10 +6,12 @@ import dataclasses
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..evaluate import judged_only
 from ..models import HRMConfig
 from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
@@ -46,11 +48,11 @@ def measured_on(task: Task, arch: HRMConfig, data: list[str], test: Path | None)
         held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
         return Measured(held_out, [] if test is None else [load_puzzles(test, task)])
     first = Path(data[0].partition("@")[0])
-    places = [first / "test", first.parent / "test"] if test is None else [split_folder(str(test), "test")]
-    folder = next((place for place in places if place.exists()), None)
+    beside = (place for place in (first / "test", first.parent / "test") if place.exists())
+    folder = next(beside, None) if test is None else split_folder(str(test), "test")
     if folder is None:
         raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
-    held_out = load_puzzles(folder, task)
+    held_out = judged_only(load_puzzles(folder, task))
     most = 0 if held_out.identifiers is None else int(held_out.identifiers.max())
     if most >= arch.num_puzzle_identifiers:
         raise InputError(
@@ -63,24 +65,27 @@ def measured_on(task: Task, arch: HRMConfig, data: list[str], test: Path | None)
 
 
 def calibration_set(task: Task, final_puzzles: int) -> PuzzleSet:
-    """Puzzles for the halting margin alone: neither trained nor measured on."""
+    """Puzzles for the halting margin alone, not trained on; of small boards a few may also be held-out ones."""
     return generate_puzzles(task, max(1, min(CALIBRATION_PUZZLES, final_puzzles // 2)), CALIBRATION_SEED)
 
 
-def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) -> None:
+def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) -> list[str]:
     """Put the training puzzles beside the run, where they are not yet: a resume need not generate them again.
 
-    A task without rules has its puzzles read from where they are, as they are drawn.
+    Returns those of ``data`` that were kept already and have changed since; they are read anew. What is kept of a
+    file that is gone stays. A task without rules has its puzzles read from where they are, as they are drawn.
     """
     if not task.has_rules:
         for argument in data:
             read_source(argument, task)  # what does not fit is told before the run has a folder
-        return
+        return []
     # Exactly these puzzles of exactly these files: a file that was edited since is read anew.
-    keys = [json.dumps([SOURCES_VERSION, task.name, argument, content_hash(argument)]) for argument in data]
-    missing = [index for index, key in enumerate(keys) if _read(_place(folder, index), key) is None]
+    keys = [[SOURCES_VERSION, task.name, argument, content_hash(argument)] for argument in data]
+    kept = [_read(_place(folder, index)) for index in range(len(data))]
+    pairs = list(zip(keys, kept, strict=True))
+    missing = [index for index, (key, each) in enumerate(pairs) if each is None or not _is_of(key, each[0])]
     if not missing:
-        return
+        return []
     generated = [measured.held_out, calibration_set(task, 2 * CALIBRATION_PUZZLES)]
     sources = [read_source(data[index], task, generated, measured.tests) for index in missing]
     for index, source in zip(missing, sources, strict=True):
@@ -88,9 +93,17 @@ def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) 
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = place.with_name(f".{place.name}")  # savez appends .npz to any other ending
         content = {"questions": source.questions, "answers": source.answers}
-        facts = {"key": keys[index], "name": source.name, "w": source.weight}
+        facts = {"key": json.dumps(keys[index]), "name": source.name, "w": source.weight}
         np.savez(scratch, **content, **{name: np.array(fact) for name, fact in facts.items()})  # type: ignore[arg-type]
         scratch.rename(place)
+    return [
+        data[index] for index in missing if (each := kept[index]) is not None and each[0][:3] == keys[index][:3]
+    ]
+
+
+def _is_of(key: list[Any], kept: list[Any]) -> bool:
+    """Whether what is kept under ``kept`` is what ``key`` names; a file that is gone cannot have changed."""
+    return kept == key or (key[3] is None and kept[:3] == key[:3])
 
 
 def kept_sources(folder: Path, task: Task, data: list[str]) -> list[Source]:
@@ -101,10 +114,10 @@ def kept_sources(folder: Path, task: Task, data: list[str]) -> list[Source]:
     """
     if not task.has_rules:
         return [read_source(argument, task) for argument in data]
-    sources = [_read(_place(folder, index)) for index in range(len(data))]
-    if None in sources:
+    kept = [_read(_place(folder, index)) for index in range(len(data))]
+    if None in kept:
         raise _unseen_folder(folder)
-    return [source for source in sources if source is not None]
+    return [each[1] for each in kept if each is not None]
 
 
 def require_shared(folder: Path) -> None:
@@ -123,14 +136,13 @@ def _place(folder: Path, index: int) -> Path:
     return folder / "data" / f"source{index}.npz"
 
 
-def _read(place: Path, key: str | None = None) -> Source | None:
-    """What is kept at ``place``; None where that is nothing whole, or not what ``key`` names."""
+def _read(place: Path) -> tuple[list[Any], Source] | None:
+    """What is kept at ``place``, and under which key; None where that is nothing whole."""
     try:
         with np.load(place) as saved:
-            if key is not None and str(saved["key"]) != key:
-                return None
-            return Source(str(saved["name"]), saved["questions"], saved["answers"], float(saved["w"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            source = Source(str(saved["name"]), saved["questions"], saved["answers"], float(saved["w"]))
+            return list(json.loads(str(saved["key"]))), source
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

@@ -229,7 +229,7 @@ def _networks(
     networks.append(("untrained", build_model(config, task).eval()))
     if data is not None:
         puzzles = load_puzzles(data, task).take(n, seed)
-    elif trained and "held_out" in trained[0].metadata:
+    elif trained and ("held_out" in trained[0].metadata or not task.has_rules):
         puzzles = gate_puzzles(trained[0], n=n)
     else:
         puzzles = generate_puzzles(task, n, seed)

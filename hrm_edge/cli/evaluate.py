@@ -77,11 +77,12 @@ def command(
 def puzzles_for(opened: list[Artifact], data: Path | None, n: int | None, seed: int) -> PuzzleSet:
     """From the file, else the held-out puzzles of the first checkpoint given."""
     from ..errors import InputError
+    from ..evaluate import judged_only
     from ..puzzles import load_puzzles
 
     if data is not None:
         puzzles = load_puzzles(data, opened[0].engine.task)
-        return puzzles if n is None else puzzles.take(n, seed)
+        return puzzles if n is None else judged_only(puzzles).take(n, seed)
     checkpoint = next((artifact.checkpoint for artifact in opened if artifact.checkpoint is not None), None)
     if checkpoint is None:
         raise InputError("a bundle brings no puzzles with it; give some with --data FILE")

@@ -1,8 +1,10 @@
 """`hrm-edge eval` from the outside: tables, one JSON object, agreement, and one line for what is wrong."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from toys import TASK, write_hollow_bundle, write_toy_bundle
 
@@ -47,6 +49,21 @@ def test_the_seed_draws_from_a_file_and_from_nothing_else(folder):
     assert questions(None, 4, 1) == whole[:4]
     assert questions(file, None, 0) == questions(file, None, 1)
     assert questions(file, 10, 0) == questions(file, 10, 0) != questions(file, 10, 1)
+
+
+def test_puzzles_without_a_label_are_not_drawn(folder, monkeypatch):
+    """One of the ten has a label, where only labels tell what is right."""
+    opened = [SimpleNamespace(engine=SimpleNamespace(task=TASK), checkpoint=None)]
+    puzzles = generate_puzzles(TASK, 10, seed=0)
+    labels = np.zeros_like(puzzles.answers)
+    labels[7] = puzzles.answers[7]
+    secret = dataclasses.replace(puzzles, answers=labels)
+    monkeypatch.setattr("hrm_edge.puzzles.load_puzzles", lambda *_: secret)
+    monkeypatch.setattr(type(TASK), "has_rules", False)
+    for seed in range(3):
+        drawn = puzzles_for(opened, folder / "secret", 2, seed)
+        assert drawn.questions.tolist() == puzzles.questions[7:8].tolist()
+    assert len(puzzles_for(opened, folder / "secret", None, 0)) == 10
 
 
 def test_table_and_agreement(folder, capsys):

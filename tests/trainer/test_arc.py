@@ -179,7 +179,24 @@ def test_what_does_not_fit_is_refused_in_a_line(tmp_path, folder):
             run(folder, tmp_path / "d", "train.steps=1", data=[str(tmp_path / "alone" / "set")])
     finally:
         (tmp_path / "alone" / "set").rename(folder / "train")
-    assert not any((tmp_path / name / "run.json").exists() for name in "abcd")
+    with pytest.raises(InputError, match="elsewhere"):
+        run(folder, tmp_path / "e", "train.steps=1", test=tmp_path / "elsewhere")
+    assert not any((tmp_path / name / "run.json").exists() for name in "abcde")
+
+
+def test_puzzles_without_a_label_are_not_measured(tmp_path, folder):
+    """As in a set whose outputs are secret; where there is no label at all, the run does not begin."""
+    secret = tmp_path / "secret"
+    shutil.copytree(folder, secret)
+    labels = np.load(secret / "test" / "all__labels.npy")
+    labels[2:] = 0
+    np.save(secret / "test" / "all__labels.npy", labels)
+    made = load_checkpoint(run(secret, tmp_path / "half", "train.steps=1"))
+    assert "| test | 2 |" in made.card
+    np.save(secret / "test" / "all__labels.npy", np.zeros_like(labels))
+    with pytest.raises(InputError, match="no puzzle of test has a label"):
+        run(secret, tmp_path / "none", "train.steps=1")
+    assert not (tmp_path / "none").exists()
 
 
 def test_folders_that_number_their_puzzles_differently_are_not_mixed(tmp_path, folder):

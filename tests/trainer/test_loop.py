@@ -214,6 +214,14 @@ def test_sigkill_at_random_moments(tmp_path):
     assert load_checkpoint(output / "checkpoint").metadata["steps"] == 60
 
 
+def test_it_is_measured_as_often_as_asked(tmp_path):
+    """Whatever the steps are that log or save."""
+    run(tmp_path, "train.steps=5", "train.eval_every=2", "train.log_every=3", "train.save_every=100")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in lines if "exact_by_segments" in row and "source" not in row] == [2, 4]
+    assert [row["step"] for row in lines if "loss" in row] == [3, 5]
+
+
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path):
     """Two gloo ranks hold the same weights, and the mean of their gradients is one process's gradient."""

@@ -56,8 +56,9 @@ def test_training_leaves_out_twins_of_the_test_puzzles_and_held_out_boards(tmp_p
     np.testing.assert_array_equal(left.answers, np.concatenate([twins[1][1], others.answers]))
 
 
-def keep(folder, data, test=None):
-    keep_sources(folder, MAZE, data, Measured(puzzles(n=4, seed=HELD_OUT_SEED), [] if test is None else [test]))
+def keep(folder, data, test=None, changed=()):
+    measured = Measured(puzzles(n=4, seed=HELD_OUT_SEED), [] if test is None else [test])
+    assert keep_sources(folder, MAZE, data, measured) == list(changed)
     return kept_sources(folder, MAZE, data)
 
 
@@ -108,9 +109,20 @@ def test_puzzles_are_kept_until_their_file_changes(tmp_path):
     keep(run, data)
     assert [place.stat().st_mtime_ns for place in kept] == written
     save_puzzles(puzzles(n=6, seed=1), file)
-    mine, _ = keep(run, data)
+    mine, _ = keep(run, data, changed=data[:1])
     np.testing.assert_array_equal(mine.questions, load_puzzles(file, MAZE).questions)
     assert kept[1].stat().st_mtime_ns == written[1]
+
+
+def test_puzzles_of_a_file_that_is_gone_are_still_kept(tmp_path):
+    file, run = tmp_path / "mine.csv", tmp_path / "run"
+    save_puzzles(puzzles(n=5), file)
+    (before,) = keep(run, [str(file)])
+    file.unlink()
+    (after,) = keep(run, [str(file)])
+    np.testing.assert_array_equal(after.questions, before.questions)
+    with pytest.raises(InputError, match=r"mine\.csv"):
+        keep(run, [f"{file}@2"])
 
 
 @settings(max_examples=20)
