@@ -88,6 +88,16 @@ def build_model(config: HRMConfig, task: Task) -> HRM:
     return NETWORKS[config.kind](config, task.position_ids if placed else None)
 
 
+def require_replaceable(path: Path) -> None:
+    """InputError where ``path`` holds anything but a checkpoint: :func:`save_checkpoint` would replace it."""
+    if path.is_dir() and {file.name for file in path.iterdir()} <= {WEIGHTS, CONFIG, CARD}:
+        return
+    if path.exists():
+        raise InputError(
+            f"{path}: holds something else than a checkpoint, which would be replaced; give another place"
+        )
+
+
 def save_checkpoint(
     path: Path | str,
     model: HRM,
@@ -100,8 +110,12 @@ def save_checkpoint(
 
     ``dtype`` float16 halves the file (it is widened again on reading): for weights that ship. Where the
     metadata has the scales of quantization-aware training, they are tied to these weights by their hash.
+
+    Raises:
+        InputError: ``path`` holds something else than a checkpoint, or a weight is not finite.
     """
     path = Path(path)
+    require_replaceable(path)
     # The puzzle-embedding table is small here; all tensors are copied so that none shares storage.
     tensors = {name: t.detach().to("cpu", dtype).contiguous().clone() for name, t in model.state_dict().items()}
     for name, tensor in tensors.items():

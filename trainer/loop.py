@@ -54,8 +54,8 @@ def _same_run(folder: Path, recipe: dict[str, Any]) -> None:
         try:
             before = with_later_fields(json.loads(file.read_text()))
             pairs = [(s, k) for s in ("arch", "train") for k in recipe[s] if k not in CHANGEABLE]
-            differs = [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
-            differs += [k for k in ("task", "data", "started_from") if before[k] != recipe[k]]
+            differs = [k for k in ("task", "data", "started_from") if before[k] != recipe[k]]
+            differs += [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: cannot be read ({error}); choose another --output") from None
         if differs:
@@ -200,6 +200,7 @@ def train(
         if measured is not None:
             if task.has_rules:
                 calibration = calibration_set(task, config.final_puzzles)
+                metrics.say(f"looking when {len(calibration)} other puzzles may halt")
                 run.halt_margin = halting_margin(run.evaluated_model(), calibration)
                 facts["halt_margin"] = run.halt_margin
             else:

@@ -103,6 +103,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
         code = _fail(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        code = _fail("this needs PyTorch; run: pip install 'hrm-edge[train]'", 2)
     except Exception:
         if not interrupted:
             raise

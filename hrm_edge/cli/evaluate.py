@@ -45,11 +45,13 @@ def command(
     With several artifacts the others are also compared with the first, answer for answer.
     """
     from ..artifact import open_artifact
-    from ..evaluate import evaluate
+    from ..evaluate import check_match, evaluate
     from .progress import progress, say
 
     opened = [open_artifact(path, threads) for path in artifacts]
     puzzles = puzzles_for(opened, data, n, seed)
+    for artifact in opened:
+        check_match(artifact.engine, puzzles)  # of all, before any work
     results: list[tuple[Artifact, Evaluation]] = []
     for artifact in opened:
         if artifact.warning:

@@ -18,8 +18,11 @@ def command(
 ) -> None:
     """Convert a public HRM or TRM checkpoint, without running any code it may contain."""
     from ..models import save_checkpoint
+    from ..models.checkpoint import require_replaceable
     from ..models.public import import_public
+    from .progress import say
 
+    require_replaceable(output)
     model, found = import_public(weights, config, task)
     title, parameters = model.config.title, sum(p.numel() for p in model.parameters())
     card = (
@@ -27,3 +30,4 @@ def command(
         f"`{weights.name}`. Its accuracy was not measured here: see `hrm-edge eval`.\n"
     )
     print(save_checkpoint(output, model, found.name, card, {"imported_from": weights.name}))
+    say(f"next: hrm-edge eval {output} --data FILE   or   hrm-edge export {output} --data FILE")

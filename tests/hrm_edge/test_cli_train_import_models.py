@@ -2,6 +2,9 @@
 
 import json
 import pickle
+import shutil
+import subprocess
+import sys
 
 import pytest
 from small_networks import network
@@ -104,3 +107,41 @@ def test_models_as_table_json_and_card(capsys):
     assert "sudoku-9x9" in run(["models"], capsys)[1]
     assert "Recipe" in run(["models", "sudoku-9x9"], capsys)[1]
     assert run(["models", "nonsense"], capsys)[0] == 2
+
+
+def test_an_import_replaces_nothing_but_a_checkpoint(tmp_path, capsys, shared_data):
+    public = tmp_path / "public"
+    shutil.copytree(shared_data / "parity" / "hrm-rope", public)
+    before = sorted(path.name for path in public.iterdir())
+    for place in (public, tmp_path / "notes.csv", tmp_path / "full"):
+        if not place.exists():
+            (place / "kept.txt" if place.name == "full" else place).parent.mkdir(exist_ok=True)
+            (place / "kept.txt" if place.name == "full" else place).write_text("mine")
+        code, out, err = run(["import", public, "-o", place], capsys)
+        assert (code, out) == (2, "")
+        assert f"{place}: holds something else than a checkpoint" in err
+        assert len(err.strip().splitlines()) == 1
+    assert sorted(path.name for path in public.iterdir()) == before
+    assert (tmp_path / "notes.csv").read_text() == (tmp_path / "full" / "kept.txt").read_text() == "mine"
+    for _ in range(2):  # a checkpoint may be replaced
+        code, out, _ = run(["import", public, "-o", tmp_path / "made"], capsys)
+        assert (code, out.strip()) == (0, str(tmp_path / "made"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--task", "sudoku-4x4", "--steps", "1", "-o", "r"],
+        ["import", "missing", "-o", "made"],
+        ["bench", "--random-weights", "paper"],
+        ["analyze", "participation", "--random-weights", "paper"],
+        ["analyze", "ablations", "--steps", "1", "-o", "ab"],
+    ],
+)
+def test_what_needs_pytorch_says_so_in_a_line(tmp_path, arguments):
+    """As on a device, where it is not installed."""
+    hidden = "import sys; sys.modules['torch'] = None; from hrm_edge.cli import main; main(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", hidden, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip().splitlines() == ["hrm-edge: this needs PyTorch; run: pip install 'hrm-edge[train]'"]
+    assert not list(tmp_path.iterdir())
