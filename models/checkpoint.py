@@ -89,7 +89,7 @@ def build_model(config: HRMConfig, task: Task) -> HRM:
 
 
 def require_replaceable(path: Path) -> None:
-    """InputError where ``path`` holds anything but a checkpoint: :func:`save_checkpoint` would replace it."""
+    """InputError where ``path`` holds anything but a checkpoint, before :func:`save_checkpoint` replaces it."""
     if path.is_dir() and {file.name for file in path.iterdir()} <= {WEIGHTS, CONFIG, CARD}:
         return
     if path.exists():
@@ -110,12 +110,9 @@ def save_checkpoint(
 
     ``dtype`` float16 halves the file (it is widened again on reading): for weights that ship. Where the
     metadata has the scales of quantization-aware training, they are tied to these weights by their hash.
-
-    Raises:
-        InputError: ``path`` holds something else than a checkpoint, or a weight is not finite.
+    Whatever stands at ``path`` is replaced; where somebody names it, ask :func:`require_replaceable` first.
     """
     path = Path(path)
-    require_replaceable(path)
     # The puzzle-embedding table is small here; all tensors are copied so that none shares storage.
     tensors = {name: t.detach().to("cpu", dtype).contiguous().clone() for name, t in model.state_dict().items()}
     for name, tensor in tensors.items():
