@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,22 +15,18 @@ from ..bundle import Gate, Manifest, seal_bundle
 from ..errors import InputError
 from ..identifiers import format_ranges
 from ..models import Checkpoint
+from ..precision import PRECISIONS
 from ..runtimes.base import CompiledProduct
-from . import fp16, swift
-from .layers import products
-from .loop import LoopFacts, wrap_in_loop
+from .graph.layers import products
+from .graph.loop import LoopFacts, wrap_in_loop
+from .graph.passes import fix_batch
+from .graph.trace import trace_segment, trace_start
 from .options import Context, ExportOptions, Say
-from .passes import fix_batch
-from .plan import QUANTIZED, Plan
-from .quantize import Quantizing, decide
-from .segment import trace_segment, trace_start
+from .quantize import fp16
+from .quantize.plan import Plan
+from .search.decide import Quantizing, decide
+from .targets.coreml import swift
 
-# Precision → what converts a traced segment in place, and the dtype of each part of the network after it.
-PRECISIONS: dict[str, tuple[Callable[[onnx.ModelProto], None] | None, dict[str, str]]] = {
-    "fp32": (None, dict.fromkeys(fp16.PARTS, "float32")),
-    "fp16": (fp16.convert_to_fp16, fp16.PARTS),
-    "bf16": (fp16.convert_to_bf16, fp16.BF16_PARTS),
-}
 # Puzzles to calibrate on when nobody looks at the answers: for timing, the scales need not be good.
 _FEW = 4
 
@@ -79,7 +74,7 @@ def build_bundle(
 
 def quick_plan(checkpoint: Checkpoint, traced: Traced, precision: str, target: str) -> Plan | None:
     """A plan that nobody has tried, for timing, where the precision needs one."""
-    if precision not in QUANTIZED:
+    if not PRECISIONS[precision].calibrated:
         return None
     quick = Quantizing(calibration=_FEW, sensitivity=0, max_drop=None)
     return decide(checkpoint, traced.start, traced.segment, precision, target, quick).plan
@@ -148,7 +143,7 @@ def _source(checkpoint: Checkpoint) -> dict[str, str]:
 
 def _target(name: str) -> Any:
     """The module beside this file that writes bundles of a target: `write_graphs`, and PACKAGES it is made with."""
-    return importlib.import_module(f".{name}", __package__)
+    return importlib.import_module(f".targets.{'coreml.target' if name == 'coreml' else name}", __package__)
 
 
 def _parts(options: ExportOptions, plan: Plan | None, target: Any) -> dict[str, str]:
@@ -156,7 +151,7 @@ def _parts(options: ExportOptions, plan: Plan | None, target: Any) -> dict[str, 
     if options.target == "coreml":
         more = plan.exceptions() if plan else {}
         return {**target.parts(options.precision), **{k: v.replace("float32", "float16") for k, v in more.items()}}
-    return plan.parts(options.target) if plan else dict(PRECISIONS[options.precision][1])
+    return plan.parts(options.target) if plan else fp16.parts(PRECISIONS[options.precision])
 
 
 def trace(checkpoint: Checkpoint, say: Say = lambda stage: None) -> Traced:
@@ -186,11 +181,11 @@ def build_graphs(
         segment, low = plan.apply(segment, options.target)
     else:
         low = [product.name for product in products(segment)]
-        convert, _ = PRECISIONS[options.precision]
-        # Core ML's own compute precision halves more than the graph does; see exporters/coreml.py.
-        if convert is not None and options.target != "coreml":
+        precision = PRECISIONS[options.precision]
+        # Core ML's own compute precision halves more than the graph does; see exporters/targets/coreml/target.py.
+        if not precision.is_full and options.target != "coreml":
             say(f"converting it to {options.precision}")
-            convert(segment)
+            fp16.convert(segment, precision)
     if options.loop == "graph":
         say("wrapping it in the halting loop")
         facts = LoopFacts(checkpoint.task, checkpoint.config.no_ACT_continue)

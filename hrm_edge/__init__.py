@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import open_bundle
+    from .data.puzzles import load_puzzles
     from .errors import HrmEdgeError
-    from .puzzles import load_puzzles
-    from .retry import solve_with_retries
     from .runtimes import Answers, Engine, load_engine
+    from .solve.retries import solve_with_retries
     from .tasks import get_task
 
 __version__ = "0.1.0"
@@ -33,9 +33,9 @@ _HOME = {
     "HrmEdgeError": "errors",
     "get_task": "tasks",
     "load_engine": "runtimes",
-    "load_puzzles": "puzzles",
+    "load_puzzles": "data.puzzles",
     "open_bundle": "bundle",
-    "solve_with_retries": "retry",
+    "solve_with_retries": "solve.retries",
 }
 
 

@@ -18,9 +18,9 @@ from . import __version__
 from .bundle import MANIFEST, open_bundle
 from .errors import InputError
 from .runtimes.base import first_line
-from .runtimes.cuda import find_gpu
 from .runtimes.loader import BACKENDS, backend_module
-from .runtimes.trt_flavours import Flavour, as_text, installed
+from .runtimes.tensorrt.cuda import find_gpu
+from .runtimes.tensorrt.flavours import Flavour, as_text, installed
 
 # CPU features that decide how fast (and in which precision) a backend computes.
 _FEATURES = (

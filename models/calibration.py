@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..evaluate import Progress
-from ..ranges import Histogram
+from ..progress import Progress
 from .hrm import HRM, halts
+from .ranges import Histogram
 
 # Which segments of a row's own trajectory of T are counted (numbered from 1), by the name of the choice.
 SEGMENTS = {

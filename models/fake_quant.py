@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ranges import STEPS
 from .calibration import quantized_layers
 from .hrm import HRM, Linear
+from .ranges import STEPS
 
 
 def round_ste(x: Tensor) -> Tensor:

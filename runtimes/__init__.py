@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .base import HALT_MODES, Answers, Engine
-from .graph_loop import GraphLoop
-from .host_loop import HostLoop
 from .loader import BACKENDS, load_engine
-from .slot_loop import SlotLoop
+from .loops.graph import GraphLoop
+from .loops.host import HostLoop
+from .loops.slots import SlotLoop
 
 __all__ = ["BACKENDS", "HALT_MODES", "Answers", "Engine", "GraphLoop", "HostLoop", "SlotLoop", "load_engine"]

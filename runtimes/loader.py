@@ -14,14 +14,14 @@ from ..errors import InputError
 from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
 from .base import Engine, Graph
-from .graph_loop import GraphLoop
-from .host_loop import HostLoop
-from .slot_loop import SlotLoop
+from .loops.graph import GraphLoop
+from .loops.host import HostLoop
+from .loops.slots import SlotLoop
 
 # Bundle target → the module beside this file that runs it. Each has `available()` → (usable, version or None,
 # why not or None, how to install), and `load_graph(path, threads)` → Graph; or, where the state stays on a device,
 # `load_bundle(bundle, task, facts, threads)` → Engine.
-BACKENDS = {"onnx": "onnx", "openvino": "openvino", "tensorrt": "tensorrt", "coreml": "coreml"}
+BACKENDS = {"onnx": "onnx", "openvino": "openvino", "tensorrt": "tensorrt.backend", "coreml": "coreml.backend"}
 
 # Graph → its inputs and outputs in the order the loops use them. `puzzle_identifiers` is there only when the
 # model was trained with several.

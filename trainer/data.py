@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arc.build import IDENTIFIERS, read_names
+from ..data.public_layout import IDENTIFIERS, Grouping, read_description, read_folder, read_names
+from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..errors import InputError
 from ..files import sha256
-from ..public_layout import Grouping, read_description, read_folder
-from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 
 HELD_OUT_SEED = 20_260_101  # the generated puzzles that no training run may see

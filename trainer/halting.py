@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..data.puzzles import PuzzleSet
 from ..models import HRM
-from ..puzzles import PuzzleSet
 from .losses import solved
 
 MARGINS = np.arange(0, 8.5, 0.5)  # logits

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.puzzles import PuzzleSet
 from ..errors import HrmEdgeError, InputError
 from ..files import write_atomically
 from ..models import HRM, Checkpoint, HRMConfig, build_model
 from ..models.checkpoint import load_weights
 from ..models.grow import with_added_blocks
-from ..puzzles import PuzzleSet
 from ..tasks import Task
 from . import qat
 from .config import TrainConfig, with_later_fields

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.puzzles import PuzzleSet
 from ..errors import InputError
 from ..models import HRM
-from ..puzzles import PuzzleSet
 from .losses import labels_of, solved
 from .metrics import Metrics
 

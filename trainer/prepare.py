@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..errors import InputError
-from ..evaluate import judged_only
+from ..measure.accuracy import judged_only
 from ..models import HRMConfig
-from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..tasks import Task
 from .data import (
     CALIBRATION_PUZZLES,

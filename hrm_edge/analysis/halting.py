@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate import CHUNK, Progress, answer_all, check_match, judged_only, rightness
-from ..puzzles import PuzzleSet
+from ..data.puzzles import PuzzleSet
+from ..measure.accuracy import CHUNK, answer_all, check_match, judged_only, rightness
+from ..progress import Progress
 from ..runtimes import Engine
 
 BINS = 5  # of difficulty, by quantiles

@@ -38,8 +38,8 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..evaluate import Progress
 from ..models import HRM
+from ..progress import Progress
 
 GROWTH = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 STATES = ("z_H", "z_L")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..measure.statistics import interval
 from ..report.plots import style
-from ..statistics import interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ..data.puzzles import PuzzleSet
 from ..errors import InputError
-from ..evaluate import CHUNK, Progress, check_match, judged_only, rightness
-from ..puzzles import PuzzleSet
+from ..measure.accuracy import CHUNK, check_match, judged_only, rightness
+from ..measure.statistics import interval
+from ..progress import Progress
 from ..runtimes import Engine
-from ..statistics import interval
 
 SEGMENTS = (1, 2, 4, 8, 16, 32, 64)
 RETRIES = (0, 1, 2, 4, 8, 16)
@@ -92,9 +93,9 @@ def think(
 ) -> Thinking:
     """Solve rates of `engine` on `puzzles` by number of segments and, with `retries`, by number of retries.
 
-    The figures are those of :func:`hrm_edge.evaluate.evaluate`, asked once for each number: `halt="fixed"`, and
-    with `retries` also `halt="verified"` with the same `seed`; but the figure by retries after fewer than all of
-    them counts the first of those same variants, not a smaller draw. A task without rules cannot verify:
+    The figures are those of :func:`hrm_edge.measure.accuracy.evaluate`, asked once for each number: `halt="fixed"`,
+    and with `retries` also `halt="verified"` with the same `seed`; but the figure by retries after fewer than all
+    of them counts the first of those same variants, not a smaller draw. A task without rules cannot verify:
     there `retries` count as 0, and puzzles without a label are left out.
 
     Raises:

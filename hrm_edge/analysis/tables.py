@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..statistics import interval
+from ..measure.statistics import interval
 
 if TYPE_CHECKING:
     from .ablations import Row

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.public_layout import IDENTIFIERS, write_description
 from ..errors import InputError
 from ..files import check_place, replacing_folder
-from ..public_layout import write_description
 from ..tasks.arc import Arc
 from .augment import Augmentation
 from .collection import ArcTask, Collection, Pair
 
-IDENTIFIERS = "identifiers.json"
 NO_PUZZLE = "<blank>"  # name of identifier 0
 # A task of few colours or much symmetry has fewer views than are asked for; then this many tries have to do.
 _TRIES = 5
@@ -167,16 +166,3 @@ def _check_writable(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder} exists and is no ARC puzzle set; choose another name")
     if is_set and not overwrite:
         raise InputError(f"{folder} exists; choose another name, or replace it with --force")
-
-
-def read_names(folder: Path) -> list[str]:
-    """Name of each identifier, from ``identifiers.json``."""
-    file = folder / IDENTIFIERS
-    try:
-        names = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        why = str(getattr(error, "strerror", None) or error).splitlines()[0]
-        raise InputError(f"{file}: cannot be read ({why}); name a folder that `hrm-edge data arc` made") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{file}: expected a list of names")
-    return names

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ..data.public_layout import read_names
+from ..data.puzzles import PuzzleSet, load_puzzles
 from ..errors import InputError
-from ..evaluate import Progress, answer_all
-from ..puzzles import PuzzleSet, load_puzzles
+from ..measure.accuracy import answer_all
+from ..progress import Progress
 from ..runtimes import Engine
 from ..tasks import Arc, Task
 from .augment import Augmentation, parse_name
-from .build import read_names
 
 ATTEMPTS = 2  # that the ARC Prize allows
 

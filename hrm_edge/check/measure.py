@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..artifact import Artifact, open_artifact
 from ..bundle import MANIFEST, open_bundle
+from ..bundle.quantization import Quantization, read_quantization
+from ..data.leaks import refuse_leak
+from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..errors import InputError
-from ..evaluate import Progress, answer_all, judged_only, rightness, token_accuracy
 from ..files import sha256
-from ..puzzles import PuzzleSet, generate_puzzles, load_puzzles
-from ..quantization import Quantization, read_quantization, refuse_leak
+from ..measure.accuracy import answer_all, judged_only, rightness, token_accuracy
+from ..measure.artifact import Artifact, open_artifact
+from ..progress import Progress
 from ..runtimes import Answers
 from .baseline import Baseline, BundleEntry, SampleEntry, pack
 from .spec import Check, Data, Spec
@@ -195,7 +197,7 @@ class Workshop:
         return self._answers[key]
 
     def _reference(self, case: Case, opened: Artifact, puzzles: PuzzleSet) -> Answers:
-        from ..models.reference import reference_answers
+        from ..measure.reference import reference_answers
 
         assert opened.checkpoint is not None
         report = self._reporting(f"{opened.name} (float) on {puzzles.name}")
@@ -203,10 +205,10 @@ class Workshop:
         return reference_answers(opened.checkpoint, puzzles, max_think_steps=steps, halt=halt, progress=report)
 
     def _speed(self, case: Case) -> Speed:
-        """Rounds of `hrm_edge.bench`, each with a ratio of its own, so that their spread shows."""
+        """Rounds of `hrm_edge.measure.speed`, each with a ratio of its own, so that their spread shows."""
         import torch
 
-        from ..bench import Settings, bench
+        from ..measure.speed import Settings, bench
 
         assert case.checkpoint is not None
         threads = torch.get_num_threads()

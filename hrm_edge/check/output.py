@@ -6,7 +6,7 @@ import html
 import re
 import xml.etree.ElementTree as ET
 
-from ..boards import board
+from ..tasks.boards import board
 from .run import Report
 from .verdicts import Verdict, Worst
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..bundle import open_bundle
 from ..errors import GateFailed, InputError
-from ..evaluate import Progress
+from ..progress import Progress
 from ..runtimes.loader import mark_verified
 from .baseline import Baseline, BundleEntry, changes, read_baseline, write_baseline
 from .measure import Case, Measured, Workshop

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..statistics import drop_interval, interval, mcnemar, median_interval
+from ..measure.statistics import drop_interval, interval, mcnemar, median_interval
 from ..tasks import Task
 from .measure import Measured, Sample
 from .spec import Rule

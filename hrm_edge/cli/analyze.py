@@ -66,9 +66,9 @@ def segments(
     from ..analysis.plots import segments_picture
     from ..analysis.segments import think
     from ..analysis.tables import card_table, thinking_tables
-    from ..artifact import open_artifact
+    from ..measure.artifact import open_artifact
+    from ..progress import progress, say
     from .evaluate import puzzles_for
-    from .progress import progress, say
 
     check_outputs(output or [])
     numbers = _whole_numbers("--segments", counts)
@@ -122,9 +122,9 @@ def halting(
     from ..analysis.output import check_outputs, write_outputs
     from ..analysis.plots import halting_picture
     from ..analysis.tables import halting_table
-    from ..artifact import open_artifact
+    from ..measure.artifact import open_artifact
+    from ..progress import progress, say
     from .evaluate import puzzles_for
-    from .progress import progress, say
 
     check_outputs(output or [])
     opened = open_artifact(artifact, threads)
@@ -180,7 +180,7 @@ def participation(
     from ..analysis.participation import participation as measure
     from ..analysis.plots import participation_picture
     from ..analysis.tables import participation_table
-    from .progress import progress
+    from ..progress import progress
 
     check_outputs(output or [])
     if threads is not None:
@@ -210,11 +210,11 @@ def _networks(
     int32[n] in the tables of embeddings, or None."""
     import torch
 
+    from ..data.puzzles import generate_puzzles, load_puzzles
     from ..errors import InputError
-    from ..gate import gate_puzzles
     from ..identifiers import rows_of
+    from ..measure.gate import gate_puzzles
     from ..models import HRMConfig, build_model, load_checkpoint
-    from ..puzzles import generate_puzzles, load_puzzles
     from ..tasks import get_task
 
     if (checkpoint is None) == (random_weights is None):

@@ -27,10 +27,10 @@ def command(
 ) -> None:
     """Answer every held-out test input as two attempts, by a vote over its augmented views."""
     from ..arc.vote import ask, count_votes, read_test, score, submission
-    from ..artifact import open_artifact
-    from ..evaluate import judged, rightness
     from ..files import check_file, write_atomically
-    from .progress import progress, say
+    from ..measure.accuracy import judged, rightness
+    from ..measure.artifact import open_artifact
+    from ..progress import progress, say
 
     if output is not None:
         check_file(output)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..artifact import Artifact
-    from ..bench import Report
-    from ..puzzles import PuzzleSet
+    from ..data.puzzles import PuzzleSet
+    from ..measure.artifact import Artifact
+    from ..measure.speed import Report
 
 # One seed for the weights and the puzzles of a size that nobody has trained.
 _RANDOM_SEED = 0
@@ -52,8 +52,8 @@ def command(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Interleaved rounds of all engines in one process; medians, and ratios taken within each round."""
-    from ..bench import Settings, bench
-    from .progress import progress, say
+    from ..measure.speed import Settings, bench
+    from ..progress import progress, say
 
     per_round = -(-n // (rounds * batch)) if n else (1 if random_weights else 4)
     settings = Settings(
@@ -97,8 +97,8 @@ def _threads() -> int:
 
 def _what(given: list[str], random_weights: str | None, precisions: list[str], scratch: Path) -> list[str | Path]:
     """Paths of everything to measure, the checkpoint first; what is missing is made in `scratch`."""
-    from ..artifact import is_bundle
     from ..errors import InputError
+    from ..measure.artifact import is_bundle
 
     if (random_weights is None) == (not given):
         raise InputError("give a checkpoint or bundles to bench, or --random-weights paper, but not both")
@@ -135,8 +135,8 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
     from ..exporters.build import quick_plan, trace, write_bundle
     from ..exporters.options import ALL_PRECISIONS, LOOPS, PRECISIONS_OF, TARGETS, ExportOptions
     from ..models import load_checkpoint
+    from ..progress import say
     from ..runtimes.loader import backend_module
-    from .progress import say
 
     for precision in precisions:
         if precision not in ALL_PRECISIONS:
@@ -183,15 +183,15 @@ def _source(bundles: list[str]) -> list[Path]:
 
 
 def _opened(path: str | Path, threads: int) -> Artifact:
-    from ..artifact import open_artifact
+    from ..measure.artifact import open_artifact
 
     return open_artifact(path, threads)
 
 
 def _compiled(opened: list[Artifact], threads: int) -> list[Artifact]:
     """The checkpoint once more, through `torch.compile`."""
-    from ..artifact import open_artifact
     from ..errors import InputError
+    from ..measure.artifact import open_artifact
 
     checkpoint = next((artifact for artifact in opened if artifact.checkpoint is not None), None)
     if checkpoint is None:
@@ -201,8 +201,8 @@ def _compiled(opened: list[Artifact], threads: int) -> list[Artifact]:
 
 def _puzzles(opened: list[Artifact], data: Path | None, n: int) -> PuzzleSet:
     """`n` puzzles: from the file, the checkpoint's held-out ones, or generated."""
-    from ..gate import gate_puzzles
-    from ..puzzles import generate_puzzles, load_puzzles
+    from ..data.puzzles import generate_puzzles, load_puzzles
+    from ..measure.gate import gate_puzzles
 
     task = opened[0].engine.task
     if data is not None:

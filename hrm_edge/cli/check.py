@@ -34,7 +34,7 @@ def command(
     """
     from ..check import output, run_check
     from ..files import write_atomically
-    from .progress import progress, say
+    from ..progress import progress, say
 
     _check_outputs(markdown, junit)
     with progress() as show:
@@ -95,8 +95,8 @@ def _print_worst(verdict: Verdict, drawn: set[tuple[str | None, int, str]]) -> N
     from rich.console import Console
     from rich.text import Text
 
-    from ..boards import board, glyphs_for
     from ..check.output import worst_title
+    from ..tasks.boards import board, glyphs_for
 
     console = Console()
     print(f"\n{verdict.rule.name} on {verdict.data}: the worst puzzles")

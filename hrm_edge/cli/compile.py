@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..runtimes.tensorrt import Compiled
+    from ..runtimes.tensorrt.backend import Compiled
 
 _STATES = {"built": "built", "kept": "already built", "bundle": "comes with the bundle"}
 
@@ -33,9 +33,9 @@ def command(
     is built for the GPU that is here is also loaded and run once. Bundles for other targets need no compiling.
     """
     from ..bundle import open_bundle
-    from ..runtimes.tensorrt import compile_bundle
-    from ..runtimes.trt_flavours import as_numbers
-    from .progress import progress, say
+    from ..progress import progress, say
+    from ..runtimes.tensorrt.backend import compile_bundle
+    from ..runtimes.tensorrt.flavours import as_numbers
 
     opened = open_bundle(bundle)
     wanted = () if compute_capability is None else as_numbers(compute_capability)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .progress import progress, say
+from ..progress import progress, say
 
 if TYPE_CHECKING:
-    from ..overlap import Overlap, Pair
+    from ..data.overlap import Overlap, Pair
 
 command = typer.Typer(help="Generate, download, convert, compare and show puzzle sets.", no_args_is_help=True)
 
@@ -42,7 +42,7 @@ def generate(
 
     Seed, task and difficulty decide the puzzles; the number of processes does not.
     """
-    from ..puzzles import check_writable, generate_puzzles, save_puzzles
+    from ..data.puzzles import check_writable, generate_puzzles, save_puzzles
     from ..tasks import get_task
 
     check_writable(output, overwrite=force)
@@ -110,7 +110,7 @@ def convert(
     force: Force = False,
 ) -> None:
     """Rewrite a puzzle set in another format. Missing answers are solved, wrong ones are refused."""
-    from ..puzzles import check_writable, load_puzzles, save_puzzles
+    from ..data.puzzles import check_writable, load_puzzles, save_puzzles
     from ..tasks import get_task
 
     check_writable(output, overwrite=force)
@@ -130,8 +130,8 @@ def download(
     force: Force = False,
 ) -> None:
     """Fetch a public puzzle set from the Hugging Face Hub and check every answer in it."""
-    from .. import download as hub
-    from ..puzzles import check_writable
+    from ..data import download as hub
+    from ..data.puzzles import check_writable
 
     check_writable(output, overwrite=force)
     puzzles = hub.download(name, split, output)
@@ -153,8 +153,8 @@ def overlap(
     """
     import json
 
-    from ..overlap import find_overlap, to_dict
-    from ..puzzles import load_puzzles
+    from ..data.overlap import find_overlap, to_dict
+    from ..data.puzzles import load_puzzles
     from ..tasks import get_task
 
     sets = [load_puzzles(file, get_task(task)) for file in files]
@@ -202,9 +202,9 @@ def show(
     from rich.console import Console
     from rich.text import Text
 
-    from ..boards import board, glyphs_for
-    from ..puzzles import load_puzzles
+    from ..data.puzzles import load_puzzles
     from ..tasks import get_task
+    from ..tasks.boards import board, glyphs_for
 
     puzzles = load_puzzles(file, get_task(task))
     assert puzzles.answers is not None  # loading solves what has none

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..artifact import Artifact
-    from ..evaluate import Evaluation
-    from ..puzzles import PuzzleSet
+    from ..data.puzzles import PuzzleSet
+    from ..measure.accuracy import Evaluation
+    from ..measure.artifact import Artifact
 
 
 def command(
@@ -44,9 +44,9 @@ def command(
 
     With several artifacts the others are also compared with the first, answer for answer.
     """
-    from ..artifact import open_artifact
-    from ..evaluate import check_match, evaluate
-    from .progress import progress, say
+    from ..measure.accuracy import check_match, evaluate
+    from ..measure.artifact import open_artifact
+    from ..progress import progress, say
 
     opened = [open_artifact(path, threads) for path in artifacts]
     puzzles = puzzles_for(opened, data, n, seed)
@@ -78,9 +78,9 @@ def command(
 
 def puzzles_for(opened: list[Artifact], data: Path | None, n: int | None, seed: int) -> PuzzleSet:
     """From the file, else the held-out puzzles of the first checkpoint given."""
+    from ..data.puzzles import load_puzzles
     from ..errors import InputError
-    from ..evaluate import judged_only
-    from ..puzzles import load_puzzles
+    from ..measure.accuracy import judged_only
 
     if data is not None:
         puzzles = load_puzzles(data, opened[0].engine.task)
@@ -88,7 +88,7 @@ def puzzles_for(opened: list[Artifact], data: Path | None, n: int | None, seed: 
     checkpoint = next((artifact.checkpoint for artifact in opened if artifact.checkpoint is not None), None)
     if checkpoint is None:
         raise InputError("a bundle brings no puzzles with it; give some with --data FILE")
-    from ..gate import gate_puzzles
+    from ..measure.gate import gate_puzzles
 
     return gate_puzzles(checkpoint, n=n)
 

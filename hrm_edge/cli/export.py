@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..precision import precision_named
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..bundle.quantization import Quantization
+    from ..export import Exported
     from ..exporters.options import ExportOptions
-    from ..exporters.quantize import Quantizing
-    from ..exporting import Exported
-    from ..quantization import Quantization
+    from ..exporters.search.decide import Quantizing
     from ..tasks import Task
 
-_MANY = 1000  # puzzles
 _MOST_ROWS = 65535
 
 
@@ -120,12 +120,12 @@ def command(
     asked for. A bundle that stood at the output before is then kept.
     """
     _need_packages(target, gate)
-    from ..exporting import GateOptions, export_bundle
-    from ..gate import gate_puzzles as puzzles_for_gate
+    from ..data.puzzles import load_puzzles
+    from ..export import GateOptions, export_bundle
+    from ..measure.gate import gate_puzzles as puzzles_for_gate
     from ..models import keep_identifiers, load_checkpoint
-    from ..puzzles import load_puzzles
-    from ..runtimes.trt_flavours import flavour
-    from .progress import progress, say
+    from ..progress import progress, say
+    from ..runtimes.tensorrt.flavours import flavour
 
     options = _options(target, precision, loop, batch, compute_capability, ios)
     if target == "tensorrt":
@@ -145,9 +145,10 @@ def command(
     _check_output(folder, gate)
     if calibration_data is not None:
         quantizing = replace(quantizing, data=load_puzzles(calibration_data, opened.task))
+    record = precision_named(precision)
     judged = GateOptions(
         # First, so that a checkpoint without puzzles is refused before any work.
-        puzzles=puzzles_for_gate(opened, data, gate_puzzles or _gate_size(precision)) if gate else None,
+        puzzles=puzzles_for_gate(opened, data, gate_puzzles or record.gate_puzzles) if gate else None,
         max_drop=max_drop,
         reference=load_checkpoint(reference) if reference else None,
         report=report,
@@ -165,7 +166,7 @@ def command(
 def _need_packages(target: str, gate: bool) -> None:
     """One line instead of an ImportError half-way through."""
     from ..runtimes.loader import BACKENDS, backend_module
-    from ..runtimes.trt_flavours import flavour
+    from ..runtimes.tensorrt.flavours import flavour
 
     for package in ("torch", "onnx", "onnxscript", "jinja2"):
         if importlib.util.find_spec(package) is None:
@@ -186,8 +187,8 @@ def _need_packages(target: str, gate: bool) -> None:
 
 def _identifiers(argument: str, task: Task) -> np.ndarray:
     """int32[K] from a list, a file that holds one, or the puzzles of a folder."""
+    from ..data.public_layout import read_folder
     from ..identifiers import parse_ranges
-    from ..public_layout import read_folder
 
     path = Path(argument)
     if path.is_dir():
@@ -203,7 +204,7 @@ def _identifiers(argument: str, task: Task) -> np.ndarray:
 
 def _check_calibration_flags(precision: str, calibration: int | None, data: Path | None) -> None:
     """What would change nothing must not be given in vain."""
-    if not precision.startswith(("int", "palette")):
+    if not precision_named(precision).calibrated:
         for flag, value in (("--calibration", calibration), ("--calibration-data", data)):
             if value is not None:
                 raise InputError(f"{flag}: has no meaning with --precision {precision}, which is not calibrated")
@@ -217,8 +218,8 @@ def _quantizing(
     max_drop: float,
 ) -> Quantizing:
     """The flags as what they stand for; those that were not given have the defaults."""
-    from ..exporters.plan import Recipe
-    from ..exporters.quantize import AUTO, Quantizing
+    from ..exporters.quantize.plan import Recipe
+    from ..exporters.search.decide import AUTO, Quantizing
 
     flags = {"--calibration-method": recipe["estimator"], "--calibration-segments": recipe["segments"]}
     flags |= {"--smooth": recipe["smooth"], "--sensitivity": sensitivity}
@@ -237,11 +238,6 @@ def _quantizing(
     return wanted if sensitivity is None else replace(wanted, sensitivity=sensitivity)
 
 
-def _gate_size(precision: str) -> int | None:
-    """Fewer bits change more answers either way, so it takes more puzzles to see half a point among them."""
-    return _MANY if precision.startswith(("int", "palette")) else None
-
-
 def _options(
     target: str,
     precision: str,
@@ -258,7 +254,7 @@ def _options(
             raise InputError(f"{flag}: has no meaning with --target {target}, only with {owner}")
     given: dict[str, Any] = {} if ios is None else {"ios": ios}
     if compute_capability is not None:
-        from ..runtimes.trt_flavours import as_numbers
+        from ..runtimes.tensorrt.flavours import as_numbers
 
         given["compute_capabilities"] = as_numbers(compute_capability)
     # Core ML runs fixed shapes, and its Neural Engine no loops.

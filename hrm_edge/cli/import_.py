@@ -20,7 +20,7 @@ def command(
     from ..models import save_checkpoint
     from ..models.checkpoint import require_replaceable
     from ..models.public import import_public
-    from .progress import say
+    from ..progress import say
 
     require_replaceable(output)
     model, found = import_public(weights, config, task)

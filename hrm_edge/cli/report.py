@@ -43,8 +43,8 @@ def _copy(bundle: Bundle, output: Path) -> None:
     """The page as it lies in the bundle, where its hash was just checked: no need to draw it again."""
     from ..errors import InputError
     from ..files import write_atomically
+    from ..progress import say
     from ..report import FILES
-    from .progress import say
 
     kind = output.suffix.lower().removeprefix(".")
     if kind not in FILES:

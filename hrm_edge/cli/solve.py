@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..solving import Solved
+    from ..solve.answer import Solved
     from ..tasks import Task
 
 
@@ -51,7 +51,7 @@ def command(
     from ..bundle import open_bundle
     from ..runtimes import load_engine
     from ..runtimes.loader import warning
-    from ..solving import read_puzzles, solve_each
+    from ..solve.answer import read_puzzles, solve_each
 
     opened = open_bundle(bundle)
     if doubt := warning(opened):
@@ -82,14 +82,14 @@ class _Boards:
     def __init__(self, task: Task, total: int) -> None:
         from rich.console import Console
 
-        from ..boards import glyphs_for
+        from ..tasks.boards import glyphs_for
 
         self._console = Console(highlight=False, markup=False, emoji=False)
         self._glyphs = glyphs_for(self._console)
         self._task, self._total = task, total
 
     def __call__(self, solved: Solved) -> None:
-        from ..boards import board, trace_boards
+        from ..tasks.boards import board, trace_boards
 
         if self._total > 1:
             self._print(f"puzzle {solved.number}")
@@ -108,7 +108,7 @@ class _Boards:
         self._console.print(what, soft_wrap=isinstance(what, str | Text))
 
     def _legend(self, solved: Solved) -> object:
-        from ..boards import legend
+        from ..tasks.boards import legend
 
         return legend(self._task, solved.question, solved.answer, self._glyphs)
 

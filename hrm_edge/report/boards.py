@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..boards import board
 from ..tasks import Sudoku, Task
+from ..tasks.boards import board
 
 _CELL = 10  # units of the view box
 

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from ..boards import wrong_cells
 from ..bundle import Bundle
-from ..drift import Difference, SegmentDrift
+from ..bundle.manifest import Manifest
+from ..bundle.quantization import Quantization
+from ..data.leaks import fingerprints
+from ..data.puzzles import PuzzleSet
 from ..errors import InputError
-from ..evaluate import Score, rightness, token_accuracy
 from ..files import write_atomically
-from ..manifest import Manifest
-from ..puzzles import PuzzleSet
-from ..quantization import Quantization, fingerprints
+from ..measure.accuracy import Score, rightness, token_accuracy
+from ..measure.drift import Difference, SegmentDrift
+from ..measure.statistics import CONFIDENCE, drop_interval, interval, mcnemar
 from ..runtimes import Answers
-from ..statistics import CONFIDENCE, drop_interval, interval, mcnemar
+from ..tasks.boards import wrong_cells
 from .format import FORMAT_VERSION, RECORDS, check_report
 from .pages import html_page, markdown_page
 

@@ -152,7 +152,7 @@ def test_the_artifact_does_not_grow_with_the_number_of_cycles(tmp_path, one_trac
 
 
 def test_a_missing_openvino_is_one_line(tmp_path, one_trace, monkeypatch):
-    from hrm_edge.exporters import openvino
+    from hrm_edge.exporters.targets import openvino
 
     monkeypatch.setattr(openvino.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'hrm-edge\[openvino\]'"):

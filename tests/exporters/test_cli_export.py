@@ -54,17 +54,19 @@ def export(*arguments) -> int:
 def spoil(monkeypatch):
     """Make the export move the halting bias: fewer segments, and so other answers."""
 
-    def convert(model):
-        for tensor in model.graph.initializer:
+    import numpy as np
+
+    wrap = build.wrap_in_loop
+
+    def spoiled(start, segment, facts):
+        for tensor in segment.graph.initializer:
             if tensor.name == "q_head.bias":
-                tensor.CopyFrom(build.onnx.numpy_helper.from_array(build_bias(), tensor.name))
+                tensor.CopyFrom(
+                    build.onnx.numpy_helper.from_array(np.array([50.0, -50.0], np.float32), tensor.name)
+                )
+        return wrap(start, segment, facts)
 
-    def build_bias():
-        import numpy as np
-
-        return np.array([50.0, -50.0], np.float32)
-
-    monkeypatch.setitem(build.PRECISIONS, "fp32", (convert, build.PRECISIONS["fp32"][1]))
+    monkeypatch.setattr(build, "wrap_in_loop", spoiled)
 
 
 def test_a_bundle_is_published_with_its_accuracy(small, tmp_path, capsys):

@@ -11,11 +11,12 @@ from traced_networks import CONFIGS, expected_products, feeds, plan, traced
 
 from hrm_edge.bundle import open_bundle
 from hrm_edge.exporters.build import ExportOptions, Traced, quick_plan, write_bundle
-from hrm_edge.exporters.fp16 import convert_to_fp16
-from hrm_edge.exporters.int8 import quantized_products
+from hrm_edge.exporters.quantize.fp16 import convert
+from hrm_edge.exporters.quantize.int8 import quantized_products
 from hrm_edge.models import collect_ranges
-from hrm_edge.models.reference import TorchEngine
+from hrm_edge.models.engine import TorchEngine
 from hrm_edge.models.smoothing import smoothed, smoothing_factors
+from hrm_edge.precision import PRECISIONS
 from hrm_edge.runtimes import load_engine
 
 # All but those that the bundles' own tests run: other levels, other ways to mix tokens.
@@ -48,7 +49,7 @@ def test_every_product_is_int8_and_the_segment_stays_near_the_float_one(name, ta
 @pytest.mark.parametrize("name", FAMILY)
 def test_half_precision_rounds_products_and_keeps_the_state(name):
     model, _, segment = traced(name)
-    convert_to_fp16(segment)
+    convert(segment, PRECISIONS["fp16"])
     values = feeds(model)
     for target in TARGETS:
         assert off_by(run(target, segment, values), model, values) < 0.01
@@ -71,7 +72,7 @@ def test_smoothing_changes_nothing_in_float(name):
 
     outputs = smoothed(model, factors).segment(*(from_numpy(values[key]) for key in ("z_H", "z_L", "e")))
     assert off_by(dict(zip(OUTPUTS, (o.numpy() for o in outputs), strict=True)), model, values) < 1e-4
-    from hrm_edge.exporters.smooth import smooth
+    from hrm_edge.exporters.quantize.smooth import smooth
 
     smooth(segment, factors)
     assert off_by(run("onnx", segment, values), model, values) < 1e-4

@@ -8,9 +8,9 @@ from parity import BACKENDS, errors, identifiers
 from run_onnx import run
 from small_networks import TASK, network, think
 
-from hrm_edge.exporters.layers import products
-from hrm_edge.exporters.loop import LEARNED, LoopFacts, wrap_in_loop
-from hrm_edge.exporters.segment import trace_segment, trace_start
+from hrm_edge.exporters.graph.layers import products
+from hrm_edge.exporters.graph.loop import LEARNED, LoopFacts, wrap_in_loop
+from hrm_edge.exporters.graph.trace import trace_segment, trace_start
 from hrm_edge.models import HRMConfig
 
 # The traced blocks of one example; each takes about half a second.

@@ -11,18 +11,20 @@ from small_networks import TASK, network
 from traced_networks import CONFIGS, expected_products, traced
 
 from hrm_edge.bundle import open_bundle
+from hrm_edge.bundle.quantization import QUANTIZATION, read_quantization
 from hrm_edge.cli import main
+from hrm_edge.data.leaks import fingerprints
+from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.errors import GateFailed, InputError
-from hrm_edge.exporters import build, quantize
+from hrm_edge.export import GateOptions, export_bundle
+from hrm_edge.exporters import build
 from hrm_edge.exporters.build import ExportOptions, build_bundle
-from hrm_edge.exporters.plan import Recipe
-from hrm_edge.exporters.quantize import Quantizing
-from hrm_edge.exporting import GateOptions, export_bundle
-from hrm_edge.gate import gate_puzzles
+from hrm_edge.exporters.quantize.plan import Recipe
+from hrm_edge.exporters.search import decide as quantize
+from hrm_edge.exporters.search.decide import Quantizing
+from hrm_edge.measure.gate import gate_puzzles
 from hrm_edge.models import load_checkpoint, quantized_layers, save_checkpoint
-from hrm_edge.models.reference import TorchEngine
-from hrm_edge.puzzles import generate_puzzles, save_puzzles
-from hrm_edge.quantization import QUANTIZATION, fingerprints, read_quantization
+from hrm_edge.models.engine import TorchEngine
 from hrm_edge.runtimes import load_engine
 
 pytest.importorskip("onnxruntime")
@@ -198,8 +200,8 @@ def test_the_same_export_twice_is_the_same_bytes(small, tmp_path, target, precis
 
 def test_layers_are_kept_until_the_budget_holds_and_the_record_says_why(small, tmp_path, monkeypatch):
     """Trials told what to say: nothing holds before two layers stay in float."""
-    from hrm_edge.exporters import search
-    from hrm_edge.quantization import Trial
+    from hrm_edge.bundle.quantization import Trial
+    from hrm_edge.exporters.search import budget as search
 
     def scripted(plan, what, segment, trials):
         alone = len(plan.keep) == len(quantized_layers(load_checkpoint(small).model)) - 1
@@ -227,8 +229,8 @@ def test_layers_are_kept_until_the_budget_holds_and_the_record_says_why(small, t
 @pytest.mark.parametrize("target", TARGETS)
 def test_layers_with_wide_inputs_are_audited_and_say_why(small, tmp_path, monkeypatch, target):
     """Trials told what to say: nothing holds before two layers have 16 bits of input."""
-    from hrm_edge.exporters import search
-    from hrm_edge.quantization import Trial
+    from hrm_edge.bundle.quantization import Trial
+    from hrm_edge.exporters.search import budget as search
 
     def scripted(plan, what, segment, trials):
         lost = ("down_proj" in what) * 9 if len(plan.keep) == 7 else 10 * (len(plan.wide) < 2)
@@ -404,8 +406,8 @@ def test_numbers_out_of_range_exit_2(small, tmp_path, flags):
 
 
 def test_a_budget_nobody_meets_exits_1_with_a_way_out(small, tmp_path, capsys, monkeypatch):
-    from hrm_edge.exporters import search
-    from hrm_edge.quantization import Trial
+    from hrm_edge.bundle.quantization import Trial
+    from hrm_edge.exporters.search import budget as search
 
     def lost(plan, what, segment, trials):
         return Trial(what, 100, 0.4, 0.5, 10, 0, 1.0, 1.0, 0.5, 1.0)

@@ -14,20 +14,21 @@ from onnx import helper
 from small_networks import TASK, checkpoint, network
 from traced_networks import CONFIGS, calibration, expected_products, plan, traced
 
-from hrm_edge.audit import audit, raise_unless_quantized
 from hrm_edge.bundle import open_bundle
 from hrm_edge.cli import main
+from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.errors import GateFailed, InputError
-from hrm_edge.exporters import build, int8
+from hrm_edge.export import GateOptions, export_bundle
+from hrm_edge.exporters import build
+from hrm_edge.exporters.audit import audit, raise_unless_quantized
 from hrm_edge.exporters.build import ExportOptions
-from hrm_edge.exporters.graph import PassFailed, all_nodes, array_of, initializers, replace_nodes, tensor_of
-from hrm_edge.exporters.loop import LoopFacts, wrap_in_loop
-from hrm_edge.exporters.onnx import serialized, write_graph
-from hrm_edge.exporters.plan import wrong_scales
-from hrm_edge.exporters.quantize import Quantizing
-from hrm_edge.exporting import GateOptions, export_bundle
+from hrm_edge.exporters.graph.edit import PassFailed, all_nodes, array_of, initializers, replace_nodes, tensor_of
+from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
+from hrm_edge.exporters.quantize import int8
+from hrm_edge.exporters.quantize.plan import wrong_scales
+from hrm_edge.exporters.search.decide import Quantizing
+from hrm_edge.exporters.targets.onnx import serialized, write_graph
 from hrm_edge.models import load_checkpoint, quantized_layers, save_checkpoint
-from hrm_edge.puzzles import generate_puzzles, save_puzzles
 
 pytest.importorskip("onnxruntime")
 
@@ -213,7 +214,7 @@ def test_scales_of_a_whole_layer_that_saturate(tmp_path, monkeypatch):
 
 
 def test_scales_that_saturate_because_the_plan_says_so(tmp_path, monkeypatch):
-    from hrm_edge.exporters.plan import Calibrator
+    from hrm_edge.exporters.quantize.plan import Calibrator
 
     real = Calibrator.plan
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hrm_edge.exporters.mil_lowering import compiled, lower
-from hrm_edge.exporters.mil_weights import Numbers
-from hrm_edge.exporters.passes import fix_batch
-from hrm_edge.exporters.segment import quiet
-from hrm_edge.runtimes.mil import Program, load_program
+from hrm_edge.exporters.graph.passes import fix_batch
+from hrm_edge.exporters.graph.trace import quiet
+from hrm_edge.exporters.targets.coreml.lowering import compiled, lower
+from hrm_edge.exporters.targets.coreml.weights import Numbers
+from hrm_edge.runtimes.coreml.interpreter import Program, load_program
 
 
 def program(model: onnx.ModelProto, numbers: Numbers | None = None) -> Program:

@@ -72,7 +72,7 @@ def errors_of_torch(model: HRM, expected: Mapping[str, np.ndarray]) -> Iterator[
 def main() -> None:
     from traced_networks import CONFIGS, traced
 
-    from hrm_edge.exporters.segment import trace_segment, trace_start
+    from hrm_edge.exporters.graph.trace import trace_segment, trace_start
     from hrm_edge.models.public import import_public
 
     def row(name: str, backend: str, cells: Iterator[float]) -> None:

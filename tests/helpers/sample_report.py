@@ -8,9 +8,9 @@ import numpy as np
 import toys
 from scripted import puzzle_set, spoiled
 
-from hrm_edge.drift import Difference, SegmentDrift
-from hrm_edge.gate import compare
-from hrm_edge.quantization import Calibration, Layer, Products, Quantization, Site, Trial
+from hrm_edge.bundle.quantization import Calibration, Layer, Products, Quantization, Site, Trial
+from hrm_edge.measure.drift import Difference, SegmentDrift
+from hrm_edge.measure.gate import compare
 from hrm_edge.report import build_report
 from hrm_edge.runtimes import Answers
 

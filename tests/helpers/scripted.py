@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hrm_edge.puzzles import PuzzleSet
+from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.runtimes import Answers, Engine
 from hrm_edge.runtimes.base import Request
 from hrm_edge.tasks import get_task

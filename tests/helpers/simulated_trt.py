@@ -352,7 +352,7 @@ class Machine:
 
 def machine(monkeypatch: Any, *versions: str, **facts: Any) -> Machine:
     """Put a GPU, and flavours like "tensorrt-rtx 1.7.1.116", in the place of those of this machine."""
-    from hrm_edge.runtimes import trt_flavours
+    from hrm_edge.runtimes.tensorrt import flavours as trt_flavours
 
     gpu = SimulatedGpu(**facts).install(monkeypatch)
     flavours = {}

@@ -9,10 +9,10 @@ import onnx
 import torch
 from small_networks import TASK, checkpoint, network
 
-from hrm_edge.exporters.plan import Calibrator, Plan, Recipe
-from hrm_edge.exporters.segment import trace_segment, trace_start
+from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
+from hrm_edge.exporters.graph.trace import trace_segment, trace_start
+from hrm_edge.exporters.quantize.plan import Calibrator, Plan, Recipe
 from hrm_edge.models import HRM, quantized_layers
-from hrm_edge.puzzles import PuzzleSet, generate_puzzles
 
 # Between them: every kind of network and of position, all ways to mix tokens, prefixes of 0 to 3 tokens, given and
 # derived, one and several identifiers, N and T of 1 to 3, unequal layers, both halting rules.

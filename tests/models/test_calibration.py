@@ -59,7 +59,7 @@ def test_calls_are_numbered_like_the_graphs_products(cycles, H_layers):
     onnx = pytest.importorskip("onnx")
     from run_onnx import run
 
-    from hrm_edge.exporters.segment import trace_segment
+    from hrm_edge.exporters.graph.trace import trace_segment
 
     N, T = cycles
     model = network(H_cycles=N, L_cycles=T, H_layers=H_layers)

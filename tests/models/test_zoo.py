@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.models import load_checkpoint
-from hrm_edge.puzzles import generate_puzzles
 from hrm_edge.zoo import list_zoo, read_card, zoo_models
 
 NAMES = [path.name for path in zoo_models()]
@@ -41,7 +41,7 @@ def test_unknown_name_lists_what_ships():
 @pytest.mark.parametrize("name", NAMES)
 def test_card_tells_the_truth(name):
     """Solved anew on puzzles that neither training nor the card saw, within four standard errors."""
-    from hrm_edge.models.reference import TorchEngine
+    from hrm_edge.models.engine import TorchEngine
 
     checkpoint = load_checkpoint(name)
     promised = checkpoint.metadata["accuracy"]["generated-ordinary"]["exact_by_segments"]["16"]

@@ -11,10 +11,10 @@ pytest.importorskip("onnxscript")
 from small_networks import checkpoint
 from traced_networks import expected_products, plan, traced, weight_plan
 
-from hrm_edge.audit import audit, compare_products, raise_unless_quantized
+from hrm_edge.bundle.quantization import Products
 from hrm_edge.errors import GateFailed
+from hrm_edge.exporters.audit import audit, compare_products, raise_unless_quantized
 from hrm_edge.exporters.build import ExportOptions, Traced, build_graphs, write_graphs
-from hrm_edge.quantization import Products
 from hrm_edge.runtimes.base import CompiledProduct
 from hrm_edge.runtimes.loader import backend_module
 

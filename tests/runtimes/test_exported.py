@@ -19,7 +19,7 @@ pytest.importorskip("openvino")
 
 from hrm_edge.exporters import build  # noqa: E402
 from hrm_edge.models import HRM, Checkpoint, HRMConfig  # noqa: E402
-from hrm_edge.models.reference import TorchEngine  # noqa: E402
+from hrm_edge.models.engine import TorchEngine  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

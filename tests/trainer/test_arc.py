@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrm_edge.arc.build import build
+from hrm_edge.data.public_layout import Grouping
+from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.models import HRM, HRMConfig, build_model, load_checkpoint
-from hrm_edge.public_layout import Grouping
-from hrm_edge.puzzles import load_puzzles
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import load_recipe, train
 from hrm_edge.trainer.data import Groups, Sampler, identifiers_needed, read_source

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hrm_edge.puzzles import generate_puzzles
+from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer.halting import halting_margin
 

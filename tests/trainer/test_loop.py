@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.models import HRMConfig, build_model, load_checkpoint
-from hrm_edge.puzzles import generate_puzzles
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import TrainConfig, TrainingDiverged, load_recipe, train
 from hrm_edge.trainer.data import Sampler, Source

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.errors import InputError
-from hrm_edge.puzzles import PuzzleSet, generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer.data import HELD_OUT_SEED, Source, content_hash, read_source
 from hrm_edge.trainer.prepare import Measured, calibration_set, keep_sources, kept_sources, unseen

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from hrm_edge.cli import main
+from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.models import load_checkpoint, quantization_of, quantized_layers
 from hrm_edge.models.fake_quant import quantize_model, scales_of
-from hrm_edge.puzzles import generate_puzzles
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import load_recipe, loop, qat, train
 from hrm_edge.trainer.config import PRESETS, QAT_SETTINGS
@@ -228,7 +228,7 @@ def test_tuning_wins_back_what_coarse_levels_cost(tmp_path, start, monkeypatch):
     from hrm_edge.models import fake_quant
 
     monkeypatch.setattr(fake_quant, "STEPS", 3)
-    monkeypatch.setattr("hrm_edge.ranges.STEPS", 3)
+    monkeypatch.setattr("hrm_edge.models.ranges.STEPS", 3)
     tune(tmp_path, start, "train.qat=learned", "train.steps=150", "train.lr=1e-3", "train.batch_size=64")
     losses = [row["token_loss"] for row in rows(tmp_path)]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])

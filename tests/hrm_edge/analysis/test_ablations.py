@@ -12,8 +12,8 @@ from hrm_edge.analysis.ablations import Run, Variant, recipe, run_ablations, sum
 from hrm_edge.analysis.plots import ablations_picture
 from hrm_edge.errors import InputError
 from hrm_edge.models import HRMConfig, build_model, load_checkpoint
+from hrm_edge.models.engine import TorchEngine
 from hrm_edge.models.hrm import Block
-from hrm_edge.models.reference import TorchEngine
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import TrainConfig
 

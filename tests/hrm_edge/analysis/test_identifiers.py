@@ -14,9 +14,9 @@ from hrm_edge.analysis.participation import participation
 from hrm_edge.analysis.segments import think
 from hrm_edge.arc.build import build
 from hrm_edge.cli import main
+from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.errors import InputError
 from hrm_edge.models import HRM, HRMConfig, build_model, save_checkpoint
-from hrm_edge.puzzles import PuzzleSet
 from hrm_edge.runtimes import Answers, Engine
 from hrm_edge.runtimes.base import Request
 from hrm_edge.tasks import get_task

@@ -11,7 +11,7 @@ from hrm_edge.analysis.plots import segments_picture
 from hrm_edge.analysis.segments import think
 from hrm_edge.analysis.tables import card_table
 from hrm_edge.errors import InputError
-from hrm_edge.evaluate import evaluate
+from hrm_edge.measure.accuracy import evaluate
 from hrm_edge.runtimes import Answers, Engine
 from hrm_edge.runtimes.base import Request
 

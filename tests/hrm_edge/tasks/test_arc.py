@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
 from hrm_edge.errors import InputError
-from hrm_edge.evaluate import rightness, token_accuracy
-from hrm_edge.puzzles import PuzzleSet, generate_puzzles
-from hrm_edge.solving import read_puzzles
+from hrm_edge.measure.accuracy import rightness, token_accuracy
+from hrm_edge.solve.answer import read_puzzles
 from hrm_edge.tasks import get_task
 
 SMALL = get_task("arc-6x6")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hrm_edge.errors import InputError
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.sudoku_generator import DIFFICULTIES
+from hrm_edge.tasks.sudoku.generator import DIFFICULTIES
 
 NAMES = ["sudoku-4x4", "sudoku-6x6", "sudoku-6x6-3x2", "sudoku-9x9"]
 LINE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -307,7 +307,7 @@ def test_only_square_boxes_are_transposed():
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_published_puzzles_are_solved_as_published(shared_data, part):
-    from hrm_edge.puzzles import load_puzzles
+    from hrm_edge.data.puzzles import load_puzzles
 
     task = get_task("sudoku")
     everything = load_puzzles(shared_data / "sudoku" / f"{part}.csv.gz", task)  # verifies every answer

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.sudoku_search import SudokuSearch
+from hrm_edge.tasks.sudoku.search import SudokuSearch
 
 
 def all_boards(box_rows, box_cols):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrm_edge.puzzles import generate_puzzles
+from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.tasks import get_task
 
 TASKS = ("sudoku-4x4", "sudoku-6x6", "sudoku-6x6-3x2", "sudoku-8x8", "sudoku", "maze-9x9", "maze-7x11")

@@ -1,0 +1,66 @@
+"""Which matrix product of an exported segment belongs to which layer of the checkpoint, and what feeds it.
+
+The export splits fused layers, and an unrolled segment calls each layer several times. A *site* is one call of
+a layer; the products of a fused layer read the same input there, so they share its quantizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from .edit import array_of, ensure, initializers
+
+# A fused layer of the checkpoint → its products in the graph, in the order of the fused weight's rows.
+PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+_FUSED = {part: fused for fused, parts in PARTS.items() for part in parts}
+_SUFFIX = "_proj.weight"
+
+
+@dataclass(frozen=True)
+class Product:
+    """One call of one stored weight: ``input[B, S', K] @ weight[K, N]``."""
+
+    name: str  # of the node: "L_level.layers.0.mlp.up_proj/3"
+    weight: str  # of the stored tensor
+    input: str
+    layer: str  # of the checkpoint: "L_level.layers.0.mlp.gate_up_proj"
+    call: int
+
+    @property
+    def site(self) -> str:
+        return f"{self.layer}/{self.call}"
+
+
+def products(segment: onnx.ModelProto) -> list[Product]:
+    """Every product inside the blocks of a clean float segment, in the order of execution; the heads left out."""
+    stored = initializers(segment.graph)
+    found = []
+    for node in segment.graph.node:
+        if node.op_type == "MatMul" and node.input[1].endswith(_SUFFIX) and node.input[1] in stored:
+            stem, _, call = node.name.rpartition("/")
+            ensure(stem == node.input[1].removesuffix(".weight"), f"products: {node.name} has another's weight")
+            parent, _, part = stem.rpartition(".")
+            layer = f"{parent}.{_FUSED.get(part, part)}"
+            found.append(Product(node.name, node.input[1], node.input[0], layer, int(call)))
+    ensure(bool(found), "products: the segment has no product with a stored weight")
+    turned = sorted({n.input[0] for n in segment.graph.node if n.op_type == "Transpose" and n.input[0] in stored})
+    ensure(not turned, f"products: {turned[:3]} are stored transposed, which hides their products")
+    inputs: dict[str, str] = {}
+    for product in found:
+        ensure(
+            inputs.setdefault(product.site, product.input) == product.input,
+            f"products: the parts of {product.site} read different inputs",
+        )
+    return found
+
+
+def weights_of(segment: onnx.ModelProto) -> dict[str, dict[str, np.ndarray]]:
+    """Layer → its stored weights by name, each float32[K, N], in the order of the fused weight."""
+    stored = initializers(segment.graph)
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for product in products(segment):
+        layers.setdefault(product.layer, {})[product.weight] = array_of(stored[product.weight])
+    return layers

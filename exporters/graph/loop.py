@@ -1,0 +1,215 @@
+"""The halting loop inside the graph: start once, then segments in an ONNX ``Loop`` until every row has halted.
+
+One call answers a batch, from any language, without host code. The loop has a real trip count (TensorRT's
+importer wants one) and stops early when no row is left. A row that has halted is frozen: its answer, q and
+state never change again, so a row's result does not depend on the rows beside it. The body reads the weights
+from the graph around it; they are stored once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ...tasks import Task
+from .edit import all_nodes, ensure, rename, subgraphs, tensor_of
+from .passes import BATCH, drop_unused, finish, keeps_name, merge_equal_initializers
+
+# The `halt` input, in the order of `runtimes.base.HALT_MODES`.
+LEARNED, FIXED, VERIFIED = 0, 1, 2
+
+_FLOAT, _INT32, _BOOL, _INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.BOOL, TensorProto.INT64
+
+
+@dataclass(frozen=True)
+class LoopFacts:
+    """What the loop must know beyond the two graphs. ``task.groups`` decide whether it can verify."""
+
+    task: Task
+    no_ACT_continue: bool
+
+
+class _Builder:
+    """Collects nodes and constants, giving each value the name it is asked for; a name is one constant."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    def constant(self, array: np.ndarray, name: str) -> str:
+        if all(tensor.name != name for tensor in self.constants):
+            self.constants.append(tensor_of(array, name))
+        return name
+
+
+def wrap_in_loop(start: onnx.ModelProto, segment: onnx.ModelProto, facts: LoopFacts) -> onnx.ModelProto:
+    """Join a start and a (possibly converted or quantized) segment graph into one with a halting loop.
+
+    ``tokens int32[batch, S], max_think_steps int32[], halt int32[] (, puzzle_identifiers int32[batch])
+    → answer int32[batch, S], steps int32[batch], q float32[batch, 2]``
+    """
+    start, segment = _prefixed(start, "start", keep={"tokens", "puzzle_identifiers"}), _prefixed(segment, "segment")
+    outer = _Builder()
+    outer.nodes.extend(start.graph.node)
+    outer.constants.extend([*start.graph.initializer, *segment.graph.initializer])
+    shapes = {v.name: v.type.tensor_type.shape for v in (*segment.graph.input, *segment.graph.output)}
+    state, width = shapes["segment:z_H"], facts.task.seq_len
+
+    _add_initial_values(outer)
+    body = _body(outer, segment.graph, state, facts)
+    outer.add("Cast", ["max_think_steps"], "trip_count", to=_INT64)
+    carried = ["start:z_H", "start:z_L", "nobody_halted", "no_steps", "tokens", "no_q"]
+    loop = helper.make_node(
+        "Loop",
+        ["trip_count", outer.constant(np.array(True), "begin"), *carried],
+        ["last_z_H", "last_z_L", "last_halted", "steps", "answer", "q"],
+        body=body,
+    )
+    outer.nodes.append(loop)
+
+    info = helper.make_tensor_value_info
+    inputs = [v for v in start.graph.input if v.name == "tokens"]
+    inputs += [info(name, _INT32, []) for name in ("max_think_steps", "halt")]
+    inputs += [v for v in start.graph.input if v.name == "puzzle_identifiers"]
+    outputs = [
+        info("answer", _INT32, [BATCH, width]),
+        info("steps", _INT32, [BATCH]),
+        info("q", _FLOAT, [BATCH, 2]),
+    ]
+    graph = helper.make_graph(outer.nodes, "hrm", inputs, outputs, outer.constants)
+    model = helper.make_model(graph, opset_imports=list(segment.opset_import))
+    drop_unused(model)
+    merge_equal_initializers(model)
+    finish(model)
+    _check(model)
+    return model
+
+
+def _prefixed(model: onnx.ModelProto, prefix: str, keep: set[str] | None = None) -> onnx.ModelProto:
+    """A copy whose values cannot collide with another graph's; stored weights and `keep` keep their names."""
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    kept = {tensor.name for tensor in copy.graph.initializer if keeps_name(tensor.name)} | (keep or set())
+    names = {v.name for v in (*copy.graph.input, *copy.graph.output, *copy.graph.initializer)}
+    names |= {name for node in all_nodes(copy.graph) for name in node.output if name}
+    rename(copy.graph, {name: f"{prefix}:{name}" for name in names - kept})
+    return copy
+
+
+def _add_initial_values(outer: _Builder) -> None:
+    """What rows carry before the first segment: not halted, no steps, the question as the answer, q zero."""
+    outer.add("Shape", ["tokens"], "rows", start=0, end=1)
+    outer.add("Expand", [outer.constant(np.zeros(1, bool), "false"), "rows"], "nobody_halted")
+    outer.add("Expand", [outer.constant(np.zeros(1, np.int32), "zero"), "rows"], "no_steps")
+    outer.add("Concat", ["rows", outer.constant(np.array([2]), "two")], "q_shape", axis=0)
+    outer.add("Expand", [outer.constant(np.zeros((1, 2), np.float32), "zero_q"), "q_shape"], "no_q")
+
+
+def _body(
+    outer: _Builder, segment: onnx.GraphProto, state: onnx.TensorShapeProto, facts: LoopFacts
+) -> onnx.GraphProto:
+    """One trip: a segment on every row, then the halting decision; rows that had halted keep what they had."""
+    body = _Builder()
+    rename(segment, {"segment:z_H": "z_H", "segment:z_L": "z_L", "segment:e": "start:e"})
+    body.nodes.extend(segment.node)
+    body.add("ArgMax", ["segment:logits"], "guess64", axis=-1, keepdims=0)
+    body.add("Cast", ["guess64"], "guess", to=_INT32)
+    wants_halt = _halting_decision(outer, body, facts)
+
+    column, plane = _axes(outer, 1), _axes(outer, 1, 2)
+    halted_row = body.add("Unsqueeze", ["halted", column], "halted_row")
+    halted_grid = body.add("Unsqueeze", ["halted", plane], "halted_grid")
+    body.add("Where", [halted_grid, "z_H", "segment:z_H_next"], "z_H_out")
+    body.add("Where", [halted_grid, "z_L", "segment:z_L_next"], "z_L_out")
+    body.add("Where", [halted_row, "guess_before", "guess"], "guess_out")
+    body.add("Where", [halted_row, "q_before", "segment:q"], "q_out")
+    body.add("Cast", [body.add("Not", ["halted"], "thinking")], "one_more", to=_INT32)
+    body.add("Add", ["steps_before", "one_more"], "steps_out")
+    body.add("Or", ["halted", wants_halt], "halted_out")
+    # Float and int32 reductions are the ones every target has; booleans are not.
+    body.add("Cast", ["halted_out"], "halted_number", to=_INT32)
+    body.add("ReduceMin", ["halted_number"], "all_halted_number", keepdims=0)
+    body.add("Cast", ["all_halted_number"], "all_halted", to=_BOOL)
+    body.add("Not", ["all_halted"], "go_on")
+
+    info = helper.make_tensor_value_info
+    dims = [dim.dim_param or dim.dim_value for dim in state.dim]
+    kinds = {
+        "z_H": (_FLOAT, dims),
+        "z_L": (_FLOAT, dims),
+        "halted": (_BOOL, [BATCH]),
+        "steps": (_INT32, [BATCH]),
+        "guess": (_INT32, [BATCH, facts.task.seq_len]),
+        "q": (_FLOAT, [BATCH, 2]),
+    }
+    before = {"steps": "steps_before", "guess": "guess_before", "q": "q_before"}
+    inputs = [info("trip", _INT64, []), info("going", _BOOL, [])]
+    inputs += [info(before.get(name, name), *kind) for name, kind in kinds.items()]
+    outputs = [info("go_on", _BOOL, [])] + [info(f"{name}_out", *kind) for name, kind in kinds.items()]
+    return helper.make_graph(body.nodes, "segment", inputs, outputs)
+
+
+def _halting_decision(outer: _Builder, body: _Builder, facts: LoopFacts) -> str:
+    """bool[batch]: the rows that this segment's q, or the task's own rules, tell to stop."""
+    is_learned = outer.add("Equal", ["halt", outer.constant(np.array(LEARNED, np.int32), "mode0")], "is_learned")
+    first, second = (outer.constant(np.array(i), f"index{i}") for i in (0, 1))
+    body.add("Gather", ["segment:q", first], "q_halt", axis=1)
+    if facts.no_ACT_continue:
+        bar = outer.constant(np.array(0, np.float32), "zero_bar")
+    else:
+        bar = body.add("Gather", ["segment:q", second], "q_continue", axis=1)
+    body.add("Greater", ["q_halt", bar], "q_says")
+    learned = body.add("And", ["q_says", is_learned], "learned_halt")
+    if facts.task.groups is None:
+        return learned
+    mode = outer.constant(np.array(VERIFIED, np.int32), "mode2")
+    is_verified = outer.add("Equal", ["halt", mode], "is_verified")
+    body.add("And", [_verification(outer, body, facts.task), is_verified], "verified_halt")
+    return body.add("Or", [learned, "verified_halt"], "wants_halt")
+
+
+def _verification(outer: _Builder, body: _Builder, task: Task) -> str:
+    """bool[batch]: the guess keeps the givens, and every group of cells holds every value.
+
+    As many cells as values stand in a group, so each then stands there exactly once.
+    """
+    assert task.groups is not None
+    assert task.value_tokens is not None
+    groups, values = np.asarray(task.groups), np.asarray(task.value_tokens)
+    ensure(groups.shape[1] == len(values), f"{task.name}: groups must have as many cells as there are values")
+    cells = outer.constant(groups.astype(np.int64), "groups")  # [G, n]
+    body.add("Gather", ["guess", cells], "by_group", axis=1)  # [batch, G, n]
+    body.add("Unsqueeze", ["by_group", _axes(outer, 3)], "by_group_cell")
+    body.add("Equal", ["by_group_cell", outer.constant(values.astype(np.int32), "values")], "is_value")  # …, n, n]
+    body.add("Cast", ["is_value"], "is_value_number", to=_FLOAT)
+    body.add("ReduceMax", ["is_value_number", _axes(outer, 2)], "value_present", keepdims=0)  # [batch, G, n]
+    body.add("ReduceMin", ["value_present", _axes(outer, 1, 2)], "rules_hold_number", keepdims=0)  # [batch]
+    body.add("Cast", ["rules_hold_number"], "rules_hold", to=_BOOL)
+
+    blank = outer.constant(np.array(task.blank, np.int32), "blank")
+    is_blank = outer.add("Equal", ["tokens", blank], "is_blank")
+    body.add("Or", [body.add("Equal", ["guess", "tokens"], "as_given"), is_blank], "kept")
+    body.add("Cast", ["kept"], "kept_number", to=_FLOAT)
+    body.add("ReduceMin", ["kept_number", _axes(outer, 1)], "givens_kept_number", keepdims=0)
+    body.add("Cast", ["givens_kept_number"], "givens_kept", to=_BOOL)
+    return body.add("And", ["rules_hold", "givens_kept"], "verified")
+
+
+def _axes(outer: _Builder, *axes: int) -> str:
+    return outer.constant(np.array(axes), f"axes{axes}")
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """One loop, whose body stores nothing itself."""
+    loops = [node for node in model.graph.node if node.op_type == "Loop"]
+    ensure(len(loops) == 1, f"wrap_in_loop: {len(loops)} loops")
+    (body,) = subgraphs(loops[0])
+    ensure(not body.initializer, "wrap_in_loop: the body stores weights of its own")
+    ensure(all(node.op_type != "Constant" for node in body.node), "wrap_in_loop: the body has constants of its own")

@@ -1,0 +1,239 @@
+"""Tracing: one segment and the start of a puzzle as ONNX graphs, in the operator forms that backends fuse.
+
+The network is the checkpoint's own; only its blocks are re-expressed, with the same result. What each form
+buys was measured (CPU, one row, 0.9 M and 27 M parameters):
+
+- q, k, v and gate, up as separate products: OpenVINO splits a fused one's result with a slow reference kernel;
+- the attention scale in the stored q weight: one multiplication less, and OpenVINO then fuses attention whole;
+- the norm as ``x / sqrt(mean(x²) + eps) · 1``: the form that both OpenVINO and onnxruntime fuse;
+- the rotated halves by slices: OpenVINO fuses that into one rotary operator.
+
+A product over the sequence (TRM's mlp_t) gets its input transposed, never its weight: quantizers look for weights
+that are stored as MatMul reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...models import HRM
+from ...models.hrm import Attention, Block, Module, SwiGLU
+from .edit import ensure
+from .passes import BATCH, clean
+
+OPSET = 20
+# Any number but 0 and 1, which the tracer takes for constants.
+_EXAMPLE_ROWS = 3
+
+Rope = tuple[Tensor, Tensor] | None
+
+
+class ExportedAttention(nn.Module):
+    """Attention with q, k and v apart and the scale inside q's weight."""
+
+    def __init__(self, attention: Attention):
+        super().__init__()
+        self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
+        q, k, v = attention.qkv_proj.weight.detach().chunk(3)
+        self.q_proj = _linear(q * self.head_dim**-0.5)
+        self.k_proj, self.v_proj = _linear(k), _linear(v)
+        self.o_proj = attention.o_proj
+
+    def forward(self, x: Tensor, rope: Rope) -> Tensor:
+        B, S, D = x.shape
+        q, k, v = (
+            project(x).view(B, S, self.num_heads, self.head_dim).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if rope is not None:
+            q, k = _rotate(q, *rope), _rotate(k, *rope)
+        y = torch.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
+        return self.o_proj(y.transpose(1, 2).reshape(B, S, D))
+
+
+class ExportedSwiGLU(nn.Module):
+    """SwiGLU with gate and up apart."""
+
+    def __init__(self, mlp: SwiGLU):
+        super().__init__()
+        gate, up = mlp.gate_up_proj.weight.detach().chunk(2)
+        self.gate_proj, self.up_proj = _linear(gate), _linear(up)
+        self.down_proj = mlp.down_proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class ExportedNorm(nn.Module):
+    """The norm with a gain of one that makes it recognisable."""
+
+    gain: Tensor
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("gain", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * (x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
+
+
+class ExportedBlock(nn.Module):
+    """A block of the forms above."""
+
+    def __init__(self, block: Block):
+        super().__init__()
+        if hasattr(block, "mlp_t"):
+            self.mlp_t = ExportedSwiGLU(block.mlp_t)
+            self.norm_t = ExportedNorm(block.mlp_t.down_proj.out_features, block.eps)
+        elif hasattr(block, "grid"):
+            self.grid = block.grid
+        else:
+            self.self_attn = ExportedAttention(block.self_attn)
+        self.mlp = ExportedSwiGLU(block.mlp)
+        self.norm = ExportedNorm(block.mlp.down_proj.out_features, block.eps)
+
+    def forward(self, h: Tensor, rope: Rope) -> Tensor:
+        if hasattr(self, "mlp_t"):
+            features = h.transpose(1, 2)
+            h = self.norm_t(features + self.mlp_t(features)).transpose(1, 2)
+        elif hasattr(self, "grid"):
+            h = self.norm(h + self.grid(h))
+        else:
+            h = self.norm(h + self.self_attn(h, rope))
+        return self.norm(h + self.mlp(h))
+
+
+def _linear(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+    return layer
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
+
+
+def exported_form(model: HRM) -> HRM:
+    """A copy of the model that computes the same in the forms above; its ``forward`` is one segment."""
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for level in [module for module in model.modules() if isinstance(module, Module)]:
+        for i, block in enumerate(level.layers):
+            ensure(isinstance(block, Block), f"exported_form: unknown kind of layer {type(block).__name__}")
+            level.layers[i] = ExportedBlock(block)  # type: ignore[arg-type]
+    return model
+
+
+class Start(nn.Module):
+    """What happens once per puzzle: tokens → the input embedding and the initial state.
+
+    Scales, positions and the prefix of the only puzzle identifier are summed into two stored tables, so that
+    one lookup and one addition are left.
+    """
+
+    table: Tensor
+    offset: Tensor
+    prefix: Tensor
+    H_init: Tensor
+    L_init: Tensor
+
+    def __init__(self, model: HRM):
+        super().__init__()
+        config = model.config
+        D, P = config.hidden_size, config.prefix_len
+        self.prefix_len, self.sequence_len, self.width = P, config.sequence_len, D
+        token_scale = prefix_scale = math.sqrt(D)
+        positions = torch.zeros(config.sequence_len, D)
+        if config.pos_encodings == "learned":  # positions cover the prefix too
+            token_scale = prefix_scale = math.sqrt(D / 2)
+            positions = model.embed_pos.weight.detach() * token_scale
+        elif config.on_grid:
+            grid = F.embedding(model.position_ids, model.embed_pos.weight).detach()  # [K, S, D]
+            token_scale = math.sqrt(D / (1 + len(grid)))
+            positions[P:] = grid.sum(0) * token_scale
+        self.register_buffer("table", model.embed_tokens.weight.detach() * token_scale)
+        self.register_buffer("offset", positions[P:].clone())
+        if P:
+            prefix = F.pad(model.puzzle_emb.weight.detach(), (0, P * D - config.puzzle_emb_ndim))
+            self.register_buffer("prefix", prefix * prefix_scale + positions[:P].flatten())
+        self.register_buffer("H_init", model.H_init.float().clone())
+        self.register_buffer("L_init", model.L_init.float().clone())
+
+    def forward(self, tokens: Tensor, puzzle_identifiers: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        rows = tokens.shape[0]
+        e = F.embedding(tokens, self.table) + self.offset
+        if self.prefix_len:
+            if puzzle_identifiers is None:
+                prefix = self.prefix[:1].expand(rows, -1)
+            else:
+                prefix = F.embedding(puzzle_identifiers, self.prefix)
+            e = torch.cat((prefix.reshape(rows, self.prefix_len, self.width), e), dim=1)
+        shape = (rows, self.sequence_len, self.width)
+        return e, self.H_init.expand(shape).clone(), self.L_init.expand(shape).clone()
+
+
+def trace_start(model: HRM) -> onnx.ModelProto:
+    """``tokens int32[batch, S] (, puzzle_identifiers int32[batch]) → e, z_H, z_L float32[batch, S', D]``."""
+    inputs = {"tokens": torch.zeros(_EXAMPLE_ROWS, model.config.seq_len, dtype=torch.int32)}
+    if model.config.num_puzzle_identifiers > 1:
+        inputs["puzzle_identifiers"] = torch.zeros(_EXAMPLE_ROWS, dtype=torch.int32)
+    return _trace(Start(model).eval(), inputs, ["e", "z_H", "z_L"])
+
+
+def trace_segment(model: HRM) -> onnx.ModelProto:
+    """``z_H, z_L, e float32[batch, S', D] → z_H_next, z_L_next, logits [batch, S, V], q [batch, 2]``."""
+    shape = (_EXAMPLE_ROWS, model.config.sequence_len, model.config.hidden_size)
+    inputs = {name: torch.zeros(shape) for name in ("z_H", "z_L", "e")}
+    traced = _trace(exported_form(model), inputs, ["z_H_next", "z_L_next", "logits", "q"])
+    stored = {tensor.name for tensor in traced.graph.initializer}
+    for node in traced.graph.node:
+        if node.op_type == "MatMul" and "_proj" in node.name:
+            ensure(node.input[1] in stored, f"trace_segment: the weight of {node.name} is computed, not stored")
+    return traced
+
+
+def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> onnx.ModelProto:
+    batch = torch.export.Dim(BATCH, min=1)
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    opset = next(item.version for item in model.opset_import if item.domain == "")
+    ensure(opset == OPSET, f"torch.onnx wrote opset {opset} instead of {OPSET}")
+    clean(model, {name: t.detach().numpy() for name, t in module.state_dict().items()})
+    return model
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the tracer's progress lines, warnings and logs: they tell of its inside, not of the model."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        sink = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

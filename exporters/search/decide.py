@@ -1,0 +1,231 @@
+"""From a checkpoint to a quantization plan: calibrate, compare, keep what must stay in float, and write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from ...bundle.quantization import Calibration, Products, Quantization, Trial
+from ...data.leaks import fingerprints, refuse_leak
+from ...data.puzzles import PuzzleSet, generate_puzzles
+from ...errors import InputError
+from ...models import Checkpoint, quantization_of
+from ...precision import PRECISIONS, precision_named
+from ...progress import Progress
+from ..graph.edit import all_graphs
+from ..quantize.plan import Calibrator, Plan, Recipe
+from .budget import Choice, best_recipe, describe, meet_budget, sensitivity, try_plan
+from .trials import Trials
+
+Say = Callable[[str], None]
+
+AUTO = "auto"  # calibration method: compare them all, and take the best
+CALIBRATION_PUZZLES = 128
+SELECTION_PUZZLES = 1000  # half a point is five of them
+SENSITIVITY_PUZZLES = 128
+# Generated puzzles, by their distance from the seed of the held-out ones that accuracy is measured on.
+_CALIBRATION_SEED, _SELECTION_SEED = 100, 101
+
+
+@dataclass(frozen=True)
+class Quantizing:
+    """What may be chosen about quantization.
+
+    ``recipe``: how to calibrate, or None to compare. ``calibration``: puzzles to calibrate on; ``data``: where
+    from (generated when None). ``sensitivity``: puzzles on which each layer is tried alone; 0: only when needed.
+    ``max_drop``: points of exact-solve accuracy on the selection puzzles, or None to take the plan untried.
+    """
+
+    recipe: Recipe | None = field(default_factory=Recipe)
+    calibration: int = CALIBRATION_PUZZLES
+    data: PuzzleSet | None = None
+    sensitivity: int = SENSITIVITY_PUZZLES
+    max_drop: float | None = 0.5
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The plan, and everything it was decided by."""
+
+    plan: Plan
+    calibration: Calibration | None = None
+    comparison: tuple[Trial, ...] = ()
+    sensitivity: tuple[Trial, ...] = ()
+    budget: tuple[Trial, ...] = ()
+    trained: bool = False
+
+
+def decide(
+    checkpoint: Checkpoint,
+    start: onnx.ModelProto,
+    segment: onnx.ModelProto,
+    precision: str,
+    target: str,
+    wanted: Quantizing,
+    measured: PuzzleSet | None = None,
+    threads: int | None = None,
+    say: Say = lambda line: None,
+    progress: Progress | None = None,
+) -> Decision:
+    """How to quantize ``segment`` for ``target``; ``measured`` are the puzzles that the gate will use.
+
+    Raises:
+        InputError: a choice is unknown, or the calibration puzzles are among the measured ones.
+        GateFailed: no choice stays within ``wanted.max_drop``.
+    """
+    if not precision_named(precision).calibrated:
+        known = ", ".join(name for name, record in PRECISIONS.items() if record.calibrated)
+        raise InputError(f"--precision {precision} is not a quantized one; choose {known}")
+    puzzles = calibration_puzzles(checkpoint, wanted, measured)
+    calibrator = Calibrator(checkpoint, segment, puzzles)
+    if PRECISIONS[precision].family != "products":
+        say(f"calibrating on {len(puzzles)} puzzles")
+        plan = calibrator.weight_plan(precision)
+        return Decision(plan, _described(plan, puzzles, "none: only weights are rounded"))
+    trained = quantization_of(checkpoint)
+    trials: Trials | None = None
+    if wanted.max_drop is not None or wanted.recipe is None:
+        chosen = selection_puzzles(checkpoint, measured, puzzles, wanted)
+        trials = Trials(checkpoint, start, target, chosen, threads, progress)
+    comparison: tuple[Trial, ...] = ()
+    say(f"calibrating on {len(puzzles)} puzzles")
+    if trained is not None:
+        plan = calibrator.trained_plan(trained)
+    elif wanted.recipe is None:
+        assert trials is not None
+        recipe, comparison = best_recipe(calibrator, trials, say)
+        plan = calibrator.plan(recipe)
+    else:
+        plan = calibrator.plan(wanted.recipe)
+    choice, alone = _within_budget(plan, segment, trials, wanted, say)
+    return Decision(
+        plan=choice.plan,
+        calibration=_described(plan, puzzles, "learned in training"),
+        comparison=comparison,
+        sensitivity=alone,
+        budget=choice.budget or ((choice.trial,) if choice.trial else ()),
+        trained=trained is not None,
+    )
+
+
+def _within_budget(
+    plan: Plan, segment: onnx.ModelProto, trials: Trials | None, wanted: Quantizing, say: Say
+) -> tuple[Choice, tuple[Trial, ...]]:
+    """The plan with as many layers kept in float as it needs, and each layer's sensitivity."""
+    if trials is None or wanted.max_drop is None:
+        return Choice(plan, None), ()
+    alone: list[tuple[Trial, ...]] = []
+
+    def measure() -> tuple[Trial, ...]:
+        if not alone:
+            few = trials.fewer(wanted.sensitivity or SENSITIVITY_PUZZLES)
+            alone.append(sensitivity(plan, segment, few, say))
+        return alone[0]
+
+    if wanted.sensitivity:
+        measure()
+    first = try_plan(plan, "every layer in int8", segment, trials)
+    say(f"  {describe(first)}")
+    choice = meet_budget(plan, first, segment, trials, wanted.max_drop, measure, say)
+    return choice, alone[0] if alone else ()
+
+
+def record(
+    decision: Decision,
+    checkpoint: Checkpoint,
+    segment: onnx.ModelProto,
+    target: str,
+    graphs: Iterable[onnx.ModelProto],
+    float_graphs: Iterable[onnx.ModelProto],
+    products: Products | None,
+) -> Quantization:
+    """The decision as the bundle tells of it. ``segment`` is the float one; ``graphs`` what was written."""
+    plan = decision.plan
+    return Quantization(
+        precision=plan.precision,
+        checkpoint=checkpoint.content_hash,
+        weights_bytes=stored_bytes(graphs),
+        float_weights_bytes=stored_bytes(float_graphs),
+        layers=plan.layers(segment, target),
+        sites=plan.sites(),
+        calibration=decision.calibration,
+        comparison=decision.comparison,
+        sensitivity=decision.sensitivity,
+        budget=decision.budget,
+        products=products,
+        trained=decision.trained,
+    )
+
+
+def stored_bytes(models: Iterable[onnx.ModelProto]) -> int:
+    """Bytes of all tensors that the graphs store; int4 takes half a byte."""
+    return sum(
+        len(tensor.raw_data)
+        for model in models
+        for graph in all_graphs(model.graph)
+        for tensor in graph.initializer
+    )
+
+
+def calibration_puzzles(checkpoint: Checkpoint, wanted: Quantizing, measured: PuzzleSet | None) -> PuzzleSet:
+    """Puzzles whose activations are looked at; never one that accuracy is measured on."""
+    if wanted.data is not None:
+        some = wanted.data.take(wanted.calibration, seed=0)
+        if measured is not None:
+            refuse_leak(fingerprints(some), measured, f"--calibration-data {wanted.data.name}")
+        return some
+    return _generated(checkpoint, wanted.calibration, _CALIBRATION_SEED, [measured])
+
+
+def selection_puzzles(
+    checkpoint: Checkpoint, measured: PuzzleSet | None, calibration: PuzzleSet, wanted: Quantizing
+) -> PuzzleSet:
+    """Puzzles that choices are compared on: neither calibrated on nor, later, measured on.
+
+    Where none can be generated, others of the calibration data.
+    """
+    if not checkpoint.task.has_rules:
+        assert wanted.data is not None  # calibration_puzzles refused that
+        return _without(wanted.data, [measured, calibration]).take(SELECTION_PUZZLES, seed=0)
+    return _generated(checkpoint, SELECTION_PUZZLES, _SELECTION_SEED, [measured, calibration])
+
+
+def _generated(checkpoint: Checkpoint, n: int, offset: int, others: list[PuzzleSet | None]) -> PuzzleSet:
+    """Generated puzzles of the checkpoint's own difficulty, without those that stand in another set."""
+    if not checkpoint.task.has_rules:
+        raise InputError(
+            f"{checkpoint.task.name} puzzles cannot be generated to calibrate on; "
+            "give the training set with --calibration-data"
+        )
+    held_out = checkpoint.metadata.get("held_out")
+    held_out = held_out if isinstance(held_out, dict) else {}
+    seed = held_out.get("seed")
+    seed = (seed if isinstance(seed, int) else 0) + offset
+    puzzles = generate_puzzles(checkpoint.task, n, seed, str(held_out.get("difficulty", "ordinary")))
+    return _without(puzzles, others)
+
+
+def _without(puzzles: PuzzleSet, others: list[PuzzleSet | None]) -> PuzzleSet:
+    """Those of ``puzzles`` that stand in no other set."""
+    taken = {mark for other in others if other is not None for mark in fingerprints(other)}
+    free = [row for row in range(len(puzzles)) if not taken & set(fingerprints(puzzles.select(np.array([row]))))]
+    if not free:
+        raise InputError(f"every puzzle of {puzzles.name} is measured on; give others with --calibration-data")
+    return puzzles.select(np.array(free))
+
+
+def _described(plan: Plan, puzzles: PuzzleSet, estimator: str) -> Calibration:
+    """``estimator``: what to say where no recipe was followed."""
+    recipe = plan.recipe
+    return Calibration(
+        puzzles=puzzles.name,
+        n=len(puzzles),
+        segments=recipe.segments if recipe else "stratified",
+        estimator=recipe.estimator if recipe else estimator,
+        smooth=recipe.smooth if recipe else 0.0,
+        samples=plan.ranges.samples if plan.ranges else 0,
+        fingerprints=fingerprints(puzzles),
+    )

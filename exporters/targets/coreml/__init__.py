@@ -1,0 +1,1 @@
+"""Target coreml: graphs lowered to ML programs, packages, and the Swift package beside them."""

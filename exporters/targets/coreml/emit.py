@@ -1,0 +1,301 @@
+"""What each ONNX operator of our graphs becomes in Core ML's MIL: one small function an operator.
+
+Only the operators that the tracer, the quantizers and the halting loop write are here. A value is a MIL variable,
+a numpy array where it is known (stored weights, shapes), or a :class:`Few` where it is stored in few bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from ....errors import InputError
+from ...graph.edit import attribute, ensure
+from .weights import Few, safe
+
+if TYPE_CHECKING:
+    from .lowering import Lowering
+
+# What a norm's input is multiplied by in float16: squares up to (8 · 255)² then fit, and small ones still count.
+_SHRINK = 0.125
+# A step may change by this part of it when it is stored in float16.
+_SCALE_TOLERANCE = 0.02
+
+Emit = Callable[["Lowering", onnx.NodeProto], Any]
+
+
+def _binary(op: str) -> Emit:
+    def emit(low: Lowering, node: onnx.NodeProto) -> Any:
+        x, y = (low.var(name) for name in node.input)
+        return low.make(op, node, x=x, y=y)
+
+    return emit
+
+
+def _unary(op: str) -> Emit:
+    return lambda low, node: low.make(op, node, x=low.var(node.input[0]))
+
+
+def _mul(low: Lowering, node: onnx.NodeProto) -> Any:
+    """x · sigmoid(x) is one operator, which every unit of the device has."""
+    for gate, x in (node.input, reversed(node.input)):
+        producer = low.producer(gate)
+        if producer is not None and producer.op_type == "Sigmoid" and producer.input[0] == x:
+            return low.make("silu", node, x=low.var(x))
+    return _binary("mul")(low, node)
+
+
+def _div(low: Lowering, node: onnx.NodeProto) -> Any:
+    """x / sqrt(mean(x²) + eps), a norm, is x · rsqrt: one pass less, and no division."""
+    found = _norm_parts(low, node)
+    if found is None:
+        return _binary("real_div")(low, node)
+    eps, axes = found
+    stem = low.prefix + safe(node.name)
+    x = low.var(node.input[0])
+    if low.numbers.half:  # x² is not to leave float16's range; a power of two rounds nothing
+        x, eps = low.op("mul", x=x, y=low.number(_SHRINK), name=f"{stem}_small"), eps * _SHRINK**2
+    square = low.op("square", x=x, name=f"{stem}_square")
+    mean = low.op("reduce_mean", x=square, axes=axes, keep_dims=True, name=f"{stem}_mean")
+    scale = low.op("rsqrt", x=mean, epsilon=low.number(eps), name=f"{stem}_scale")
+    return low.make("mul", node, x=x, y=scale)
+
+
+def _norm_parts(low: Lowering, node: onnx.NodeProto) -> tuple[float, list[int]] | None:
+    """(eps, axes) when the division is a norm's."""
+    behind = node.input[1]
+    parts = {}
+    for op in ("Sqrt", "Add", "ReduceMean", "Pow"):
+        part = low.producer(behind)
+        if part is None or part.op_type != op:
+            return None
+        parts[op], behind = part, part.input[0]
+    eps, exponent = low.known(parts["Add"].input[1]), low.known(parts["Pow"].input[1])
+    squares = exponent is not None and exponent.size == 1 and float(exponent) == 2
+    kept = attribute(parts["ReduceMean"], "keepdims", 1) and len(parts["ReduceMean"].input) == 2
+    if eps is None or eps.size != 1 or not squares or not kept or behind != node.input[0]:
+        return None
+    return float(eps), [int(axis) for axis in low.array(parts["ReduceMean"].input[1])]
+
+
+def _pow(low: Lowering, node: onnx.NodeProto) -> Any:
+    exponent = low.known(node.input[1])
+    if exponent is not None and exponent.size == 1 and float(exponent) == 2:
+        return low.make("square", node, x=low.var(node.input[0]))
+    return _binary("pow")(low, node)
+
+
+def _neg(low: Lowering, node: onnx.NodeProto) -> Any:
+    return low.make("mul", node, x=low.var(node.input[0]), y=low.number(-1.0))
+
+
+def _matmul(low: Lowering, node: onnx.NodeProto) -> Any:
+    left, right = node.input
+    if low.is_stored(right):
+        return low.make("linear", node, x=low.var(left), weight=low.weight(right))
+    return low.make("matmul", node, x=low.var(left), y=low.var(right))
+
+
+def _gemm(low: Lowering, node: onnx.NodeProto) -> Any:
+    plain = all(attribute(node, name, 1.0) == 1.0 for name in ("alpha", "beta")) and not attribute(
+        node, "transA", 0
+    )
+    ensure(plain, f"lower: {node.name} is more than x W + b")
+    weight = low.weight(node.input[1], turned=bool(attribute(node, "transB", 0)))
+    bias = {"bias": low.var(node.input[2])} if len(node.input) > 2 else {}
+    return low.make("linear", node, x=low.var(node.input[0]), weight=weight, **bias)
+
+
+def _conv(low: Lowering, node: onnx.NodeProto) -> Any:
+    """A convolution over the grid, without a bias."""
+    ensure(len(node.input) == 2, f"lower: {node.name} has a bias")
+    ensure(attribute(node, "auto_pad", b"NOTSET") == b"NOTSET", f"lower: {node.name} chooses its own padding")
+    before, after = np.reshape(attribute(node, "pads"), (2, -1))  # of all axes; MIL wants both sides axis by axis
+    x, weight = (low.var(name) for name in node.input)
+    pad = [int(n) for n in np.stack((before, after), axis=1).flat]
+    ones = [1] * len(before)
+    strides, dilations = attribute(node, "strides", ones), attribute(node, "dilations", ones)
+    groups = attribute(node, "group", 1)
+    return low.make(
+        "conv",
+        node,
+        x=x,
+        weight=weight,
+        pad_type="custom",
+        pad=pad,
+        strides=strides,
+        dilations=dilations,
+        groups=groups,
+    )
+
+
+def _reshape(low: Lowering, node: onnx.NodeProto) -> Any:
+    shape = low.array(node.input[1])
+    x = low.var(node.input[0])
+    if not attribute(node, "allowzero", 0):
+        shape = np.array([x.shape[i] if n == 0 else n for i, n in enumerate(shape)])
+    count = int(np.prod(x.shape))
+    rest = int(np.prod(shape[shape >= 0]))
+    return low.make("reshape", node, x=x, shape=[count // rest if n < 0 else int(n) for n in shape])
+
+
+def _transpose(low: Lowering, node: onnx.NodeProto) -> Any:
+    return low.make("transpose", node, x=low.var(node.input[0]), perm=list(attribute(node, "perm")))
+
+
+def _concat(low: Lowering, node: onnx.NodeProto) -> Any:
+    axis = attribute(node, "axis")
+    known = [array for array in map(low.known, node.input) if array is not None and array.dtype == np.int64]
+    if len(known) == len(node.input):  # a shape
+        return np.concatenate(known, axis)
+    return low.make("concat", node, values=[low.var(name) for name in node.input], axis=axis)
+
+
+def _slice(low: Lowering, node: onnx.NodeProto) -> Any:
+    x = low.var(node.input[0])
+    starts, ends = (low.array(name) for name in node.input[1:3])
+    axes = low.array(node.input[3]) if len(node.input) > 3 else np.arange(len(starts))
+    steps = low.array(node.input[4]) if len(node.input) > 4 else np.ones(len(starts), np.int64)
+    begin, end, stride = [0] * x.rank, list(x.shape), [1] * x.rank
+    for axis, first, last, step in zip(axes, starts, ends, steps, strict=True):
+        ensure(step > 0, f"lower: {node.name} runs backwards")
+        begin[axis], end[axis], stride[axis] = slice(first, last, step).indices(x.shape[axis])
+    return low.make("slice_by_index", node, x=x, begin=begin, end=end, stride=stride)
+
+
+def _gather(low: Lowering, node: onnx.NodeProto) -> Any:
+    axis = attribute(node, "axis", 0)
+    x, index = low.var(node.input[0]), low.known(node.input[1])
+    if index is None or index.ndim:
+        return low.make("gather", node, x=x, indices=low.var(node.input[1]), axis=axis)
+    # One index: a slice, whose axis goes. Masks keep what they name whole.
+    there = [i == axis % x.rank for i in range(x.rank)]
+    begin = [int(index) % x.shape[axis] if here else 0 for here in there]
+    whole = [not here for here in there]
+    end = [first + 1 if here else size for first, here, size in zip(begin, there, x.shape, strict=True)]
+    return low.make("slice_by_index", node, x=x, begin=begin, end=end, end_mask=whole, squeeze_mask=there)
+
+
+def _expand(low: Lowering, node: onnx.NodeProto) -> Any:
+    x, shape = low.var(node.input[0]), [int(n) for n in low.array(node.input[1])]
+    ensure(len(shape) >= x.rank, f"lower: {node.name} gives fewer dimensions than it takes")
+    if len(shape) > x.rank:
+        x = low.op("reshape", x=x, shape=[1] * (len(shape) - x.rank) + list(x.shape))
+    # Either side may hold a 1.
+    reps = [1 if have == want or want == 1 else want for have, want in zip(x.shape, shape, strict=True)]
+    return low.make("tile", node, x=x, reps=reps) if max(reps) > 1 else low.make("identity", node, x=x)
+
+
+def _unsqueeze(low: Lowering, node: onnx.NodeProto) -> Any:
+    axes = sorted(int(axis) for axis in low.array(node.input[1]))
+    return low.make("expand_dims", node, x=low.var(node.input[0]), axes=axes)
+
+
+def _shape(low: Lowering, node: onnx.NodeProto) -> Any:
+    shape = np.array(low.var(node.input[0]).shape, np.int64)
+    return shape[slice(attribute(node, "start", 0), attribute(node, "end", None))]
+
+
+def _reduce(op: str) -> Emit:
+    """Reductions to a single number keep one dimension: this device has no rank 0."""
+
+    def emit(low: Lowering, node: onnx.NodeProto) -> Any:
+        x = low.var(node.input[0])
+        given = len(node.input) > 1 and node.input[1]
+        axes = [int(axis) for axis in low.array(node.input[1])] if given else list(range(x.rank))
+        keep = bool(attribute(node, "keepdims", 1))
+        if keep or len(axes) < x.rank:
+            return low.make(op, node, x=x, axes=axes, keep_dims=keep)
+        return low.make("reshape", node, x=low.op(op, x=x, axes=axes, keep_dims=True), shape=[1])
+
+    return emit
+
+
+def _argmax(low: Lowering, node: onnx.NodeProto) -> Any:
+    axis, keep = attribute(node, "axis", 0), bool(attribute(node, "keepdims", 1))
+    return low.make("reduce_argmax", node, x=low.var(node.input[0]), axis=axis, keep_dims=keep)
+
+
+def _softmax(low: Lowering, node: onnx.NodeProto) -> Any:
+    return low.make("softmax", node, x=low.var(node.input[0]), axis=attribute(node, "axis", -1))
+
+
+def _where(low: Lowering, node: onnx.NodeProto) -> Any:
+    condition, a, b = (low.var(name) for name in node.input)
+    return low.make("select", node, cond=condition, a=a, b=b)
+
+
+def _cast(low: Lowering, node: onnx.NodeProto) -> Any:
+    kinds = {TensorProto.INT32: "int32", TensorProto.INT64: "int32", TensorProto.BOOL: "bool"}
+    kinds |= {TensorProto.FLOAT: low.numbers.dtype, TensorProto.FLOAT16: "fp16"}
+    return low.make("cast", node, x=low.var(node.input[0]), dtype=kinds[attribute(node, "to")])
+
+
+def _quantize(low: Lowering, node: onnx.NodeProto) -> Any:
+    scale = low.array(node.input[1])
+    ensure(scale.ndim == 0 and not low.array(node.input[2]).any(), f"lower: {node.name} is not one symmetric scale")
+    x = low.var(node.input[0])
+    return low.make("quantize", node, input=x, scale=_step(low, scale, node), output_dtype="int8")
+
+
+def _dequantize(low: Lowering, node: onnx.NodeProto) -> Any:
+    scale, zero = low.array(node.input[1]), low.array(node.input[2])
+    ensure(not zero.any(), f"lower: {node.name} has a zero point")
+    data = low.known(node.input[0])
+    if data is not None:
+        return Few(node.input[0], data, scale, attribute(node, "axis", 1), attribute(node, "block_size", 0))
+    ensure(scale.ndim == 0, f"lower: {node.name} has a scale for each channel of a computed value")
+    return low.make("dequantize", node, input=low.var(node.input[0]), scale=_step(low, scale, node))
+
+
+def _step(low: Lowering, scale: np.ndarray, node: onnx.NodeProto) -> Any:
+    """A quantizer's step. Raises InputError where float16 would make another of it."""
+    step = low.number(float(scale))
+    if not abs(float(step) / float(scale) - 1) < _SCALE_TOLERANCE:
+        raise InputError(
+            f"{node.name}: an int8 step is {float(scale):.3g}, which float16 cannot hold; "
+            "export with --precision fp16"
+        )
+    return step
+
+
+EMIT: dict[str, Emit] = {
+    "Add": _binary("add"),
+    "And": _binary("logical_and"),
+    "ArgMax": _argmax,
+    "Cast": _cast,
+    "Concat": _concat,
+    "Conv": _conv,
+    "DequantizeLinear": _dequantize,
+    "Div": _div,
+    "Equal": _binary("equal"),
+    "Expand": _expand,
+    "Gather": _gather,
+    "Gemm": _gemm,
+    "Greater": _binary("greater"),
+    "Identity": _unary("identity"),
+    "MatMul": _matmul,
+    "Mul": _mul,
+    "Neg": _neg,
+    "Not": _unary("logical_not"),
+    "Or": _binary("logical_or"),
+    "Pow": _pow,
+    "QuantizeLinear": _quantize,
+    "ReduceMax": _reduce("reduce_max"),
+    "ReduceMean": _reduce("reduce_mean"),
+    "ReduceMin": _reduce("reduce_min"),
+    "Reshape": _reshape,
+    "Shape": _shape,
+    "Sigmoid": _unary("sigmoid"),
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "Sqrt": _unary("sqrt"),
+    "Sub": _binary("sub"),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Where": _where,
+}

@@ -1,0 +1,141 @@
+"""A Core ML model as a package on disk: described as Xcode shows it, and the same bytes for the same model."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .... import __version__
+from ....models import Checkpoint
+from ...graph.loop import FIXED, LEARNED, VERIFIED
+from ...options import ExportOptions
+
+UNKNOWN = "unknown"
+_OURS = "hrm_edge."  # what our keys in the user-defined metadata begin with
+_DATA = Path("Data") / "com.apple.CoreML"
+_ITEMS = {"model.mlmodel": "CoreML Model Specification", "weights": "CoreML Model Weights"}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a package says of itself. ``bindings``: name of an input, output or state → what it is."""
+
+    author: str
+    licence: str
+    short: str
+    bindings: Mapping[str, str]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def describe(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> Description:
+    """The description of one graph of a bundle: "model", "start", "segment" or "stateful"."""
+    config, task, metadata = checkpoint.config, checkpoint.task, checkpoint.metadata
+    parts = {
+        "model": "thinks until every puzzle has halted",
+        "start": "begins a puzzle",
+        "segment": "thinks one segment",
+        "stateful": "begins or goes on with a puzzle and thinks one segment; its state stays on the device",
+    }
+    short = (
+        f"Hierarchical Reasoning Model for {task.name}: {parts[graph]}. {config.hidden_size} wide, "
+        f"{config.H_layers} + {config.L_layers} layers, {config.num_heads} heads, "
+        f"{config.H_cycles} x {config.L_cycles} cycles a segment, at most {config.halt_max_steps} segments; "
+        f"precision {options.precision}, loop {options.loop}."
+    )
+    facts = {
+        "task": task.name,
+        "vocabulary": json.dumps(list(task.vocabulary), ensure_ascii=False),
+        "seq_len": str(task.seq_len),
+        "halt_modes": json.dumps({"learned": LEARNED, "fixed": FIXED, "verified": VERIFIED}),
+        "halt_max_steps": str(config.halt_max_steps),
+        "graph": graph,
+        "precision": options.precision,
+        "loop": options.loop,
+        "source": checkpoint.name,
+        "source_hash": checkpoint.content_hash,
+        "version": __version__,
+    }
+    return Description(
+        author=str(metadata.get("author") or UNKNOWN),
+        licence=_licence(checkpoint),
+        short=short,
+        bindings=_bindings(checkpoint, options, graph),
+        facts={_OURS + key: value for key, value in facts.items()},
+    )
+
+
+def _licence(checkpoint: Checkpoint) -> str:
+    """What the checkpoint says of its licence, in its metadata or in a line of its card."""
+    said = next((checkpoint.metadata[key] for key in ("license", "licence") if checkpoint.metadata.get(key)), None)
+    line = re.search(r"^\W*licen[cs]e\W*:\s*(\S.*?)\s*$", checkpoint.card, re.MULTILINE | re.IGNORECASE)
+    return str(said) if said else line[1] if line else UNKNOWN
+
+
+def _bindings(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> dict[str, str]:
+    config, task, rows = checkpoint.config, checkpoint.task, options.batch
+    width, symbols = config.sequence_len, " ".join(f"{t}={s}" for t, s in enumerate(task.vocabulary))
+    board = f"int32 [{rows}, {task.seq_len}], {task.rows} x {task.cols} cells row by row; tokens: {symbols}"
+    state = f"[{rows}, {width}, {config.hidden_size}]"
+    scores = f"[{rows}, {task.seq_len}, {task.vocab_size}]"
+    rule = "q[0] > 0" if config.no_ACT_continue else "q[0] > q[1]"
+    modes = f"{LEARNED}: when the model says so, {FIXED}: never, {VERIFIED}: when the answer is right"
+    if task.groups is None:
+        modes = f"{LEARNED}: when the model says so, {FIXED}: never"
+    after = {"z_H_next": "z_H", "z_L_next": "z_L"}
+    texts = {
+        "tokens": f"The puzzles: {board} (blank: {task.blank})",
+        "answer": f"The answers: {board}",
+        "steps": f"Segments that each puzzle took: int32 [{rows}]",
+        "q": f"Halting head: float32 [{rows}, 2], halt and continue; a puzzle is done when {rule}",
+        "logits": f"Scores of every token, the largest being the guess: float32 {scores}",
+        "max_think_steps": f"Segments at most: int32 [1]; trained with up to {config.halt_max_steps}",
+        "halt": f"When a puzzle stops early: int32 [1]; {modes}",
+        "puzzle_identifiers": f"Kind of each puzzle: int32 [{rows}], 0 to {config.num_puzzle_identifiers - 1}",
+        "fresh": f"1 where a row begins a new puzzle, 0 where it thinks on: float32 [{rows}]",
+        "e": f"Input embedding, the same in every segment: float32 {state}",
+        "z_H": f"Slow state: {'float16' if graph == 'stateful' else 'float32'} {state}",
+        "z_L": f"Fast state: {'float16' if graph == 'stateful' else 'float32'} {state}",
+    }
+    return texts | {name: f"{texts[of]}, after the segment" for name, of in after.items()}
+
+
+def write_package(model: Any, path: Path, description: Description) -> None:
+    """Save a converted coremltools model as ``path`` (a folder ending in .mlpackage), with its description.
+
+    Identifiers and maps are written in one order, and no dates: equal models give equal files.
+    """
+    model.save(str(path))
+    spec = model.get_spec()
+    _fill_in(spec.description, description)
+    (path / _DATA / "model.mlmodel").write_bytes(spec.SerializeToString(deterministic=True))
+    items = {
+        str(uuid.uuid5(uuid.NAMESPACE_URL, f"com.apple.CoreML/{name}")): {
+            "author": "com.apple.CoreML",
+            "description": _ITEMS[name],
+            "name": name,
+            "path": f"com.apple.CoreML/{name}",
+        }
+        for name in sorted(_ITEMS)
+        if (path / _DATA / name).exists()
+    }
+    root = next(key for key, item in items.items() if item["name"] == "model.mlmodel")
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": items, "rootModelIdentifier": root}
+    (path / "Manifest.json").write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")
+    # coremltools leaves files that only their maker may read.
+    for item in (path, *path.rglob("*")):
+        item.chmod(0o755 if item.is_dir() else 0o644)
+
+
+def _fill_in(described: Any, description: Description) -> None:
+    metadata = described.metadata
+    metadata.author, metadata.license = description.author, description.licence
+    metadata.shortDescription, metadata.versionString = description.short, __version__
+    metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
+    metadata.userDefined.update(description.facts)
+    for binding in (*described.input, *described.output, *described.state):
+        binding.shortDescription = description.bindings[binding.name]

@@ -1,0 +1,47 @@
+"""Target openvino: the graphs as OpenVINO IR, one .xml and one .bin file each."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ...errors import InputError
+from ..options import Context, Written, as_in_graphs
+from .onnx import serialized
+
+PACKAGES = ("onnx", "openvino")  # their versions go into the manifest
+
+
+def write_graphs(models: dict[str, onnx.ModelProto], folder: Path, context: Context) -> Written:
+    """One file a graph, with the graph's own bindings."""
+    return as_in_graphs({stem: write_graph(model, folder, stem) for stem, model in models.items()}, models)
+
+
+def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
+    """Write ``folder/stem.xml`` with its ``.bin`` and return the name of the former.
+
+    Types stay as they are in the graph. The core reads the model from memory rather than through
+    ``convert_model``, which would write the source's path and its own settings into the file.
+    """
+    if importlib.util.find_spec("openvino") is None:
+        raise InputError(
+            "target openvino needs OpenVINO, which is not installed; run: pip install 'hrm-edge[openvino]'"
+        )
+    import openvino
+
+    converted = openvino.Core().read_model(model=serialized(model))
+    _name_steadily(converted)
+    openvino.save_model(converted, str(folder / f"{stem}.xml"), compress_to_fp16=False)
+    return f"{stem}.xml"
+
+
+def _name_steadily(model: Any) -> None:
+    """Number operators without a name of their own per model: by default the whole process counts them."""
+    for i, operator in enumerate(model.get_ordered_ops()):
+        if operator.get_friendly_name() == operator.get_name():
+            operator.set_friendly_name(f"{operator.get_type_name()}.{i}")
+        if operator.get_type_name() == "Loop":
+            _name_steadily(operator.get_function())

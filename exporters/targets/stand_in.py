@@ -1,0 +1,122 @@
+"""Numerics without the device: a bundle's own ONNX through onnxruntime, operator by operator as it is written.
+
+TensorRT needs its GPU and Core ML its Mac. What can be computed anywhere is what their graphs *say*: products of
+rounded operands, casts where they stand. onnxruntime would fuse quantizers into integer products that clip and
+round in ways of its own, so it is told not to. A backend may still sum in another order than the one here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ...errors import InputError
+from ...runtimes.base import Graph, first_line
+from ..graph.edit import all_graphs, array_of, replace_initializers, replace_nodes, subgraphs, tensor_of
+
+# Targets that this machine may well be unable to run.
+TARGETS = ("tensorrt", "coreml")
+NAME = "stand-in (onnxruntime)"
+_BRAIN, _FULL = TensorProto.BFLOAT16, TensorProto.FLOAT
+# These only move values, or are made to change their type.
+_AS_THEY_ARE = {
+    "Cast",
+    "Reshape",
+    "Transpose",
+    "Concat",
+    "Slice",
+    "Shape",
+    "Expand",
+    "Unsqueeze",
+    "Squeeze",
+    "Where",
+}
+
+
+def version() -> str:
+    """onnxruntime's, for what is remembered of its answers."""
+    import onnxruntime
+
+    return onnxruntime.__version__
+
+
+def load_graph(path: Path, threads: int | None) -> Graph:
+    """An ONNX file as a function from arrays by input name to arrays by output name; thread-safe.
+
+    Raises:
+        InputError: onnxruntime is not installed, or can not load the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            "comparing answers without the device needs onnxruntime, which is not installed; "
+            "run: pip install 'hrm-edge[onnx]'"
+        ) from error
+    model = onnx.load(path)
+    _widen_bfloat16(model)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise InputError(f"{path}: onnxruntime can not load it ({first_line(error)}); export again") from error
+    names = [output.name for output in session.get_outputs()]
+
+    def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, feeds), strict=True))
+
+    return run
+
+
+def _widen_bfloat16(model: onnx.ModelProto) -> None:
+    """Compute bfloat16 operators in float32 and round, in place: what onnxruntime does itself with float16.
+
+    It has no CPU kernel for a bfloat16 product. Values between operators stay bfloat16, so nothing else changes.
+    """
+    kinds = {tensor.name: tensor.data_type for g in all_graphs(model.graph) for tensor in g.initializer}
+    if _BRAIN not in kinds.values():
+        return
+    tensors = []
+    for tensor in model.graph.initializer:
+        wide = tensor.data_type == _BRAIN
+        tensors.append(tensor_of(array_of(tensor).astype(np.float32), tensor.name) if wide else tensor)
+    narrow = {tensor.name for tensor in model.graph.initializer if tensor.data_type == _BRAIN}
+    replace_initializers(model.graph, tensors)
+    for graph in all_graphs(model.graph):
+        _widen(graph, narrow)
+
+
+def _widen(graph: onnx.GraphProto, narrow: set[str]) -> None:
+    """``narrow``: values that the graph takes for bfloat16; from now on float32 holding bfloat16's values."""
+    nodes = []
+    for node in graph.node:
+        rounds = any(name in narrow for name in node.input) and not subgraphs(node)
+        if node.op_type == "Cast":
+            target = next(item for item in node.attribute if item.name == "to")
+            rounds = target.i == _BRAIN
+            if not rounds and node.input[0] in narrow and target.i == _FULL:
+                node.op_type = "Identity"
+                del node.attribute[:]
+        if not rounds:
+            nodes.append(node)
+            continue
+        narrow.update(node.output)
+        if node.op_type in _AS_THEY_ARE - {"Cast"}:
+            nodes.append(node)
+            continue
+        (output,) = node.output
+        exact, rounded = f"{output} exact", f"{output} rounded"
+        if node.op_type == "Cast":
+            nodes.append(helper.make_node("Cast", list(node.input), [rounded], to=_BRAIN))
+        else:
+            node.output[0] = exact
+            nodes += [node, helper.make_node("Cast", [exact], [rounded], to=_BRAIN)]
+        nodes.append(helper.make_node("Cast", [rounded], [output], to=_FULL))
+    replace_nodes(graph, nodes)

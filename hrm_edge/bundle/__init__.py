@@ -1,0 +1,18 @@
+"""The bundle: a folder with a manifest, graph files and their hashes, whole and untouched or refused."""
+
+from .folder import ACCURACY, MANIFEST, Bundle, open_bundle, seal_bundle, write_bundle
+from .manifest import FORMAT_VERSION, FileEntry, Gate, Manifest, TensorSpec
+
+__all__ = [
+    "ACCURACY",
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "Bundle",
+    "FileEntry",
+    "Gate",
+    "Manifest",
+    "TensorSpec",
+    "open_bundle",
+    "seal_bundle",
+    "write_bundle",
+]

@@ -1,0 +1,218 @@
+"""The bundle: a folder with a manifest, graph files and their hashes, whole and untouched or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import replacing_folder, sha256, write_atomically
+from .manifest import FORMAT_VERSION, FileEntry, Manifest
+
+MANIFEST = "manifest.json"
+ACCURACY = "accuracy.json"
+
+# A manifest is a few kilobytes; more is not one, and is not worth the memory.
+_LARGEST_JSON = 16 * 2**20
+# What a Mac leaves in every folder that somebody looked into.
+_FINDER = ".DS_Store"
+_SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: every file it lists was there, whole and unchanged, when it was opened."""
+
+    path: Path
+    manifest: Manifest
+    accuracy: dict[str, Any] | None  # what the gate measured; None when it did not run
+
+    @property
+    def ungated_warning(self) -> str | None:
+        """One line to show whenever a bundle is used whose accuracy nobody has checked; else None."""
+        gate = self.manifest.gate
+        if gate.ran and gate.passed:
+            return None
+        what = "its accuracy gate did not pass" if gate.ran else "its accuracy was never checked"
+        return f"{self.path}: {what} ({gate.reason or 'no reason given'}); do not rely on its answers"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files the manifest lists."""
+        return sum(entry.size for entry in self.manifest.files.values())
+
+
+def write_bundle(
+    target: Path,
+    manifest: Manifest,
+    produce: Callable[[Path], None],
+    accuracy: dict[str, Any] | None = None,
+) -> Manifest:
+    """Publish a bundle at ``target`` whole or not at all; ``produce(folder)`` writes the graph files."""
+    with replacing_folder(Path(target)) as folder:
+        produce(folder)
+        return seal_bundle(folder, manifest, accuracy)
+
+
+def seal_bundle(folder: Path, manifest: Manifest, accuracy: dict[str, Any] | None = None) -> Manifest:
+    """Hash what stands in ``folder`` and write its manifest; may be called again after the gate has run.
+
+    Returns the manifest as written, ``files`` filled in. The same content gives the same bytes.
+    """
+    folder = Path(folder)
+    if accuracy is not None:
+        write_atomically(folder / ACCURACY, _dump(accuracy))
+    names = sorted(_walk(folder) - {MANIFEST})
+    files = {name: FileEntry(sha256(folder / name), (folder / name).stat().st_size) for name in names}
+    sealed = replace(manifest, files=files)
+    content = sealed.to_dict()
+    # What is written must open again: a mistake in it should surface here, not on a device.
+    sealed = Manifest.from_dict(content, str(folder / MANIFEST))
+    write_atomically(folder / MANIFEST, _dump({**content, "digest": _digest(content)}))
+    return sealed
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Check a bundle folder from end to end. Raises :class:`InputError` (one line) on anything amiss."""
+    if set(str(path)) & set("\0\r\n"):
+        raise InputError(f"{str(path)!r}: no bundle can have such a name (it holds a line end or a NUL)")
+    try:
+        return _open(Path(path))
+    except (OSError, ValueError, RecursionError) as error:
+        # What is left are refusals of the file system itself: no permission, a name it can not hold, …
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"{str(path)!r}: can not be read as a bundle ({reason}); export it again") from error
+
+
+def _open(path: Path) -> Bundle:
+    if not path.is_dir():
+        raise InputError(_not_a_folder(path))
+    where = str(path / MANIFEST)
+    if not os.path.lexists(where):
+        raise InputError(_no_manifest(path))
+    present = _walk(path)
+    content = _load(path / MANIFEST)
+    digest = content.pop("digest", None)
+    manifest = Manifest.from_dict(content, where)
+    if digest != _digest(content):
+        raise InputError(f"{where}: was changed after it was written; export the bundle again")
+    _check_files(path, manifest, present)
+    return Bundle(path, manifest, _accuracy(path, manifest))
+
+
+def _not_a_folder(path: Path) -> str:
+    if path.exists():
+        return f"{path}: is a file; give the bundle's folder (the one that holds {MANIFEST})"
+    return f"{path}: no such bundle folder; make one with `hrm-edge export`"
+
+
+def _no_manifest(path: Path) -> str:
+    if (path / "model.safetensors").exists() or (path / "config.json").exists():
+        return f"{path}: is a checkpoint, not a bundle; first run `hrm-edge export {path} -o BUNDLE`"
+    return f"{path}: is not a bundle (it has no {MANIFEST}); make one with `hrm-edge export`"
+
+
+def _walk(folder: Path) -> set[str]:
+    """Relative names of all regular files; anything a hash can not vouch for is refused."""
+    found = set()
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(folder / prefix) as entries:
+            for entry in entries:
+                if entry.name == _FINDER:
+                    continue
+                name = prefix + entry.name
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    pending.append(f"{name}/")
+                elif stat.S_ISREG(mode):
+                    found.add(name)
+                else:
+                    kind = "a link" if stat.S_ISLNK(mode) else "not a plain file"
+                    raise InputError(f"{folder}: {name!r} is {kind}, which a bundle may not hold; export it again")
+    return found
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """A JSON object exactly as :func:`_dump` writes it: any other bytes were not written by us."""
+    if path.stat().st_size > _LARGEST_JSON:
+        raise InputError(f"{path}: is too large to be what it says ({_LARGEST_JSON >> 20} MiB at most)")
+    raw = path.read_bytes()
+    try:
+        content = json.loads(raw, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: is not valid JSON ({reason}); export the bundle again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no JSON object; export the bundle again")
+    version = content.get("format_version")
+    if isinstance(version, int) and not isinstance(version, bool) and version > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: has format version {version}, and this hrm-edge reads up to {FORMAT_VERSION}; "
+            "upgrade hrm-edge, or export the bundle again with this version"
+        )
+    if raw != _dump(content).encode():
+        raise InputError(f"{path}: was changed after it was written; export the bundle again")
+    return content
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} stands twice")
+    return content
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _dump(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """SHA-256 over everything else in the manifest, so that a flipped byte in it shows as well."""
+    return hashlib.sha256(_dump(content).encode()).hexdigest()
+
+
+def _check_files(path: Path, manifest: Manifest, present: set[str]) -> None:
+    for name in manifest.files:
+        if not all(_SAFE_PART.fullmatch(part) for part in name.split("/")) or name == MANIFEST:
+            raise InputError(f"{path / MANIFEST}: lists {name!r}, which is not a plain name inside the bundle")
+    if missing := sorted(set(manifest.files) - present):
+        raise InputError(f"{path}: {missing[0]!r} is missing; copy the whole folder, or export it again")
+    if extra := sorted(present - set(manifest.files) - {MANIFEST}):
+        raise InputError(f"{path}: {extra[0]!r} is not listed in its manifest; remove it, or export again")
+    for graph, name in manifest.graphs.items():
+        # A Core ML package is a folder.
+        if not any(file == name or file.startswith(f"{name}/") for file in manifest.files):
+            raise InputError(f"{path / MANIFEST}: graph {graph!r} is {name!r}, which is not among its files")
+    for name, entry in manifest.files.items():
+        size = (path / name).stat().st_size
+        if size != entry.size:
+            raise InputError(
+                f"{path / name}: has {size} bytes instead of {entry.size}; copy it again or export again"
+            )
+        if sha256(path / name) != entry.sha256:
+            raise InputError(
+                f"{path / name}: its content was changed (SHA-256 differs); copy it again or export again"
+            )
+
+
+def _accuracy(path: Path, manifest: Manifest) -> dict[str, Any] | None:
+    if ACCURACY in manifest.files:
+        return _load(path / ACCURACY)
+    if manifest.gate.ran:
+        raise InputError(f"{path}: its gate ran, but {ACCURACY} is missing; export it again")
+    return None

@@ -1,0 +1,141 @@
+"""What a bundle tells of its quantization: `quantization.json`, readable on a device (no torch, no onnx)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from . import Bundle
+
+QUANTIZATION = "quantization.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where the activation scales come from."""
+
+    puzzles: str  # what they are called: a file, or the seed they were generated with
+    n: int
+    segments: str  # which segments of the float rollouts were sampled
+    estimator: str  # how a range became a scale
+    smooth: float  # SmoothQuant's strength; 0: none
+    samples: int  # rows of segments whose activations were seen
+    fingerprints: tuple[str, ...]  # of the puzzles, so that no accuracy is ever measured on them
+
+
+@dataclass(frozen=True)
+class Site:
+    """One activation quantizer: the input that one call of a layer reads. symmetric int8, one scale a tensor."""
+
+    name: str  # layer and call: "L_level.layers.0.mlp.down_proj/3"
+    absmax: float  # largest magnitude seen in calibration
+    scale: float  # value of one step
+    clipped: float  # part of the calibration values beyond 127 steps, 0 to 1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weight matrix of the checkpoint (a fused one is several products in the graph)."""
+
+    name: str  # "L_level.layers.0.mlp.gate_up_proj"
+    dtype: str  # of the stored weight: int8, int4, float16 or float32
+    calls: int  # uses in one segment
+    absmax: float  # largest weight
+    error: float  # ‖x W − x stored‖ / ‖x W‖ over calibration's inputs x; without any, ‖W − stored‖ / ‖W‖
+    kept: str | None = None  # why it gets more bits: stays in float, or (stored in int8) has inputs of 16 bits
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate, answered after re-rolling on the selection puzzles, against the float model on the same."""
+
+    what: str  # "mse, stratified, smooth 0", or the layer that alone was quantized
+    n: int
+    exact: float
+    token: float
+    lost: int
+    won: int
+    steps_mean: float
+    halt_agree: float  # part of the puzzles that stop after the same segment
+    float_exact: float
+    float_steps_mean: float
+
+    @property
+    def drop_points(self) -> float:
+        return 100 * (self.lost - self.won) / self.n
+
+    @property
+    def drop_error(self) -> float:
+        """Standard error of the drop, in points: how far another set of as many puzzles may well be from it."""
+        p, q = self.lost / self.n, self.won / self.n
+        return 100 * math.sqrt((p + q - (p - q) ** 2) / self.n)
+
+
+@dataclass(frozen=True)
+class Products:
+    """Matrix products with a stored weight, as the backend compiled them; the proof of quantization."""
+
+    expected: int  # low-precision products the graph asks for
+    found: int  # of those, the ones that are compiled as such
+    kinds: dict[str, int]  # "int8 × int8": 42, "float32 × float32": 2, …
+    missing: tuple[str, ...]  # names of the products that were asked for and are not
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a bundle was quantized, layer by layer, and what the choice was based on."""
+
+    precision: str  # int8, int8-weights or int4-weights
+    checkpoint: str  # content hash of the weights that were calibrated
+    weights_bytes: int  # stored tensors of all graphs
+    float_weights_bytes: int  # the same tensors in float32
+    layers: tuple[Layer, ...]
+    sites: tuple[Site, ...] = ()
+    calibration: Calibration | None = None
+    comparison: tuple[Trial, ...] = ()  # calibration choices, when they competed
+    sensitivity: tuple[Trial, ...] = ()  # each layer quantized alone
+    budget: tuple[Trial, ...] = ()  # mixed precision: what was tried to meet --max-drop
+    products: Products | None = None
+    trained: bool = False  # scales learned by quantization-aware training
+    notes: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; :meth:`from_dict` reads them back."""
+        return json.loads(json.dumps(asdict(self)))
+
+    def to_json(self) -> str:
+        """The content of `quantization.json`."""
+        return json.dumps(self.to_dict(), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Quantization:
+        """Raises TypeError, KeyError or AttributeError when the content is not a record."""
+        many = {"layers": Layer, "sites": Site, "comparison": Trial, "sensitivity": Trial, "budget": Trial}
+        values = {item.name: content[item.name] for item in fields(cls)}
+        for name, kind in many.items():
+            values[name] = tuple(kind(**item) for item in values[name])
+        if values["calibration"] is not None:
+            entry = values["calibration"]
+            values["calibration"] = Calibration(**{**entry, "fingerprints": tuple(entry["fingerprints"])})
+        if values["products"] is not None:
+            entry = values["products"]
+            values["products"] = Products(**{**entry, "missing": tuple(entry["missing"])})
+        values["notes"] = tuple(values["notes"])
+        return cls(**values)
+
+
+def read_quantization(bundle: Bundle) -> Quantization | None:
+    """The record of an opened bundle (its hash was checked then), or None where nothing was quantized."""
+    if QUANTIZATION not in bundle.manifest.files:
+        return None
+    path = bundle.path / QUANTIZATION
+    try:
+        return Quantization.from_dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())  # a name from the file may hold line ends
+        raise InputError(f"{path}: is not a record of quantization ({reason}); export the bundle again") from error

@@ -1,0 +1,1 @@
+"""Puzzle sets: generated, read from the files people have, compared, downloaded, and kept apart."""

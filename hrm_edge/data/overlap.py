@@ -1,0 +1,159 @@
+"""Puzzles that stand twice in a set, or in several sets: as they are, or up to the task's symmetries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..tasks import Task
+from .puzzles import PuzzleSet
+
+_CHUNK = 8192  # puzzles per report of progress
+_EXAMPLES = 5  # pairs that a report names
+
+Progress = Callable[[int, int], None]  # told how many puzzles of how many were looked at
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Row ``row`` of one set is row ``other`` of the same or another one; rows count from 0."""
+
+    row: int
+    other: int
+    exact: bool  # the same string; otherwise a symmetry turns one into the other
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What one set holds more than once: rows that have an earlier twin."""
+
+    name: str
+    n: int
+    exact: int
+    symmetric: int  # exact ones included
+    examples: list[Pair]  # (earlier row, later row)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Which puzzles of ``second`` also stand in ``first``."""
+
+    first: str
+    second: str
+    exact: int
+    symmetric: int  # exact ones included
+    of: int  # how many puzzles the second set has
+    examples: list[Pair]  # (row in first, row in second)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """``sets`` within themselves, and every two of them against each other."""
+
+    sets: list[Repeats]
+    pairs: list[Shared]
+
+    @property
+    def leaks(self) -> bool:
+        """Whether any puzzle stands in two sets."""
+        return any(pair.symmetric for pair in self.pairs)
+
+
+def find_overlap(sets: Sequence[PuzzleSet], names: Sequence[str], progress: Progress | None = None) -> Overlap:
+    """Compare the questions of sets of one task, called ``names``.
+
+    Every puzzle gets a fingerprint that no symmetry changes; those with equal ones are compared exactly, so
+    that nothing is missed and nothing is reported that is not so.
+    """
+    task = sets[0].task
+    if any(puzzles.task is not task for puzzles in sets):
+        raise InputError("only sets of one task can be compared")
+    questions = np.concatenate([puzzles.questions for puzzles in sets])
+    symmetric, exact = _classes(task, questions, progress)
+    bounds = np.cumsum([len(puzzles) for puzzles in sets])[:-1]
+    parts = list(zip(np.split(symmetric, bounds), np.split(exact, bounds), strict=True))
+    return Overlap(
+        [_repeats(name, *part) for name, part in zip(names, parts, strict=True)],
+        [_shared((names[a], names[b]), parts[a], parts[b]) for a, b in combinations(range(len(sets)), 2)],
+    )
+
+
+def _classes(task: Task, questions: np.ndarray, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
+    """Twice int64[N]: the first of boards int32[N, S] that a symmetry turns into each one, and that equals it."""
+    prints = np.empty(len(questions), np.uint64)
+    for start in range(0, len(questions), _CHUNK):
+        prints[start : start + _CHUNK] = task.fingerprints(questions[start : start + _CHUNK])
+        if progress:
+            progress(min(start + _CHUNK, len(questions)), len(questions))
+    symmetric, exact = np.arange(len(questions)), np.arange(len(questions))
+    for rows in _runs(prints):
+        firsts: dict[bytes, int] = {}
+        heads: list[int] = []
+        for row in rows:
+            first = firsts.setdefault(questions[row].tobytes(), row)
+            if first == row:
+                # Equal fingerprints are hardly ever a coincidence, but they can be.
+                related = (h for h in heads if task.find_symmetry(questions[h], questions[row]) is not None)
+                symmetric[row] = next(related, row)
+                if symmetric[row] == row:
+                    heads.append(row)
+            exact[row], symmetric[row] = first, symmetric[first]
+    return symmetric, exact
+
+
+def _runs(prints: np.ndarray) -> Iterator[list[int]]:
+    """Rows of equal ``prints``, in rising order, where there are several."""
+    order = np.argsort(prints, kind="stable")
+    bounds = np.concatenate([[0], np.flatnonzero(np.diff(prints[order])) + 1, [len(order)]])
+    for run in np.flatnonzero(np.diff(bounds) > 1):
+        yield order[bounds[run] : bounds[run + 1]].tolist()
+
+
+def _repeats(name: str, symmetric: np.ndarray, exact: np.ndarray) -> Repeats:
+    rows, twins = _earlier(symmetric)
+    examples = [Pair(t, r, bool(exact[t] == exact[r])) for r, t in zip(rows[:_EXAMPLES], twins, strict=False)]
+    return Repeats(name, len(symmetric), len(_earlier(exact)[0]), len(rows), examples)
+
+
+def _earlier(labels: np.ndarray) -> tuple[list[int], list[int]]:
+    """Rows whose label came before, and the first row that had it."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    twins = first[inverse.reshape(-1)]
+    rows = np.flatnonzero(twins != np.arange(len(labels)))
+    return rows.tolist(), twins[rows].tolist()
+
+
+def _shared(names: tuple[str, str], first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...]) -> Shared:
+    in_first, exactly = (np.isin(theirs, ours) for ours, theirs in zip(first, second, strict=True))
+    examples = []
+    for row in np.flatnonzero(in_first)[:_EXAMPLES].tolist():
+        kind = 1 if exactly[row] else 0
+        twin = int(np.flatnonzero(first[kind] == second[kind][row])[0])
+        examples.append(Pair(twin, row, bool(exactly[row])))
+    return Shared(*names, int(exactly.sum()), int(in_first.sum()), len(in_first), examples)
+
+
+def to_dict(overlap: Overlap) -> dict[str, Any]:
+    """The object of ``hrm-edge data overlap --json``; puzzles are counted from 1, as everywhere for people."""
+
+    def examples(pairs: list[Pair], first: str, second: str) -> list[dict[str, Any]]:
+        return [{first: pair.row + 1, second: pair.other + 1, "exact": pair.exact} for pair in pairs]
+
+    return {
+        "leaks": overlap.leaks,
+        "sets": [
+            {"set": s.name, "n": s.n, "exact": s.exact, "symmetric": s.symmetric,
+             "examples": examples(s.examples, "puzzle", "again")}
+            for s in overlap.sets
+        ],
+        "pairs": [
+            {"first": p.first, "second": p.second, "n": p.of, "exact": p.exact, "symmetric": p.symmetric,
+             "examples": examples(p.examples, "in_first", "in_second")}
+            for p in overlap.pairs
+        ],
+    }  # fmt: skip

@@ -1,0 +1,267 @@
+"""Score any engine on a set of puzzles: exact solves, tokens, by source and by number of segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..data.puzzles import PuzzleSet
+from ..errors import InputError
+from ..runtimes import Answers, Engine
+from ..solve.retries import solve_with_retries
+
+Result = TypeVar("Result")
+
+# Called with (what is being done, puzzles done, puzzles in all).
+Progress = Callable[[str, int, int], None]
+
+# Puzzles per call of an engine. Large enough for a continuous batch, small enough for progress and for a
+# trace of 32 guesses; fixed, because rounding may depend on the batch and a rerun must give the same answers.
+CHUNK = 128
+
+PAD = 0  # the token of every task that a label has where nothing is to be learned or judged
+
+SEGMENT_COUNTS = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one group of puzzles came to. Fractions are 0 to 1; `token` is None without labelled answers."""
+
+    exact: float
+    token: float | None
+    n: int
+    steps_mean: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One engine's scores on one puzzle set, with the answers they were counted from."""
+
+    total: Score
+    steps_histogram: dict[int, int]
+    by_source: dict[str, Score]
+    by_segments: dict[int, Score]
+    unjudged: int  # puzzles in none of the scores: nothing tells whether their answers are right
+    right: np.ndarray  # bool[N]; False where unjudged
+    answers: Answers
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object that `hrm-edge eval --json` prints (keys as in the command's help)."""
+        return {
+            **asdict(self.total),
+            "steps_histogram": {str(steps): count for steps, count in self.steps_histogram.items()},
+            "by_source": {name: asdict(score) for name, score in self.by_source.items()},
+            "by_segments": {str(k): asdict(score) for k, score in self.by_segments.items()},
+            "unjudged": self.unjudged,
+        }
+
+
+def judged(puzzles: PuzzleSet) -> np.ndarray:
+    """bool[N]: can each answer be told right from wrong? All can with rules; without, those that have a label."""
+    if puzzles.task.has_rules:
+        return np.ones(len(puzzles), bool)
+    return np.zeros(len(puzzles), bool) if puzzles.answers is None else (puzzles.answers != PAD).any(axis=1)
+
+
+def judged_only(puzzles: PuzzleSet) -> PuzzleSet:
+    """The puzzles whose answers can be told right from wrong; InputError where there are none."""
+    if puzzles.task.has_rules:
+        return puzzles
+    rows = judged(puzzles)
+    if not rows.any():
+        raise puzzles.task.no_rules(f"no puzzle of {puzzles.name} has a label, so nothing tells what is right")
+    return puzzles.select(np.flatnonzero(rows))
+
+
+def rightness(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
+    """bool[N]: is each answer right? `tokens` int32[N, S].
+
+    Equal to the label, or another answer the task's own rules accept: a maze may have several shortest
+    paths. With one right answer (a proper Sudoku) the two are the same thing. Without rules the label alone
+    decides: its padding counts for nothing, and a label that is all padding is no label (see :func:`judged`).
+    """
+    if not puzzles.task.has_rules:
+        if puzzles.answers is None:
+            raise puzzles.task.no_rules("without labels nothing tells which answers are right")
+        labelled = puzzles.answers != PAD
+        return ((tokens == puzzles.answers) | ~labelled).all(axis=1) & labelled.any(axis=1)
+    if puzzles.answers is None:
+        return np.asarray(puzzles.task.verify(puzzles.questions, tokens), dtype=bool)
+    right = (tokens == puzzles.answers).all(axis=1)
+    if not right.all():
+        others = ~right
+        right[others] = puzzles.task.verify(puzzles.questions[others], tokens[others])
+    return right
+
+
+def token_accuracy(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray | None:
+    """float[N]: the fraction of all labelled cells, givens included, that equal the label; None without labels."""
+    if puzzles.answers is None:
+        return None
+    labelled = puzzles.answers != PAD
+    return ((tokens == puzzles.answers) & labelled).sum(axis=1) / labelled.sum(axis=1).clip(min=1)
+
+
+def answer_all(
+    engine: Engine,
+    puzzles: PuzzleSet,
+    *,
+    max_think_steps: int | None = None,
+    halt: str = "learned",
+    retries: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Answers:
+    """The engine's answers to every puzzle, in order, without a trace.
+
+    With `retries` (see :func:`solve_with_retries`) `steps` counts the segments of all attempts.
+    """
+
+    settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt}
+
+    def solve(tokens: np.ndarray, identifiers: np.ndarray | None) -> Answers:
+        if not retries:
+            return engine.solve(tokens, puzzle_identifiers=identifiers, **settings)
+        tried = solve_with_retries(engine, tokens, retries, seed=seed, puzzle_identifiers=identifiers, **settings)
+        return replace(tried.answers, steps=tried.segments)
+
+    return _join(list(_in_chunks(solve, puzzles, progress, f"solving with {engine.backend}")))
+
+
+def evaluate(
+    engine: Engine,
+    puzzles: PuzzleSet,
+    *,
+    max_think_steps: int | None = None,
+    halt: str = "learned",
+    retries: int = 0,
+    seed: int = 0,
+    by: Sequence[str] = ("source",),
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score `engine` on `puzzles`. Those without a label count for nothing where a task has no rules.
+
+    Args:
+        max_think_steps: most segments per puzzle; the model's own `halt_max_steps` when None.
+        halt: "learned", "verified" or "fixed", as in `Engine.solve`.
+        retries: symmetric variants to think about again when a board does not verify, chosen by `seed`.
+        by: "source" and/or "segments". Segments costs a second pass, with halting off and no retries.
+        progress: called after every chunk of puzzles.
+
+    Raises:
+        InputError: no puzzles, puzzles of another task, none that has a right answer, or a breakdown that does
+            not exist.
+    """
+    check_match(engine, puzzles)
+    counted = judged(puzzles)
+    judged_only(puzzles)  # refuses, before the work, when there is none
+    if unknown := sorted(set(by) - {"source", "segments"}):
+        raise InputError(f"cannot break scores down by {unknown[0]!r}; use source, segments or source,segments")
+    answers = answer_all(
+        engine,
+        puzzles,
+        max_think_steps=max_think_steps,
+        halt=halt,
+        retries=retries,
+        seed=seed,
+        progress=progress,
+    )
+    right = rightness(puzzles, answers.tokens)
+    token = token_accuracy(puzzles, answers.tokens)
+    sources = np.array(puzzles.sources)
+    by_source = {}
+    if "source" in by:
+        for name in dict.fromkeys(sources[counted].tolist()):
+            by_source[name] = _score(right, token, answers.steps, counted & (sources == name))
+    return Evaluation(
+        total=_score(right, token, answers.steps, counted),
+        steps_histogram={
+            int(k): int(n) for k, n in zip(*np.unique(answers.steps[counted], return_counts=True), strict=True)
+        },
+        by_source=by_source,
+        by_segments=by_segments(engine, puzzles, max_think_steps, progress) if "segments" in by else {},
+        unjudged=int((~counted).sum()),
+        right=right,
+        answers=answers,
+    )
+
+
+def by_segments(
+    engine: Engine,
+    puzzles: PuzzleSet,
+    max_think_steps: int | None = None,
+    progress: Progress | None = None,
+) -> dict[int, Score]:
+    """Scores of the guess after 1, 2, 4, … segments (at most `max_think_steps`, else 32), halting off.
+
+    A host loop is asked once, for a trace; a graph loop shows only its last guess, so it is asked once for
+    each number of segments.
+    """
+    puzzles = judged_only(puzzles)
+    counts = [k for k in SEGMENT_COUNTS if max_think_steps is None or k <= max_think_steps]
+    if max_think_steps is not None and max_think_steps not in counts:
+        counts.append(max_think_steps)
+
+    def guesses(tokens: np.ndarray, identifiers: np.ndarray | None) -> np.ndarray:
+        """int32[len(counts), B, S]"""
+        settings: dict[str, Any] = {"halt": "fixed", "puzzle_identifiers": identifiers}
+        if engine.loop == "graph":
+            return np.stack([engine.solve(tokens, max_think_steps=k, **settings).tokens for k in counts])
+        trace = engine.solve(tokens, max_think_steps=counts[-1], trace=True, **settings).trace
+        assert trace is not None  # asked for above
+        return trace[[k - 1 for k in counts]]
+
+    what = f"segment by segment with {engine.backend}"
+    every = np.concatenate(list(_in_chunks(guesses, puzzles, progress, what)), axis=1)
+    return {
+        k: _score(rightness(puzzles, tokens), token_accuracy(puzzles, tokens), np.full(len(tokens), k))
+        for k, tokens in zip(counts, every, strict=True)
+    }
+
+
+def check_match(engine: Engine, puzzles: PuzzleSet) -> None:
+    """InputError unless there are puzzles, and they are of the engine's task."""
+    if len(puzzles) == 0:
+        raise InputError(f"{puzzles.name}: no puzzles to measure on")
+    if puzzles.task.name != engine.task.name:
+        raise InputError(
+            f"{puzzles.name}: holds {puzzles.task.name} puzzles, but the model solves {engine.task.name}"
+        )
+
+
+def _in_chunks(
+    function: Callable[[np.ndarray, np.ndarray | None], Result],
+    puzzles: PuzzleSet,
+    progress: Progress | None,
+    what: str,
+) -> Iterator[Result]:
+    """``function(questions, identifiers)`` of each chunk; identifiers are None where the puzzles have none."""
+    total, identifiers = len(puzzles), puzzles.identifiers
+    for begin in range(0, total, CHUNK):
+        rows = slice(begin, begin + CHUNK)
+        yield function(puzzles.questions[rows], None if identifiers is None else identifiers[rows])
+        if progress is not None:
+            progress(what, min(begin + CHUNK, total), total)
+
+
+def _join(parts: list[Answers]) -> Answers:
+    """Answers of consecutive puzzles as one, traces left out."""
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("tokens", "steps", "halted", "q")
+    }
+    return Answers(**joined)
+
+
+def _score(
+    right: np.ndarray, token: np.ndarray | None, steps: np.ndarray, rows: np.ndarray | slice = slice(None)
+) -> Score:
+    return Score(
+        exact=float(right[rows].mean()),
+        token=None if token is None else float(token[rows].mean()),
+        n=len(right[rows]),
+        steps_mean=float(steps[rows].mean()),
+    )

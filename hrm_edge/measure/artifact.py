@@ -1,0 +1,87 @@
+"""A checkpoint or a bundle, opened by its path alone: an engine that answers, and what to call it in a table."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..bundle import MANIFEST, open_bundle
+from ..errors import InputError
+from ..runtimes import Engine, load_engine
+from ..runtimes.loader import warning as bundle_warning
+from ..zoo import zoo_models
+
+if TYPE_CHECKING:
+    from ..models import Checkpoint
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something that answers puzzles. `checkpoint` is None for a bundle, which needs no torch."""
+
+    name: str
+    path: Path
+    engine: Engine
+    precision: str
+    size_bytes: int
+    source_hash: str  # content hash of the weights' checkpoint
+    checkpoint: Checkpoint | None
+    warning: str | None  # to show whenever it is used
+
+    @property
+    def label(self) -> str:
+        """Name and kind: "sudoku (openvino fp32, graph loop)"."""
+        engine = self.engine
+        return f"{self.name} ({engine.backend} {self.precision}, {engine.loop} loop)"
+
+
+def is_bundle(path: Path | str) -> bool:
+    """Whether a path is meant as a bundle: it holds a manifest, whole or not."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def open_artifact(path: Path | str, threads: int | None = None, compiled: bool = False) -> Artifact:
+    """Open a checkpoint (folder or shipped name) or a bundle.
+
+    `threads`: CPU threads; for PyTorch they are set for the whole process. `compiled` runs a checkpoint
+    through `torch.compile`.
+
+    Raises:
+        InputError: neither a checkpoint nor a bundle, damaged, or its backend is not installed.
+    """
+    if is_bundle(path):
+        bundle = open_bundle(path)
+        return Artifact(
+            name=Path(path).name or bundle.manifest.name,
+            path=Path(path),
+            engine=load_engine(bundle, threads),
+            precision=bundle.manifest.precision,
+            size_bytes=bundle.size,
+            source_hash=bundle.manifest.source["content_hash"],
+            checkpoint=None,
+            warning=bundle_warning(bundle),
+        )
+    if not Path(path).exists() and str(path) not in {model.name for model in zoo_models()}:
+        raise InputError(f"{path}: no such checkpoint or bundle; `hrm-edge models` lists those that ship")
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(f"{path}: a checkpoint needs PyTorch to run; run: pip install 'hrm-edge[train]'")
+    import torch
+
+    from ..models import load_checkpoint
+    from ..models.engine import TorchEngine
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    checkpoint = load_checkpoint(path)
+    return Artifact(
+        name=checkpoint.name,
+        path=checkpoint.path,
+        engine=TorchEngine(checkpoint, compiled),
+        precision="fp32",
+        size_bytes=sum(file.stat().st_size for file in checkpoint.path.iterdir() if file.is_file()),
+        source_hash=checkpoint.content_hash,
+        checkpoint=checkpoint,
+        warning=None,
+    )

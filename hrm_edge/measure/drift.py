@@ -1,0 +1,330 @@
+"""How a network drifts from its reference: both re-rolled freely in lockstep, compared after every segment.
+
+One segment's error says little about a recurrent network: what counts is what the errors become when each
+network goes on from its own states. Puzzles are compared a few at a time, and of their states only sums are
+kept, so memory does not grow with the number of puzzles or segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ..data.puzzles import PuzzleSet
+from ..progress import Progress
+from ..runtimes.base import Graph
+from .accuracy import rightness
+
+Arrays = Sequence[np.ndarray]
+# (rows int[b], guesses int32[b, S]) → bool[b]: which of these puzzles are answered right; see `judge`
+Right = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+ROWS = 16  # puzzles compared together; at paper size their states and logits take about 20 MB
+LOWEST = 0.05  # part of the tokens that the low end of the cosines leaves out
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A network as two calls, arrays in and out float32 unless told otherwise.
+
+    `start(tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, z_H, z_L)`, each [b, S', D];
+    `segment(z_H, z_L, e) → (z_H, z_L, logits [b, S, V], q [b, 2])`.
+    """
+
+    start: Callable[..., Arrays]
+    segment: Callable[[np.ndarray, np.ndarray, np.ndarray], Arrays]
+    no_ACT_continue: bool = False  # how q says stop: q[0] > 0 instead of q[0] > q[1]
+    batch: int | None = None  # the number of rows the calls insist on; None: any
+
+    @classmethod
+    def of_graphs(
+        cls,
+        start: Graph,
+        segment: Graph,
+        *,
+        no_ACT_continue: bool = False,
+        batch: int | None = None,
+        num_puzzle_identifiers: int = 1,
+    ) -> Segments:
+        """From the two graphs of a host loop as a backend loads them, with the bundle's names of tensors.
+
+        A model trained with several puzzle identifiers is asked about puzzle 0.
+        """
+
+        def begin(tokens: np.ndarray) -> list[np.ndarray]:
+            feeds = {"tokens": tokens}
+            if num_puzzle_identifiers > 1:
+                feeds["puzzle_identifiers"] = np.zeros(len(tokens), np.int32)
+            result = start(feeds)
+            return [result[name] for name in ("e", "z_H", "z_L")]
+
+        def think(z_H: np.ndarray, z_L: np.ndarray, e: np.ndarray) -> list[np.ndarray]:
+            result = segment({"z_H": z_H, "z_L": z_L, "e": e})
+            return [result[name] for name in ("z_H_next", "z_L_next", "logits", "q")]
+
+        return cls(begin, think, no_ACT_continue, batch)
+
+    def halts(self, q: np.ndarray) -> np.ndarray:
+        """bool[b]: whether the halting head, float[b, 2], says stop."""
+        return q[:, 0] > (0 if self.no_ACT_continue else q[:, 1])
+
+
+@dataclass(frozen=True)
+class SegmentDrift:
+    """Reference against candidate after one segment, over all puzzles, halting off. Fractions are 0 to 1.
+
+    Figures of states that are not finite are NaN.
+    """
+
+    segment: int  # counted from 1
+    n: int  # puzzles
+    z_H_cosine: float  # between the two states of a token, mean over tokens
+    z_H_cosine_low: float  # 5 % of the tokens lie below
+    z_H_error: float  # ‖a − b‖ / ‖a‖ over all states
+    z_L_cosine: float
+    z_L_cosine_low: float
+    z_L_error: float
+    logit_rmse: float
+    cells_differ: float  # part of the cells whose argmax differs
+    puzzles_differ: float  # part of the puzzles with any such cell
+    halt_agree: float  # part of the puzzles on which both halting heads say the same
+    reference_exact: float | None = None  # None where nobody judged
+    candidate_exact: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A puzzle whose final answers differ, and where that began.
+
+    The answer is the guess at the segment where the network's own halting head first says stop, else the last.
+    A small margin means that the reference itself was undecided there, so that rounding could tip it.
+    """
+
+    puzzle: int  # row, counted from 0
+    segment: int | None  # the first, counted from 1, at which the guesses differ; None: only the stops do
+    cells: int  # that differ there
+    margin: float | None  # the reference's top1 − top2 logit there, the smallest over those cells
+    reference_steps: int
+    candidate_steps: int
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Everything one comparison found."""
+
+    segments: list[SegmentDrift]
+    differences: list[Difference]
+
+
+def judge(puzzles: PuzzleSet) -> Right:
+    """What is right on `puzzles`: the label, or another answer that the task's rules accept."""
+    return lambda rows, guesses: rightness(puzzles.select(rows), guesses)
+
+
+def measure_drift(
+    reference: Segments,
+    candidate: Segments,
+    tokens: np.ndarray,
+    segments: int,
+    *,
+    right: Right | None = None,
+    progress: Progress | None = None,
+) -> list[SegmentDrift]:
+    """Drift after each of `segments` segments, on `tokens` int32[B, S]; see :func:`roll_out`."""
+    return roll_out(reference, candidate, tokens, segments, right=right, progress=progress).segments
+
+
+def roll_out(
+    reference: Segments,
+    candidate: Segments,
+    tokens: np.ndarray,
+    segments: int,
+    *,
+    identifiers: np.ndarray | None = None,
+    counted: int | None = None,
+    right: Right | None = None,
+    progress: Progress | None = None,
+) -> Rollout:
+    """Run both networks for `segments` segments on `tokens` int32[B, S], each from its own states.
+
+    `identifiers` int32[B]: of the puzzles, for networks that start from them as well.
+
+    The figures of drift are of the first `counted` puzzles (default: all); in the others only the beginning
+    of a difference is looked for, so that puzzles chosen because they differ do not colour the figures. With
+    `right` (see :func:`judge`) the exact accuracy of both is counted after every segment.
+
+    Raises:
+        ValueError: no puzzles or no segments.
+    """
+    counted = len(tokens) if counted is None else min(counted, len(tokens))
+    if counted < 1 or segments < 1:
+        raise ValueError(f"nothing to compare: {counted} puzzles, {segments} segments")
+    sums = [_Sums() for _ in range(segments)]
+    differences: list[Difference] = []
+    for rows in _chunks(0, counted) + _chunks(counted, len(tokens)):
+        asked = [tokens[rows]] if identifiers is None else [tokens[rows], identifiers[rows]]
+        sides = (_Roll(reference, *asked), _Roll(candidate, *asked))
+        watch = _Watch(rows)
+        for number, total in enumerate(sums, 1):
+            for side in sides:
+                side.step()
+            if rows[0] < counted:
+                total.add(*sides, rows, right)
+            watch.see(number, *sides)
+        differences += watch.differences()
+        if progress is not None:
+            progress("drift, segment by segment", int(rows[-1]) + 1, len(tokens))
+    return Rollout([total.result(number) for number, total in enumerate(sums, 1)], differences)
+
+
+def _chunks(begin: int, end: int) -> list[np.ndarray]:
+    return [np.arange(first, min(first + ROWS, end)) for first in range(begin, end, ROWS)]
+
+
+class _Roll:
+    """One network on a few puzzles: its states now, and what its last segment said."""
+
+    def __init__(self, network: Segments, *asked: np.ndarray) -> None:
+        self._network, self._count = network, len(asked[0])
+        self._e, self.z_H, self.z_L = self._call(network.start, *asked)
+
+    def step(self) -> None:
+        self.z_H, self.z_L, self.logits, q = self._call(self._network.segment, self.z_H, self.z_L, self._e)
+        self.guess = self.logits.argmax(axis=-1).astype(np.int32)
+        self.halts = self._network.halts(q)
+
+    def _call(self, function: Callable[..., Arrays], *arrays: np.ndarray) -> list[np.ndarray]:
+        """In batches of the size the network insists on, the last one filled up with copies of its last row."""
+        size = self._network.batch or self._count
+        parts = []
+        for begin in range(0, self._count, size):
+            some = [array[begin : begin + size] for array in arrays]
+            short = size - len(some[0])
+            full = [np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) if short else a for a in some]
+            parts.append([np.array(output[: size - short]) for output in function(*full)])
+        return [np.concatenate(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)]
+
+
+class _Sums:
+    """What one segment's figures follow from, added up over the puzzles."""
+
+    def __init__(self) -> None:
+        self.puzzles = self.cells = self.logits = 0
+        self.cells_differ = self.puzzles_differ = self.halt_agree = 0
+        self.logit_error = 0.0
+        self.state_error = {"z_H": 0.0, "z_L": 0.0}
+        self.state_size = {"z_H": 0.0, "z_L": 0.0}
+        self.cosines: dict[str, list[np.ndarray]] = {"z_H": [], "z_L": []}
+        self.right: list[int] | None = None
+
+    def add(self, a: _Roll, b: _Roll, rows: np.ndarray, right: Right | None) -> None:
+        for name in ("z_H", "z_L"):
+            x, y = getattr(a, name), getattr(b, name)
+            self.state_error[name] += _dot(x - y, x - y).sum()
+            self.state_size[name] += _dot(x, x).sum()
+            self.cosines[name].append(_cosines(x, y))
+        difference = a.logits - b.logits
+        self.logit_error += _dot(difference, difference).sum()
+        self.logits += difference.size
+        differ = a.guess != b.guess
+        self.cells += differ.size
+        self.cells_differ += int(differ.sum())
+        self.puzzles += len(rows)
+        self.puzzles_differ += int(differ.any(axis=1).sum())
+        self.halt_agree += int((a.halts == b.halts).sum())
+        if right is not None:
+            counts = [int(right(rows, side.guess).sum()) for side in (a, b)]
+            self.right = [old + new for old, new in zip(self.right or (0, 0), counts, strict=True)]
+
+    def result(self, segment: int) -> SegmentDrift:
+        exact = [None, None] if self.right is None else [count / self.puzzles for count in self.right]
+        states = {}
+        for name in ("z_H", "z_L"):
+            cosines = np.concatenate(self.cosines[name])
+            states[f"{name}_cosine"] = float(cosines.mean())
+            states[f"{name}_cosine_low"] = float(np.quantile(cosines, LOWEST))
+            states[f"{name}_error"] = _ratio(self.state_error[name], self.state_size[name])
+        return SegmentDrift(
+            segment=segment,
+            n=self.puzzles,
+            **states,
+            logit_rmse=float(np.sqrt(self.logit_error / self.logits)),
+            cells_differ=self.cells_differ / self.cells,
+            puzzles_differ=self.puzzles_differ / self.puzzles,
+            halt_agree=self.halt_agree / self.puzzles,
+            reference_exact=exact[0],
+            candidate_exact=exact[1],
+        )
+
+
+class _Watch:
+    """For a few puzzles: where guesses first differ, and each side's answer as if it had stopped when told."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows = rows
+        count = len(rows)
+        self._first = np.zeros(count, int)  # 0: not yet
+        self._cells = np.zeros(count, int)
+        self._margins = np.full(count, np.inf)
+        self._stopped = np.zeros((2, count), bool)
+        self._steps = np.zeros((2, count), int)
+        self._answers: list[np.ndarray] = []
+
+    def see(self, number: int, *sides: _Roll) -> None:
+        if not self._answers:
+            self._answers = [side.guess.copy() for side in sides]
+        differ = sides[0].guess != sides[1].guess
+        # Once both have stopped their answers are given: what differs later explains nothing.
+        fresh = differ.any(axis=1) & (self._first == 0) & ~self._stopped.all(axis=0)
+        self._first[fresh] = number
+        self._cells[fresh] = differ[fresh].sum(axis=1)
+        for row in np.flatnonzero(fresh):
+            self._margins[row] = _margins(sides[0].logits[row][differ[row]]).min()
+        for k, side in enumerate(sides):
+            thinking = ~self._stopped[k]
+            self._answers[k][thinking] = side.guess[thinking]
+            self._steps[k][thinking] = number
+            self._stopped[k] |= side.halts
+
+    def differences(self) -> list[Difference]:
+        found = np.flatnonzero((self._answers[0] != self._answers[1]).any(axis=1))
+        return [
+            Difference(
+                puzzle=int(self._rows[row]),
+                segment=int(self._first[row]) or None,
+                cells=int(self._cells[row]),
+                margin=float(self._margins[row]) if self._first[row] else None,
+                reference_steps=int(self._steps[0][row]),
+                candidate_steps=int(self._steps[1][row]),
+            )
+            for row in found
+        ]
+
+
+# Products of float32 rows, summed in float64.
+_dot = partial(np.einsum, "...d,...d->...", dtype=np.float64, casting="same_kind")
+
+
+def _cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """float[b·S']: of every token's two states [b, S', D]. Two zeros are the same; one zero is like nothing."""
+    sizes = np.sqrt(_dot(x, x) * _dot(y, y))
+    same = np.all(x == y, axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines = np.where(sizes == 0, 0.0, _dot(x, y) / sizes)
+    return np.where(same, 1.0, cosines).ravel()
+
+
+def _margins(logits: np.ndarray) -> np.ndarray:
+    """float[k]: by how much the best of logits[k, V] leads the second best."""
+    best = np.sort(logits, axis=-1)
+    return best[:, -1] - best[:, -2]
+
+
+def _ratio(error: float, size: float) -> float:
+    """√(error / size) of two sums of squares; no error is 0 whatever the size."""
+    if error == 0:
+        return 0.0
+    return float(np.sqrt(error / size)) if size else float("inf")

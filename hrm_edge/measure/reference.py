@@ -1,0 +1,84 @@
+"""The float reference: a checkpoint's answers, cached, and its network segment by segment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.puzzles import PuzzleSet
+from ..files import sha256
+from ..identifiers import rows_of
+from ..models import engine, family, hrm
+from ..models.checkpoint import Checkpoint
+from ..models.engine import TorchEngine
+from ..progress import Progress
+from ..runtimes import Answers
+from .accuracy import answer_all
+from .cache import cache_file, cached_answers, read_answers
+from .drift import Segments
+
+
+def reference_answers(
+    checkpoint: Checkpoint,
+    puzzles: PuzzleSet,
+    *,
+    max_think_steps: int | None = None,
+    halt: str = "learned",
+    progress: Progress | None = None,
+) -> Answers:
+    """The reference's answers to `puzzles`, from the cache when they were computed before."""
+    engine = TorchEngine(checkpoint)
+
+    def compute() -> Answers:
+        return answer_all(engine, puzzles, max_think_steps=max_think_steps, halt=halt, progress=progress)
+
+    return cached_answers(_KIND, _key(checkpoint, puzzles, max_think_steps, halt), compute)
+
+
+def has_reference_answers(
+    checkpoint: Checkpoint, puzzles: PuzzleSet, *, max_think_steps: int | None = None, halt: str = "learned"
+) -> bool:
+    """Whether :func:`reference_answers` would find them ready."""
+    file = cache_file(_KIND, _key(checkpoint, puzzles, max_think_steps, halt))
+    return read_answers(file) is not None
+
+
+_KIND = "reference"
+
+
+def _key(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int | None, halt: str) -> dict[str, Any]:
+    """Everything the answers depend on, the code that computes them and torch included."""
+    return {
+        "checkpoint": checkpoint.content_hash,
+        "puzzles": puzzles.content_hash(),
+        "max_think_steps": max_think_steps or checkpoint.config.halt_max_steps,
+        "halt": halt,
+        "code": [sha256(Path(str(module.__file__))) for module in (hrm, family, engine)],
+        "torch": torch.__version__,
+    }
+
+
+# -- the reference segment by segment ------------------------------------------------------------------
+
+
+def reference_segments(checkpoint: Checkpoint) -> Segments:
+    """The checkpoint's network as numpy calls, for :func:`hrm_edge.measure.drift.roll_out`."""
+    model, kept = checkpoint.model.eval(), checkpoint.kept_identifiers
+    device = model.H_init.device
+
+    @torch.inference_mode()
+    def start(tokens: np.ndarray, identifiers: np.ndarray | None = None) -> list[np.ndarray]:
+        rows = None if identifiers is None else torch.from_numpy(rows_of(identifiers, kept)).to(device)
+        e = model.embed(torch.from_numpy(tokens).to(device), rows)
+        return [array.float().cpu().numpy() for array in (e, *model.initial_state(len(tokens)))]
+
+    @torch.inference_mode()
+    def segment(z_H: np.ndarray, z_L: np.ndarray, e: np.ndarray) -> list[np.ndarray]:
+        states = [torch.from_numpy(state).to(device) for state in (z_H, z_L, e)]
+        outputs = model.segment(states[0], states[1], states[2])
+        return [array.float().cpu().numpy() for array in outputs]
+
+    return Segments(start, segment, checkpoint.config.no_ACT_continue)

@@ -1,0 +1,88 @@
+"""Precisions: one record each, from which the exporters, the audit, the gate and the command line derive.
+
+A new precision is a record here, its name in the targets that can write it (`exporters/targets`), and, where it
+stores weights in a new way, the algorithm (`exporters/quantize`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import InputError
+
+# float: every number is of one type. products: weights and what they are multiplied with are integers.
+# weights: only what is stored has few bits. palette: weights are indices into a table of a few values.
+Family = Literal["float", "products", "weights", "palette"]
+
+# Half a point of 400 puzzles is two of them: enough where hardly an answer changes. Fewer bits change more answers
+# either way, and it takes more puzzles to see half a point among them.
+_FEW_CHANGE, _MANY_CHANGE = 400, 1000
+
+_QAT = "tune the checkpoint with `hrm-edge train --qat`"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What is true of one precision.
+
+    ``stored``: type of a stored weight, of ``bits`` each. ``left``, ``right``: types that the operands of a
+    compiled product may have (input and weight; the audit fails on others); None: any. ``gate_puzzles``: how many
+    the gate asks by default. ``instead``: what to try when the bundle answers worse; empty: nothing is more exact.
+    """
+
+    name: str
+    family: Family
+    stored: str
+    bits: int
+    left: frozenset[str] | None
+    right: frozenset[str]
+    gate_puzzles: int
+    instead: str
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a plan is made for it from puzzles that are rolled out in float."""
+        return self.family != "float"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it computes as the float reference does, so that nothing can have been lost."""
+        return self.stored == "float32"
+
+    @property
+    def advice(self) -> str:
+        """The end of the line that says a bundle answers worse than it may."""
+        return f"; {self.instead}, or allow more with --max-drop" if self.instead else ""
+
+
+def _float(name: str, dtype: str, bits: int, instead: str) -> Precision:
+    types = frozenset({dtype})
+    return Precision(name, "float", dtype, bits, types, types, _FEW_CHANGE, instead)
+
+
+def _stored(name: str, family: Family, bits: int, types: set[str], instead: str) -> Precision:
+    kind = name.removesuffix("-weights")
+    return Precision(name, family, kind, bits, None, frozenset(types), _MANY_CHANGE, instead)
+
+
+_INT8 = frozenset({"int8", "uint8"})
+FP32 = _float("fp32", "float32", 32, "")
+_ALL = (
+    FP32,
+    _float("fp16", "float16", 16, "export --precision fp32"),
+    _float("bf16", "bfloat16", 16, "export --precision fp16"),
+    Precision("int8", "products", "int8", 8, _INT8, _INT8, _MANY_CHANGE, _QAT),
+    _stored("int8-weights", "weights", 8, {"int8", "uint8"}, "export --precision fp16"),
+    _stored("int4-weights", "weights", 4, {"int4", "uint4"}, "export --precision int8-weights"),
+    _stored("palette6-weights", "palette", 6, {"palette6"}, "export --precision int8-weights"),
+    _stored("palette4-weights", "palette", 4, {"palette4"}, "export --precision palette6-weights"),
+)
+PRECISIONS = {precision.name: precision for precision in _ALL}
+
+
+def precision_named(name: str) -> Precision:
+    """The record of a precision. Raises InputError where there is none of that name."""
+    if name not in PRECISIONS:
+        raise InputError(f"--precision {name}: unknown; choose {' or '.join(PRECISIONS)}")
+    return PRECISIONS[name]

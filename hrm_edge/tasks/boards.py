@@ -1,0 +1,157 @@
+"""Boards for the terminal: givens, answers and mistakes told apart by colour, and by marks without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from rich.columns import Columns
+from rich.console import Console
+from rich.text import Text
+
+from . import Sudoku, Task
+
+# Kinds of cells, each with its style. Where a cell is of several kinds, the later one wins.
+GIVEN, BLANK, ANSWERED, CHANGED, WRONG = range(5)
+_STYLES = ("bold", "dim", "cyan", "black on yellow", "bold white on red")
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """Characters a stream can show. ``marks`` stand beside a cell, one per kind, and work without colour."""
+
+    marks: str
+    across: str
+    down: str
+    top: tuple[str, str, str]  # left, between boxes, right
+    between: tuple[str, str, str]
+    bottom: tuple[str, str, str]
+
+    def ruler(self, ends: tuple[str, str, str], widths: list[int]) -> str:
+        """A line across boxes of these widths."""
+        left, middle, right = ends
+        return left + middle.join(self.across * width for width in widths) + right
+
+
+_EDGE = ("+", "+", "+")
+UNICODE = Glyphs("  ·*!", "─", "│", top=("┌", "┬", "┐"), between=("├", "┼", "┤"), bottom=("└", "┴", "┘"))
+ASCII = Glyphs("  '*!", "-", "|", top=_EDGE, between=_EDGE, bottom=_EDGE)
+
+
+def glyphs_for(console: Console) -> Glyphs:
+    """Box-drawing characters where the output's encoding has them."""
+    return UNICODE if console.encoding.lower().startswith("utf") else ASCII
+
+
+def board(
+    task: Task,
+    question: np.ndarray,
+    answer: np.ndarray | None = None,
+    previous: np.ndarray | None = None,
+    glyphs: Glyphs = UNICODE,
+) -> Text:
+    """A board of int32[S] tokens as styled text whose plain form says the same.
+
+    With ``previous``, an earlier guess, cells that differ from it are marked as changed instead of those that
+    break a rule.
+    """
+    shown = question if answer is None else answer
+    kinds = _kinds(task, question, shown, previous)
+    symbols = [task.vocabulary[token] if token else "?" for token in shown.tolist()]
+    if isinstance(task, Sudoku):
+        return _ruled(task, symbols, kinds, glyphs)
+    return _plain(task, symbols, kinds, glyphs)
+
+
+def legend(task: Task, question: np.ndarray, answer: np.ndarray, glyphs: Glyphs = UNICODE) -> Text:
+    """One line that explains the marks of :func:`board` for an answer."""
+    names = {GIVEN: "given", ANSWERED: "answered", WRONG: "breaks a rule"}
+    used = set(_kinds(task, question, answer, None).tolist())
+    symbol = "5" if isinstance(task, Sudoku) else ""
+    if not symbol:
+        names = {WRONG: names[WRONG]}  # a maze's path needs no mark to be seen
+    return Text("   ").join(
+        Text.assemble((symbol + glyphs.marks[kind].strip(), _STYLES[kind]), (f" {name}", "dim"))
+        for kind, name in names.items()
+        if kind in used
+    )
+
+
+def trace_boards(task: Task, question: np.ndarray, guesses: np.ndarray, glyphs: Glyphs = UNICODE) -> Columns:
+    """One titled board per segment, side by side: ``guesses`` int32[T, S]. What changed since is marked."""
+    boards = []
+    previous = question
+    for number, guess in enumerate(guesses, 1):
+        changed = int((guess != previous).sum())
+        wrong = int(wrong_cells(task, question, guess).sum())
+        title = f"segment {number}: {changed} changed" + (f", {wrong} break a rule" if wrong else "")
+        drawn = board(task, question, guess, previous, glyphs)
+        boards.append(Text.assemble((title, "italic"), "\n", drawn, "\n"))
+        previous = guess
+    return Columns(boards, padding=(0, 3))
+
+
+def wrong_cells(task: Task, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """bool[S]: cells that by themselves show an answer to be wrong; a given is never at fault.
+
+    A changed given, a value that stands twice in a row, column or box, a symbol no answer may hold. (Whether
+    a maze's path is connected and shortest is a matter of no single cell.)
+    """
+    if not task.has_rules:
+        return np.zeros(len(answer), bool)
+    given = question != task.blank
+    wrong = given & (answer != question)
+    if task.groups is None or task.value_tokens is None:
+        # A maze's open cell stays open or becomes the path, its last symbol.
+        return wrong | (~given & ~np.isin(answer, (task.blank, task.vocab_size - 1)))
+    wrong |= ~np.isin(answer, task.value_tokens)
+    for cells in task.groups:
+        values = answer[cells]
+        twice = (values[:, None] == values[None, :]).sum(axis=1) > 1
+        wrong[cells[twice & ~given[cells]]] = True
+    return wrong
+
+
+def _kinds(task: Task, question: np.ndarray, shown: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
+    """int[S]: what each cell is, for its style and mark."""
+    kinds = np.where(question != task.blank, GIVEN, ANSWERED)
+    kinds[shown == task.blank] = BLANK
+    if previous is not None:
+        kinds[shown != previous] = CHANGED
+    elif shown is not question:
+        kinds[wrong_cells(task, question, shown)] = WRONG
+    return kinds
+
+
+def _ruled(task: Sudoku, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) -> Text:
+    """Boxes with rulers between them, every cell with room for its mark."""
+    widths = [3 * task.box_cols] * (task.n // task.box_cols)
+    text = Text()
+    for row in range(task.n):
+        if row % task.box_rows == 0:
+            text.append(glyphs.ruler(glyphs.between if row else glyphs.top, widths) + "\n", "dim")
+        for column in range(task.n):
+            if column % task.box_cols == 0:
+                text.append(glyphs.down, "dim")
+            cell = row * task.n + column
+            kind = int(kinds[cell])
+            text.append(" ")
+            text.append(symbols[cell] + glyphs.marks[kind], _STYLES[kind])
+        text.append(f"{glyphs.down}\n", "dim")
+    text.append(glyphs.ruler(glyphs.bottom, widths), "dim")
+    return text
+
+
+def _plain(task: Task, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) -> Text:
+    """A frame around one character per cell; only a wrong cell shows its mark instead of its symbol."""
+    text = Text()
+    text.append(glyphs.ruler(glyphs.top, [task.cols]), "dim")
+    for cell, symbol in enumerate(symbols):
+        if cell % task.cols == 0:
+            text.append(f"\n{glyphs.down}", "dim")
+        kind = int(kinds[cell])
+        text.append(glyphs.marks[WRONG] if kind == WRONG else symbol, _STYLES[kind])
+        if (cell + 1) % task.cols == 0:
+            text.append(glyphs.down, "dim")
+    text.append("\n" + glyphs.ruler(glyphs.bottom, [task.cols]), "dim")
+    return text

@@ -1,0 +1,104 @@
+"""The float engine: a checkpoint run by PyTorch straight from the definition."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..runtimes import Answers, Engine
+from ..runtimes.base import Request
+from .checkpoint import Checkpoint
+from .hrm import halts
+
+# Rows thought over together; bounds memory at paper size.
+ROWS = 64
+
+
+class TorchEngine(Engine):
+    """PyTorch eager, float32: what every exported artifact is compared with and timed against.
+
+    Deliberately plain. Rows start together, a row that halts leaves the batch with its answer, and the rest
+    think on. `compiled` runs the segment through `torch.compile` instead of eagerly.
+    """
+
+    loop = "host"
+
+    def __init__(self, checkpoint: Checkpoint, compiled: bool = False) -> None:
+        config = checkpoint.config
+        super().__init__(
+            checkpoint.task,
+            config.halt_max_steps,
+            backend="torch.compile" if compiled else "torch",
+            no_ACT_continue=config.no_ACT_continue,
+            num_puzzle_identifiers=config.num_puzzle_identifiers,
+            kept_identifiers=checkpoint.kept_identifiers,
+        )
+        self.model = checkpoint.model.eval()
+        self._segment = torch.compile(self.model.segment) if compiled else self.model.segment
+        # One solve at a time: two would share the same cores, and torch.compile may not be entered twice.
+        self._turn = threading.Lock()
+
+    @torch.inference_mode()
+    def _solve(self, request: Request) -> Answers:
+        identifiers = request.puzzle_identifiers
+        parts = []
+        with self._turn:
+            for begin in range(0, len(request.tokens), ROWS):
+                rows = slice(begin, begin + ROWS)
+                some = None if identifiers is None else identifiers[rows]
+                parts.append(self._think(request, request.tokens[rows], some))
+        return _joined(parts)
+
+    def _think(self, request: Request, questions: np.ndarray, identifiers: np.ndarray | None) -> Answers:
+        """Up to `max_think_steps` segments on a few rows; `active` are those that have not halted."""
+        B, T = len(questions), request.max_think_steps
+        device = self.model.H_init.device
+        answers = Answers(
+            tokens=np.zeros_like(questions),
+            steps=np.zeros(B, np.int32),
+            halted=np.zeros(B, bool),
+            q=np.zeros((B, 2), np.float32),
+        )
+        trace: list[np.ndarray] = []
+        puzzles = None if identifiers is None else torch.from_numpy(identifiers).to(device)
+        e = self.model.embed(torch.from_numpy(questions).to(device), puzzles)
+        z_H, z_L = self.model.initial_state(B)
+        active = np.arange(B)
+        for step in range(1, T + 1):
+            z_H, z_L, logits, q = self._segment(z_H, z_L, e)
+            guess = logits.argmax(-1).to(torch.int32).cpu().numpy()
+            if request.halt == "learned":
+                stop = halts(q, self.no_ACT_continue).cpu().numpy()
+            elif request.halt == "verified":
+                stop = np.asarray(self.task.verify(questions[active], guess), bool)
+            else:
+                stop = np.zeros(len(active), bool)
+            answers.tokens[active] = guess
+            answers.steps[active] = step
+            answers.halted[active] = stop
+            answers.q[active] = q.float().cpu().numpy()
+            if request.trace:
+                trace.append(answers.tokens.copy())
+            if stop.all():
+                break
+            if stop.any():
+                keep = torch.from_numpy(~stop).to(device)
+                z_H, z_L, e = z_H[keep], z_L[keep], e[keep]
+                active = active[~stop]
+        return Answers(
+            answers.tokens, answers.steps, answers.halted, answers.q, np.stack(trace) if request.trace else None
+        )
+
+
+def _joined(parts: list[Answers]) -> Answers:
+    """Groups of rows as one; a shorter trace goes on with its last guess."""
+    names = ("tokens", "steps", "halted", "q")
+    fields: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    traces = [part.trace for part in parts if part.trace is not None]
+    if traces:
+        longest = max(len(trace) for trace in traces)
+        fields["trace"] = np.concatenate([t[np.minimum(np.arange(longest), len(t) - 1)] for t in traces], axis=1)
+    return Answers(**fields)

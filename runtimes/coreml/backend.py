@@ -1,0 +1,257 @@
+"""Core ML: runs the .mlpackage files of a bundle, on macOS by Core ML itself, elsewhere by our interpreter."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import platform
+import re
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ..base import CompiledProduct, Graph, first_line
+from ..loops.slots import Slots
+from .interpreter import load_program
+from .package import check_reader, input_shapes, read_package
+from .program import Block, Constant, Operation, operations
+
+INSTALL = "pip install 'hrm-edge[coreml]'"
+
+# Operations that hand a number on unchanged; what a product multiplies is looked for behind them.
+_MOVES = ("cast", "expand_dims", "identity", "reshape", "slice_by_index", "squeeze", "transpose")
+# Operations that decode a stored or quantized tensor → the input that holds it.
+_DECODES = {
+    "dequantize": "input",
+    "constexpr_affine_dequantize": "quantized_data",
+    "constexpr_blockwise_shift_scale": "data",
+    "constexpr_sparse_to_dense": "nonzero_data",
+    "constexpr_cast": "source_val",
+}
+# What converting a program to float16 appends to the names of what it touches.
+_FLOAT16_MARK = "_cast_fp16"
+
+# One call of a package that keeps its state: inputs by name → outputs by name.
+_Call = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def available() -> tuple[bool, str | None, str | None, str]:
+    """(usable, version, why not, how to install)."""
+    if importlib.util.find_spec("coremltools") is None:
+        return False, None, "coremltools is not installed", INSTALL
+    version = importlib.metadata.version("coremltools")
+    if _on_mac():
+        return True, f"{version}, macOS {platform.mac_ver()[0]}", None, INSTALL
+    try:
+        check_reader()
+    except InputError as error:
+        return False, version, str(error).partition(";")[0], INSTALL
+    return True, f"{version} (interpreted: Core ML runs on macOS only)", None, INSTALL
+
+
+def engine_name() -> str:
+    """What answers here: Core ML, or the interpreter in its place."""
+    return "coreml" if _on_mac() else "coreml (interpreted)"
+
+
+def load_graph(path: Path, threads: int | None) -> Graph:
+    """A package as a function from arrays by input name to arrays by output name; thread-safe.
+
+    Outputs of type float16 come as float32, and a scalar may be fed where the package declares (1,).
+    ``threads`` changes nothing: Core ML has no such setting, and numpy's products read theirs at start-up.
+    """
+    return _Predictor(path) if _on_mac() else interpret(path, threads)
+
+
+def interpret(path: Path, threads: int | None = None) -> Graph:
+    """The package run by the interpreter, on macOS too; as :func:`load_graph` otherwise."""
+    return load_program(path)
+
+
+def load_stateful(path: Path, threads: int | None) -> Callable[[], Slots]:
+    """What makes sets of slots of a package that keeps z_H and z_L as Core ML states.
+
+    It takes ``tokens int32[B, S]``, ``fresh float32[B]`` (1: begin a new puzzle, 0: think on) and possibly
+    ``puzzle_identifiers int32[B]``, and gives ``logits`` and ``q``. Sets share the package, not their states.
+    """
+    shapes = input_shapes(path)
+    if not {"tokens", "fresh"} <= shapes.keys() or len(shapes["tokens"]) != 2:
+        raise InputError(f"{path}: does not take tokens[B, S] and fresh[B]; export the bundle again")
+    session = _Predictor(path).session if _on_mac() else _interpreted_session(path)
+    return lambda: _StateSlots(session(), shapes)
+
+
+def compare_with_predictor(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Largest absolute difference per output between Core ML and the interpreter on the same inputs (macOS)."""
+    ours, theirs = interpret(path)(dict(feeds)), _Predictor(path)(dict(feeds))
+    return {name: float(np.abs(np.subtract(ours[name], theirs[name], dtype=np.float64)).max()) for name in ours}
+
+
+def compiled_name(name: str) -> str:
+    """How coremltools writes a name of our graphs: ``L_level.up_proj/3`` → ``L_level_up_proj_3``."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return f"_{plain}" if re.match(r"[0-9]", plain) else plain
+
+
+def compiled_products(path: Path) -> list[CompiledProduct]:
+    """Every matrix product of the saved program, loop bodies included, in order.
+
+    A product is called by its output's name, as :func:`compiled_name` gives it. An operand's type is that of the
+    tensor it is decoded from: ``int8`` behind a dequantize, ``int4`` for a packed weight, ``palette4`` for a
+    table of 16 values; else the type it is computed in.
+    """
+    found = []
+    block = read_package(path).main.block
+    for operation, around in operations(block):
+        names = {"matmul": ("x", "y"), "linear": ("x", "weight")}.get(operation.kind)
+        if names and operation.outputs:
+            kinds = [_operand_kind(operation.inputs.get(name, ()), around) for name in names]
+            found.append(CompiledProduct(operation.outputs[0].name.removesuffix(_FLOAT16_MARK), *kinds))
+    return found
+
+
+def _operand_kind(bound: tuple[str | Constant, ...], around: tuple[Block, ...]) -> str:
+    """The type of the tensor that an operand comes from, looked for in the blocks around, innermost first."""
+    seen: set[str] = set()
+    kind = "nothing"
+    while len(bound) == 1:
+        (source,) = bound
+        if isinstance(source, Constant):
+            return source.dtype
+        if source in seen:
+            break
+        seen.add(source)
+        producer, declared = _producer(source, around)
+        # Behind moves the operand keeps the type it is multiplied in.
+        kind = declared if kind == "nothing" else kind
+        if producer is None:
+            break
+        if producer.kind == "constexpr_lut_to_dense":
+            return _palette(producer)
+        if producer.kind in _DECODES:
+            return _decoded_kind(producer, around)
+        if producer.kind not in _MOVES:
+            break
+        bound = producer.inputs.get("x", ())
+    return kind
+
+
+def _decoded_kind(operation: Operation, around: tuple[Block, ...]) -> str:
+    """The type of what a decoding operation decodes, which may be decoded in turn."""
+    (source,) = operation.inputs.get(_DECODES[operation.kind]) or ("",)
+    if isinstance(source, Constant):
+        return source.dtype
+    producer, declared = _producer(source, around)
+    if producer is not None and producer.kind == "constexpr_lut_to_dense":
+        return _palette(producer)
+    return declared
+
+
+def _palette(operation: Operation) -> str:
+    (table,) = operation.inputs.get("lut") or ("",)
+    if not isinstance(table, Constant) or isinstance(table.value, str):
+        return "palette"
+    entries = table.value.shape[-2] if table.value.ndim > 1 else len(table.value)
+    return f"palette{entries.bit_length() - 1}"
+
+
+def _producer(name: str, around: tuple[Block, ...]) -> tuple[Operation | None, str]:
+    """What gives a value (None: an input), and the value's declared type."""
+    for block in reversed(around):
+        for operation in block.operations:
+            for value in operation.outputs:
+                if value.name == name:
+                    return operation, value.dtype
+        for value in block.inputs:
+            if value.name == name:
+                return None, value.dtype
+    return None, "nothing"
+
+
+def _on_mac() -> bool:
+    return sys.platform == "darwin"
+
+
+def _coremltools() -> Any:
+    """coremltools; what it warns of on import (versions of torch, parts only tools need) concerns no user."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    import coremltools
+
+    return coremltools
+
+
+class _Predictor:
+    """A package run by Core ML (macOS). A loaded model serves one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._shapes = input_shapes(path)
+        self._lock = threading.Lock()
+        try:
+            self._model = _coremltools().models.MLModel(str(path))
+        except Exception as error:  # its own exceptions, and those of the framework below
+            raise InputError(
+                f"{path}: Core ML can not load it ({first_line(error)}); export the bundle again"
+            ) from error
+
+    def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._predict(feeds)
+
+    def session(self) -> _Call:
+        """Calls that share a state of their own."""
+        state = self._model.make_state()
+        return lambda feeds: self._predict(feeds, state=state)
+
+    def _predict(self, feeds: dict[str, np.ndarray], **state: Any) -> dict[str, np.ndarray]:
+        shaped = {name: _with_shape(np.asarray(array), self._shapes.get(name)) for name, array in feeds.items()}
+        try:
+            with self._lock:
+                outputs = self._model.predict(shaped, **state)
+        except Exception as error:
+            raise InputError(f"{self._path}: Core ML can not run it ({first_line(error)})") from error
+        arrays = {name: np.asarray(value) for name, value in outputs.items()}
+        return {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
+
+
+def _with_shape(array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
+    return array.reshape(1) if array.ndim == 0 and shape == (1,) else array
+
+
+def _interpreted_session(path: Path) -> Callable[[], _Call]:
+    program = load_program(path)
+
+    def session() -> _Call:
+        states = program.new_states()
+        return lambda feeds: program(feeds, states)
+
+    return session
+
+
+class _StateSlots(Slots):
+    """Slots whose state lies in the package's states; the host only keeps each slot's puzzle."""
+
+    def __init__(self, call: _Call, shapes: dict[str, tuple[int, ...]]) -> None:
+        self._call = call
+        self._feeds = {
+            "tokens": np.zeros(shapes["tokens"], np.int32),
+            "fresh": np.zeros(shapes["fresh"], np.float32),
+        }
+        if "puzzle_identifiers" in shapes:
+            self._feeds["puzzle_identifiers"] = np.zeros(shapes["puzzle_identifiers"], np.int32)
+
+    def put(self, slots: np.ndarray, tokens: np.ndarray, puzzle_identifiers: np.ndarray | None) -> None:
+        self._feeds["tokens"][slots] = tokens
+        self._feeds["fresh"][slots] = 1
+        if "puzzle_identifiers" in self._feeds:
+            self._feeds["puzzle_identifiers"][slots] = 0 if puzzle_identifiers is None else puzzle_identifiers
+
+    def think(self) -> tuple[np.ndarray, np.ndarray]:
+        outputs = self._call(self._feeds)
+        self._feeds["fresh"][:] = 0
+        return outputs["logits"], outputs["q"]

@@ -1,0 +1,87 @@
+"""Halting inside the artifact: one call answers a batch; this only cuts, pads and reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import InputError
+from ..base import HALT_MODES, Answers, Engine, Request
+
+if TYPE_CHECKING:
+    from ...tasks import Task
+
+# (tokens int32[b, S], max_think_steps int32[], halt int32[] (, puzzle_identifiers int32[b]))
+#   → (answer int32[b, S], steps int32[b], q float32[b, 2])
+Model = Callable[..., Sequence[np.ndarray]]
+
+# Rows per call when the artifact takes any number. A call lasts as long as its slowest row, and rows that
+# have halted are still computed, so many rows would only wait for each other.
+DEFAULT_ROWS = 8
+
+
+class GraphLoop(Engine):
+    """An engine made of one callable that runs the whole halting loop (see ``Model`` above).
+
+    The callable returns only each row's last guess, so a trace is made by asking again for 1, 2, … segments:
+    exact, because the loop is deterministic, but about T/2 times the work.
+    """
+
+    loop = "graph"
+
+    def __init__(
+        self,
+        task: Task,
+        halt_max_steps: int,
+        model: Model,
+        *,
+        rows: int = DEFAULT_ROWS,
+        batch: int | None = None,
+        **facts: Any,
+    ) -> None:
+        """``facts`` are :class:`Engine`'s: ``backend``, ``no_ACT_continue``, ``num_puzzle_identifiers``."""
+        super().__init__(task, halt_max_steps, batch=batch, **facts)
+        self._rows = batch or rows
+        self._model = model
+
+    def _solve(self, request: Request) -> Answers:
+        if request.halt == "verified" and self.task.groups is None:
+            raise InputError(
+                f"halt 'verified' needs a loop on the host for {self.task.name}, and this bundle's loop is in its "
+                "graph: export with --loop host, or halt 'learned'"
+            )
+        tokens, steps, q = self._ask(request, request.max_think_steps)
+        trace = None
+        if request.trace:
+            guesses = [self._ask(request, count)[0] for count in range(1, int(steps.max()))]
+            trace = np.stack([*guesses, tokens])
+        return Answers(tokens, steps, self._halted(request, tokens, q), q, trace)
+
+    def _ask(self, request: Request, max_think_steps: int) -> list[np.ndarray]:
+        """The whole request, cut into calls of the artifact's number of rows."""
+        limit = np.array(max_think_steps, np.int32)
+        halt = np.array(HALT_MODES.index(request.halt), np.int32)
+        parts = []
+        for first in range(0, len(request.tokens), self._rows):
+            tokens = request.tokens[first : first + self._rows]
+            missing = (self.batch or len(tokens)) - len(tokens)
+            extra = []
+            if request.puzzle_identifiers is not None:
+                extra = [_padded(request.puzzle_identifiers[first : first + self._rows], missing)]
+            outputs = self._model(_padded(tokens, missing), limit, halt, *extra)
+            parts.append([output[: len(tokens)] for output in outputs])
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    def _halted(self, request: Request, tokens: np.ndarray, q: np.ndarray) -> np.ndarray:
+        if request.halt == "learned":
+            return self.halts(q)
+        if request.halt == "verified":
+            return np.asarray(self.task.verify(request.tokens, tokens), bool)
+        return np.zeros(len(tokens), bool)
+
+
+def _padded(array: np.ndarray, missing: int) -> np.ndarray:
+    """Copies of the last row make up what a fixed batch lacks: they halt no later than that row does."""
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array

@@ -1,0 +1,83 @@
+"""Halting outside the artifact with the state inside it: slots that keep z_H and z_L on the device.
+
+A host loop that carries its state through the host copies it twice a segment. Here each of an artifact's rows
+is a *slot*: a puzzle is put into it once, every call thinks on about all slots, and only guesses come back.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..base import Answers, Engine, Request
+from .host import Results, stops
+
+if TYPE_CHECKING:
+    from ...tasks import Task
+
+
+class Slots(Protocol):
+    """A batch of rows whose state the device keeps between calls. Serves one thread at a time."""
+
+    def put(self, slots: np.ndarray, tokens: np.ndarray, puzzle_identifiers: np.ndarray | None) -> None:
+        """Begin new puzzles ``tokens int32[n, S]`` (``puzzle_identifiers int32[n]``) in ``slots int[n]``.
+
+        What was thought about there is forgotten; other slots are left as they are.
+        """
+
+    def think(self) -> tuple[np.ndarray, np.ndarray]:
+        """One segment on every slot: (logits float32[rows, S, V], q float32[rows, 2]).
+
+        Slots that nothing was ever put into give numbers that mean nothing.
+        """
+
+
+class SlotLoop(Engine):
+    """An engine made of slots. There are as many sets of them as threads that ever called at once."""
+
+    loop = "host"
+
+    def __init__(
+        self, task: Task, halt_max_steps: int, make: Callable[[], Slots], *, batch: int, **facts: Any
+    ) -> None:
+        """``make()`` gives a fresh set of ``batch`` slots; ``facts`` are :class:`Engine`'s."""
+        super().__init__(task, halt_max_steps, batch=batch, **facts)
+        self._rows = batch
+        self._make = make
+        self._idle: queue.SimpleQueue[Slots] = queue.SimpleQueue()
+
+    def _solve(self, request: Request) -> Answers:
+        try:
+            slots = self._idle.get_nowait()
+        except queue.Empty:
+            slots = self._make()
+        # A set that an error was raised in is dropped: nobody knows what state it is in.
+        answers = self._run(slots, request)
+        self._idle.put(slots)
+        return answers
+
+    def _run(self, slots: Slots, request: Request) -> Answers:
+        results = Results(request, self.task.seq_len)
+        rows = np.full(self._rows, -1)  # which puzzle each slot thinks about; -1: none
+        steps = np.zeros(self._rows, np.int32)
+        waiting = 0
+        while waiting < len(request.tokens) or (rows >= 0).any():
+            free = np.flatnonzero(rows < 0)[: len(request.tokens) - waiting]
+            if len(free):
+                fresh = np.arange(waiting, waiting + len(free))
+                waiting += len(free)
+                rows[free], steps[free] = fresh, 0
+                identifiers = request.puzzle_identifiers
+                slots.put(free, request.tokens[fresh], None if identifiers is None else identifiers[fresh])
+            logits, q = slots.think()
+            steps += 1
+            busy = np.flatnonzero(rows >= 0)
+            guess = logits[busy].argmax(axis=-1).astype(np.int32)
+            stop = stops(self, request, rows[busy], guess, q[busy])
+            done = stop | (steps[busy] >= request.max_think_steps)
+            results.record(rows[busy], steps[busy], guess, q[busy], stop, done)
+            rows[busy[done]] = -1
+        return results.answers()

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: engines built, audited, kept, and run with their state on the GPU."""

@@ -1,0 +1,313 @@
+"""TensorRT and TensorRT-RTX on an NVIDIA GPU: run a bundle with its engines, or with engines built here."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bundle import Bundle
+from ...errors import InputError
+from ...files import write_atomically
+from ...tasks import Task
+from ..base import Engine
+from ..loader import SIGNATURES, by_position
+from ..loops.graph import DEFAULT_ROWS, GraphLoop
+from ..loops.host import DEFAULT_SLOTS
+from ..loops.slots import SlotLoop
+from .build import Progress
+from .cuda import Gpu, find_gpu
+from .device import DeviceCall, LoadedEngine
+from .engines import (
+    BUILT,
+    KEPT,
+    SHIPPED,
+    Here,
+    Say,
+    compile_graph,
+    fitting,
+    kept_file,
+    kept_plan,
+    load,
+    read_index,
+    verified_file,
+)
+from .flavours import FULL, INSTALL, RTX, Flavour, as_text, installed
+from .flavours import flavour as any_flavour
+
+_SECONDS_BETWEEN_LINES = 10
+
+
+def available() -> tuple[bool, str | None, str | None, str]:
+    """(usable, version, why not, how to install); the last is empty when the driver or the GPU is missing."""
+    found, broken = installed()
+    if not found:
+        why = broken[0] if broken else f"neither {RTX} nor {FULL} is installed"
+        return False, None, why, INSTALL[RTX]
+    version = ", ".join(f"{flavour.name} {flavour.version}" for flavour in found)
+    try:
+        gpu = find_gpu()
+    except InputError as error:
+        reason, _, command = str(error).partition("; run: ")
+        return False, version, reason, command
+    if not _for_gpu(found, gpu):
+        return False, version, _no_flavour(found, gpu), INSTALL[FULL]
+    return True, f"{version} on {gpu.name}", None, INSTALL[RTX]
+
+
+def load_bundle(
+    bundle: Bundle,
+    task: Task,
+    facts: dict[str, Any],
+    threads: int | None,
+    say: Say | None = None,
+    progress: Progress | None = None,
+) -> Engine:
+    """An engine for a bundle: its own TensorRT engine, one kept from before, or one built now (which is said).
+
+    ``facts`` are :class:`Engine`'s; ``threads`` says nothing to a GPU. Raises :class:`InputError`.
+    """
+    here = _here(bundle, say or _say, progress or _Lines(say or _say))
+    manifest = bundle.manifest
+    engines = {graph: load(bundle, graph, here) for graph in manifest.graphs}
+    for graph, engine in engines.items():
+        _check_bindings(bundle, graph, engine)
+    steps = manifest.architecture["halt_max_steps"]
+    if manifest.loop == "graph":
+        inputs, outputs = SIGNATURES["model"]
+        given = {tensor.name for tensor in manifest.inputs["model"]}
+        model = engines["model"]
+        call = by_position(DeviceCall(model), tuple(name for name in inputs if name in given), outputs)
+        most = model.rows[1] if model.rows else DEFAULT_ROWS
+        return GraphLoop(task, steps, call, rows=min(DEFAULT_ROWS, most), **facts)
+    if "stateful" in engines:
+        raise InputError(
+            f"{bundle.path}: keeps its state inside one graph, which TensorRT can not; export it again"
+        )
+    return _slot_loop(task, steps, engines["start"], engines["segment"], facts)
+
+
+def verified_here(bundle: Bundle) -> bool:
+    """Whether ``hrm-edge check`` has passed with this bundle on this GPU and version of TensorRT."""
+    return verified_file(bundle, _here(bundle, _say)).is_file()
+
+
+def mark_verified(bundle: Bundle) -> None:
+    """Remember that ``hrm-edge check`` has passed here. A cache folder that can not be written is told of."""
+    here = _here(bundle, _say)
+    file = verified_file(bundle, here)
+    facts = {"bundle": bundle.manifest.name, "gpu": here.gpu.name, here.flavour.name: here.flavour.version}
+    try:
+        write_atomically(file, json.dumps(facts, sort_keys=True) + "\n")
+    except OSError as error:
+        _say(f"that the check has passed is not kept: {file.parent} can not be written ({error.strerror})")
+
+
+def unverified_warning(bundle: Bundle) -> str | None:
+    """One line to show until ``hrm-edge check`` has passed on this GPU; None then, or when nothing can run here."""
+    try:
+        here = _here(bundle, _say)
+    except InputError:
+        return None
+    if verified_file(bundle, here).is_file():
+        return None
+    return (
+        f"{bundle.path}: nobody has checked its answers on this {here.gpu.name} with {here.flavour.name} "
+        f"{here.flavour.version}; run `hrm-edge check` on it"
+    )
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One graph's engine for one kind of GPU. ``state``: one of `trt_engines.SOURCES`."""
+
+    graph: str
+    flavour: str
+    version: str
+    compute_capability: int
+    state: str
+    file: Path
+    seconds: float
+
+
+def compile_bundle(
+    bundle: Bundle,
+    compute_capabilities: Sequence[int] = (),
+    *,
+    force: bool = False,
+    say: Say | None = None,
+    progress: Progress | None = None,
+) -> list[Compiled]:
+    """Have an engine of every graph in the cache folder before it is needed; ``force``: build again.
+
+    For this machine's GPU; or for ``compute_capabilities`` × 10, which needs no GPU with tensorrt-rtx. What is
+    for this GPU is loaded as well. Raises :class:`InputError`.
+    """
+    say = say or _say
+    any_flavour()
+    gpu, why_not = _gpu_or_reason()
+    if not compute_capabilities:
+        if gpu is None:
+            raise InputError(
+                f"{why_not.partition('; run: ')[0]}: name the GPU it is for, as in --compute-capability 8.9, and "
+                f"{RTX} builds without one"
+            )
+        compute_capabilities = [gpu.compute_capability]
+    done = []
+    for capability in dict.fromkeys(compute_capabilities):
+        here = gpu if gpu is not None and gpu.compute_capability == capability else None
+        flavour = _flavour_for(bundle, capability, on_device=here is not None)
+        for graph in bundle.manifest.graphs:
+            began = time.monotonic()
+            state, file = _state(bundle, graph, flavour, capability, force)
+            if state == BUILT:
+                compile_graph(bundle, graph, flavour, capability, say, progress)
+                if not file.is_file():
+                    raise InputError(
+                        f"{file.parent}: the engine can not be kept there; set HRM_EDGE_CACHE to another"
+                    )
+            if here is not None:
+                engine = load(bundle, graph, Here(flavour, here, say, progress))
+                if engine.source == BUILT:  # what was there is refused
+                    state, file = BUILT, kept_file(bundle, graph, flavour, capability)
+                _warm(engine)
+            seconds = time.monotonic() - began
+            done.append(Compiled(graph, flavour.name, flavour.version, capability, state, file, seconds))
+    return done
+
+
+def _warm(engine: LoadedEngine) -> None:
+    """One call on zeros: RTX compiles its kernels, which are kept, and an engine that fails does so here."""
+    rows = _rows_of_a_call([engine])
+    DeviceCall(engine)({t.name: np.zeros(t.of(rows), t.dtype) for t in engine.tensors if t.is_input})
+
+
+def _slot_loop(
+    task: Task, steps: int, start: LoadedEngine, segment: LoadedEngine, facts: dict[str, Any]
+) -> SlotLoop:
+    from .slots import DeviceSlots
+
+    rows = facts["batch"] or _rows_of_a_call([start, segment])
+    # The first set at once: memory that is lacking should be missed at load, not at the first puzzle.
+    ready = [DeviceSlots(start, segment, rows)]
+
+    def make() -> DeviceSlots:
+        try:
+            return ready.pop()
+        except IndexError:
+            return DeviceSlots(start, segment, rows)
+
+    others = {name: value for name, value in facts.items() if name != "batch"}
+    return SlotLoop(task, steps, make, batch=rows, **others)
+
+
+def _rows_of_a_call(engines: Sequence[LoadedEngine]) -> int:
+    """As many rows as we think over together, within what the engines take."""
+    limits = [engine.rows for engine in engines if engine.rows]
+    most = min([DEFAULT_SLOTS, *(high for _, high in limits)])
+    return max([most, *(low for low, _ in limits)])
+
+
+def _check_bindings(bundle: Bundle, graph: str, engine: LoadedEngine) -> None:
+    """An engine must take and give what the manifest says; one of another graph would answer nonsense."""
+    manifest = bundle.manifest
+    batch = manifest.batch
+    for listed, is_input in ((manifest.inputs[graph], True), (manifest.outputs[graph], False)):
+        wanted = {(t.name, t.dtype, tuple(_size(size, batch) for size in t.shape)) for t in listed}
+        found = {(t.name, str(t.dtype), t.shape) for t in engine.tensors if t.is_input == is_input}
+        if wanted != found:
+            name = min(one[0] for one in wanted ^ found)
+            side = "input" if is_input else "output"
+            raise InputError(
+                f"{bundle.path}: {side} {name!r} of the engine of {graph!r} is not what the manifest says; "
+                "export the bundle again"
+            )
+
+
+def _size(size: int | str, batch: int | str) -> int:
+    if isinstance(size, int):
+        return size
+    return batch if isinstance(batch, int) else -1
+
+
+def _here(bundle: Bundle, say: Say, progress: Progress | None = None) -> Here:
+    """The GPU, and the flavour that should run the bundle on it. Raises :class:`InputError`."""
+    gpu = find_gpu()
+    return Here(_flavour_for(bundle, gpu.compute_capability, on_device=True), gpu, say, progress)
+
+
+def _flavour_for(bundle: Bundle, compute_capability: int, on_device: bool) -> Flavour:
+    """The flavour that the bundle has all engines for; else the first that can build for such a GPU."""
+    found, broken = installed()
+    able = [flavour for flavour in found if flavour.runs_on(compute_capability)]
+    if not on_device:
+        able = [flavour for flavour in able if flavour.is_rtx]
+    if not able:
+        if not on_device and any(flavour.is_rtx for flavour in found):
+            known = as_text(next(flavour for flavour in found if flavour.is_rtx).ahead_of_time)
+            raise InputError(
+                f"{RTX} builds for compute capability {known}, not {as_text([compute_capability])}; run "
+                f"`hrm-edge compile` on the device, with {FULL}"
+            )
+        if not on_device or not found:
+            why = broken[0] if broken else f"{RTX} is not installed"
+            raise InputError(f"{why}; run: {INSTALL[RTX]}")
+        names = " and ".join(flavour.name for flavour in found)
+        raise InputError(
+            f"the GPU has compute capability {as_text([compute_capability])}, which {names} does not run; "
+            f"run: {INSTALL[FULL]}"
+        )
+    index = read_index(bundle)
+    for flavour in able:
+        if all(fitting(index, graph, flavour, compute_capability) for graph in bundle.manifest.graphs):
+            return flavour
+    return able[0]
+
+
+def _for_gpu(found: Sequence[Flavour], gpu: Gpu) -> list[Flavour]:
+    return [flavour for flavour in found if flavour.runs_on(gpu.compute_capability)]
+
+
+def _no_flavour(found: Sequence[Flavour], gpu: Gpu) -> str:
+    names = " and ".join(flavour.name for flavour in found)
+    return f"the GPU has compute capability {as_text([gpu.compute_capability])}, which {names} does not run"
+
+
+def _gpu_or_reason() -> tuple[Gpu | None, str]:
+    try:
+        return find_gpu(), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def _state(bundle: Bundle, graph: str, flavour: Flavour, compute_capability: int, force: bool) -> tuple[str, Path]:
+    """Whether an engine is there, and where it is or will be."""
+    shipped = fitting(read_index(bundle), graph, flavour, compute_capability)
+    if shipped is not None and not force:
+        return SHIPPED, bundle.path / shipped.file
+    kept = not force and kept_plan(bundle, graph, flavour, compute_capability) is not None
+    return KEPT if kept else BUILT, kept_file(bundle, graph, flavour, compute_capability)
+
+
+def _say(line: str) -> None:
+    print(f"hrm-edge: {line}", file=sys.stderr, flush=True)
+
+
+class _Lines:
+    """How far a build is, said now and then; a short one is not worth a line."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = now
+            self._say(f"{what}: {100 * done // total} %")

@@ -1,0 +1,212 @@
+"""The float reference: the definition, row by row; and a cache that is used when right and never when not."""
+
+import dataclasses
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
+from hrm_edge.errors import InputError
+from hrm_edge.measure import cache as answer_cache
+from hrm_edge.measure import reference
+from hrm_edge.measure.reference import has_reference_answers, reference_answers
+from hrm_edge.models import HRMConfig, build_model, load_checkpoint, save_checkpoint
+from hrm_edge.models.engine import TorchEngine
+from hrm_edge.runtimes import HostLoop
+from hrm_edge.tasks import get_task
+
+TASK = get_task("sudoku-4x4")
+N = 40  # puzzles
+SMALL = {"hidden_size": 32, "num_heads": 2, "H_layers": 1, "L_layers": 1, "halt_max_steps": 6}
+
+
+def made(path, **changes):
+    """A checkpoint with random weights whose halting head stops different rows at different segments."""
+    torch.manual_seed(9)
+    config = HRMConfig(TASK.vocab_size, TASK.seq_len, **{**SMALL, **changes})
+    model = build_model(config, TASK)
+    torch.nn.init.normal_(model.q_head.weight, std=1.0)
+    torch.nn.init.zeros_(model.q_head.bias)
+    if config.prefix_len:
+        torch.nn.init.normal_(model.puzzle_emb.weight)
+    return load_checkpoint(save_checkpoint(path, model, TASK.name, "# random"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Models this small only get slower on more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("ck") / "m")
+
+
+@pytest.fixture(scope="module")
+def puzzles():
+    return generate_puzzles(TASK, N, seed=0)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def one_by_one(checkpoint, tokens, limit, halt):
+    """The definition, one puzzle at a time and without any batching."""
+    model, rows = checkpoint.model, []
+    for question in tokens:
+        x = torch.from_numpy(question[None])
+        e, (z_H, z_L) = model.embed(x), model.initial_state(1)
+        for step in itertools.count(1):
+            z_H, z_L, logits, q = model.segment(z_H, z_L, e)
+            guess = logits.argmax(-1)[0].int().numpy()
+            learned = q[0, 0] > (0 if checkpoint.config.no_ACT_continue else q[0, 1])
+            stop = {"learned": learned, "verified": TASK.verify(question[None], guess[None])[0], "fixed": False}
+            if stop[halt] or step == limit:
+                break
+        rows.append((guess, step, q[0].numpy()))
+    return (np.array(column) for column in zip(*rows, strict=True))
+
+
+@pytest.mark.parametrize("halt", ["learned", "fixed", "verified"])
+def test_is_the_definition(checkpoint, puzzles, halt):
+    tokens, steps, q = one_by_one(checkpoint, puzzles.questions, 6, halt)
+    answers = TorchEngine(checkpoint).solve(puzzles.questions, halt=halt)
+    np.testing.assert_array_equal(answers.steps, steps)
+    np.testing.assert_array_equal(answers.tokens, tokens)
+    np.testing.assert_allclose(answers.q, q, atol=1e-4)
+    if halt == "learned":
+        assert len(set(steps)) > 2, "rows must halt at different segments for this to mean something"
+
+
+def test_no_ACT_continue_halts_on_a_positive_q(tmp_path, puzzles):
+    checkpoint = made(tmp_path / "m", no_ACT_continue=True)
+    answers = TorchEngine(checkpoint).solve(puzzles.questions)
+    np.testing.assert_array_equal(answers.halted, answers.q[:, 0] > 0)
+    assert set(answers.steps[~answers.halted]) <= {6}
+
+
+def test_agrees_with_the_host_loop(checkpoint, puzzles):
+    model = checkpoint.model
+
+    def start(tokens):
+        e, (z_H, z_L) = model.embed(torch.from_numpy(tokens)), model.initial_state(len(tokens))
+        return [t.numpy() for t in (e, z_H, z_L)]
+
+    def segment(*state):
+        return [t.numpy() for t in model.segment(*(torch.from_numpy(np.ascontiguousarray(a)) for a in state))]
+
+    host = HostLoop(TASK, 6, start, segment, backend="toy", slots=7)
+    a, b = (engine.solve(puzzles.questions, trace=True) for engine in (host, TorchEngine(checkpoint)))
+    for name in ("tokens", "steps", "halted", "trace"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    np.testing.assert_allclose(a.q, b.q, atol=1e-4)
+
+
+def test_trace_ends_with_the_answer_and_repeats_after_halting(checkpoint, puzzles):
+    answers = TorchEngine(checkpoint).solve(puzzles.questions, trace=True)
+    assert answers.trace.shape == (answers.steps.max(), N, TASK.seq_len)
+    for row, step in enumerate(answers.steps):
+        assert (answers.trace[step - 1 :, row] == answers.tokens[row]).all()
+
+
+def test_puzzle_identifiers_reach_the_model(tmp_path, puzzles):
+    engine = TorchEngine(made(tmp_path / "m", num_puzzle_identifiers=3, puzzle_emb_ndim=32))
+    few = puzzles.questions[:4]
+    first, other = (engine.solve(few, halt="fixed", puzzle_identifiers=np.full(4, k)) for k in (0, 2))
+    np.testing.assert_array_equal(engine.solve(few, halt="fixed").q, first.q)
+    assert not np.allclose(first.q, other.q)
+    with pytest.raises(InputError, match="between 0 and 2"):
+        engine.solve(few, puzzle_identifiers=np.full(4, 3))
+
+
+def test_several_threads_get_the_same_answers(checkpoint, puzzles):
+    engine, results = TorchEngine(checkpoint), []
+    threads = [threading.Thread(target=lambda: results.append(engine.solve(puzzles.questions))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((r.tokens == results[0].tokens).all() for r in results)
+    assert len(results) == 3
+
+
+# -- cache -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def solved(monkeypatch):
+    """Counts how often the reference really computes."""
+    calls = []
+    compute = reference.answer_all
+    monkeypatch.setattr(reference, "answer_all", lambda *a, **k: calls.append(1) or compute(*a, **k))
+    return calls
+
+
+def same(a, b):
+    return all((getattr(a, f.name) == getattr(b, f.name)).all() for f in dataclasses.fields(a) if f.name != "trace")
+
+
+def test_second_run_reads_the_cache(checkpoint, puzzles, cache, solved):
+    assert not has_reference_answers(checkpoint, puzzles)
+    first = reference_answers(checkpoint, puzzles)
+    assert has_reference_answers(checkpoint, puzzles)
+    assert same(first, reference_answers(checkpoint, puzzles))
+    assert len(solved) == 1
+    assert len(list((cache / "reference").iterdir())) == 1, "one whole file, no leftovers"
+
+
+def test_whatever_the_answers_depend_on_is_in_the_key(checkpoint, puzzles, cache, solved, tmp_path):
+    reference_answers(checkpoint, puzzles)
+    reference_answers(checkpoint, puzzles, max_think_steps=2)
+    reference_answers(checkpoint, puzzles, halt="fixed")
+    reference_answers(checkpoint, puzzles.select(np.arange(5)))
+    reference_answers(made(tmp_path / "other", expansion=2.0), puzzles)
+    assert len(solved) == 5
+    reference_answers(checkpoint, puzzles, max_think_steps=6)  # the default, spelled out
+    renamed = PuzzleSet(TASK, puzzles.questions, puzzles.answers, ["x"] * N, "renamed")
+    reference_answers(checkpoint, renamed)
+    assert len(solved) == 5
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text", "folder"])
+def test_a_damaged_cache_is_computed_again(checkpoint, puzzles, cache, solved, damage):
+    right = reference_answers(checkpoint, puzzles)
+    (file,) = (cache / "reference").iterdir()
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    file.unlink()
+    if damage == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes({"flip": bytes(content), "cut": content[:-9], "empty": b"", "text": b"no"}[damage])
+    assert same(right, reference_answers(checkpoint, puzzles))
+    assert len(solved) == 2
+    if damage != "folder":
+        assert same(right, reference_answers(checkpoint, puzzles))
+        assert len(solved) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(checkpoint, puzzles, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "file"))
+    assert len(reference_answers(checkpoint, puzzles).steps) == N
+    assert "not cached" in capsys.readouterr().err
+
+
+def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("HRM_EDGE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert answer_cache.cache_folder() == tmp_path / "hrm-edge"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
+    assert answer_cache.cache_folder().parent.name == ".cache"

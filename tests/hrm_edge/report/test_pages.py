@@ -1,0 +1,332 @@
+"""The pages: well-formed, self-contained, accessible, and saying what the data say."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import sample_report
+from sample_report import PUZZLES, parts, record, report, trial
+
+from hrm_edge.data.puzzles import PuzzleSet
+from hrm_edge.measure.gate import compare
+from hrm_edge.report import render, words
+from hrm_edge.report.boards import board_svg
+from hrm_edge.report.plots import range_plots, short_name
+from hrm_edge.runtimes import Answers
+from hrm_edge.tasks import get_task
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed in order, and collects them with their texts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+@pytest.fixture(scope="module")
+def html():
+    return render(report(), "html")
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_nothing_from_outside(html, page):
+    assert "http" not in html
+    assert not re.findall(r"@import|<script|<link|<img|<iframe|<object|@font-face|javascript:", html)
+    assert not re.findall(r"url\((?!#)", html)
+    for _, attributes in page.elements:
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+
+
+def test_ids_are_there_and_unique(page):
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    used = {attributes["href"][1:] for _, attributes in page.elements if "href" in attributes}
+    used |= set(re.findall(r"url\(#([^)]+)\)", " ".join(str(attributes) for _, attributes in page.elements)))
+    assert used <= set(ids)
+
+
+def test_plots_and_boards_have_names_and_no_colours_of_their_own(html, page):
+    pictures = page.all("svg")
+    assert len([svg for svg in pictures if svg["class"] == "plot"]) == 9
+    assert len([svg for svg in pictures if "board" in svg["class"]]) == 2 * 5
+    assert all(svg["aria-label"] and svg["role"] == "img" for svg in pictures)
+    drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    assert not [found for drawing in drawings for found in re.findall(r"#[0-9a-f]{6}\b", drawing)]
+    assert "var(--low)" in html
+
+
+def test_every_colour_is_defined_for_light_dark_and_print(html):
+    style = re.search(r"<style>(.*?)</style>", html, flags=re.DOTALL)[1]
+    used = set(re.findall(r"var\((--[a-z]+)\)", html)) - {"--c"}
+    light, dark, printed = (
+        set(re.findall(r"(--[a-z]+):", block)) for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    )
+    assert used <= light
+    assert light - dark == set()
+    assert light - printed == set()
+
+
+def test_tables_have_scopes(page):
+    heads = page.all("th")
+    assert len(heads) > 60
+    assert all(head.get("scope") in ("row", "col") for head in heads)
+
+
+def test_the_verdict_comes_first(page):
+    text = page.text
+    assert text.index("✓ Passed") < text.index("McNemar’s test") < text.index("Drift, segment by segment")
+    for shown in ("60.00 %", "float 70.00 %, n = 20", "10.00 points", "p = 0.62", "3.5× smaller", "6 of 6", "3.0×"):
+        assert shown in text
+
+
+def test_a_failure_is_no_pass():
+    failed = render(report(gate={**parts()["gate"], "passed": False, "reason": "it dropped"}), "html")
+    assert "✗ Failed" in failed
+    assert "Passed" not in failed
+
+
+def test_names_are_text_not_markup():
+    attack = "<script>alert(1)</script>|*x*"
+    gate = {**parts()["gate"], "puzzles": attack}
+    made = report(gate=gate, quantization=record(notes=(attack,), sensitivity=(trial(attack, 1, 0),)))
+    assert "<script" not in render(made, "html")
+    markdown = render(made, "md")
+    assert "<script" not in markdown.replace("\\<", "")
+    assert "|*x" not in markdown
+
+
+# -- what is missing is left out -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "section"),
+    [
+        ({"drift": ()}, "Drift, segment by segment"),
+        ({"quantization": None}, "Ranges and clipping"),
+        ({"quantization": None, "speed": ()}, "Size, speed and memory"),
+        ({"quantization": record(sites=())}, "Ranges and clipping"),
+        ({"quantization": record(sensitivity=())}, "Each layer quantized alone"),
+        ({"quantization": record(calibration=None, comparison=())}, "Candidates, re-rolled"),
+        ({"quantization": record(products=None)}, "Matrix products as compiled"),
+    ],
+)
+def test_sections_without_data_are_left_out(change, section, page):
+    assert section in page.text
+    made = report(**change)
+    assert section not in Page(render(made, "html")).text
+    assert render(made, "md")
+
+
+def test_equal_answers_have_no_boards():
+    same = parts()["reference"]
+    gate = compare(same, same, PUZZLES, max_think_steps=8).to_dict()
+    made = report(candidate=same, gate=gate)
+    text = Page(render(made, "html")).text
+    assert "Every answer is the same, cell for cell." in text
+    assert "Lost: 0" in render(made, "md")
+
+
+# -- Markdown says the same ------------------------------------------------------------------------------
+
+
+def rows_of(markdown, heading):
+    """The cells of the first table under a heading, escapes taken off."""
+    part = markdown.split(f"## {heading}", 1)[1].split("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip().replace("\\", "") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def near(text, value, digits):
+    return float(text.replace("%", "").replace("−", "-").replace("×", "")) == pytest.approx(
+        value, abs=0.51 * 10**-digits
+    )
+
+
+def test_every_number_in_markdown_is_the_reports():
+    made = report()
+    markdown = render(made, "md")
+    drift = rows_of(markdown, "Drift, segment by segment")
+    assert len(drift) == 3
+    for cells, d in zip(drift, made["drift"], strict=True):
+        assert int(cells[0]) == d["segment"]
+        for text, name in ((1, "z_H_cosine"), (2, "z_H_cosine_low"), (4, "z_L_cosine"), (5, "z_L_cosine_low")):
+            assert near(cells[text], d[name], 4)
+        names = ("z_H_error", "z_L_error", "cells_differ", "puzzles_differ", "halt_agree")
+        for text, name in zip((3, 6, 8, 9, 10), names, strict=True):
+            assert near(cells[text], 100 * d[name], 2)
+        assert near(cells[7], d["logit_rmse"], 3)
+    for cells, s in zip(rows_of(markdown, "Activation ranges"), made["quantization"]["sites"], strict=True):
+        assert cells[0] == s["name"]
+        assert near(cells[1], s["absmax"], 2)
+        assert near(cells[2], 127 * s["scale"], 2)
+        assert near(cells[3], 100 * s["clipped"], 4)
+    sensitivity = sorted(made["quantization"]["sensitivity"], key=lambda t: -t["drop_points"])
+    for cells, t in zip(rows_of(markdown, "Sensitivity"), sensitivity, strict=True):
+        assert cells[0] == t["what"]
+        assert near(cells[1], 100 * (t["lost"] - t["won"]) / t["n"], 2)
+    for cells, r in zip(rows_of(markdown, "Speed and memory"), made["speed"]["rows"], strict=True):
+        assert near(cells[4], r["ms_per_segment"], 2)
+        assert cells[7] == "–"
+    for cells, layer in zip(rows_of(markdown, "Layers"), made["quantization"]["layers"], strict=True):
+        assert (cells[0], cells[1], cells[5]) == (layer["name"], layer["dtype"], layer["kept"] or "")
+        assert near(cells[3], layer["absmax"], 2)
+    for cells, r in zip(rows_of(markdown, "Accuracy by number"), made["by_segments"], strict=True):
+        assert near(cells[1], 100 * r["reference"]["exact"], 2)
+        assert near(cells[2], 100 * r["candidate"]["exact"], 2)
+
+
+def test_boards_in_markdown():
+    markdown = render(report(), "md")
+    assert markdown.count("```text") == 5
+    assert "This bundle is wrong at r1c1, r1c2." in markdown
+
+
+# -- boards ----------------------------------------------------------------------------------------------
+
+
+def maze_report():
+    task = get_task("maze-30x30")
+    questions, answers = task.generate(2, np.random.default_rng(0))
+    puzzles = PuzzleSet(task, questions, answers, ["made"] * 2, "mazes")
+    steps, halted, q = np.array([2, 3], np.int32), np.ones(2, bool), np.zeros((2, 2), np.float32)
+    broken = answers.copy()
+    way = np.flatnonzero(answers[0] == task.vocabulary.index("o"))
+    broken[0, way[:3]] = task.blank
+    broken[0, np.flatnonzero(questions[0] == task.vocabulary.index("#"))[0]] = 0
+    before, after = Answers(answers, steps, halted, q), Answers(broken, steps, halted, q)
+    gate = compare(before, after, puzzles, max_drop=100, max_think_steps=4).to_dict()
+    manifest = sample_report.toys.manifest(task="maze-30x30", vocabulary=task.vocabulary)
+    made = report(
+        manifest=manifest, puzzles=puzzles, reference=before, candidate=after, gate=gate, drift=(), differences=()
+    )
+    return made, way
+
+
+def test_a_maze_is_drawn():
+    made, way = maze_report()
+    assert made["puzzles"]["lost"]["total"] == 1
+    entry = made["puzzles"]["lost"]["shown"][0]
+    assert set(way[:3]) < set(entry["candidate"]["wrong"])
+    text = render(made, "html")
+    assert 'class="puzzles wide"' in text
+    Page(text)
+    assert "start" in render(made, "html")
+    assert render(made, "md")
+
+
+@pytest.mark.parametrize("name", ["sudoku-4x4", "sudoku-6x6", "sudoku-9x9", "sudoku-16x16", "maze-7x9"])
+def test_a_board_shows_every_symbol_in_its_place(name):
+    task = get_task(name)
+    questions, answers = task.generate(1, np.random.default_rng(1))
+    wrong = answers[0].copy()
+    cell = int(np.flatnonzero(questions[0] == task.blank)[0])
+    wrong[cell] = 0
+    sides = {"reference": (answers[0], []), "candidate": (wrong, [cell])}
+    puzzle = {"question": task.format(questions[0])}
+    puzzle |= {side: {"answer": task.format(a), "wrong": w} for side, (a, w) in sides.items()}
+    root = ElementTree.fromstring(board_svg(task, puzzle, "candidate", "a <b> & c"))
+    assert root.find("title").text == "a <b> & c"
+    shown = {}
+    for text in root.iter("text"):
+        places = zip(text.get("x").split(), text.get("y").split(), text.text, strict=True)
+        for x, y, symbol in places:
+            shown[(float(y) - 7.9) / 10 * task.cols + (float(x) - 5) / 10] = (symbol, text.get("class"))
+    assert shown.pop(cell) == ("?", "bad")
+    drawn = "SG" if name.startswith("maze") else "".join(task.vocabulary[1:])
+    for place, (symbol, kind) in shown.items():
+        assert symbol == puzzle["candidate"]["answer"][round(place)]
+        assert (kind == "given") == (questions[0][round(place)] != task.blank)
+    assert len(shown) == sum(symbol in drawn for symbol in puzzle["candidate"]["answer"])
+    column, row = cell % task.cols, cell // task.cols
+    hit = next(path.get("d") for path in root.iter("path") if path.get("class") == "hit")
+    assert hit == f"M{10 * column} {10 * row}h10v10h-10z"
+
+
+# -- words -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "text"),
+    [
+        (words.percent, 0.6875, "68.75 %"),
+        (words.percent, 0.0, "0.00 %"),
+        (words.percent, 0.00002, "0.002 %"),
+        (words.percent, None, "–"),
+        (words.points, -0.5, "−0.50"),
+        (words.points, -0.001, "0.00"),
+        (words.span, [-1.234, 5], "−1.23 to 5.00"),
+        (words.cosine, 1.0, "1"),
+        (words.cosine, 0.99999, "0.9999"),
+        (words.number, 0.012345, "0.0123"),
+        (words.number, 123456.0, "123 456"),
+        (words.number, 0, "0"),
+        (words.number, 1e-9, "1.00e−09"),
+        (words.chance, 0.00001, "< 0.0001"),
+        (words.chance, 1.0, "1"),
+        (words.chance, 0.0312, "0.031"),
+        (words.size, 734_123, "0.73 MB"),
+        (words.size, 9_400, "9.4 kB"),
+        (words.times, 0.5, "0.50×"),
+        (words.times, 3.05, "3.0×"),
+        (words.times, 12.3, "12×"),
+        (words.count, 530946, "530 946"),
+    ],
+)
+def test_figures_as_people_read_them(function, value, text):
+    assert function(value) == text
+
+
+def test_short_names():
+    assert short_name("L_level.layers.3.mlp.gate_up_proj") == "L.3 gate_up"
+    assert short_name("H_level.layers.0.self_attn.o_proj") == "H.0 o"
+    assert short_name("L_level.layers.0.mlp_t.down_proj/3") == "L.0 mix down/3"  # not the other SwiGLU's "L.0 down"
+    assert short_name("lm_head") == "lm_head"
+    assert len(short_name("x" * 50)) <= 22
+
+
+def test_ranges_have_one_row_a_layer():
+    """96 quantizers of 32 layers stay legible: 32 labels, all calls as marks in their rows."""
+    names = [
+        f"{level}_level.layers.{i}.mlp.{part}_proj" for level in "HL" for i in range(8) for part in ("up", "down")
+    ]
+    sites = [
+        {"name": f"{name}/{k}", "absmax": 2.0, "scale": 0.01, "clipped": 0.0} for name in names for k in range(3)
+    ]
+    for plot in range_plots(sites, []):
+        labels = re.findall(r">([HL]\.\d \w+)<", plot.svg)
+        assert labels == [short_name(name) for name in names]
