@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import InputError
 from ..base import first_line
-from . import products as mil_products  # noqa: F401  (they register their kinds)
+from . import products, shapes  # noqa: F401  (they register their kinds)
 from .ops import KINDS, Call, Kernel, rounded_to_float16
 from .program import Block, Constant, Function, Operation, Value, storage_dtype
 

@@ -9,7 +9,9 @@ from traced_networks import feeds, plan, traced
 
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.graph.edit import tensor_of
+from hrm_edge.exporters.quantize.fp16 import convert
 from hrm_edge.exporters.targets import stand_in
+from hrm_edge.precision import PRECISIONS
 
 pytest.importorskip("onnxruntime")
 
