@@ -10,11 +10,40 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import onnx
+
 from ..bundle.quantization import Products
 from ..errors import GateFailed
 from ..precision import PRECISIONS
 from ..runtimes.base import CompiledProduct
 from ..runtimes.loader import backend_module
+from .options import ExportOptions
+from .quantize.plan import Plan, wrong_scales
+
+
+def prove(
+    options: ExportOptions,
+    files: Iterable[Path],
+    compiled: list[CompiledProduct] | None,
+    expected: Iterable[str],
+    what: str,
+) -> Products:
+    """The products that the backend compiled of a bundle's graphs; GateFailed unless they are as asked.
+
+    ``compiled``: what the target's compiler said when it wrote ``files``, None: nothing.
+    """
+    if compiled is not None:
+        products = compare_products(compiled, options.precision, expected)
+    else:
+        products = audit(options.target, files, options.precision, expected)
+    raise_unless_quantized(products, what, options.precision)
+    return products
+
+
+def raise_if_scales_are_wrong(plan: Plan, segment: onnx.ModelProto, what: str) -> None:
+    """GateFailed, naming the first, where a scale in a quantized segment is not the one that was decided on."""
+    if wrong := wrong_scales(plan, segment):
+        raise GateFailed(f"{what}: {wrong[0]}; nothing was published")
 
 
 def audit(target: str, files: Iterable[Path], precision: str, expected: Iterable[str]) -> Products:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -15,17 +13,20 @@ from ..bundle import Gate, Manifest, seal_bundle
 from ..errors import InputError
 from ..identifiers import format_ranges
 from ..models import Checkpoint
+from ..packages import version_of
 from ..precision import PRECISIONS
+from ..progress import Say
 from ..runtimes.base import CompiledProduct
 from .graph.layers import products
 from .graph.loop import LoopFacts, wrap_in_loop
 from .graph.passes import fix_batch
-from .graph.trace import trace_segment, trace_start
-from .options import Context, ExportOptions, Say
+from .graph.trace import programs, trace_segment, trace_start
+from .options import ExportOptions
 from .quantize import fp16
 from .quantize.plan import Plan
 from .search.decide import Quantizing, decide
-from .targets.coreml import swift
+from .targets import target_named
+from .targets.base import Context
 
 # Puzzles to calibrate on when nobody looks at the answers: for timing, the scales need not be good.
 _FEW = 4
@@ -43,7 +44,7 @@ class Traced:
 
 
 @dataclass(frozen=True)
-class Built:
+class BundleGraphs:
     """A bundle's graphs by stem, before any target has seen them, and the products that are low-precision."""
 
     graphs: dict[str, onnx.ModelProto]
@@ -97,16 +98,18 @@ def write_bundle(
 def write_graphs(
     checkpoint: Checkpoint,
     options: ExportOptions,
-    built: Built,
+    built: BundleGraphs,
     folder: Path,
     name: str,
     plan: Plan | None = None,
     say: Say = lambda stage: None,
 ) -> Unsealed:
     """Hand the graphs to the target, and tell what its bundle is to say of itself."""
-    target = _target(options.target)
+    target = target_named(options.target)
     say(f"writing {options.target}")
-    written = target.write_graphs(built.graphs, folder, Context(checkpoint, options, say))
+    context = Context(checkpoint, options, folder, say, plan)
+    torch_programs = programs(checkpoint.model, options.batch) if target.wants == "torch" else None
+    written = target.write(torch_programs or built.graphs, context)
     config = checkpoint.config
     manifest = Manifest(
         name=name,
@@ -119,18 +122,17 @@ def write_graphs(
         },
         target=options.target,
         precision=options.precision,
-        precision_parts=_parts(options, plan, target),
+        precision_parts=target.parts(PRECISIONS[options.precision], plan),
         loop=options.loop,
         batch=options.batch or "dynamic",
         graphs=written.graphs,
         inputs=written.inputs,
         outputs=written.outputs,
         source=_source(checkpoint),
-        tools=_tools(target.PACKAGES),
+        tools=_tools(target.packages),
         gate=Gate(ran=False, passed=None, reason="not run yet"),
     )
-    if options.target == "coreml":
-        swift.write_package(folder, manifest, options.ios)
+    target.finish(manifest, context)
     return Unsealed(manifest, written.compiled)
 
 
@@ -139,19 +141,6 @@ def _source(checkpoint: Checkpoint) -> dict[str, str]:
     source = {"name": checkpoint.name, "content_hash": checkpoint.content_hash}
     kept = checkpoint.kept_identifiers
     return source if kept is None else {**source, "puzzle_identifiers": format_ranges(kept)}
-
-
-def _target(name: str) -> Any:
-    """The module beside this file that writes bundles of a target: `write_graphs`, and PACKAGES it is made with."""
-    return importlib.import_module(f".targets.{'coreml.target' if name == 'coreml' else name}", __package__)
-
-
-def _parts(options: ExportOptions, plan: Plan | None, target: Any) -> dict[str, str]:
-    """Part of the network → dtype. A target that lowers types itself says what became of them."""
-    if options.target == "coreml":
-        more = plan.exceptions() if plan else {}
-        return {**target.parts(options.precision), **{k: v.replace("float32", "float16") for k, v in more.items()}}
-    return plan.parts(options.target) if plan else fp16.parts(PRECISIONS[options.precision])
 
 
 def trace(checkpoint: Checkpoint, say: Say = lambda stage: None) -> Traced:
@@ -172,7 +161,7 @@ def build_graphs(
     options: ExportOptions,
     plan: Plan | None = None,
     say: Say = lambda stage: None,
-) -> Built:
+) -> BundleGraphs:
     """The bundle's graphs: start and segment, or model. ``traced`` stays as it is."""
     segment = onnx.ModelProto.FromString(traced.segment.SerializeToString())
     low: list[str] = []
@@ -182,8 +171,7 @@ def build_graphs(
     else:
         low = [product.name for product in products(segment)]
         precision = PRECISIONS[options.precision]
-        # Core ML's own compute precision halves more than the graph does; see exporters/targets/coreml/target.py.
-        if not precision.is_full and options.target != "coreml":
+        if not (precision.is_full or target_named(options.target).lowers_floats):
             say(f"converting it to {options.precision}")
             fp16.convert(segment, precision)
     if options.loop == "graph":
@@ -196,14 +184,10 @@ def build_graphs(
     if options.batch is not None:
         for model in graphs.values():
             fix_batch(model, options.batch)
-    return Built(graphs, segment, low)
+    return BundleGraphs(graphs, segment, low)
 
 
-def _tools(packages: tuple[str, ...]) -> dict[str, str]:
-    tools = {"hrm-edge": __version__}
-    for package in ("torch", "onnxscript", *packages):
-        try:
-            tools[package] = version(package)
-        except PackageNotFoundError:  # a build that carries no metadata
-            tools[package] = "unknown"
-    return tools
+def _tools(packages: Sequence[str]) -> dict[str, str]:
+    names = ("torch", "onnxscript", "onnx", *packages)
+    # A build that carries no metadata has no version.
+    return {"hrm-edge": __version__, **{name: version_of(name) or "unknown" for name in names}}

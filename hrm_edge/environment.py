@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -17,10 +15,13 @@ from typing import Any
 from . import __version__
 from .bundle import MANIFEST, open_bundle
 from .errors import InputError
+from .exporters.targets import all_targets
+from .exporters.targets.base import Target
+from .packages import absent, version_of
 from .runtimes.base import first_line
 from .runtimes.loader import BACKENDS, backend_module
 from .runtimes.tensorrt.cuda import find_gpu
-from .runtimes.tensorrt.flavours import Flavour, as_text, installed
+from .runtimes.tensorrt.flavours import as_text, installed
 
 # CPU features that decide how fast (and in which precision) a backend computes.
 _FEATURES = (
@@ -28,12 +29,9 @@ _FEATURES = (
     *("amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
 )
-# What training imports, what every export does on top of it, and what writes each target's files.
+# What training imports, and what every export does on top of it.
 _TRAIN = ("torch", "safetensors", "yaml")
 _EXPORT = ("onnx", "onnxscript", "ml_dtypes", "jinja2")
-_WRITERS = {"onnx": "onnx", "openvino": "openvino", "coreml": "coremltools"}  # tensorrt: whichever flavour there is
-# The gate runs these targets' graphs in onnxruntime; the others are written by what also runs them.
-_GATED_BY_ONNXRUNTIME = ("onnx", "tensorrt")
 # The driver's own tool answers at once, or hangs when the GPU does.
 _SECONDS_FOR_THE_DRIVER = 10
 
@@ -147,15 +145,15 @@ def _running(target: str, gpus: list[GpuState]) -> Backend:
 def _making(gpus: list[GpuState]) -> list[Backend]:
     """What trains, and what exports to each target."""
     version, broken = _torch()
-    why_not = _absent(_TRAIN) or broken
+    why_not = absent(_TRAIN) or broken
     install = "pip install 'hrm-edge[train]'" if why_not else None
     train = Backend("torch", "train", not why_not, version, why_not, install)
-    return [train, *(_exporting(target, broken, gpus) for target in BACKENDS)]
+    return [train, *(_exporting(target, broken, gpus) for target in all_targets().values())]
 
 
 def _torch() -> tuple[str | None, str | None]:
     """(version, what is wrong with an installed torch)."""
-    if _absent(("torch",)):
+    if absent(("torch",)):
         return None, None
     try:
         import torch
@@ -163,45 +161,20 @@ def _torch() -> tuple[str | None, str | None]:
         where = f"CUDA {torch.version.cuda}" if torch.cuda.is_available() else "CPU only"
         return f"{torch.__version__} ({where})", None
     except Exception as error:  # a broken install fails in ways of its own
-        return _version("torch"), f"torch does not load: {first_line(error)}"
+        return version_of("torch"), f"torch does not load: {first_line(error)}"
 
 
-def _exporting(target: str, broken_torch: str | None, gpus: list[GpuState]) -> Backend:
+def _exporting(target: Target, broken_torch: str | None, gpus: list[GpuState]) -> Backend:
     """Whether bundles of a target can be made."""
-    common = [reason for reason in (broken_torch, _absent((*_TRAIN, *_EXPORT))) if reason]
-    if target == "tensorrt":
-        version, missing, note = _engines(gpus)
-    else:
-        package = _WRITERS[target]
-        version, missing, note = _version(package), _absent((package,)), None
-        # Every export needs onnx, so it was named already.
-        missing = None if package in _EXPORT else missing
+    common = [reason for reason in (broken_torch, absent((*_TRAIN, *_EXPORT))) if reason]
+    version, missing, note = target.tools([gpu.name for gpu in gpus])
     why_not = [*common, *([missing] if missing else [])]
-    extras = [*(["export"] if common else []), *([target] if missing else [])]
-    if not why_not and target in _GATED_BY_ONNXRUNTIME and _absent(("onnxruntime",)):
-        ungated = "only with --no-gate: the gate needs onnxruntime, which is not installed"
+    extras = [*(["export"] if common else []), *([target.name] if missing else [])]
+    if not why_not and target.gate_package and absent((target.gate_package,)):
+        ungated = f"only with --no-gate: the gate needs {target.gate_package}, which is not installed"
         note = f"{ungated}; {note}" if note else ungated
     install = f"pip install 'hrm-edge[{','.join(extras)}]'" if extras else None
-    return Backend(target, "export", not why_not, version, "; ".join(why_not) or None, install, note)
-
-
-def _engines(gpus: list[GpuState]) -> tuple[str | None, str | None, str | None]:
-    """(version, what keeps TensorRT engines from being built, for which GPUs they are)."""
-    flavours, broken = installed()
-    version = ", ".join(f"{flavour.name} {flavour.version}" for flavour in flavours) or None
-    builders = [flavour for flavour in flavours if gpus or flavour.ahead_of_time]
-    if builders:
-        return version, None, _built_for(builders, gpus)
-    if flavours:
-        return version, "tensorrt builds for the GPU of this machine, and finds none; tensorrt-rtx needs none", None
-    return None, broken[0] if broken else "neither tensorrt-rtx nor tensorrt is installed", None
-
-
-def _built_for(flavours: Sequence[Flavour], gpus: list[GpuState]) -> str:
-    for flavour in flavours:
-        if flavour.ahead_of_time:
-            return f"builds engines for GPUs of compute capability {as_text(flavour.ahead_of_time)}"
-    return f"builds engines for this machine's {gpus[0].name}"
+    return Backend(target.name, "export", not why_not, version, "; ".join(why_not) or None, install, note)
 
 
 def _gpus() -> list[GpuState]:
@@ -225,20 +198,6 @@ def _shown_by(tool: str) -> list[GpuState]:
         return []
     rows = [line.rsplit(", ", 2) for line in told.stdout.splitlines()]
     return [GpuState(*row) for row in rows if len(row) == 3]
-
-
-def _absent(modules: Sequence[str]) -> str | None:
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if not missing:
-        return None
-    return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _state(path: Path, usable: set[str]) -> BundleState:

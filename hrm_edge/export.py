@@ -1,51 +1,33 @@
-"""Export from beginning to end: decide, build, prove, compare, report, and only then publish."""
+"""Export from beginning to end: decide, build, prove, gate, report, and only then publish."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
 
 from .bundle import Gate, seal_bundle
 from .bundle.manifest import Manifest
 from .bundle.quantization import QUANTIZATION, Products, Quantization
 from .data.puzzles import PuzzleSet
-from .errors import GateFailed
-from .exporters.audit import audit, compare_products, raise_unless_quantized
-from .exporters.build import Built, Traced, Unsealed, build_graphs, trace, write_graphs
-from .exporters.options import Context, ExportOptions
-from .exporters.quantize.plan import wrong_scales
+from .exporters.audit import prove, raise_if_scales_are_wrong
+from .exporters.build import BundleGraphs, Traced, build_graphs, trace, write_graphs
+from .exporters.drift import drift_of
+from .exporters.emulator import emulated_engine
+from .exporters.options import ExportOptions
+from .exporters.quantize.plan import Plan
 from .exporters.search.decide import Decision, Quantizing, decide, record
-from .exporters.search.trials import Calls, load_packages, load_segments
-from .exporters.targets import stand_in
+from .exporters.targets import target_named
+from .exporters.targets.base import Target
 from .files import replacing_folder, write_atomically
-from .identifiers import rows_of
 from .measure.gate import GateReport, compare, paired_answers
+from .measure.speed import beside_eager
 from .models import Checkpoint
 from .precision import FP32, PRECISIONS, Precision
-from .progress import Progress
-from .runtimes import Answers, Engine, load_engine
-from .runtimes.loader import backend_module
-
-if TYPE_CHECKING:
-    from .measure.drift import Rollout, Segments
-
-Say = Callable[[str], None]
+from .progress import Progress, Say
+from .runtimes import Answers, load_engine
+from .runtimes.base import CompiledProduct
 
 _NO_GATE = "exported with --no-gate"
-# Puzzles on which states are compared segment by segment; of those whose answers differ, all are followed to
-# where it began as long as they are few, else some.
-_DRIFT_PUZZLES, _FEW_DIFFERING, _SOME_DIFFERING = 64, 128, 32
-_DRIFT_ROWS = 8  # at once, where their number is fixed
-_TIMED_ROUNDS, _TIMED_SEGMENTS = 5, 4
-# Targets whose compiler tells every product's type whatever the precision.
-_ALWAYS_AUDITED = ("tensorrt", "coreml")
 
 
 @dataclass(frozen=True)
@@ -66,241 +48,6 @@ class Exported:
     gate: GateReport | None
     quantization: Quantization | None
     products: Products | None  # what the backend compiled, where it was looked at
-
-
-@dataclass
-class _Export:
-    """One export under way."""
-
-    checkpoint: Checkpoint
-    options: ExportOptions
-    gate: GateOptions
-    quantizing: Quantizing
-    threads: int | None
-    say: Say
-    progress: Progress | None
-    traced: Traced = field(init=False)
-    decision: Decision | None = None
-
-    def run(self, folder: Path) -> Exported:
-        self.traced = trace(self.checkpoint, self._stage)
-        if self._precision.calibrated:
-            self.decision = self._decide()
-        plan = self.decision.plan if self.decision else None
-        built = build_graphs(self.checkpoint, self.traced, self.options, plan, self._stage)
-        with replacing_folder(folder) as scratch:
-            unsealed = write_graphs(self.checkpoint, self.options, built, scratch, folder.name, plan, self._stage)
-            manifest = unsealed.manifest
-            products = self._audit(scratch, unsealed, built, folder)
-            quantization = self._record(built, products, folder) if self.decision else None
-            if quantization is not None:
-                write_atomically(scratch / QUANTIZATION, quantization.to_json())
-            if self.gate.puzzles is None:
-                gate = Gate(ran=False, passed=None, reason=_NO_GATE)
-                return Exported(seal_bundle(scratch, replace(manifest, gate=gate)), None, quantization, products)
-            return self._gated(scratch, manifest, built, quantization, products, folder)
-
-    @property
-    def _precision(self) -> Precision:
-        return PRECISIONS[self.options.precision]
-
-    def _stage(self, stage: str) -> None:
-        self.say(f"export: {stage}")
-
-    def _decide(self) -> Decision:
-        wanted = self.quantizing if self.gate.puzzles is not None else replace(self.quantizing, max_drop=None)
-        traced, options = self.traced, self.options
-        return decide(
-            self.checkpoint,
-            traced.start,
-            traced.segment,
-            options.precision,
-            options.target,
-            wanted,
-            measured=self.gate.puzzles,
-            threads=self.threads,
-            say=self._stage,
-            progress=self.progress,
-        )
-
-    def _audit(self, scratch: Path, unsealed: Unsealed, built: Built, folder: Path) -> Products | None:
-        """The products that the backend compiled; GateFailed unless they are as asked. None: nothing to compare."""
-        target, precision = self.options.target, self.options.precision
-        if self.decision is None and target not in _ALWAYS_AUDITED:
-            return None
-        if unsealed.compiled is not None:
-            products = compare_products(unsealed.compiled, precision, built.products)
-        else:
-            files = [scratch / name for name in unsealed.manifest.graphs.values()]
-            products = audit(target, files, precision, built.products)
-        raise_unless_quantized(products, str(folder), precision)
-        return products
-
-    def _record(self, built: Built, products: Products | None, folder: Path) -> Quantization:
-        """What the bundle tells of its quantization, once the graph's scales are those that were decided on."""
-        assert self.decision is not None
-        if wrong := wrong_scales(self.decision.plan, built.segment):
-            raise GateFailed(f"{folder}: {wrong[0]}; nothing was published")
-        traced = self.traced
-        plain = build_graphs(self.checkpoint, traced, replace(self.options, precision=FP32.name)).graphs
-        return record(
-            self.decision,
-            self.checkpoint,
-            traced.segment,
-            self.options.target,
-            built.graphs.values(),
-            plain.values(),
-            products,
-        )
-
-    def _engine(self, scratch: Path) -> Engine:
-        """The bundle as its user would run it; without the device it is for, its graphs as they are written."""
-        if self._runs_here:
-            return load_engine(scratch, self.threads)
-        return load_engine(scratch, self.threads, stand_in=(stand_in.NAME, stand_in.load_graph))
-
-    @property
-    def _runs_here(self) -> bool:
-        return backend_module(self.options.target).available()[0]
-
-    @property
-    def _stood_in(self) -> str | None:
-        """What answered in the device's place, so that nobody takes it for the device."""
-        if not self._runs_here:
-            return "answered by its ONNX in onnxruntime, not on a GPU"
-        interpreted = self.options.target == "coreml" and sys.platform != "darwin"
-        return "answered by an interpreter of the package, not by Core ML" if interpreted else None
-
-    def _gated(
-        self,
-        scratch: Path,
-        manifest: Manifest,
-        built: Built,
-        quantization: Quantization | None,
-        products: Products | None,
-        folder: Path,
-    ) -> Exported:
-        puzzles = self.gate.puzzles
-        assert puzzles is not None
-        seal_bundle(scratch, manifest)
-        engine = self._engine(scratch)
-        judge = self.gate.reference or self.checkpoint
-        reference, candidate = paired_answers(engine, judge, puzzles, say=self.say, progress=self.progress)
-        report = compare(
-            reference,
-            candidate,
-            puzzles,
-            max_drop=self.gate.max_drop,
-            max_think_steps=engine.halt_max_steps,
-            engine=f"{engine.backend} {engine.loop} loop",
-        )
-        if self._stood_in:
-            report = replace(report, notes=(self._stood_in, *report.notes))
-        report.raise_if_failed(str(folder), self._precision.advice)
-        passed = replace(manifest, gate=Gate(ran=True, passed=True, reason=self._stood_in))
-        sealed = seal_bundle(scratch, passed, report.to_dict())
-        if self.gate.report and not self._precision.is_full:
-            self._stage("measuring for the report")
-            self._report(scratch, sealed, built, report, quantization, reference, candidate)
-            sealed = seal_bundle(scratch, passed, report.to_dict())
-        return Exported(sealed, report, quantization, products)
-
-    def _report(
-        self,
-        scratch: Path,
-        manifest: Manifest,
-        built: Built,
-        gate: GateReport,
-        quantization: Quantization | None,
-        reference: Answers,
-        candidate: Answers,
-    ) -> None:
-        from .report import build_report, write_report
-
-        puzzles = self.gate.puzzles
-        assert puzzles is not None
-        shown = _for_drift(puzzles, reference, candidate)
-        rollout = self._rollout(built, shown)
-        report = build_report(
-            manifest=manifest,
-            gate=gate.to_dict(),
-            quantization=quantization,
-            puzzles=puzzles,
-            reference=reference,
-            candidate=candidate,
-            drift=rollout.segments,
-            differences=[replace(each, puzzle=int(shown[each.puzzle])) for each in rollout.differences],
-            speed=self._speed(scratch) if self._timed else [],
-            bundle_bytes=sum(entry.size for entry in manifest.files.values()),
-        )
-        write_report(report, scratch)
-
-    def _rollout(self, built: Built, rows: np.ndarray) -> Rollout:
-        """The quantized segment beside the reference, on the backend that was exported for."""
-        from .measure.drift import judge, roll_out
-        from .measure.reference import reference_segments
-
-        puzzles = self.gate.puzzles
-        assert puzzles is not None
-        some = puzzles.select(rows)
-        with tempfile.TemporaryDirectory(prefix="hrm-edge-drift-") as folder:
-            theirs = self._segments(built, Path(folder))
-            ours = reference_segments(self.gate.reference or self.checkpoint)
-            return roll_out(
-                ours,
-                theirs,
-                some.questions,
-                self.checkpoint.config.halt_max_steps,
-                identifiers=self._identifiers(some),
-                # Those that are there because they differ would make every figure look worse than it is.
-                counted=min(_DRIFT_PUZZLES, len(puzzles)),
-                right=judge(some),
-                progress=self.progress,
-            )
-
-    def _identifiers(self, puzzles: PuzzleSet) -> np.ndarray | None:
-        """int32[N] where the network starts from identifiers too, 0 for puzzles without."""
-        if self.checkpoint.config.num_puzzle_identifiers == 1:
-            return None
-        return np.zeros(len(puzzles), np.int32) if puzzles.identifiers is None else puzzles.identifiers
-
-    def _segments(self, built: Built, folder: Path) -> Segments:
-        """Start and segment as the bundle computes them, whatever its loop."""
-        from .measure.drift import Segments
-
-        kept = self.checkpoint.kept_identifiers
-
-        def with_rows(calls: Calls) -> Calls:
-            """The start asked by identifier, as engines are, not by row."""
-            return lambda tokens, *own: calls[0](tokens, *(rows_of(each, kept) for each in own)), calls[1]
-
-        halts = self.checkpoint.config.no_ACT_continue
-        if self.options.target != "coreml":
-            calls = load_segments(self.traced.start, built.segment, self.options.target, folder, self.threads)
-            return Segments(*with_rows(calls), no_ACT_continue=halts)
-        # Precision is Core ML's own there, so that the graph alone does not have it.
-        options = replace(self.options, loop="host", batch=_DRIFT_ROWS)
-        plan = self.decision.plan if self.decision else None
-        graphs = build_graphs(self.checkpoint, self.traced, options, plan).graphs
-        calls = load_packages(graphs, folder, Context(self.checkpoint, options, apart=True), self.threads)
-        return Segments(*with_rows(calls), no_ACT_continue=halts, batch=_DRIFT_ROWS)
-
-    @property
-    def _timed(self) -> bool:
-        """Whether the time that answers take here says anything: an interpreter's does not."""
-        return self._stood_in is None
-
-    def _speed(self, scratch: Path) -> list[dict[str, Any]]:
-        """The bundle beside PyTorch eager on the same weights, in a few interleaved rounds."""
-        from .measure.artifact import open_artifact
-        from .measure.speed import Settings, bench
-
-        batch = self.options.batch or 1
-        threads = self.threads or torch.get_num_threads()
-        settings = Settings(threads, batch, _TIMED_ROUNDS, _TIMED_SEGMENTS, per_round=2)
-        assert self.gate.puzzles is not None
-        artifacts = [open_artifact(path, threads) for path in (self.checkpoint.path, scratch)]
-        return [asdict(row) for row in bench(artifacts, self.gate.puzzles, settings).rows]
 
 
 def export_bundle(
@@ -324,9 +71,170 @@ def export_bundle(
     return _Export(checkpoint, options, gate, quantizing or Quantizing(), threads, say, progress).run(folder)
 
 
-def _for_drift(puzzles: PuzzleSet, reference: Answers, candidate: Answers) -> np.ndarray:
-    """Rows to follow segment by segment: the first few, and those that are answered differently."""
-    differ = np.flatnonzero((reference.tokens != candidate.tokens).any(axis=1))
-    if len(differ) > _FEW_DIFFERING:
-        differ = differ[:_SOME_DIFFERING]
-    return np.union1d(np.arange(min(_DRIFT_PUZZLES, len(puzzles))), differ)
+@dataclass
+class _Export:
+    """One export under way. Every stage fills in what the next ones read."""
+
+    checkpoint: Checkpoint
+    options: ExportOptions
+    gate: GateOptions
+    quantizing: Quantizing
+    threads: int | None
+    say: Say
+    progress: Progress | None
+
+    traced: Traced = field(init=False)
+    decision: Decision | None = None  # None: the precision leaves nothing to decide
+    graphs: BundleGraphs = field(init=False)
+    scratch: Path = field(init=False)
+    manifest: Manifest = field(init=False)
+    products: Products | None = None
+    quantization: Quantization | None = None
+    verdict: GateReport | None = None
+    answers: tuple[Answers, Answers] | None = None  # of the reference and of the bundle
+
+    def run(self, folder: Path) -> Exported:
+        self._trace()
+        self._decide()
+        self._build()
+        with replacing_folder(folder) as self.scratch:
+            compiled = self._write(folder.name)
+            self._prove(compiled, str(folder))
+            self._judge(str(folder))
+            self._report()
+            return Exported(self._seal(), self.verdict, self.quantization, self.products)
+
+    @property
+    def _precision(self) -> Precision:
+        return PRECISIONS[self.options.precision]
+
+    @property
+    def _target(self) -> Target:
+        return target_named(self.options.target)
+
+    @property
+    def _plan(self) -> Plan | None:
+        return self.decision.plan if self.decision else None
+
+    def _stage(self, stage: str) -> None:
+        self.say(f"export: {stage}")
+
+    def _trace(self) -> None:
+        self.traced = trace(self.checkpoint, self._stage)
+
+    def _decide(self) -> None:
+        """How to quantize, where the precision leaves anything to decide."""
+        if not self._precision.calibrated:
+            return
+        wanted = self.quantizing if self.gate.puzzles is not None else replace(self.quantizing, max_drop=None)
+        self.decision = decide(
+            self.checkpoint,
+            self.traced.start,
+            self.traced.segment,
+            self.options.precision,
+            self.options.target,
+            wanted,
+            measured=self.gate.puzzles,
+            threads=self.threads,
+            say=self._stage,
+            progress=self.progress,
+        )
+
+    def _build(self) -> None:
+        self.graphs = build_graphs(self.checkpoint, self.traced, self.options, self._plan, self._stage)
+
+    def _write(self, name: str) -> list[CompiledProduct] | None:
+        """The products that the target's compiler told of, if it did."""
+        written = write_graphs(
+            self.checkpoint, self.options, self.graphs, self.scratch, name, self._plan, self._stage
+        )
+        self.manifest = written.manifest
+        return written.compiled
+
+    def _prove(self, compiled: list[CompiledProduct] | None, what: str) -> None:
+        """GateFailed unless what was compiled is what was asked for; then the quantization is written down."""
+        if self.decision is None and not self._target.always_audited:
+            return
+        files = [self.scratch / name for name in self.manifest.graphs.values()]
+        self.products = prove(self.options, files, compiled, self.graphs.products, what)
+        if self.decision is None:
+            return
+        raise_if_scales_are_wrong(self.decision.plan, self.graphs.segment, what)
+        plain = build_graphs(self.checkpoint, self.traced, replace(self.options, precision=FP32.name))
+        self.quantization = record(
+            self.decision,
+            self.checkpoint,
+            self.traced.segment,
+            self.options.target,
+            self.graphs.graphs.values(),
+            plain.graphs.values(),
+            self.products,
+        )
+        write_atomically(self.scratch / QUANTIZATION, self.quantization.to_json())
+
+    def _judge(self, what: str) -> None:
+        """GateFailed where the bundle, run as its user would run it, answers too many puzzles wrong."""
+        puzzles = self.gate.puzzles
+        if puzzles is None:
+            self.manifest = replace(self.manifest, gate=Gate(ran=False, passed=None, reason=_NO_GATE))
+            return
+        self._seal()
+        engine = (load_engine if self._target.runs_here() else emulated_engine)(self.scratch, self.threads)
+        judge = self.gate.reference or self.checkpoint
+        self.answers = paired_answers(engine, judge, puzzles, say=self.say, progress=self.progress)
+        verdict = compare(
+            *self.answers,
+            puzzles,
+            max_drop=self.gate.max_drop,
+            max_think_steps=engine.halt_max_steps,
+            engine=f"{engine.backend} {engine.loop} loop",
+        )
+        stand_in = self._target.stood_in_by()
+        if stand_in:
+            verdict = replace(verdict, notes=(stand_in, *verdict.notes))
+        verdict.raise_if_failed(what, self._precision.advice)
+        self.verdict = verdict
+        self.manifest = replace(self.manifest, gate=Gate(ran=True, passed=True, reason=stand_in))
+
+    def _report(self) -> None:
+        """Measure drift and time, and write the accuracy report, where answers were compared that may differ."""
+        puzzles = self.gate.puzzles
+        if puzzles is None or not self.gate.report or self._precision.is_full:
+            return
+        from .report import build_report, write_report
+
+        assert self.answers is not None
+        assert self.verdict is not None
+        sealed = self._seal()
+        self._stage("measuring for the report")
+        rollout = drift_of(
+            self.checkpoint,
+            self.traced.start,
+            self.graphs.segment,
+            self.options,
+            self._plan,
+            puzzles,
+            self.answers,
+            reference=self.gate.reference,
+            threads=self.threads,
+            progress=self.progress,
+        )
+        timed = self._target.stood_in_by() is None
+        batch = self.options.batch or 1
+        report = build_report(
+            manifest=sealed,
+            gate=self.verdict.to_dict(),
+            quantization=self.quantization,
+            puzzles=puzzles,
+            reference=self.answers[0],
+            candidate=self.answers[1],
+            drift=rollout.segments,
+            differences=rollout.differences,
+            speed=beside_eager(self.checkpoint.path, self.scratch, puzzles, batch, self.threads) if timed else [],
+            bundle_bytes=sum(entry.size for entry in sealed.files.values()),
+        )
+        write_report(report, self.scratch)
+
+    def _seal(self) -> Manifest:
+        """Seal the bundle as it is now."""
+        return seal_bundle(self.scratch, self.manifest, self.verdict.to_dict() if self.verdict else None)

@@ -46,6 +46,11 @@ class Precision:
         return self.family != "float"
 
     @property
+    def quantizes_inputs(self) -> bool:
+        """Whether what a weight is multiplied with is rounded too, so that each call of a layer has a scale."""
+        return self.family == "products"
+
+    @property
     def is_full(self) -> bool:
         """Whether it computes as the float reference does, so that nothing can have been lost."""
         return self.stored == "float32"

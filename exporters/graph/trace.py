@@ -21,6 +21,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import onnx
 import torch
@@ -184,19 +185,47 @@ class Start(nn.Module):
         return e, self.H_init.expand(shape).clone(), self.L_init.expand(shape).clone()
 
 
-def trace_start(model: HRM) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class Program:
+    """A graph before it is traced: a module for ``torch.export``, example inputs by name, names of the outputs.
+
+    Dimension 0 of every input and output is the batch.
+    """
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+
+
+def start_program(model: HRM, rows: int | None = None) -> Program:
     """``tokens int32[batch, S] (, puzzle_identifiers int32[batch]) → e, z_H, z_L float32[batch, S', D]``."""
-    inputs = {"tokens": torch.zeros(_EXAMPLE_ROWS, model.config.seq_len, dtype=torch.int32)}
+    rows = rows or _EXAMPLE_ROWS
+    inputs = {"tokens": torch.zeros(rows, model.config.seq_len, dtype=torch.int32)}
     if model.config.num_puzzle_identifiers > 1:
-        inputs["puzzle_identifiers"] = torch.zeros(_EXAMPLE_ROWS, dtype=torch.int32)
-    return _trace(Start(model).eval(), inputs, ["e", "z_H", "z_L"])
+        inputs["puzzle_identifiers"] = torch.zeros(rows, dtype=torch.int32)
+    return Program(Start(model).eval(), inputs, ("e", "z_H", "z_L"))
+
+
+def segment_program(model: HRM, rows: int | None = None) -> Program:
+    """``z_H, z_L, e float32[batch, S', D] → z_H_next, z_L_next, logits [batch, S, V], q [batch, 2]``."""
+    shape = (rows or _EXAMPLE_ROWS, model.config.sequence_len, model.config.hidden_size)
+    inputs = {name: torch.zeros(shape) for name in ("z_H", "z_L", "e")}
+    return Program(exported_form(model), inputs, ("z_H_next", "z_L_next", "logits", "q"))
+
+
+def programs(model: HRM, rows: int | None = None) -> dict[str, Program]:
+    """Both programs of a host loop, by stem; ``rows`` of the example inputs, or None where any number is to do."""
+    return {"start": start_program(model, rows), "segment": segment_program(model, rows)}
+
+
+def trace_start(model: HRM) -> onnx.ModelProto:
+    """:func:`start_program` as a clean graph."""
+    return _trace(start_program(model))
 
 
 def trace_segment(model: HRM) -> onnx.ModelProto:
-    """``z_H, z_L, e float32[batch, S', D] → z_H_next, z_L_next, logits [batch, S, V], q [batch, 2]``."""
-    shape = (_EXAMPLE_ROWS, model.config.sequence_len, model.config.hidden_size)
-    inputs = {name: torch.zeros(shape) for name in ("z_H", "z_L", "e")}
-    traced = _trace(exported_form(model), inputs, ["z_H_next", "z_L_next", "logits", "q"])
+    """:func:`segment_program` as a clean graph."""
+    traced = _trace(segment_program(model))
     stored = {tensor.name for tensor in traced.graph.initializer}
     for node in traced.graph.node:
         if node.op_type == "MatMul" and "_proj" in node.name:
@@ -204,24 +233,24 @@ def trace_segment(model: HRM) -> onnx.ModelProto:
     return traced
 
 
-def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> onnx.ModelProto:
+def _trace(program: Program) -> onnx.ModelProto:
     batch = torch.export.Dim(BATCH, min=1)
     with quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+        traced = torch.onnx.export(
+            program.module,
+            tuple(program.inputs.values()),
+            input_names=list(program.inputs),
+            output_names=list(program.outputs),
+            dynamic_shapes=tuple({0: batch} for _ in program.inputs),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
-    assert program is not None
-    model = program.model_proto
+    assert traced is not None
+    model = traced.model_proto
     opset = next(item.version for item in model.opset_import if item.domain == "")
     ensure(opset == OPSET, f"torch.onnx wrote opset {opset} instead of {OPSET}")
-    clean(model, {name: t.detach().numpy() for name, t in module.state_dict().items()})
+    clean(model, {name: t.detach().numpy() for name, t in program.module.state_dict().items()})
     return model
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,15 +18,15 @@ from ...models.calibration import SEGMENTS
 from ...models.checkpoint import TrainedScales
 from ...models.ranges import ESTIMATORS, STEPS
 from ...models.smoothing import STRENGTH
-from ...precision import PRECISIONS, Precision
+from ...precision import PRECISIONS, Family, Precision
 from ..graph.layers import products, weights_of
+from ..targets import target_named
+from ..targets.base import Target
 from . import fp16, int8
 from .palette import palettize_weights, palettized_weight
 from .smooth import smooth, smoothing_factors
 from .stored import compress_weights, compressed_weight
 
-# Targets whose backend fuses only the unsigned form of int8, and unpacks only its own form of few bits.
-_OF_ONNXRUNTIME = {"onnx"}
 # A scale may differ from what calibration asks for by this factor, and clip this part of what it saw.
 _SCALE_TOLERANCE, _MOST_CLIPPED = 1.25, 0.02
 
@@ -83,18 +85,12 @@ class Plan:
     def apply(self, segment: onnx.ModelProto, target: str) -> tuple[onnx.ModelProto, list[str]]:
         """A quantized copy of a float segment as ``target`` runs it fast, and its low-precision products."""
         copy = onnx.ModelProto.FromString(segment.SerializeToString())
-        theirs = target in _OF_ONNXRUNTIME
-        if self.record.family == "palette":
-            assert self.ranges is not None
-            return copy, palettize_weights(copy, self.record.bits, self.ranges.grams)
-        if self.record.family == "weights":
-            assert self.ranges is not None
-            return copy, compress_weights(copy, self.record.bits, theirs, self.ranges.grams)
-        if self.factors:
-            smooth(copy, self.factors)
-        grams = self.ranges.grams if self.ranges else None
-        scales = int8.Scales(self.input_scales(), set(self.keep), set(self.wide), grams or None)
-        return copy, int8.quantize(copy, scales, unsigned=theirs)
+        return copy, ALGORITHMS[self.record.family].apply(copy, self, target_named(target))
+
+    @property
+    def grams(self) -> dict[str, np.ndarray]:
+        """By layer, the sum of x xᵀ over its inputs, where they were collected."""
+        return self.ranges.grams if self.ranges else {}
 
     def keeping(self, layers: dict[str, str]) -> Plan:
         """The same with these layers (→ why) left in float32."""
@@ -114,10 +110,10 @@ class Plan:
 
     def parts(self, target: str) -> dict[str, str]:
         """Part of the network → dtype, for the manifest."""
-        if self.record.family != "products":
-            computed = "float32, inputs rounded to int8" if target in _OF_ONNXRUNTIME else "float32"
-            return {**FLOAT_PARTS, "weights": f"int{self.record.bits}", "matrix products": computed}
-        return {**FLOAT_PARTS, **INT8_PARTS, **self.exceptions()}
+        if self.record.quantizes_inputs:
+            return {**FLOAT_PARTS, **INT8_PARTS, **self.exceptions()}
+        computed = "float32, inputs rounded to int8" if target_named(target).packs_weights else "float32"
+        return {**FLOAT_PARTS, "weights": f"int{self.record.bits}", "matrix products": computed}
 
     def exceptions(self) -> dict[str, str]:
         """The layers that got more bits than the others → what they got."""
@@ -141,27 +137,16 @@ class Plan:
 
     def _error(self, layer: str, weights: list[np.ndarray], target: str) -> float:
         """‖x W − x stored‖ / ‖x W‖ of a layer's weights, each float32[K, N], side by side."""
-        gram = self.ranges.grams.get(layer) if self.ranges else None
+        gram = self.grams.get(layer)
         # What a factor divides elsewhere in the block is the other layer's error, not this one's.
         s = self.factors.get(layer, np.ones(len(weights[0]), np.float32))
         lost = total = 0.0
         for weight in (w * s[:, None] for w in weights):
-            if self.record.family != "products":
-                assert gram is not None
-                stored = self._stored(weight, gram, target)
-            else:
-                scale = int8.weight_scale(weight)
-                stored = int8.rounded(weight, scale, gram) * scale
+            stored = ALGORITHMS[self.record.family].stored(weight, gram, self, target_named(target))
             metric = np.eye(len(weight)) if gram is None else gram
             lost += float(((metric @ (weight - stored)) * (weight - stored)).sum())
             total += float(((metric @ weight) * weight).sum())
         return float(np.sqrt(max(lost, 0.0) / max(total, 1e-30)))
-
-    def _stored(self, weight: np.ndarray, gram: np.ndarray, target: str) -> np.ndarray:
-        """float32[K, N]: what a weight-only precision multiplies with."""
-        if self.record.family == "palette":
-            return palettized_weight(weight, self.record.bits, gram)
-        return compressed_weight(weight, self.record.bits, target in _OF_ONNXRUNTIME, gram)
 
     def sites(self) -> tuple[Site, ...]:
         """Every activation quantizer against what calibration saw there."""
@@ -173,6 +158,45 @@ class Plan:
             for name, scale in self.input_scales().items()
             if name in histograms and name.rpartition("/")[0] not in self.keep
         )
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """How a family of precisions is stored: its weights in a graph, and each by itself.
+
+    ``apply(segment, plan, target)`` changes a float segment in place, and returns the names of the products that
+    are low-precision from then on. ``stored(weight, gram, plan, target)`` float32[K, N]: what a product multiplies
+    with in the place of ``weight``; ``gram``: of its layer, if there is one.
+    """
+
+    apply: Callable[[onnx.ModelProto, Plan, Target], list[str]]
+    stored: Callable[[np.ndarray, Any, Plan, Target], np.ndarray]
+
+
+def _quantize_products(segment: onnx.ModelProto, plan: Plan, target: Target) -> list[str]:
+    if plan.factors:
+        smooth(segment, plan.factors)
+    scales = int8.Scales(plan.input_scales(), set(plan.keep), set(plan.wide), plan.grams or None)
+    return int8.quantize(segment, scales, unsigned=target.unsigned_int8)
+
+
+def _quantized(weight: np.ndarray, gram: np.ndarray | None, plan: Plan, target: Target) -> np.ndarray:
+    scale = int8.weight_scale(weight)
+    return int8.rounded(weight, scale, gram) * scale
+
+
+# Family of precisions → what is done for it.
+ALGORITHMS: dict[Family, Algorithm] = {
+    "products": Algorithm(_quantize_products, _quantized),
+    "weights": Algorithm(
+        lambda segment, plan, target: compress_weights(segment, plan.record.bits, target.packs_weights, plan.grams),
+        lambda weight, gram, plan, target: compressed_weight(weight, plan.record.bits, target.packs_weights, gram),
+    ),
+    "palette": Algorithm(
+        lambda segment, plan, target: palettize_weights(segment, plan.record.bits, plan.grams),
+        lambda weight, gram, plan, target: palettized_weight(weight, plan.record.bits, gram),
+    ),
+}
 
 
 class Calibrator:
@@ -190,23 +214,23 @@ class Calibrator:
         rows = None if identifiers is None else rows_of(identifiers, self.checkpoint.kept_identifiers)
         return self.checkpoint.model, self.puzzles.questions, rows
 
-    def plan(self, recipe: Recipe) -> Plan:
-        """int8, every layer quantized, with scales as the recipe says."""
+    def plan(self, recipe: Recipe, precision: str = "int8") -> Plan:
+        """Every layer's products quantized, with scales as the recipe says."""
         ranges = self._collected(recipe.segments, recipe.smooth)
         scales = {site: histogram.scale(recipe.estimator) for site, histogram in ranges.histograms.items()}
         factors = self._factors.get((recipe.segments, recipe.smooth), {})
-        return Plan("int8", scales, factors, recipe=recipe, ranges=ranges)
+        return Plan(precision, scales, factors, recipe=recipe, ranges=ranges)
 
     def weight_plan(self, precision: str) -> Plan:
         """Weight-only: all that calibration tells is how a layer's inputs go together."""
         return Plan(precision, ranges=collect_ranges(*self._asked, segments="stratified", grams=True))
 
-    def trained_plan(self, trained: TrainedScales) -> Plan:
-        """int8 with the scales of quantization-aware training, which every call of a layer shares."""
+    def trained_plan(self, trained: TrainedScales, precision: str = "int8") -> Plan:
+        """The same with the scales of quantization-aware training, which every call of a layer shares."""
         ranges = self._collected("stratified", 0.0)
         scales = {site: trained.activations[site.rpartition("/")[0]] for site in ranges.histograms}
         # The weights were trained to be rounded to nearest; anything else would be another network.
-        return Plan("int8", scales, ranges=replace(ranges, grams={}))
+        return Plan(precision, scales, ranges=replace(ranges, grams={}))
 
     def _collected(self, segments: str, strength: float) -> Ranges:
         if (segments, strength) not in self._ranges:
@@ -223,7 +247,7 @@ class Calibrator:
 
 def wrong_scales(plan: Plan, segment: onnx.ModelProto) -> list[str]:
     """What is wrong with the scales that really stand in a quantized segment, against what calibration saw."""
-    if plan.ranges is None or plan.record.family != "products":
+    if plan.ranges is None or not plan.record.quantizes_inputs:
         return []
     found = []
     stored, decided = int8.input_scales(segment), plan.input_scales()

@@ -10,11 +10,10 @@ import onnx
 from ...bundle.quantization import Trial
 from ...errors import GateFailed
 from ...models.ranges import ESTIMATORS
+from ...progress import Say
 from ..graph.layers import weights_of
 from ..quantize.plan import Calibrator, Plan, Recipe
 from .trials import Trials
-
-Say = Callable[[str], None]
 
 _SAMPLINGS = ("stratified", "all", "first", "middle", "last", "random")
 _STRENGTHS = (0.0, 0.5, 0.7, 0.85)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,13 +14,11 @@ from ...data.puzzles import PuzzleSet, generate_puzzles
 from ...errors import InputError
 from ...models import Checkpoint, quantization_of
 from ...precision import PRECISIONS, precision_named
-from ...progress import Progress
+from ...progress import Progress, Say
 from ..graph.edit import all_graphs
 from ..quantize.plan import Calibrator, Plan, Recipe
 from .budget import Choice, best_recipe, describe, meet_budget, sensitivity, try_plan
 from .trials import Trials
-
-Say = Callable[[str], None]
 
 AUTO = "auto"  # calibration method: compare them all, and take the best
 CALIBRATION_PUZZLES = 128
@@ -81,7 +79,7 @@ def decide(
         raise InputError(f"--precision {precision} is not a quantized one; choose {known}")
     puzzles = calibration_puzzles(checkpoint, wanted, measured)
     calibrator = Calibrator(checkpoint, segment, puzzles)
-    if PRECISIONS[precision].family != "products":
+    if not PRECISIONS[precision].quantizes_inputs:
         say(f"calibrating on {len(puzzles)} puzzles")
         plan = calibrator.weight_plan(precision)
         return Decision(plan, _described(plan, puzzles, "none: only weights are rounded"))
@@ -93,13 +91,13 @@ def decide(
     comparison: tuple[Trial, ...] = ()
     say(f"calibrating on {len(puzzles)} puzzles")
     if trained is not None:
-        plan = calibrator.trained_plan(trained)
+        plan = calibrator.trained_plan(trained, precision)
     elif wanted.recipe is None:
         assert trials is not None
         recipe, comparison = best_recipe(calibrator, trials, say)
-        plan = calibrator.plan(recipe)
+        plan = calibrator.plan(recipe, precision)
     else:
-        plan = calibrator.plan(wanted.recipe)
+        plan = calibrator.plan(wanted.recipe, precision)
     choice, alone = _within_budget(plan, segment, trials, wanted, say)
     return Decision(
         plan=choice.plan,

@@ -8,9 +8,9 @@ depend on: what was tried before costs nothing again.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,19 @@ from ...models import Checkpoint
 from ...progress import Progress
 from ...runtimes import Answers, HostLoop
 from ...runtimes.loader import SIGNATURES, backend_module, by_position
-from ..options import Context
-from ..targets import onnx as onnx_target
-from ..targets import stand_in
-from ..targets.onnx import serialized
+from .. import emulator
+from ..graph.passes import fix_batch
+from ..graph.trace import programs
+from ..options import ExportOptions
+from ..quantize.plan import Plan
+from ..targets import target_named
+from ..targets.base import Context
+from ..targets.onnx import serialized, write_graph
 
 # A start and a segment: arrays in and out by position.
 Calls = tuple[Callable[..., list[np.ndarray]], Callable[..., list[np.ndarray]]]
+
+_FIXED_ROWS = 8  # of a call, for a target of fixed shapes
 
 
 class Trials:
@@ -70,13 +76,23 @@ class Trials:
 
     def _answer(self, what: str, segment: onnx.ModelProto) -> Answers:
         with tempfile.TemporaryDirectory(prefix="hrm-edge-trial-") as scratch:
-            calls = load_segments(self.start, segment, self.target, Path(scratch), self.threads)
+            options = ExportOptions.for_target(self.target, loop="host")
+            calls, rows = load_segments(
+                self.checkpoint,
+                self.start,
+                segment,
+                options,
+                Path(scratch),
+                self.threads,
+                emulated=target_named(self.target).emulated,
+            )
             config = self.checkpoint.config
             engine = HostLoop(
                 self.checkpoint.task,
                 config.halt_max_steps,
                 *calls,
                 backend=self.target,
+                batch=rows,
                 no_ACT_continue=config.no_ACT_continue,
                 num_puzzle_identifiers=config.num_puzzle_identifiers,
                 kept_identifiers=self.checkpoint.kept_identifiers,
@@ -103,47 +119,50 @@ class Trials:
 
 
 def load_segments(
-    start: onnx.ModelProto, segment: onnx.ModelProto, target: str, folder: Path, threads: int | None = None
-) -> Calls:
-    """(start, segment) as functions of arrays, written to ``folder`` and loaded by the target's backend.
+    checkpoint: Checkpoint,
+    start: onnx.ModelProto,
+    segment: onnx.ModelProto,
+    options: ExportOptions,
+    folder: Path,
+    threads: int | None = None,
+    *,
+    emulated: bool,
+    plan: Plan | None = None,
+) -> tuple[Calls, int | None]:
+    """(start, segment) as functions of arrays, and the rows that a call must have, None: any number.
 
-    Where that needs a device, or takes long, the same graphs run as they are written (see stand_in).
+    They are written to ``folder`` as a bundle's are and loaded by the target's backend, or ``emulated``.
     """
-    if target in stand_in.TARGETS:
-        write, load = onnx_target.write_graph, stand_in.load_graph
+    target, rows = target_named(options.target), None
+    models = {"start": start, "segment": segment}
+    if emulated:
+        files, load = (
+            {stem: write_graph(model, folder, stem) for stem, model in models.items()},
+            emulator.load_graph,
+        )
+        given = {stem: {value.name for value in model.graph.input} for stem, model in models.items()}
     else:
-        write = importlib.import_module(f"..targets.{target}", __package__).write_graph
-        load = backend_module(target).load_graph
+        if target.default_batch is not None:
+            rows = _FIXED_ROWS
+            models = {stem: onnx.ModelProto.FromString(model.SerializeToString()) for stem, model in models.items()}
+            for model in models.values():
+                fix_batch(model, rows)
+        host = replace(options, loop="host", batch=rows)
+        graphs = programs(checkpoint.model, rows) if target.wants == "torch" else models
+        written = target.write(graphs, Context(checkpoint, host, folder, plan=plan, apart=True))
+        files, load = written.graphs, backend_module(target.name).load_graph
+        given = {stem: {tensor.name for tensor in written.inputs[stem]} for stem in models}
     calls = []
-    for stem, model in {"start": start, "segment": segment}.items():
-        graph = load(folder / write(model, folder, stem), threads)
-        present = {value.name for value in model.graph.input}
-        inputs = tuple(name for name in SIGNATURES[stem][0] if name in present)
-        calls.append(by_position(graph, inputs, SIGNATURES[stem][1]))
-    return calls[0], calls[1]
-
-
-def load_packages(
-    graphs: dict[str, onnx.ModelProto], folder: Path, context: Context, threads: int | None = None
-) -> Calls:
-    """The same for graphs that the target itself lowers: written as the bundle's are, and loaded from there."""
-    target = context.options.target
-    written = importlib.import_module(f"..targets.{target}.target", __package__).write_graphs(
-        graphs, folder, context
-    )
-    calls = []
-    for stem in ("start", "segment"):
-        graph = backend_module(target).load_graph(folder / written.graphs[stem], threads)
-        given = {tensor.name for tensor in written.inputs[stem]}
-        inputs = tuple(name for name in SIGNATURES[stem][0] if name in given)
-        calls.append(by_position(graph, inputs, SIGNATURES[stem][1]))
-    return calls[0], calls[1]
+    for stem, (inputs, outputs) in ((stem, SIGNATURES[stem]) for stem in models):
+        present = tuple(name for name in inputs if name in given[stem])
+        calls.append(by_position(load(folder / files[stem], threads), present, outputs))
+    return (calls[0], calls[1]), rows
 
 
 def _runs_on(target: str) -> list[str | None]:
     """Backend and version, as answers depend on both."""
-    if target in stand_in.TARGETS:
-        return [stand_in.NAME, stand_in.version()]
+    if target_named(target).emulated:
+        return [emulator.NAME, emulator.version()]
     return [target, backend_module(target).available()[1]]
 
 

@@ -1,19 +1,34 @@
-"""Target onnx: the graphs as they are, one .onnx file each."""
+"""Target onnx: the graphs as they are, one .onnx file each, for ONNX Runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
+from .base import Context, Target, Written, as_in_graphs
 
-from ..options import Context, Written, as_in_graphs
+if TYPE_CHECKING:
+    import onnx
 
-PACKAGES = ("onnx",)  # their versions go into the manifest
+    from ..options import ExportOptions
 
 
-def write_graphs(models: dict[str, onnx.ModelProto], folder: Path, context: Context) -> Written:
-    """One file a graph, with the graph's own bindings."""
-    return as_in_graphs({stem: write_graph(model, folder, stem) for stem, model in models.items()}, models)
+class OnnxTarget(Target):
+    name, order = "onnx", 1
+    precisions = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
+    # onnxruntime silently computes most signed int8 products in float32 on a CPU.
+    unsigned_int8 = packs_weights = True
+    gate_package = "onnxruntime"
+
+    def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
+        """One file a graph, with the graph's own bindings."""
+        return as_in_graphs({stem: write_graph(m, context.folder, stem) for stem, m in graphs.items()}, graphs)
+
+    def notes(self, options: ExportOptions) -> Sequence[str]:
+        if options.precision != "fp16":
+            return ()
+        return ("onnxruntime computes float16 on a CPU through casts: smaller than fp32 there, but not faster",)
 
 
 def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
@@ -25,3 +40,6 @@ def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
 def serialized(model: onnx.ModelProto) -> bytes:
     """The same bytes for the same model."""
     return model.SerializeToString(deterministic=True)
+
+
+TARGET = OnnxTarget()

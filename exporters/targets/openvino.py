@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
-
-import onnx
+from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ..options import Context, Written, as_in_graphs
+from .base import Context, Target, Written, as_in_graphs
 from .onnx import serialized
 
-PACKAGES = ("onnx", "openvino")  # their versions go into the manifest
+if TYPE_CHECKING:
+    import onnx
 
 
-def write_graphs(models: dict[str, onnx.ModelProto], folder: Path, context: Context) -> Written:
-    """One file a graph, with the graph's own bindings."""
-    return as_in_graphs({stem: write_graph(model, folder, stem) for stem, model in models.items()}, models)
+class OpenVINOTarget(Target):
+    name, order = "openvino", 2
+    packages = ("openvino",)
+    precisions = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
+
+    def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
+        """One file a graph, with the graph's own bindings."""
+        return as_in_graphs({stem: write_graph(m, context.folder, stem) for stem, m in graphs.items()}, graphs)
 
 
 def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
@@ -45,3 +49,6 @@ def _name_steadily(model: Any) -> None:
             operator.set_friendly_name(f"{operator.get_type_name()}.{i}")
         if operator.get_type_name() == "Loop":
             _name_steadily(operator.get_function())
+
+
+TARGET = OpenVINOTarget()

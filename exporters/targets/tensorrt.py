@@ -7,29 +7,24 @@ an engine is tied to a version and a kind of GPU, and a device must be able to b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import onnx
-
-from ...files import sha256
-from ...runtimes.base import CompiledProduct
-from ...runtimes.tensorrt.audit import describe, products, raise_unless_sound
-from ...runtimes.tensorrt.build import Built, Rows, build
-from ...runtimes.tensorrt.cuda import find_gpu
-from ...runtimes.tensorrt.engines import DEFAULT_PROFILE, INDEX, EngineFile, EngineIndex
-from ...runtimes.tensorrt.flavours import Flavour, flavour
-from ..graph.edit import all_graphs, all_nodes
-from ..options import Context, ExportOptions, Written, as_in_graphs
-from ..search.decide import stored_bytes
+from .base import Context, Target, Tools, Written, as_in_graphs
 from .onnx import serialized, write_graph
 
-# Their versions go into the manifest. Which TensorRT made an engine stands beside it in tensorrt.json.
-PACKAGES = (
-    "onnx",
-    *(name for name in ("tensorrt_rtx_cu13_bindings", "tensorrt") if find_spec(name.replace("_cu13", ""))),
-)
+if TYPE_CHECKING:
+    import onnx
+
+    from ...bundle import Manifest
+    from ...runtimes.base import CompiledProduct
+    from ...runtimes.tensorrt.build import Built, Rows
+    from ...runtimes.tensorrt.engines import EngineFile
+    from ...runtimes.tensorrt.flavours import Flavour
+    from ..options import ExportOptions
+
 _AMPERE = 80  # the oldest that TensorRT builds one engine for several kinds from
 _NUMERICS = (
     "compared with the float reference by running the bundle's own ONNX in onnxruntime; on a GPU unverified until "
@@ -37,39 +32,102 @@ _NUMERICS = (
 )
 
 
-def write_graphs(models: dict[str, onnx.ModelProto], folder: Path, context: Context) -> Written:
-    """Write each graph as ``STEM.onnx`` and as an engine, and ``tensorrt.json`` about them.
+class TensorRTTarget(Target):
+    name, order = "tensorrt", 3
+    # Which TensorRT made an engine stands beside it in tensorrt.json.
+    packages = tuple(
+        name for name in ("tensorrt_rtx_cu13_bindings", "tensorrt") if find_spec(name.replace("_cu13", ""))
+    )
+    precisions = ("fp32", "fp16", "bf16", "int8")
+    own_options: ClassVar = {"compute_capabilities": "--compute-capability"}
+    always_audited = emulated = True
+    # Its bundles are built, and compared through their ONNX, where no GPU can run them.
+    gate_backend, gate_package = "onnx", "onnxruntime"
 
-    Raises:
-        InputError: no TensorRT is installed, or it can not build for what was asked.
-        GateFailed: what was compiled is not what the graph says.
-    """
-    chosen, options = flavour(), context.options
-    capabilities = _capabilities(chosen, options)
-    files, entries, audits = {}, [], {}
-    compiled: list[CompiledProduct] = []
-    for stem, model in models.items():
-        files[stem] = write_graph(model, folder, stem)
-        context.say(f"building the TensorRT engine of {files[stem]}")
-        built = build(
-            chosen,
-            serialized(model),
-            compute_capabilities=capabilities,
-            rows=rows_of(options),
-            hardware_compatible=len(capabilities) > 1,
-        )
-        stored = stored_bytes([model])
-        folded = _state_bytes(context) + _scale_bytes(model)
-        raise_unless_sound(built, files[stem], stored, wants_loop=stem == "model", folded_bytes=folded)
-        entries.append(_entry(chosen, built, stem, folder, capabilities, options))
-        audits[stem] = _audit(built, model)
-        compiled += products(built)
-    EngineIndex(tuple(entries), audits, _NUMERICS).write(folder / INDEX)
-    return as_in_graphs(files, models, compiled)
+    def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
+        """Write each graph as ``STEM.onnx`` and as an engine, and ``tensorrt.json`` about them.
+
+        Raises:
+            InputError: no TensorRT is installed, or it can not build for what was asked.
+            GateFailed: what was compiled is not what the graph says.
+        """
+        from ...runtimes.tensorrt.audit import describe, products, raise_unless_sound
+        from ...runtimes.tensorrt.build import build
+        from ...runtimes.tensorrt.engines import INDEX, EngineIndex
+        from ...runtimes.tensorrt.flavours import flavour
+        from ..search.decide import stored_bytes
+
+        chosen, options, folder = flavour(), context.options, context.folder
+        capabilities = _capabilities(chosen, options)
+        files, entries, audits = {}, [], {}
+        compiled: list[CompiledProduct] = []
+        for stem, model in graphs.items():
+            files[stem] = write_graph(model, folder, stem)
+            context.say(f"building the TensorRT engine of {files[stem]}")
+            built = build(
+                chosen,
+                serialized(model),
+                compute_capabilities=capabilities,
+                rows=_profile(options),
+                hardware_compatible=len(capabilities) > 1,
+            )
+            stored = stored_bytes([model])
+            folded = _state_bytes(context) + _scale_bytes(model)
+            raise_unless_sound(built, files[stem], stored, wants_loop=stem == "model", folded_bytes=folded)
+            entries.append(_entry(chosen, built, stem, folder, capabilities, options))
+            audits[stem] = {
+                **describe(built),
+                "weights_bytes": built.weights_bytes,
+                "stored_bytes": stored,
+            }
+            compiled += products(built)
+        EngineIndex(tuple(entries), audits, _NUMERICS).write(folder / INDEX)
+        return as_in_graphs(files, graphs, compiled)
+
+    def read_option(self, field: str, value: Any) -> Any:
+        from ...runtimes.tensorrt.flavours import as_numbers
+
+        return as_numbers(value) if isinstance(value, str) else value
+
+    def need(self, options: ExportOptions | None = None) -> None:
+        from ...runtimes.tensorrt.flavours import flavour
+
+        chosen = flavour()
+        if options is not None:
+            chosen.need(options.compute_capabilities)
+
+    def next_step(self, folder: Path, manifest: Manifest) -> str | None:
+        if not manifest.gate.reason:
+            return None
+        return f"next, on a machine with the GPU: hrm-edge compile {folder}   and   hrm-edge check SPEC"
+
+    def tools(self, gpus: Sequence[str]) -> Tools:
+        from ...runtimes.tensorrt import flavours
+
+        found, broken = flavours.installed()
+        version = ", ".join(f"{flavour.name} {flavour.version}" for flavour in found) or None
+        builders = [flavour for flavour in found if gpus or flavour.ahead_of_time]
+        if builders:
+            return Tools(version, None, _built_for(builders, gpus))
+        if found:
+            why_not = "tensorrt builds for the GPU of this machine, and finds none; tensorrt-rtx needs none"
+            return Tools(version, why_not)
+        return Tools(None, broken[0] if broken else "neither tensorrt-rtx nor tensorrt is installed")
+
+
+def _built_for(flavours: Sequence[Flavour], gpus: Sequence[str]) -> str:
+    from ...runtimes.tensorrt.flavours import as_text
+
+    for flavour in flavours:
+        if flavour.ahead_of_time:
+            return f"builds engines for GPUs of compute capability {as_text(flavour.ahead_of_time)}"
+    return f"builds engines for this machine's {gpus[0]}"
 
 
 def _capabilities(chosen: Flavour, options: ExportOptions) -> tuple[int, ...]:
     """What the engines will run on, × 10. `tensorrt` builds for the GPU that is there, and at most for its like."""
+    from ...runtimes.tensorrt.cuda import find_gpu
+
     wanted = tuple(sorted(options.compute_capabilities))
     if chosen.is_rtx:
         return wanted
@@ -78,8 +136,10 @@ def _capabilities(chosen: Flavour, options: ExportOptions) -> tuple[int, ...]:
     return tuple(sorted({own, *like}))
 
 
-def rows_of(options: ExportOptions) -> Rows | None:
+def _profile(options: ExportOptions) -> Rows | None:
     """The optimization profile: fewest, typical, most rows; None when the graph itself fixes them."""
+    from ...runtimes.tensorrt.engines import DEFAULT_PROFILE
+
     return DEFAULT_PROFILE if options.batch is None else None
 
 
@@ -87,6 +147,9 @@ def _entry(
     chosen: Flavour, built: Built, stem: str, folder: Path, capabilities: tuple[int, ...], options: ExportOptions
 ) -> EngineFile:
     """Write the engine into the bundle, and say what it is."""
+    from ...files import sha256
+    from ...runtimes.tensorrt.engines import EngineFile
+
     name = f"{stem}.{chosen.name}-{chosen.version}.{'-'.join(f'sm{one}' for one in capabilities)}.engine"
     (folder / name).write_bytes(built.plan)
     return EngineFile(
@@ -95,7 +158,7 @@ def _entry(
         flavour=chosen.name,
         version=chosen.version,
         compute_capabilities=capabilities,
-        rows=rows_of(options),
+        rows=_profile(options),
         sha256=sha256(folder / name),
         weights_bytes=built.weights_bytes,
         seconds=round(built.seconds, 1),
@@ -110,6 +173,8 @@ def _state_bytes(context: Context) -> int:
 
 def _scale_bytes(model: onnx.ModelProto) -> int:
     """What int8 products are multiplied with at the end: a float for each output channel of each call."""
+    from ..graph.edit import all_graphs, all_nodes
+
     shapes = {tensor.name: tensor.dims for graph in all_graphs(model.graph) for tensor in graph.initializer}
     nodes = list(all_nodes(model.graph))
     widened = {node.output[0]: node.input[0] for node in nodes if node.op_type == "DequantizeLinear"}
@@ -117,5 +182,4 @@ def _scale_bytes(model: onnx.ModelProto) -> int:
     return sum(4 * shapes[name][-1] for name in weights if name in shapes)
 
 
-def _audit(built: Built, model: onnx.ModelProto) -> dict[str, Any]:
-    return {**describe(built), "weights_bytes": built.weights_bytes, "stored_bytes": stored_bytes([model])}
+TARGET = TensorRTTarget()

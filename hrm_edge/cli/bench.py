@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -133,29 +132,29 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
     """The checkpoint as a bundle for every backend usable here and both loops, ungated: timing only."""
     from ..errors import InputError
     from ..exporters.build import quick_plan, trace, write_bundle
-    from ..exporters.options import ALL_PRECISIONS, LOOPS, PRECISIONS_OF, TARGETS, ExportOptions
+    from ..exporters.options import ExportOptions, known_precisions
+    from ..exporters.targets import all_targets
     from ..models import load_checkpoint
     from ..progress import say
     from ..runtimes.loader import backend_module
 
     for precision in precisions:
-        if precision not in ALL_PRECISIONS:
-            raise InputError(f"--precision {precision}: unknown; choose {' or '.join(ALL_PRECISIONS)}")
+        if precision not in known_precisions():
+            raise InputError(f"--precision {precision}: unknown; choose {' or '.join(known_precisions())}")
     checkpoint = load_checkpoint(path)
     traced = trace(checkpoint, say)
     made = []
-    for target in TARGETS:
-        usable, _, why_not, install = backend_module(target).available()
-        if usable and target == "coreml" and sys.platform != "darwin":
-            usable, why_not, install = False, "it is interpreted here, which says nothing of its speed", "use a Mac"
+    for name, target in all_targets().items():
+        usable, _, why_not, install = backend_module(name).available()
+        if usable and (untimed := target.why_not_timed()):
+            usable, (why_not, install) = False, untimed
         if not usable:
-            say(f"without {target}: {why_not}" + (f"; to include it: {install}" if install else ""))
+            say(f"without {name}: {why_not}" + (f"; to include it: {install}" if install else ""))
             continue
-        for precision in (name for name in precisions if name in PRECISIONS_OF[target]):
-            plan = quick_plan(checkpoint, traced, precision, target)
-            for loop in LOOPS:
-                batch = 1 if target == "coreml" else None
-                options = ExportOptions(target=target, precision=precision, loop=loop, batch=batch)
+        for precision in (one for one in precisions if one in target.precisions):
+            plan = quick_plan(checkpoint, traced, precision, name)
+            for loop in target.loops:
+                options = ExportOptions.for_target(name, precision, loop)
                 folder = scratch / f"{checkpoint.name}-{options.suffix}"
                 folder.mkdir()
                 say(f"exporting {folder.name}")

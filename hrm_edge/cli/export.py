@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..precision import precision_named
+from ..exporters.targets import all_targets, target_named
+from ..precision import PRECISIONS, precision_named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from ..exporters.search.decide import Quantizing
     from ..tasks import Task
 
-_MOST_ROWS = 65535
+_TARGETS = list(all_targets())
 
 
 def command(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the name of a shipped model.")],
-    target: Annotated[str, typer.Option(help="onnx, openvino, tensorrt or coreml.")] = "onnx",
+    target: Annotated[str, typer.Option(help=f"{', '.join(_TARGETS[:-1])} or {_TARGETS[-1]}.")] = "onnx",
     precision: Annotated[
         str,
         typer.Option(
@@ -122,14 +123,15 @@ def command(
     _need_packages(target, gate)
     from ..data.puzzles import load_puzzles
     from ..export import GateOptions, export_bundle
+    from ..exporters.options import ExportOptions
     from ..measure.gate import gate_puzzles as puzzles_for_gate
     from ..models import keep_identifiers, load_checkpoint
     from ..progress import progress, say
-    from ..runtimes.tensorrt.flavours import flavour
 
-    options = _options(target, precision, loop, batch, compute_capability, ios)
-    if target == "tensorrt":
-        flavour().need(options.compute_capabilities)
+    options = ExportOptions.for_target(
+        target, precision, loop, batch, compute_capabilities=compute_capability, ios=ios
+    )
+    target_named(target).need(options)
     if threads is not None:
         import torch
 
@@ -163,23 +165,22 @@ def command(
     _print_summary(checkpoint, options, folder, size, made)
 
 
-def _need_packages(target: str, gate: bool) -> None:
+def _need_packages(name: str, gate: bool) -> None:
     """One line instead of an ImportError half-way through."""
-    from ..runtimes.loader import BACKENDS, backend_module
-    from ..runtimes.tensorrt.flavours import flavour
+    from ..runtimes.loader import backend_module
 
+    target = all_targets().get(name)
     for package in ("torch", "onnx", "onnxscript", "jinja2"):
         if importlib.util.find_spec(package) is None:
+            extras = "export" if target is None else f"export,{name}"
             raise InputError(
-                f"export needs {package}, which is not installed; run: pip install 'hrm-edge[export,{target}]'"
-                if target in BACKENDS
-                else f"export needs {package}, which is not installed; run: pip install 'hrm-edge[export]'"
+                f"export needs {package}, which is not installed; run: pip install 'hrm-edge[{extras}]'"
             )
-    # TensorRT's bundles are built, and compared through their ONNX, where no GPU can run them.
-    runner = "onnx" if target == "tensorrt" else target
-    if target == "tensorrt":
-        flavour()
-    if gate and runner in BACKENDS:
+    if target is None:
+        return  # the options know which there are
+    target.need()
+    runner = target.gate_backend or name
+    if gate:
         usable, _, why_not, install = backend_module(runner).available()
         if not usable:
             raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {install}")
@@ -224,8 +225,9 @@ def _quantizing(
     flags = {"--calibration-method": recipe["estimator"], "--calibration-segments": recipe["segments"]}
     flags |= {"--smooth": recipe["smooth"], "--sensitivity": sensitivity}
     for flag, value in flags.items():
-        if value is not None and precision != "int8":
-            raise InputError(f"{flag}: has no meaning with --precision {precision}, only with int8")
+        if value is not None and not precision_named(precision).quantizes_inputs:
+            those = " or ".join(name for name, record in PRECISIONS.items() if record.quantizes_inputs)
+            raise InputError(f"{flag}: has no meaning with --precision {precision}, only with {those}")
     given = {name: value for name, value in recipe.items() if value is not None}
     auto = given.get("estimator") == AUTO
     if auto and len(given) > 1:
@@ -236,38 +238,6 @@ def _quantizing(
     if calibration is not None:
         wanted = replace(wanted, calibration=calibration)
     return wanted if sensitivity is None else replace(wanted, sensitivity=sensitivity)
-
-
-def _options(
-    target: str,
-    precision: str,
-    loop: str | None,
-    batch: str | None,
-    compute_capability: str | None,
-    ios: int | None,
-) -> ExportOptions:
-    """The flags as what they stand for; those that were not given have the target's defaults."""
-    from ..exporters.options import ExportOptions
-
-    for flag, value, owner in (("--compute-capability", compute_capability, "tensorrt"), ("--ios", ios, "coreml")):
-        if value is not None and target != owner:
-            raise InputError(f"{flag}: has no meaning with --target {target}, only with {owner}")
-    given: dict[str, Any] = {} if ios is None else {"ios": ios}
-    if compute_capability is not None:
-        from ..runtimes.tensorrt.flavours import as_numbers
-
-        given["compute_capabilities"] = as_numbers(compute_capability)
-    # Core ML runs fixed shapes, and its Neural Engine no loops.
-    loop, batch = (loop or "host", batch or "1") if target == "coreml" else (loop or "graph", batch or "dynamic")
-    return ExportOptions(target, precision, loop, _rows(batch), **given)
-
-
-def _rows(batch: str) -> int | None:
-    if batch == "dynamic":
-        return None
-    if not batch.isascii() or not batch.isdigit() or not 1 <= int(batch) <= _MOST_ROWS:
-        raise InputError(f"--batch must be a number of rows, from 1 to {_MOST_ROWS}, or dynamic, not {batch!r}")
-    return int(batch)
 
 
 def _check_gate_options(
@@ -330,9 +300,8 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
     rows = (
         "any number of rows" if options.batch is None else f"{options.batch} row{'s'[: options.batch > 1]} a call"
     )
-    more = ""
-    if options.target == "coreml":
-        more = f", iOS {options.ios}" + (", state on the device" if "stateful" in made.manifest.graphs else "")
+    target = target_named(options.target)
+    more = target.summary(options, made.manifest)
     print(f"{folder}: {size:.2f} MB, {options.target} {options.precision}, {options.loop} loop, {rows}{more}")
     if made.quantization is not None:
         _print_quantization(made.quantization)
@@ -348,14 +317,12 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
             print(f"  {side.engine:<24} exact {100 * side.exact:6.2f} %   {halting}")
         for note in report.notes:
             print(f"  note: {note}")
-    if (options.target, options.precision) == ("onnx", "fp16"):
-        print(
-            "  note: onnxruntime computes float16 on a CPU through casts: smaller than fp32 there, but not faster"
-        )
+    for note in target.notes(options):
+        print(f"  note: {note}")
     if (folder / "report.html").is_file():
         print(f"  report: {folder / 'report.html'}   or   hrm-edge report {folder}")
-    if made.manifest.gate.reason and options.target == "tensorrt":
-        print(f"next, on a machine with the GPU: hrm-edge compile {folder}   and   hrm-edge check SPEC")
+    if step := target.next_step(folder, made.manifest):
+        print(step)
     elif made.manifest.task.split("-")[0] == "arc":
         print(f"next: hrm-edge arc {folder} --data FOLDER")
     else:

@@ -27,7 +27,7 @@ LOWEST = 0.05  # part of the tokens that the low end of the cosines leaves out
 
 
 @dataclass(frozen=True)
-class Segments:
+class SegmentCalls:
     """A network as two calls, arrays in and out float32 unless told otherwise.
 
     `start(tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, z_H, z_L)`, each [b, S', D];
@@ -48,7 +48,7 @@ class Segments:
         no_ACT_continue: bool = False,
         batch: int | None = None,
         num_puzzle_identifiers: int = 1,
-    ) -> Segments:
+    ) -> SegmentCalls:
         """From the two graphs of a host loop as a backend loads them, with the bundle's names of tensors.
 
         A model trained with several puzzle identifiers is asked about puzzle 0.
@@ -125,8 +125,8 @@ def judge(puzzles: PuzzleSet) -> Right:
 
 
 def measure_drift(
-    reference: Segments,
-    candidate: Segments,
+    reference: SegmentCalls,
+    candidate: SegmentCalls,
     tokens: np.ndarray,
     segments: int,
     *,
@@ -138,8 +138,8 @@ def measure_drift(
 
 
 def roll_out(
-    reference: Segments,
-    candidate: Segments,
+    reference: SegmentCalls,
+    candidate: SegmentCalls,
     tokens: np.ndarray,
     segments: int,
     *,
@@ -187,7 +187,7 @@ def _chunks(begin: int, end: int) -> list[np.ndarray]:
 class _Roll:
     """One network on a few puzzles: its states now, and what its last segment said."""
 
-    def __init__(self, network: Segments, *asked: np.ndarray) -> None:
+    def __init__(self, network: SegmentCalls, *asked: np.ndarray) -> None:
         self._network, self._count = network, len(asked[0])
         self._e, self.z_H, self.z_L = self._call(network.start, *asked)
 

@@ -11,8 +11,9 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,17 +22,16 @@ from ..errors import InputError
 from ..progress import Progress
 from ..runtimes import Answers
 from .accuracy import check_match, judged, rightness
-from .artifact import Artifact
+from .artifact import Artifact, open_artifact
 from .memory import measure
-
-if TYPE_CHECKING:
-    pass
 
 _SGEMM = 2048
 # Idle worker threads of one engine spin for a few milliseconds and would slow the next one down.
 _SETTLE_SECONDS = 0.02
 # Share of the time spent waiting for a CPU from which the figures are not to be trusted.
 _BUSY = 0.05
+# Of a comparison that is a part of an export.
+_SHORT_ROUNDS, _SHORT_SEGMENTS = 5, 4
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,18 @@ def bench(
         puzzles=min(len(puzzles), settings.rounds * settings.per_round * settings.batch),
         notes=notes,
     )
+
+
+def beside_eager(
+    checkpoint: Path, bundle: Path, puzzles: PuzzleSet, batch: int, threads: int | None = None
+) -> list[dict[str, Any]]:
+    """Rows of a short comparison of a bundle with PyTorch eager on the weights that it was made of."""
+    import torch
+
+    threads = threads or torch.get_num_threads()
+    settings = Settings(threads, batch, _SHORT_ROUNDS, _SHORT_SEGMENTS, per_round=2)
+    artifacts = [open_artifact(path, threads) for path in (checkpoint, bundle)]
+    return [asdict(row) for row in bench(artifacts, puzzles, settings).rows]
 
 
 def _peak(artifact: Artifact, settings: Settings, notes: list[str]) -> float | None:

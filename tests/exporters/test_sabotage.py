@@ -119,7 +119,7 @@ def test_a_library_that_is_blinded_by_transposes_is_found_out(tmp_path, target):
     blind = with_transposes(segment)
     folder = tmp_path / "b"
     folder.mkdir()
-    module = pytest.importorskip(f"hrm_edge.exporters.{target}")
+    module = pytest.importorskip(f"hrm_edge.exporters.targets.{target}")
     products = audit(target, [folder / module.write_graph(blind, folder, "segment")], "int8", expected)
     assert (products.found, list(products.missing)) == (0, expected)
     with pytest.raises(GateFailed, match=rf"0 of {len(expected)} int8 products .* not {expected[0]}, "):
@@ -218,8 +218,8 @@ def test_scales_that_saturate_because_the_plan_says_so(tmp_path, monkeypatch):
 
     real = Calibrator.plan
 
-    def narrow(self, recipe):
-        made = real(self, recipe)
+    def narrow(self, recipe, precision):
+        made = real(self, recipe, precision)
         return dataclasses.replace(made, scales={**made.scales, SITE: made.scales[SITE] / 20})
 
     monkeypatch.setattr(Calibrator, "plan", narrow)

@@ -1,121 +1,90 @@
-"""Target coreml: the graphs as ML programs, one .mlpackage folder each, or one that keeps its state on the device.
-
-float32 is computed in float32, every other precision in float16, which is what the Neural Engine runs.
-"""
+"""Target coreml: what is true of it; `programs` writes its packages, `swift` the Swift package beside them."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import onnx
-
-from ....bundle import TensorSpec
 from ....errors import InputError
-from ....precision import PRECISIONS
-from ...graph.trace import quiet
-from ...options import Context, ExportOptions, Written
-from ...quantize.fp16 import PARTS
-from ...quantize.plan import INT8_PARTS
-from .lowering import Lowering, binding, compiled, lower, program
-from .package import describe, write_package
-from .weights import Numbers
+from ..base import Context, Target, Written
 
-PACKAGES = ("onnx", "coremltools")  # their versions go into the manifest
-STATEFUL = "stateful"
-# The first system that has states.
-_NEW = 18
+if TYPE_CHECKING:
+    import onnx
+
+    from ....bundle import Manifest
+    from ....precision import Precision
+    from ...options import ExportOptions
+    from ...quantize.plan import Plan
+
+IOS = (17, 18)
 
 
-def write_graphs(models: dict[str, onnx.ModelProto], folder: Path, context: Context) -> Written:
-    """Write a package for each graph; on iOS 18 a host loop in float16 is one whose state stays on the device.
+class CoreMLTarget(Target):
+    name, order = "coreml", 4
+    packages = ("coremltools",)
+    precisions = (
+        *("fp32", "fp16", "int8", "int8-weights", "int4-weights"),
+        *("palette4-weights", "palette6-weights"),
+    )
+    # Core ML runs fixed shapes, and its Neural Engine no loops.
+    default_loop, default_batch = "host", 1
+    own_options: ClassVar = {"ios": "--ios"}
+    # Its own compute precision halves more than the graph does.
+    lowers_floats = True
+    always_audited = emulated = True
 
-    Raises:
-        InputError: coremltools is missing.
-    """
-    options = context.options
-    if importlib.util.find_spec("coremltools") is None:
-        raise InputError(
-            "target coreml needs coremltools, which is not installed; run: pip install 'hrm-edge[coreml]'"
-        )
-    numbers = numbers_of(options)
-    with quiet():
-        if keeps_state(options) and not context.apart:
-            programs = {STATEFUL: lower_stateful(models["start"], models["segment"], numbers)}
+    def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
+        from .programs import write_programs
+
+        return write_programs(graphs, context)
+
+    def finish(self, manifest: Manifest, context: Context) -> None:
+        """Write the Swift package that calls the models."""
+        from .swift import write_package
+
+        write_package(context.folder, manifest, context.options.ios)
+
+    def check(self, options: ExportOptions) -> None:
+        if options.precision == "int4-weights" and options.ios < 18:
+            raise InputError("--precision int4-weights needs --ios 18")
+        if options.batch is None:
+            raise InputError("--batch dynamic: Core ML runs fixed shapes; give the number of rows of every call")
+
+    def known_values(self, field: str) -> Sequence[Any]:
+        return IOS
+
+    def suffix(self, options: ExportOptions) -> str:
+        return f"-ios{options.ios}" if options.ios != IOS[0] else ""
+
+    def parts(self, precision: Precision, plan: Plan | None) -> dict[str, str]:
+        from ...quantize.fp16 import PARTS
+        from ...quantize.plan import INT8_PARTS
+
+        if precision.is_full:
+            return dict.fromkeys(PARTS, "float32")
+        halves = {"attention scores": "float16", **dict.fromkeys(PARTS, "float16")}
+        if precision.family == "products":
+            halves |= INT8_PARTS
+        elif precision.family == "palette":
+            halves["weights"] = f"tables of {2**precision.bits} float16 values"
         else:
-            programs = {name: lower(model, numbers) for name, model in models.items()}
-    graphs: dict[str, str] = {}
-    inputs, outputs = {}, {}
-    for name, made in programs.items():
-        graphs[name] = f"{name}.mlpackage"
-        with quiet():
-            model = compiled(made, numbers)
-            write_package(model, folder / graphs[name], describe(context.checkpoint, options, name))
-        described = model.get_spec().description
-        inputs[name], outputs[name] = _specs(described.input), _specs(described.output)
-    return Written(graphs, inputs, outputs)
+            halves["weights"] = precision.stored
+        exceptions = plan.exceptions() if plan else {}
+        return halves | {part: kind.replace("float32", "float16") for part, kind in exceptions.items()}
+
+    def summary(self, options: ExportOptions, manifest: Manifest) -> str:
+        return f", iOS {options.ios}" + (", state on the device" if "stateful" in manifest.graphs else "")
+
+    def stood_in_by(self) -> str | None:
+        if self.runs_here() and sys.platform != "darwin":
+            return "answered by an interpreter of the package, not by Core ML"
+        return super().stood_in_by()
+
+    def why_not_timed(self) -> tuple[str, str] | None:
+        if sys.platform == "darwin":
+            return None
+        return "it is interpreted here, which says nothing of its speed", "use a Mac"
 
 
-def keeps_state(options: ExportOptions) -> bool:
-    """Whether the state stays on the device between segments: Core ML's states are float16, from iOS 18 on."""
-    return options.loop == "host" and not PRECISIONS[options.precision].is_full and options.ios >= _NEW
-
-
-def numbers_of(options: ExportOptions) -> Numbers:
-    """How a precision computes and stores floats."""
-    precision = PRECISIONS[options.precision]
-    bits = precision.bits if precision.family == "palette" else None
-    return Numbers(half=not precision.is_full, ios=options.ios, bits=bits)
-
-
-def parts(name: str) -> dict[str, str]:
-    """Part of the network → dtype, for the manifest."""
-    precision = PRECISIONS[name]
-    if precision.is_full:
-        return dict.fromkeys(PARTS, "float32")
-    halves = {"attention scores": "float16", **dict.fromkeys(PARTS, "float16")}
-    if precision.family == "products":
-        return {**halves, **INT8_PARTS}
-    if precision.family == "palette":
-        return {**halves, "weights": f"tables of {2**precision.bits} float16 values"}
-    return {**halves, "weights": precision.stored}
-
-
-def lower_stateful(start: onnx.ModelProto, segment: onnx.ModelProto, numbers: Numbers) -> Any:
-    """One program for a host loop: a segment on every row, from its state or, where ``fresh``, from the start."""
-    from coremltools.converters.mil import Builder as mb
-
-    inputs = {value.name: binding(value) for value in start.graph.input}
-    states = {value.name: binding(value)[1] for value in segment.graph.input if value.name != "e"}
-    rows = inputs["tokens"][1][0]
-
-    def body(given: dict[str, Any]) -> dict[str, Any]:
-        begun = dict(zip(_names(start), Lowering(start.graph, numbers, given, prefix="start_").run(), strict=True))
-        is_fresh = mb.expand_dims(x=mb.greater(x=given["fresh"], y=0.5), axes=[1, 2], name="is_fresh")
-        for name in states:
-            before = mb.read_state(input=given[name], name=f"{name}_before")
-            begun[name] = mb.select(cond=is_fresh, a=begun[name], b=before, name=f"{name}_begin")
-        results = dict(zip(_names(segment), Lowering(segment.graph, numbers, begun).run(), strict=True))
-        for name in states:
-            mb.coreml_update_state(state=given[name], value=results[f"{name}_next"])
-        return {name: results[name] for name in ("logits", "q")}
-
-    fresh = {"fresh": ("float32", (rows,))}
-    kept = {name: ("state", shape) for name, shape in states.items()}
-    return program({**inputs, **fresh, **kept}, body, numbers)
-
-
-def _names(model: onnx.ModelProto) -> list[str]:
-    return [value.name for value in model.graph.output]
-
-
-def _specs(bindings: Any) -> tuple[TensorSpec, ...]:
-    from coremltools.proto import FeatureTypes_pb2
-
-    kinds = {
-        FeatureTypes_pb2.ArrayFeatureType.FLOAT32: "float32",
-        FeatureTypes_pb2.ArrayFeatureType.INT32: "int32",
-    }
-    arrays = [(item.name, item.type.multiArrayType) for item in bindings]
-    return tuple(TensorSpec(name, kinds[array.dataType], tuple(array.shape)) for name, array in arrays)
+TARGET = CoreMLTarget()

@@ -20,8 +20,8 @@ from hrm_edge.exporters.graph.trace import trace_segment
 from hrm_edge.exporters.options import ExportOptions
 from hrm_edge.exporters.quantize.fp16 import convert
 from hrm_edge.exporters.search.decide import Quantizing, stored_bytes
-from hrm_edge.exporters.targets import tensorrt
 from hrm_edge.exporters.targets.onnx import serialized
+from hrm_edge.exporters.targets.tensorrt import TARGET
 from hrm_edge.precision import PRECISIONS
 from hrm_edge.runtimes import load_engine
 from hrm_edge.runtimes.tensorrt import audit as trt_audit
@@ -125,14 +125,14 @@ def refused(folder, reason, error=GateFailed, **options) -> None:
 
 def spoiling(monkeypatch, spoil) -> None:
     """Change each graph between quantization and the target."""
-    write = tensorrt.write_graphs
+    write = TARGET.write
 
-    def changed(models, folder, context):
+    def changed(models, context):
         for model in models.values():
             spoil(model)
-        return write(models, folder, context)
+        return write(models, context)
 
-    monkeypatch.setattr(tensorrt, "write_graphs", changed)
+    monkeypatch.setattr(TARGET, "write", changed)
 
 
 def test_asymmetric_quantization_is_refused(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """`hrm-edge env` and the public names: what is usable, why not, and nothing heavy until it is asked for."""
 
 import builtins
-import importlib
 import importlib.util
 import json
 import subprocess
@@ -16,7 +15,10 @@ from hrm_edge import environment
 from hrm_edge.bundle import Gate
 from hrm_edge.cli import main
 from hrm_edge.errors import InputError
+from hrm_edge.exporters.targets import all_targets
+from hrm_edge.exporters.targets import base as targets_base
 from hrm_edge.runtimes.loader import BACKENDS, backend_module
+from hrm_edge.runtimes.tensorrt import flavours
 
 TARGETS = ("onnx", "openvino", "tensorrt", "coreml")
 WRITTEN_BY = {"onnx": "onnx", "openvino": "openvino", "tensorrt": "tensorrt_rtx_bindings", "coreml": "coremltools"}
@@ -40,7 +42,8 @@ def machine(monkeypatch):
     """A made-up machine: which packages it has, which GPUs, which TensorRT, and which backends say they run."""
 
     def machine(packages=(), gpus=(), tensorrt=None, runs=()):
-        known = set(environment._TRAIN) | set(environment._EXPORT) | set(environment._WRITERS.values())
+        writers = {package for target in all_targets().values() for package in target.packages}
+        known = set(environment._TRAIN) | set(environment._EXPORT) | writers
         real = importlib.util.find_spec
 
         def find_spec(name, *rest):
@@ -49,9 +52,11 @@ def machine(monkeypatch):
             return real(name, *rest)
 
         monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-        monkeypatch.setattr(environment, "_version", lambda name: f"{name}-1.0" if name in packages else None)
+        for module in (environment, targets_base):
+            monkeypatch.setattr(module, "version_of", lambda name: f"{name}-1.0" if name in packages else None)
         monkeypatch.setattr(environment, "_gpus", lambda: list(gpus))
-        monkeypatch.setattr(environment, "installed", lambda: ([tensorrt] if tensorrt else [], []))
+        for module in (environment, flavours):
+            monkeypatch.setattr(module, "installed", lambda: ([tensorrt] if tensorrt else [], []))
         if "torch" in packages:
             cuda = types.SimpleNamespace(is_available=lambda: bool(gpus))
             torch = types.SimpleNamespace(__version__="2.0", version=types.SimpleNamespace(cuda="13.0"), cuda=cuda)
@@ -99,7 +104,7 @@ def test_what_runs_here_is_what_the_backends_say(run):
     """Not simulated: the same answers that opening a bundle goes by."""
     found = rows(run("--json")[1])
     for target in TARGETS:
-        usable, version, why_not, install = importlib.import_module(f"hrm_edge.runtimes.{target}").available()
+        usable, version, why_not, install = backend_module(target).available()
         row = found["run", target]
         assert (row["usable"], row["version"], row["why_not"]) == (usable, version, why_not)
         assert row["install"] == (None if usable else install or None)
@@ -182,7 +187,7 @@ def test_the_flavour_that_needs_its_gpu_builds_with_it_only(run, machine, gpus):
 
 def test_a_tensorrt_that_does_not_load_is_reported(run, machine, monkeypatch):
     machine(EXPORT)
-    monkeypatch.setattr(environment, "installed", lambda: ([], ["tensorrt does not load: no libnvinfer.so"]))
+    monkeypatch.setattr(flavours, "installed", lambda: ([], ["tensorrt does not load: no libnvinfer.so"]))
     row = rows(run("--json")[1])["export", "tensorrt"]
     assert row["why_not"] == "tensorrt does not load: no libnvinfer.so"
 

@@ -10,7 +10,7 @@ import toys
 
 from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.measure import drift
-from hrm_edge.measure.drift import Segments, judge, measure_drift, roll_out
+from hrm_edge.measure.drift import SegmentCalls, judge, measure_drift, roll_out
 
 S, D, V = 4, 6, 5
 
@@ -40,7 +40,7 @@ def script(guesses=None, *, grow=1.0, turn=False, shift=0.0, halts_at=99, logits
         q = np.array([[steps[int(p)] - halts_at + 0.5, 0] for p in e[:, 0, 0]], np.float32)
         return z_H * np.float32(grow), z_L, scores + np.float32(shift), q
 
-    return Segments(start, segment)
+    return SegmentCalls(start, segment)
 
 
 def questions(n):
@@ -48,7 +48,7 @@ def questions(n):
 
 
 def toy():
-    return Segments(toys.start, toys.segment)
+    return SegmentCalls(toys.start, toys.segment)
 
 
 def test_a_network_does_not_drift_from_itself():
@@ -83,7 +83,7 @@ def test_the_low_end_of_the_cosines_is_that_of_the_tokens():
     y[:, 3] *= -1
 
     def fixed(state):
-        return Segments(
+        return SegmentCalls(
             lambda t: (state, state, state), lambda h, low, e: (h, low, np.zeros((10, 10, V)), np.zeros((10, 2)))
         )
 
@@ -115,7 +115,7 @@ def test_the_halting_rule_is_the_models(no_ACT_continue, agree):
 
     def saying(q):
         net = script()
-        return Segments(
+        return SegmentCalls(
             net.start, lambda *s: [*net.segment(*s)[:3], np.array([q] * len(s[0]), np.float32)], no_ACT_continue
         )
 
@@ -145,7 +145,7 @@ def test_the_margin_is_the_smallest_of_the_differing_cells():
         scores[:, 0], scores[:, 1] = [3, 2, 1, 5], [2.5, 0, 0.25, 4]
         scores[[0, 2], guess] += 9 if guess else 0
         net = script()
-        return Segments(
+        return SegmentCalls(
             net.start, lambda *s: [s[0], s[1], np.repeat(scores[None], len(s[0]), 0), np.zeros((len(s[0]), 2))]
         )
 
@@ -186,11 +186,11 @@ def test_chunks_and_fixed_batches_change_nothing(monkeypatch):
         known, thought, logits, q = toys.segment(z_H, z_L, e)
         return [known, thought * np.float32(1.01), logits + known.sum(axis=(1, 2), keepdims=True), q]
 
-    expected = roll_out(toy(), Segments(toys.start, noisy), tokens, 3)
+    expected = roll_out(toy(), SegmentCalls(toys.start, noisy), tokens, 3)
     monkeypatch.setattr(drift, "ROWS", 4)
-    again = roll_out(toy(), Segments(toys.start, noisy), tokens, 3)
+    again = roll_out(toy(), SegmentCalls(toys.start, noisy), tokens, 3)
     calls.clear()
-    padded = roll_out(toy(), Segments(toys.start, noisy, batch=3), tokens, 3)
+    padded = roll_out(toy(), SegmentCalls(toys.start, noisy, batch=3), tokens, 3)
     assert set(calls) == {3}
     for row, other, third in zip(expected.segments, again.segments, padded.segments, strict=True):
         assert dataclasses.astuple(other)[:-2] == pytest.approx(dataclasses.astuple(row)[:-2], rel=1e-6)
@@ -225,7 +225,7 @@ def test_graphs_by_name():
         outputs = toys.segment(feeds["z_H"], feeds["z_L"], feeds["e"])
         return dict(zip(("z_H_next", "z_L_next", "logits", "q"), outputs, strict=True))
 
-    network = Segments.of_graphs(start, segment, no_ACT_continue=True, num_puzzle_identifiers=3)
+    network = SegmentCalls.of_graphs(start, segment, no_ACT_continue=True, num_puzzle_identifiers=3)
     assert network.no_ACT_continue
     assert measure_drift(toy(), network, toys.puzzles(5), 2)[-1].z_H_error == 0
 
@@ -234,7 +234,7 @@ def test_memory_does_not_grow_with_the_puzzles():
     def wide(tokens):
         return [np.ones((len(tokens), 64, 128), np.float32)] * 3  # 32 kB a puzzle and state
 
-    network = Segments(wide, lambda h, low, e: [h * 1, low * 1, h[..., :4], h[:, 0, :2]])
+    network = SegmentCalls(wide, lambda h, low, e: [h * 1, low * 1, h[..., :4], h[:, 0, :2]])
     tracemalloc.start()
     roll_out(network, network, np.zeros((400, 64), np.int32), 8)
     peak = tracemalloc.get_traced_memory()[1]

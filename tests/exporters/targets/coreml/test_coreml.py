@@ -22,20 +22,25 @@ pytest.importorskip("coremltools")
 from lowered import at_batch, plainly, program, reroll
 
 from hrm_edge import __version__
+from hrm_edge import precision as precisions
 from hrm_edge.bundle import TensorSpec
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.build import build_graphs, quick_plan, trace
 from hrm_edge.exporters.graph.edit import initializers
 from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
 from hrm_edge.exporters.graph.trace import quiet
-from hrm_edge.exporters.options import PRECISIONS_OF, Context, ExportOptions, Written
-from hrm_edge.exporters.targets.coreml import target as coreml
+from hrm_edge.exporters.options import ExportOptions
+from hrm_edge.exporters.targets.base import Context, Written
+from hrm_edge.exporters.targets.coreml import TARGET
+from hrm_edge.exporters.targets.coreml.lowering import compiled, lower
+from hrm_edge.exporters.targets.coreml.programs import keeps_state, numbers_of
+from hrm_edge.exporters.targets.coreml.weights import Numbers
 from hrm_edge.models import load_checkpoint
 from hrm_edge.runtimes.coreml.backend import compiled_products, load_graph, load_stateful
 from hrm_edge.runtimes.coreml.interpreter import load_program
 from hrm_edge.runtimes.loops.slots import SlotLoop
 
-PRECISIONS = PRECISIONS_OF["coreml"]
+PRECISIONS = TARGET.precisions
 # Precision, loop and system of packages that are looked at closely: every precision, and every kind of graph.
 KINDS_OF_GRAPH = [
     ("fp32", "host", 17),
@@ -74,7 +79,7 @@ def graphs(name: str, precision: str, loop: str, rows: int) -> dict[str, onnx.Mo
 def write(folder: Path, name="learned", precision="fp32", loop="host", ios=17, rows=1, **metadata) -> Written:
     options = ExportOptions("coreml", precision, loop, rows, ios=ios)
     of = checkpoint(traced(name)[0], **metadata)
-    return coreml.write_graphs(graphs(name, precision, loop, rows), folder, Context(of, options))
+    return TARGET.write(graphs(name, precision, loop, rows), Context(of, options, folder))
 
 
 def weight_bytes(folder: Path) -> int:
@@ -127,7 +132,7 @@ def test_every_product_is_what_the_precision_says(package, precision, loop, ios)
 )
 def test_a_state_is_kept_where_it_can_be(precision, loop, ios, kept):
     """By a host loop, on iOS 18, in float16: Core ML has no other."""
-    assert coreml.keeps_state(ExportOptions("coreml", precision, loop, 1, ios=ios)) is kept
+    assert keeps_state(ExportOptions("coreml", precision, loop, 1, ios=ios)) is kept
 
 
 @pytest.mark.parametrize(("precision", "loop", "ios"), KINDS_OF_GRAPH)
@@ -157,9 +162,7 @@ def test_a_segment_computes_what_the_quantized_graph_says(precision, ios):
     if (precision, ios) == ("int4-weights", 17):
         return  # does not exist; see above
     segment = graphs("learned", precision, "host", 1)["segment"]
-    numbers = dataclasses.replace(
-        coreml.numbers_of(ExportOptions("coreml", precision, ios=ios, batch=1)), half=False
-    )
+    numbers = dataclasses.replace(numbers_of(ExportOptions("coreml", precision, ios=ios, batch=1)), half=False)
     values = feeds(traced("learned")[0], 1)
     want, got = plainly(segment, values), program(segment, numbers)(values)
     float_ = plainly(at_batch(traced("learned")[2], 1), values)
@@ -175,9 +178,9 @@ def test_inputs_of_16_bits_stay_two_int8_products():
     segment = at_batch(plan("learned").widening({layer: "told to"}).apply(traced("learned")[2], "coreml")[0], 1)
     stored = initializers(segment.graph)
     kinds = Counter(n.op_type for n in segment.graph.node if n.input[0] not in stored)
-    values, numbers = feeds(traced("learned")[0], 1), coreml.Numbers()
+    values, numbers = feeds(traced("learned")[0], 1), Numbers()
     with quiet():
-        made = coreml.compiled(coreml.lower(segment, numbers), numbers)._mil_program.functions["main"].operations
+        made = compiled(lower(segment, numbers), numbers)._mil_program.functions["main"].operations
     found = Counter(op.op_type for op in made)
     assert (found["quantize"], found["dequantize"]) == (kinds["QuantizeLinear"], kinds["DequantizeLinear"])
     assert kinds["DequantizeLinear"] > kinds["QuantizeLinear"]  # the first rounding is taken off the input too
@@ -203,7 +206,7 @@ def test_the_model_that_ships(tmp_path):
         np.testing.assert_allclose(segment["q"], q.numpy(), atol=1e-4)
     options = ExportOptions("coreml", "int8", "graph", 1)
     built = build_graphs(of, made, options, quick_plan(of, made, "int8", "coreml"))
-    coreml.write_graphs(built.graphs, tmp_path, Context(of, options))
+    TARGET.write(built.graphs, Context(of, options, tmp_path))
     products = compiled_products(tmp_path / "model.mlpackage")
     quantized = [product.name for product in products if (product.left, product.right) == ("int8", "int8")]
     assert sorted(quantized) == sorted(name.replace(".", "_").replace("/", "_") for name in built.products)
@@ -359,13 +362,16 @@ def test_the_licence_is_the_checkpoints_own(metadata, card, licence):
 
 
 def test_parts_say_what_is_computed_in_what():
+    def parts_of(name):
+        return TARGET.parts(precisions.PRECISIONS[name], None)
+
     for precision in PRECISIONS:
-        parts = coreml.parts(precision)
+        parts = parts_of(precision)
         halved = "float32" if precision == "fp32" else "float16"
         assert {parts[name] for name in ("norms", "softmax", "carried state", "residual sums")} == {halved}
-    assert coreml.parts("int8")["matrix products"] == "int8"
-    assert coreml.parts("int4-weights")["weights"].startswith("int4")
-    assert "16" in coreml.parts("palette4-weights")["weights"]
+    assert parts_of("int8")["matrix products"] == "int8"
+    assert parts_of("int4-weights")["weights"].startswith("int4")
+    assert "16" in parts_of("palette4-weights")["weights"]
 
 
 def test_without_coremltools_one_line_says_what_to_install(tmp_path, monkeypatch):

@@ -17,9 +17,10 @@ from hrm_edge.exporters import build
 from hrm_edge.exporters.graph.edit import all_graphs
 from hrm_edge.exporters.graph.passes import fix_batch
 from hrm_edge.exporters.graph.trace import trace_segment, trace_start
-from hrm_edge.exporters.options import Context, ExportOptions
+from hrm_edge.exporters.options import ExportOptions
 from hrm_edge.exporters.search.decide import Quantizing
-from hrm_edge.exporters.targets.coreml import target as coreml
+from hrm_edge.exporters.targets.base import Context
+from hrm_edge.exporters.targets.coreml import TARGET
 from hrm_edge.models.public import import_public
 from hrm_edge.runtimes import SlotLoop, load_engine
 from hrm_edge.runtimes.coreml import backend as backend
@@ -118,7 +119,7 @@ def test_parity_with_what_the_public_implementation_computes(public, tmp_path, p
     graphs = dict(zip(("start", "segment"), copies, strict=True))
     for graph in graphs.values():
         fix_batch(graph, len(expected["inputs"]))
-    files = coreml.write_graphs(graphs, tmp_path, Context(checkpoint(model), options)).graphs
+    files = TARGET.write(graphs, Context(checkpoint(model), options, tmp_path)).graphs
     start, segment = (backend.load_graph(tmp_path / files[stem], 1) for stem in ("start", "segment"))
     identifiers = expected["puzzle_identifiers"].astype(np.int32)
     state = start({"tokens": expected["inputs"].astype(np.int32), "puzzle_identifiers": identifiers})
@@ -148,17 +149,17 @@ def test_four_bits_in_blocks_need_the_newer_system(tmp_path):
 @pytest.mark.parametrize("loop", LOOPS)
 def test_one_product_left_in_float_is_found(tmp_path, monkeypatch, loop):
     name = "H_level.layers.0.mlp.down_proj/0"
-    write = coreml.write_graphs
+    write = TARGET.write
 
-    def spoiled(models, folder, context):
+    def spoiled(models, context):
         for graph in (g for model in models.values() for g in all_graphs(model.graph)):
             made = {node.output[0]: node for node in graph.node}
             for node in graph.node:
                 if node.name == name:
                     node.input[0] = made[made[node.input[0]].input[0]].input[0]
-        return write(models, folder, context)
+        return write(models, context)
 
-    monkeypatch.setattr(coreml, "write_graphs", spoiled)
+    monkeypatch.setattr(TARGET, "write", spoiled)
     saved = re.sub(r"\W", "_", name)
     with pytest.raises(
         GateFailed, match=rf"int8 products were compiled as such; not {saved}; nothing was"

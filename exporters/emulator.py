@@ -1,4 +1,4 @@
-"""Numerics without the device: a bundle's own ONNX through onnxruntime, operator by operator as it is written.
+"""A device's numerics without the device: ONNX graphs in onnxruntime, operator by operator as they are written.
 
 TensorRT needs its GPU and Core ML its Mac. What can be computed anywhere is what their graphs *say*: products of
 rounded operands, casts where they stand. onnxruntime would fuse quantizers into integer products that clip and
@@ -13,12 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ...errors import InputError
-from ...runtimes.base import Graph, first_line
-from ..graph.edit import all_graphs, array_of, replace_initializers, replace_nodes, subgraphs, tensor_of
+from ..errors import InputError
+from ..runtimes import Engine, load_engine
+from ..runtimes.base import Graph, first_line
+from .graph.edit import all_graphs, array_of, replace_initializers, replace_nodes, subgraphs, tensor_of
 
-# Targets that this machine may well be unable to run.
-TARGETS = ("tensorrt", "coreml")
 NAME = "stand-in (onnxruntime)"
 _BRAIN, _FULL = TensorProto.BFLOAT16, TensorProto.FLOAT
 # These only move values, or are made to change their type.
@@ -34,6 +33,11 @@ _AS_THEY_ARE = {
     "Squeeze",
     "Where",
 }
+
+
+def emulated_engine(bundle: Path, threads: int | None) -> Engine:
+    """An engine for a bundle that holds its ONNX graphs, whatever backend they were made for."""
+    return load_engine(bundle, threads, stand_in=(NAME, load_graph))
 
 
 def version() -> str:

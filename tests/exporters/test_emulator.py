@@ -1,4 +1,4 @@
-"""What stands in for a device computes the graph as it is written: against the same arithmetic in numpy."""
+"""The emulator of a device computes the graph as it is written: against the same arithmetic in numpy."""
 
 import ml_dtypes
 import numpy as np
@@ -8,9 +8,9 @@ from onnx import TensorProto, helper
 from traced_networks import feeds, plan, traced
 
 from hrm_edge.errors import InputError
+from hrm_edge.exporters import emulator
 from hrm_edge.exporters.graph.edit import tensor_of
 from hrm_edge.exporters.quantize.fp16 import convert
-from hrm_edge.exporters.targets import stand_in
 from hrm_edge.precision import PRECISIONS
 
 pytest.importorskip("onnxruntime")
@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 def run(model: onnx.ModelProto, tmp_path, inputs):
     path = tmp_path / "graph.onnx"
     path.write_bytes(model.SerializeToString())
-    return stand_in.load_graph(path, 1)(inputs)
+    return emulator.load_graph(path, 1)(inputs)
 
 
 def graph(nodes, inputs, outputs, tensors, opset=20) -> onnx.ModelProto:
