@@ -13,7 +13,7 @@ from ...data.leaks import fingerprints, refuse_leak
 from ...data.puzzles import PuzzleSet, generate_puzzles
 from ...errors import InputError
 from ...models import Checkpoint, quantization_of
-from ...precision import PRECISIONS, precision_named
+from ...precision import PRECISIONS
 from ...progress import Progress
 from ..graph.edit import all_graphs
 from ..quantize.plan import Calibrator, Plan, Recipe
@@ -76,9 +76,9 @@ def decide(
         InputError: a choice is unknown, or the calibration puzzles are among the measured ones.
         GateFailed: no choice stays within ``wanted.max_drop``.
     """
-    if not precision_named(precision).calibrated:
-        known = ", ".join(name for name, record in PRECISIONS.items() if record.calibrated)
-        raise InputError(f"--precision {precision} is not a quantized one; choose {known}")
+    known = [name for name, record in PRECISIONS.items() if record.calibrated]
+    if precision not in known:
+        raise InputError(f"--precision {precision} is not a quantized one; choose {', '.join(known)}")
     puzzles = calibration_puzzles(checkpoint, wanted, measured)
     calibrator = Calibrator(checkpoint, segment, puzzles)
     if PRECISIONS[precision].family != "products":
