@@ -17,8 +17,8 @@ from typing import Any
 from . import __version__
 from .bundle import MANIFEST, open_bundle
 from .errors import InputError
+from .runtimes import backend, backends
 from .runtimes.base import first_line
-from .runtimes.loader import BACKENDS, backend_module
 from .runtimes.tensorrt.cuda import find_gpu
 from .runtimes.tensorrt.flavours import Flavour, as_text, installed
 
@@ -106,8 +106,8 @@ class Environment:
 def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
     """Inspect this machine, and the given bundles or else those in ``./bundles``. What is broken is reported."""
     gpus = _gpus()
-    running = [_running(target, gpus) for target in BACKENDS]
-    usable = {backend.name for backend in running if backend.usable}
+    running = [_running(name, gpus) for name in backends()]
+    usable = {row.name for row in running if row.usable}
     if not bundles:
         # A name that begins with a dot is an export that has not finished.
         bundles = sorted(path.parent for path in Path("bundles").glob(f"[!.]*/{MANIFEST}"))
@@ -132,16 +132,14 @@ def usable_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _running(target: str, gpus: list[GpuState]) -> Backend:
+def _running(name: str, gpus: list[GpuState]) -> Backend:
     """Whether bundles of a target can be run."""
     try:
-        usable, version, why_not, install = backend_module(target).available()
+        usable, version, why_not, install = backend(name).available()
     except Exception as error:  # this command is for machines where things are broken
-        usable, version, why_not, install = False, None, f"{target} does not load: {first_line(error)}", ""
-    note = None
-    if target == "tensorrt" and not gpus and any(flavour.ahead_of_time for flavour in installed()[0]):
-        note = "without a GPU its engines can be built (see export), not run"
-    return Backend(target, "run", usable, version, why_not, None if usable else install or None, note)
+        usable, version, why_not, install = False, None, f"{name} does not load: {first_line(error)}", ""
+    note = backend(name).note(gpus)
+    return Backend(name, "run", usable, version, why_not, None if usable else install or None, note)
 
 
 def _making(gpus: list[GpuState]) -> list[Backend]:
@@ -150,7 +148,7 @@ def _making(gpus: list[GpuState]) -> list[Backend]:
     why_not = _absent(_TRAIN) or broken
     install = "pip install 'hrm-edge[train]'" if why_not else None
     train = Backend("torch", "train", not why_not, version, why_not, install)
-    return [train, *(_exporting(target, broken, gpus) for target in BACKENDS)]
+    return [train, *(_exporting(target, broken, gpus) for target in backends())]
 
 
 def _torch() -> tuple[str | None, str | None]:

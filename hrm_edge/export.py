@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -30,8 +29,7 @@ from .measure.gate import GateReport, compare, paired_answers
 from .models import Checkpoint
 from .precision import FP32, PRECISIONS, Precision
 from .progress import Progress
-from .runtimes import Answers, Engine, load_engine
-from .runtimes.loader import backend_module
+from .runtimes import Answers, Engine, backend, load_engine
 
 if TYPE_CHECKING:
     from .measure.drift import Rollout, Segments
@@ -161,15 +159,15 @@ class _Export:
 
     @property
     def _runs_here(self) -> bool:
-        return backend_module(self.options.target).available()[0]
+        return backend(self.options.target).available()[0]
 
     @property
     def _stood_in(self) -> str | None:
         """What answered in the device's place, so that nobody takes it for the device."""
         if not self._runs_here:
             return "answered by its ONNX in onnxruntime, not on a GPU"
-        interpreted = self.options.target == "coreml" and sys.platform != "darwin"
-        return "answered by an interpreter of the package, not by Core ML" if interpreted else None
+        runs = backend(self.options.target)
+        return f"answered by an interpreter of the package, not by {runs.title}" if runs.interpreted() else None
 
     def _gated(
         self,

@@ -28,7 +28,7 @@ def progress() -> Iterator[Progress]:
         with _bar() as report:
             yield report
     else:
-        yield _lines()
+        yield lines()
 
 
 @contextlib.contextmanager
@@ -49,7 +49,8 @@ def _bar() -> Iterator[Progress]:
         yield report
 
 
-def _lines() -> Progress:
+def lines(say: Say = say, percent: bool = False) -> Progress:
+    """Says now and then how far work is, and when it will be done; ``percent``: how far alone, up to the end."""
     started: dict[str, tuple[float, int]] = {}  # kind of work → when it began, and how far it is
     previous = printed = time.monotonic()
 
@@ -63,8 +64,9 @@ def _lines() -> Progress:
             start = previous
         started[what] = (start, done)
         previous = now
-        if done < total and now - printed >= _SECONDS_BETWEEN_LINES:
-            say(f"{what}: {done} of {total}, about {(now - start) / done * (total - done):.0f} s left")
+        if (percent or done < total) and now - printed >= _SECONDS_BETWEEN_LINES:
+            left = f"{done} of {total}, about {(now - start) / done * (total - done):.0f} s left"
+            say(f"{what}: {f'{100 * done // total} %' if percent else left}")
             printed = now
 
     return report

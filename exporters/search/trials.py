@@ -23,8 +23,8 @@ from ...measure.cache import cached_answers
 from ...measure.reference import reference_answers
 from ...models import Checkpoint
 from ...progress import Progress
-from ...runtimes import Answers, HostLoop
-from ...runtimes.loader import SIGNATURES, backend_module, by_position
+from ...runtimes import Answers, HostLoop, backend
+from ...runtimes.loops import SIGNATURES, by_position
 from ..options import Context
 from ..targets import onnx as onnx_target
 from ..targets import stand_in
@@ -113,7 +113,7 @@ def load_segments(
         write, load = onnx_target.write_graph, stand_in.load_graph
     else:
         write = importlib.import_module(f"..targets.{target}", __package__).write_graph
-        load = backend_module(target).load_graph
+        load = backend(target).load_graph
     calls = []
     for stem, model in {"start": start, "segment": segment}.items():
         graph = load(folder / write(model, folder, stem), threads)
@@ -133,7 +133,7 @@ def load_packages(
     )
     calls = []
     for stem in ("start", "segment"):
-        graph = backend_module(target).load_graph(folder / written.graphs[stem], threads)
+        graph = backend(target).load_graph(folder / written.graphs[stem], threads)
         given = {tensor.name for tensor in written.inputs[stem]}
         inputs = tuple(name for name in SIGNATURES[stem][0] if name in given)
         calls.append(by_position(graph, inputs, SIGNATURES[stem][1]))
@@ -144,7 +144,7 @@ def _runs_on(target: str) -> list[str | None]:
     """Backend and version, as answers depend on both."""
     if target in stand_in.TARGETS:
         return [stand_in.NAME, stand_in.version()]
-    return [target, backend_module(target).available()[1]]
+    return [target, backend(target).available()[1]]
 
 
 def _named(progress: Progress, what: str) -> Progress:

@@ -10,7 +10,7 @@ from typing import Any
 from ..bundle import open_bundle
 from ..errors import GateFailed, InputError
 from ..progress import Progress
-from ..runtimes.loader import mark_verified
+from ..runtimes import backend
 from .baseline import Baseline, BundleEntry, changes, read_baseline, write_baseline
 from .measure import Case, Measured, Workshop
 from .spec import Spec, read_spec
@@ -161,7 +161,8 @@ def _remember_verified(measured: tuple[Measured, ...], verdicts: tuple[Verdict, 
     for each in measured:
         own = [v for v in verdicts if (v.check, v.bundle) == (each.case.check.name, each.case.label)]
         if own and each.samples and all(verdict.passed for verdict in own):
-            mark_verified(open_bundle(each.case.artifact.path))
+            bundle = open_bundle(each.case.artifact.path)
+            backend(bundle.manifest.target).mark_verified(bundle)
 
 
 def _say_warnings(cases: list[Case], say: Say) -> None:

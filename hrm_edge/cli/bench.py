@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -136,7 +135,7 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
     from ..exporters.options import ALL_PRECISIONS, LOOPS, PRECISIONS_OF, TARGETS, ExportOptions
     from ..models import load_checkpoint
     from ..progress import say
-    from ..runtimes.loader import backend_module
+    from ..runtimes import backend
 
     for precision in precisions:
         if precision not in ALL_PRECISIONS:
@@ -145,9 +144,9 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
     traced = trace(checkpoint, say)
     made = []
     for target in TARGETS:
-        usable, _, why_not, install = backend_module(target).available()
-        if usable and target == "coreml" and sys.platform != "darwin":
-            usable, why_not, install = False, "it is interpreted here, which says nothing of its speed", "use a Mac"
+        usable, _, why_not, install = backend(target).available()
+        if usable and (instead := backend(target).interpreted()):
+            usable, why_not, install = False, "it is interpreted here, which says nothing of its speed", instead
         if not usable:
             say(f"without {target}: {why_not}" + (f"; to include it: {install}" if install else ""))
             continue

@@ -165,22 +165,22 @@ def command(
 
 def _need_packages(target: str, gate: bool) -> None:
     """One line instead of an ImportError half-way through."""
-    from ..runtimes.loader import BACKENDS, backend_module
+    from ..runtimes import backend, backends
     from ..runtimes.tensorrt.flavours import flavour
 
     for package in ("torch", "onnx", "onnxscript", "jinja2"):
         if importlib.util.find_spec(package) is None:
             raise InputError(
                 f"export needs {package}, which is not installed; run: pip install 'hrm-edge[export,{target}]'"
-                if target in BACKENDS
+                if target in backends()
                 else f"export needs {package}, which is not installed; run: pip install 'hrm-edge[export]'"
             )
     # TensorRT's bundles are built, and compared through their ONNX, where no GPU can run them.
     runner = "onnx" if target == "tensorrt" else target
     if target == "tensorrt":
         flavour()
-    if gate and runner in BACKENDS:
-        usable, _, why_not, install = backend_module(runner).available()
+    if gate and runner in backends():
+        usable, _, why_not, install = backend(runner).available()
         if not usable:
             raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {install}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from ...bundle import MANIFEST, Bundle
 from ...errors import InputError
 from ...files import cache_folder as shared_cache
 from ...files import sha256, write_atomically
+from ...progress import Progress, Say
 from ..loops.host import DEFAULT_SLOTS
-from .build import Built, Progress, Rows, build
+from .build import Built, Rows, build
 from .cuda import Gpu
 from .device import LoadedEngine, Refused
 from .flavours import Flavour, as_text
@@ -26,7 +27,6 @@ DEFAULT_PROFILE: Rows = (1, DEFAULT_SLOTS, DEFAULT_SLOTS)
 # Where an engine may come from: it came with the bundle, was kept from before, or was built now.
 SOURCES = SHIPPED, KEPT, BUILT = "bundle", "kept", "built"
 
-Say = Callable[[str], None]
 _DIGEST_BYTES = 32
 
 

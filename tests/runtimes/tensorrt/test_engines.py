@@ -16,10 +16,10 @@ pytest.importorskip("onnxruntime")
 import simulated_trt
 from trt_bundles import write_trt_bundle
 
+from hrm_edge import progress
 from hrm_edge.bundle import open_bundle
 from hrm_edge.errors import InputError
 from hrm_edge.runtimes import load_engine
-from hrm_edge.runtimes.tensorrt import backend as tensorrt
 from hrm_edge.runtimes.tensorrt import engines as trt_engines
 from hrm_edge.runtimes.tensorrt.build import build
 from hrm_edge.runtimes.tensorrt.device import TRUST
@@ -80,7 +80,7 @@ def test_the_bundles_own_engine_is_used_and_nothing_is_said(make, tmp_path, caps
 
 
 def test_long_builds_say_how_far_they_are(make, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tensorrt, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
     make(RTX)
     solves(write_trt_bundle(tmp_path / "b", "graph"))
     lines = capsys.readouterr().err.splitlines()
