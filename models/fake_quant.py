@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .calibration import quantized_layers
-from .hrm import HRM, Linear
+from .hrm import HRM
+from .layers import Linear
 from .ranges import STEPS
 
 

@@ -21,7 +21,7 @@ from hrm_edge.models.fake_quant import (
     quantize_model,
     scales_of,
 )
-from hrm_edge.models.hrm import Linear
+from hrm_edge.models.layers import Linear
 
 QUESTIONS = TASK.generate(5, np.random.default_rng(1))[0]
 VALUES = arrays(np.float32, (4, 6), elements=st.floats(-300, 300, width=32))
