@@ -109,11 +109,6 @@ def plain_model(model: HRM) -> HRM:
     return _with_linears(model, plain)
 
 
-def frozen_model(model: HRM) -> HRM:
-    """A copy of a fake-quantized model that computes with the very scales :func:`scales_of` gives."""
-    return quantize_model(model, scales_of(model), learned=False)
-
-
 def scales_of(model: HRM) -> dict[str, float]:
     """The activation scale of every fake-quantized layer, a float32 value."""
     modules = {name: model.get_submodule(name) for name in quantized_layers(model)}
