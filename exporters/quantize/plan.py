@@ -15,12 +15,12 @@ from ...models import HRM, Checkpoint, Ranges, collect_ranges
 from ...models.calibration import SEGMENTS
 from ...models.checkpoint import TrainedScales
 from ...models.ranges import ESTIMATORS, STEPS
-from ...models.smoothing import STRENGTH
+from ...models.smoothing import STRENGTH, smoothing_factors
 from ...precision import PRECISIONS, Precision
 from ..graph.layers import products, weights_of
 from . import fp16, int8
 from .palette import palettize_weights, palettized_weight
-from .smooth import smooth, smoothing_factors
+from .smooth import smooth
 from .stored import compress_weights, compressed_weight
 
 # Targets whose backend fuses only the unsigned form of int8, and unpacks only its own form of few bits.
@@ -213,7 +213,7 @@ class Calibrator:
             smoothing = None
             if strength:
                 plain = self._collected(segments, 0.0)
-                smoothing = smoothing_factors(self.segment, plain.channel_absmax, strength)
+                smoothing = smoothing_factors(self.checkpoint.model, plain.channel_absmax, strength)
                 self._factors[segments, strength] = smoothing
             self._ranges[segments, strength] = collect_ranges(
                 *self._asked, segments=segments, smoothing=smoothing, grams=True
