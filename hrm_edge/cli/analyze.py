@@ -64,8 +64,8 @@ def segments(
     """
     from ..analysis.output import check_outputs, write_outputs
     from ..analysis.plots import segments_picture
-    from ..analysis.segments import think
-    from ..analysis.tables import card_table, thinking_tables
+    from ..analysis.segments import segment_rates
+    from ..analysis.tables import card_table, segment_tables
     from ..measure.artifact import open_artifact
     from ..progress import progress, say
     from .evaluate import puzzles_for
@@ -83,10 +83,10 @@ def segments(
     for artifact in opened:
         with progress() as report:
             options: Any = {"segments": numbers, "retries": retries, "seed": seed, "progress": report}
-            results.append(think(artifact.engine, puzzles, name=artifact.label, **options))
+            results.append(segment_rates(artifact.engine, puzzles, name=artifact.label, **options))
         if not json_:
             print(f"{artifact.label} on {puzzles.name}, trained with up to {results[-1].limit} segments")
-            for table in thinking_tables(results[-1]):
+            for table in segment_tables(results[-1]):
                 _print(table)
     content = {"results": [result.to_dict() for result in results]}
     write_outputs(output or [], content, card_table(results).markdown, lambda kind: segments_picture(results, kind))

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from ..data.puzzles import PuzzleSet
     from ..measure.artifact import Artifact
-    from ..measure.speed import Report
+    from ..measure.speed import SpeedReport
 
 # One seed for the weights and the puzzles of a size that nobody has trained.
 _RANDOM_SEED = 0
@@ -213,7 +213,7 @@ def _puzzles(opened: list[Artifact], data: Path | None, n: int) -> PuzzleSet:
     return generate_puzzles(task, n, seed=_RANDOM_SEED)
 
 
-def _print(report: Report, puzzles: PuzzleSet) -> None:
+def _print(report: SpeedReport, puzzles: PuzzleSet) -> None:
     from .tables import plain_table, print_table
 
     settings = report.settings

@@ -27,7 +27,7 @@ SEGMENT_COUNTS = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Score:
-    """What one group of puzzles came to. Fractions are 0 to 1; `token` is None without labelled answers."""
+    """Scores on one group of puzzles. Fractions are 0 to 1; `token` is None without labelled answers."""
 
     exact: float
     token: float | None

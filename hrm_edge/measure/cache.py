@@ -1,4 +1,4 @@
-"""Answers that were computed before, kept by the content of everything they depend on."""
+"""A cache of answers, keyed by the content of everything they depend on."""
 
 from __future__ import annotations
 

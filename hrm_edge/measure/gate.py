@@ -34,7 +34,7 @@ GATE_PUZZLES = 400  # one puzzle is a quarter point: enough to see half of one
 
 @dataclass(frozen=True)
 class Side:
-    """How one of the two did on the paired puzzles. Fractions are 0 to 1."""
+    """Accuracy and halting of one side, reference or bundle, on the paired puzzles. Fractions are 0 to 1."""
 
     engine: str
     exact: float
