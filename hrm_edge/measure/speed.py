@@ -8,6 +8,7 @@ moment hits both sides. Everything goes through `Engine.solve`, so a loop's over
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -89,6 +90,15 @@ class _Timed:
     @property
     def is_eager(self) -> bool:
         return self.artifact.checkpoint is not None and self.artifact.engine.backend == "torch"
+
+
+def default_threads() -> int:
+    """What PyTorch would use (the physical cores), or all CPUs this process may run on."""
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        return torch.get_num_threads()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def bench(
