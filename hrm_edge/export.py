@@ -32,7 +32,7 @@ from .progress import Progress
 from .runtimes import Answers, Engine, backend, load_engine
 
 if TYPE_CHECKING:
-    from .measure.drift import Rollout, Segments
+    from .measure.drift import Rollout, SegmentNetwork
 
 Say = Callable[[str], None]
 
@@ -235,7 +235,7 @@ class _Export:
 
     def _rollout(self, built: Built, rows: np.ndarray) -> Rollout:
         """The quantized segment beside the reference, on the backend that was exported for."""
-        from .measure.drift import judge, roll_out
+        from .measure.drift import rightness_of, roll_out
         from .measure.reference import reference_segments
 
         puzzles = self.gate.puzzles
@@ -252,7 +252,7 @@ class _Export:
                 identifiers=self._identifiers(some),
                 # Those that are there because they differ would make every figure look worse than it is.
                 counted=min(_DRIFT_PUZZLES, len(puzzles)),
-                right=judge(some),
+                right=rightness_of(some),
                 progress=self.progress,
             )
 
@@ -262,9 +262,9 @@ class _Export:
             return None
         return np.zeros(len(puzzles), np.int32) if puzzles.identifiers is None else puzzles.identifiers
 
-    def _segments(self, built: Built, folder: Path) -> Segments:
+    def _segments(self, built: Built, folder: Path) -> SegmentNetwork:
         """Start and segment as the bundle computes them, whatever its loop."""
-        from .measure.drift import Segments
+        from .measure.drift import SegmentNetwork
 
         kept = self.checkpoint.kept_identifiers
 
@@ -275,13 +275,13 @@ class _Export:
         halts = self.checkpoint.config.no_ACT_continue
         if self.options.target != "coreml":
             calls = load_segments(self.traced.start, built.segment, self.options.target, folder, self.threads)
-            return Segments(*with_rows(calls), no_ACT_continue=halts)
+            return SegmentNetwork(*with_rows(calls), no_ACT_continue=halts)
         # Precision is Core ML's own there, so that the graph alone does not have it.
         options = replace(self.options, loop="host", batch=_DRIFT_ROWS)
         plan = self.decision.plan if self.decision else None
         graphs = build_graphs(self.checkpoint, self.traced, options, plan).graphs
         calls = load_packages(graphs, folder, Context(self.checkpoint, options, apart=True), self.threads)
-        return Segments(*with_rows(calls), no_ACT_continue=halts, batch=_DRIFT_ROWS)
+        return SegmentNetwork(*with_rows(calls), no_ACT_continue=halts, batch=_DRIFT_ROWS)
 
     @property
     def _timed(self) -> bool:

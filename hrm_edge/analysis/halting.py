@@ -1,4 +1,4 @@
-"""When a model stops thinking: its halting step against difficulty, and what its halting head knows."""
+"""Halting: the halting step against difficulty, and how well the halting head predicts a right guess."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD_SEGMENTS = (1, 2, 4, 8, 16)  # where the halting head is asked, up to the m
 
 @dataclass(frozen=True)
 class HaltingRow:
-    """How one group of puzzles stopped. `halted`, `halted_wrong`, `right` count puzzles."""
+    """Halting on one group of puzzles. `halted`, `halted_wrong`, `right` count puzzles."""
 
     group: str
     n: int

@@ -10,13 +10,11 @@ import numpy as np
 
 from ..data.puzzles import PuzzleSet
 from ..errors import InputError
+from ..progress import Progress
 from ..runtimes import Answers, Engine
 from ..solve.retries import solve_with_retries
 
 Result = TypeVar("Result")
-
-# Called with (what is being done, puzzles done, puzzles in all).
-Progress = Callable[[str, int, int], None]
 
 # Puzzles per call of an engine. Large enough for a continuous batch, small enough for progress and for a
 # trace of 32 guesses; fixed, because rounding may depend on the batch and a rerun must give the same answers.
@@ -29,7 +27,7 @@ SEGMENT_COUNTS = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Score:
-    """What one group of puzzles came to. Fractions are 0 to 1; `token` is None without labelled answers."""
+    """Scores on one group of puzzles. Fractions are 0 to 1; `token` is None without labelled answers."""
 
     exact: float
     token: float | None

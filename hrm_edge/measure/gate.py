@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..errors import GateFailed, InputError
-from ..progress import Progress
+from ..progress import Progress, Say
 from ..runtimes import Answers, Engine
 from .accuracy import answer_all, check_match, judged_only, rightness, token_accuracy
 from .statistics import CONFIDENCE, drop_interval, upper_bound
@@ -32,12 +31,10 @@ MAX_HALT_SHIFT = 0.05  # fraction of the reference's mean number of segments
 FEW_SOLVED = 0.05  # of the puzzles: with fewer solved, exact-solve accuracy cannot fall enough to tell
 GATE_PUZZLES = 400  # one puzzle is a quarter point: enough to see half of one
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Side:
-    """How one of the two did on the paired puzzles. Fractions are 0 to 1."""
+    """Accuracy and halting of one side, reference or bundle, on the paired puzzles. Fractions are 0 to 1."""
 
     engine: str
     exact: float
