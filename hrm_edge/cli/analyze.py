@@ -210,10 +210,9 @@ def _networks(
     int32[n] in the tables of embeddings, or None."""
     import torch
 
-    from ..data.puzzles import generate_puzzles, load_puzzles
+    from ..data.choose import any_puzzles
     from ..errors import InputError
     from ..identifiers import rows_of
-    from ..measure.gate import gate_puzzles
     from ..models import HRMConfig, build_model, load_checkpoint
     from ..tasks import get_task
 
@@ -227,12 +226,7 @@ def _networks(
     torch.manual_seed(seed)
     networks: list[tuple[str, Any]] = [(model.name, model.model.eval()) for model in trained]
     networks.append(("untrained", build_model(config, task).eval()))
-    if data is not None:
-        puzzles = load_puzzles(data, task).take(n, seed)
-    elif trained and ("held_out" in trained[0].metadata or not task.has_rules):
-        puzzles = gate_puzzles(trained[0], n=n)
-    else:
-        puzzles = generate_puzzles(task, n, seed)
+    puzzles = any_puzzles(task, n, data, trained[0] if trained else None, seed)
     rows = puzzles.identifiers
     if rows is not None and trained:
         rows = rows_of(rows, trained[0].kept_identifiers)

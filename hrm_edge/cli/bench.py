@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from ..measure.artifact import Artifact
     from ..measure.speed import Report
 
-# One seed for the weights and the puzzles of a size that nobody has trained.
-_RANDOM_SEED = 0
+_RANDOM_SEED = 0  # of the weights of a size that nobody has trained
 
 
 def command(
@@ -52,6 +51,7 @@ def command(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Interleaved rounds of all engines in one process; medians, and ratios taken within each round."""
+    from ..data.choose import any_puzzles
     from ..measure.speed import Settings, bench
     from ..progress import progress, say
 
@@ -73,7 +73,7 @@ def command(
                 say(f"note: {artifact.name} is interpreted here: its time says nothing of Core ML's")
         if torch_compile:
             opened[1:1] = _compiled(opened, settings.threads)
-        puzzles = _puzzles(opened, data, rounds * per_round * batch)
+        puzzles = any_puzzles(opened[0].engine.task, rounds * per_round * batch, data, opened[0].checkpoint)
         say(f"{len(opened)} engines, {rounds} rounds, {settings.threads} threads, batch {batch}")
         with progress() as show:
             report = bench(opened, puzzles, settings, show)
@@ -197,20 +197,6 @@ def _compiled(opened: list[Artifact], threads: int) -> list[Artifact]:
     if checkpoint is None:
         raise InputError("--torch-compile needs a checkpoint among the artifacts")
     return [open_artifact(checkpoint.path, threads, compiled=True)]
-
-
-def _puzzles(opened: list[Artifact], data: Path | None, n: int) -> PuzzleSet:
-    """`n` puzzles: from the file, the checkpoint's held-out ones, or generated."""
-    from ..data.puzzles import generate_puzzles, load_puzzles
-    from ..measure.gate import gate_puzzles
-
-    task = opened[0].engine.task
-    if data is not None:
-        return load_puzzles(data, task).take(n, seed=0)
-    checkpoint = opened[0].checkpoint
-    if checkpoint is not None and "held_out" in checkpoint.metadata:
-        return gate_puzzles(checkpoint, n=n)
-    return generate_puzzles(task, n, seed=_RANDOM_SEED)
 
 
 def _print(report: Report, puzzles: PuzzleSet) -> None:
