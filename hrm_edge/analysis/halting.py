@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.puzzles import PuzzleSet
-from ..measure.accuracy import CHUNK, answer_all, check_match, judged_only, rightness
+from ..data.puzzles import PuzzleSet, judged_only
+from ..measure.accuracy import CHUNK, answer_all, check_match, rightness
 from ..progress import Progress
 from ..runtimes import Engine
 

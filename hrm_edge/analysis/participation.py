@@ -38,10 +38,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.puzzles import generate_puzzles, load_puzzles
+from ..data.choose import any_puzzles
 from ..errors import InputError
 from ..identifiers import rows_of
-from ..measure.gate import gate_puzzles
 from ..models import HRM, Checkpoint, build_model, load_checkpoint
 from ..progress import Progress
 from .random_weights import random_config
@@ -122,12 +121,7 @@ def networks_and_puzzles(
     torch.manual_seed(seed)
     networks = [(model.name, model.model.eval()) for model in trained]
     networks.append(("untrained", build_model(config, task).eval()))
-    if data is not None:
-        puzzles = load_puzzles(data, task).take(n, seed)
-    elif trained and ("held_out" in trained[0].metadata or not task.has_rules):
-        puzzles = gate_puzzles(trained[0], n=n)
-    else:
-        puzzles = generate_puzzles(task, n, seed)
+    puzzles = any_puzzles(task, n, data, trained[0] if trained else None, seed)
     rows = puzzles.identifiers
     if rows is not None and trained:
         rows = rows_of(rows, trained[0].kept_identifiers)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.puzzles import PuzzleSet
+from ..data.puzzles import PuzzleSet, judged_only
 from ..errors import InputError
-from ..measure.accuracy import CHUNK, check_match, judged_only, rightness
+from ..measure.accuracy import CHUNK, check_match, rightness
 from ..measure.statistics import interval
 from ..progress import Progress
 from ..runtimes import Engine

@@ -9,11 +9,12 @@ import numpy as np
 
 from ..bundle import MANIFEST, open_bundle
 from ..bundle.quantization import Quantization, read_quantization
+from ..data.choose import any_puzzles, measured_puzzles
 from ..data.leaks import refuse_leak
-from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
+from ..data.puzzles import PuzzleSet, generate_puzzles
 from ..errors import InputError
 from ..files import sha256
-from ..measure.accuracy import answer_all, judged_only, rightness, token_accuracy
+from ..measure.accuracy import answer_all, rightness, token_accuracy
 from ..measure.artifact import Artifact, open_artifact
 from ..progress import Progress
 from ..runtimes import Answers
@@ -160,8 +161,7 @@ class Runner:
                 count = min(data.n, n or data.n)
                 self._puzzles[key] = generate_puzzles(task, count, data.seed, data.difficulty)
             else:
-                puzzles = judged_only(load_puzzles(data.path, task))
-                self._puzzles[key] = puzzles if n is None else puzzles.take(n, seed=0)
+                self._puzzles[key] = measured_puzzles(data.path, task, n)
         return self._puzzles[key]
 
     # -- measuring ---------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Runner:
         pair = [open_artifact(path, threads) for path in (case.checkpoint.path, case.artifact.path)]
         batch = pair[1].engine.batch or 1
         settings = Settings(threads, batch, rounds=1, segments=_SPEED_SEGMENTS, per_round=1, memory=False)
-        puzzles = next(iter(case.data.values()), None) or generate_puzzles(pair[1].engine.task, batch, seed=0)
+        puzzles = next(iter(case.data.values()), None) or any_puzzles(pair[1].engine.task, batch)
         report = self._reporting(f"timing {case.label}")
         ratios, notes = [], set()
         for number in range(_SPEED_ROUNDS):

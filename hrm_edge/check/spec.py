@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.choose import HELD_OUT_SEED
 from ..errors import InputError
 from ..runtimes.base import HALT_MODES
 from .rules import RULES, Need, Rule, shown
 from .toml_lines import Lines
 
 WHEN_UNSURE = ("estimate", "fail", "pass")
-# Seed of `generated:N` without one: the puzzles that no training run of this project may see.
-HELD_OUT_SEED = 20_260_101
 _MOST = 1_000_000_000
 _GENERATED = re.compile(r"generated:([0-9]{1,9})(?::([A-Za-z0-9]+))?(?:@([0-9]{1,18}))?")
 

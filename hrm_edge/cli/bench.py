@@ -11,11 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..data.puzzles import PuzzleSet
-    from ..measure.artifact import Artifact
     from ..measure.speed import SpeedReport
-
-# One seed for the weights and the puzzles of a size that nobody has trained.
-_RANDOM_SEED = 0
 
 
 def command(
@@ -52,6 +48,7 @@ def command(
 ) -> None:
     """Interleaved rounds of all engines in one process; medians, and ratios taken within each round."""
     from ..analysis.bench import compiled, paths_to_time
+    from ..data.choose import any_puzzles
     from ..measure.artifact import open_artifact
     from ..measure.speed import Settings, bench, default_threads
     from ..progress import progress, say
@@ -74,7 +71,7 @@ def command(
                 say(f"note: {artifact.name} is interpreted here: its time says nothing of Core ML's")
         if torch_compile:
             opened.insert(1, compiled(opened, settings.threads))
-        puzzles = _puzzles(opened, data, rounds * per_round * batch)
+        puzzles = any_puzzles(opened[0].engine.task, rounds * per_round * batch, data, opened[0].checkpoint)
         say(f"{len(opened)} engines, {rounds} rounds, {settings.threads} threads, batch {batch}")
         with progress() as show:
             report = bench(opened, puzzles, settings, show)
@@ -82,20 +79,6 @@ def command(
         print(json.dumps(report.to_dict()))
     else:
         _print(report, puzzles)
-
-
-def _puzzles(opened: list[Artifact], data: Path | None, n: int) -> PuzzleSet:
-    """`n` puzzles: from the file, the checkpoint's held-out ones, or generated."""
-    from ..data.puzzles import generate_puzzles, load_puzzles
-    from ..measure.gate import gate_puzzles
-
-    task = opened[0].engine.task
-    if data is not None:
-        return load_puzzles(data, task).take(n, seed=0)
-    checkpoint = opened[0].checkpoint
-    if checkpoint is not None and "held_out" in checkpoint.metadata:
-        return gate_puzzles(checkpoint, n=n)
-    return generate_puzzles(task, n, seed=_RANDOM_SEED)
 
 
 def _print(report: SpeedReport, puzzles: PuzzleSet) -> None:

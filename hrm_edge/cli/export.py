@@ -120,9 +120,9 @@ def command(
     asked for. A bundle that stood at the output before is then kept.
     """
     _need_packages(target, gate)
+    from ..data.choose import gate_puzzles as puzzles_for_gate
     from ..data.puzzles import load_puzzles
     from ..export import GateOptions, export_bundle
-    from ..measure.gate import gate_puzzles as puzzles_for_gate
     from ..models import keep_identifiers, load_checkpoint
     from ..progress import progress, say
     from ..runtimes.tensorrt.flavours import flavour

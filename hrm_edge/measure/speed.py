@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from ..data.puzzles import PuzzleSet
+from ..data.puzzles import PuzzleSet, judged
 from ..errors import InputError
 from ..progress import Progress
 from ..runtimes import Answers
-from .accuracy import check_match, judged, rightness
+from .accuracy import check_match, rightness
 from .artifact import Artifact
 from .memory import peak_memory
 
