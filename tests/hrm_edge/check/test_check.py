@@ -80,7 +80,7 @@ def write_variant(path: Path, source, threshold: float = 15.5, record: Quantizat
                     constant.CopyFrom(numpy_helper.from_array(np.float32(threshold), "threshold"))
             toy_graphs.save(model, scratch / name, "onnx")
         if record is not None:
-            (scratch / QUANTIZATION).write_text(json.dumps(record.to_dict()))
+            (scratch / QUANTIZATION).write_text(record.to_json())
 
     write_bundle(path, manifest(source=source), produce, {"exact": 1.0})
 
