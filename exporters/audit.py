@@ -15,8 +15,8 @@ import onnx
 from ..bundle.quantization import Products
 from ..errors import GateFailed
 from ..precision import PRECISIONS
+from ..runtimes import backend
 from ..runtimes.base import CompiledProduct
-from ..runtimes.loader import backend_module
 from .options import ExportOptions
 from .quantize.plan import Plan, wrong_scales
 
@@ -48,11 +48,9 @@ def raise_if_scales_are_wrong(plan: Plan, segment: onnx.ModelProto, what: str) -
 
 def audit(target: str, files: Iterable[Path], precision: str, expected: Iterable[str]) -> Products:
     """Compile a bundle's graphs with their backend and look for every product in `expected` (names)."""
-    module = backend_module(target)
-    compiled = [product for file in files for product in module.compiled_products(file)]
-    if hasattr(module, "compiled_name"):  # a format that can not hold the graph's own names
-        expected = [module.compiled_name(name) for name in expected]
-    return compare_products(compiled, precision, expected)
+    compiler = backend(target)
+    compiled = [product for file in files for product in compiler.compiled_products(file)]
+    return compare_products(compiled, precision, map(compiler.compiled_name, expected))
 
 
 def compare_products(compiled: list[CompiledProduct], precision: str, expected: Iterable[str]) -> Products:

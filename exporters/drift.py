@@ -11,7 +11,7 @@ import onnx
 
 from ..data.puzzles import PuzzleSet
 from ..identifiers import rows_of
-from ..measure.drift import Rollout, SegmentCalls, judge, roll_out
+from ..measure.drift import Rollout, SegmentNetwork, rightness_of, roll_out
 from ..measure.reference import reference_segments
 from ..models import Checkpoint
 from ..progress import Progress
@@ -58,7 +58,7 @@ def drift_of(
             identifiers=identifiers,
             # Those that are there because they differ would make every figure look worse than it is.
             counted=min(_PUZZLES, len(puzzles)),
-            right=judge(some),
+            right=rightness_of(some),
             progress=progress,
         )
     differences = [replace(each, puzzle=int(shown[each.puzzle])) for each in rollout.differences]
@@ -81,7 +81,7 @@ def _calls(
     plan: Plan | None,
     folder: Path,
     threads: int | None,
-) -> SegmentCalls:
+) -> SegmentNetwork:
     """Start and segment as the bundle computes them, whatever its loop; asked by identifier, as engines are."""
     target, kept = target_named(options.target), checkpoint.kept_identifiers
     # Where the target lowers the types, the graphs alone do not have them.
@@ -93,4 +93,4 @@ def _calls(
     def begin_by_identifier(tokens: np.ndarray, *own: np.ndarray) -> list[np.ndarray]:
         return begin(tokens, *(rows_of(each, kept) for each in own))
 
-    return SegmentCalls(begin_by_identifier, think, checkpoint.config.no_ACT_continue, batch)
+    return SegmentNetwork(begin_by_identifier, think, checkpoint.config.no_ACT_continue, batch)

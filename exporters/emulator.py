@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from ..errors import InputError
 from ..runtimes import Engine, load_engine
 from ..runtimes.base import Graph, first_line
+from ..runtimes.onnx import as_graph, open_session
 from .graph.edit import all_graphs, array_of, replace_initializers, replace_nodes, subgraphs, tensor_of
 
 NAME = "stand-in (onnxruntime)"
@@ -54,7 +55,7 @@ def load_graph(path: Path, threads: int | None) -> Graph:
         InputError: onnxruntime is not installed, or can not load the file.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise InputError(
             "comparing answers without the device needs onnxruntime, which is not installed; "
@@ -62,21 +63,10 @@ def load_graph(path: Path, threads: int | None) -> Graph:
         ) from error
     model = onnx.load(path)
     _widen_bfloat16(model)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        return as_graph(open_session(model.SerializeToString(), threads, {"session.disable_quant_qdq": "1"}))
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise InputError(f"{path}: onnxruntime can not load it ({first_line(error)}); export again") from error
-    names = [output.name for output in session.get_outputs()]
-
-    def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, feeds), strict=True))
-
-    return run
 
 
 def _widen_bfloat16(model: onnx.ModelProto) -> None:

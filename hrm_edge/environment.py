@@ -18,10 +18,10 @@ from .errors import InputError
 from .exporters.targets import all_targets
 from .exporters.targets.base import Target
 from .packages import absent, version_of
+from .runtimes import backend, backends
 from .runtimes.base import first_line
-from .runtimes.loader import BACKENDS, backend_module
 from .runtimes.tensorrt.cuda import find_gpu
-from .runtimes.tensorrt.flavours import as_text, installed
+from .runtimes.tensorrt.flavours import as_text
 
 # CPU features that decide how fast (and in which precision) a backend computes.
 _FEATURES = (
@@ -104,8 +104,8 @@ class Environment:
 def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
     """Inspect this machine, and the given bundles or else those in ``./bundles``. What is broken is reported."""
     gpus = _gpus()
-    running = [_running(target, gpus) for target in BACKENDS]
-    usable = {backend.name for backend in running if backend.usable}
+    running = [_running(name, gpus) for name in backends()]
+    usable = {row.name for row in running if row.usable}
     if not bundles:
         # A name that begins with a dot is an export that has not finished.
         bundles = sorted(path.parent for path in Path("bundles").glob(f"[!.]*/{MANIFEST}"))
@@ -130,16 +130,14 @@ def usable_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _running(target: str, gpus: list[GpuState]) -> Backend:
+def _running(name: str, gpus: list[GpuState]) -> Backend:
     """Whether bundles of a target can be run."""
     try:
-        usable, version, why_not, install = backend_module(target).available()
+        usable, version, why_not, install = backend(name).available()
     except Exception as error:  # this command is for machines where things are broken
-        usable, version, why_not, install = False, None, f"{target} does not load: {first_line(error)}", ""
-    note = None
-    if target == "tensorrt" and not gpus and any(flavour.ahead_of_time for flavour in installed()[0]):
-        note = "without a GPU its engines can be built (see export), not run"
-    return Backend(target, "run", usable, version, why_not, None if usable else install or None, note)
+        usable, version, why_not, install = False, None, f"{name} does not load: {first_line(error)}", ""
+    note = backend(name).note(gpus)
+    return Backend(name, "run", usable, version, why_not, None if usable else install or None, note)
 
 
 def _making(gpus: list[GpuState]) -> list[Backend]:

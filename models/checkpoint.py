@@ -84,8 +84,7 @@ def build_model(config: HRMConfig, task: Task) -> HRM:
             raise InputError(
                 f"config field {field} is {getattr(config, field)}, but task {task.name} has {getattr(task, field)}"
             )
-    placed = config.on_grid or config.conv_kernel
-    return NETWORKS[config.kind](config, task.position_ids if placed else None)
+    return NETWORKS[config.kind](config, task.position_ids if config.placed_by else None)
 
 
 def require_replaceable(path: Path) -> None:

@@ -7,6 +7,8 @@ import math
 from typing import Any, Literal, get_args
 
 from ..errors import InputError
+from .layers import swiglu_width
+from .mixers import MIXERS, Mixer
 
 PosEncodings = Literal["rope", "learned", "grid", "axial", "none"]
 # hrm, trm, and the HRM paper's own comparison points: one transformer, recurrent or in a single pass.
@@ -17,8 +19,6 @@ FIXED: dict[str, dict[str, int]] = {
     "trm": {"H_layers": 0},  # L_layers serve both updates
     "direct": {"H_cycles": 1, "L_cycles": 1, "halt_max_steps": 1},
 }
-# Fields that the first checkpoints do not have.
-_LATER = ("kind", "mlp_t", "puzzle_emb_len", "conv_kernel", "unit_means")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,7 @@ class HRMConfig:
     halt_max_steps: int = 16  # segments; the paper's M_max
     halt_exploration_prob: float = 0.1
     no_ACT_continue: bool = False  # halt on q_halt > 0 alone, without the continue head's target
+    # From here on: fields that the first checkpoints do not have.
     kind: Kind = "hrm"
     mlp_t: bool = False  # a SwiGLU over the sequence in attention's place, which leaves rope nothing to turn
     puzzle_emb_len: int = 0  # P, given; 0: as many tokens as puzzle_emb_ndim needs
@@ -96,12 +97,8 @@ class HRMConfig:
             self._require(
                 "puzzle_emb_len", self.puzzle_emb_len >= needed, f"0, or the {needed} that hold puzzle_emb_ndim"
             )
-        if self.conv_kernel:
-            self._require("conv_kernel", self.conv_kernel > 0 and self.conv_kernel % 2 == 1, "odd, or 0 for none")
-            self._require("mlp_t", not self.mlp_t, "false where conv_kernel mixes the tokens")
-            # A cell sees its neighbours only; the prefix sees the whole grid, and its first token carries q.
-            self._require("puzzle_emb_ndim", self.puzzle_emb_ndim > 0, "above 0 where conv_kernel is")
-        self._require("unit_means", not self.unit_means or self.conv_kernel > 0, "false where conv_kernel is 0")
+        for mixer in MIXERS:
+            mixer.check(self, self._require)
         if self.num_puzzle_identifiers > 1:
             self._require("puzzle_emb_ndim", self.puzzle_emb_ndim > 0, "above 0 with several puzzle identifiers")
 
@@ -142,24 +139,24 @@ class HRMConfig:
         return swiglu_width(self.hidden_size, self.expansion)
 
     @property
-    def mixer_intermediate_size(self) -> int:
-        """I of the SwiGLU over the sequence, where ``mlp_t`` asks for one."""
-        return swiglu_width(self.sequence_len, self.expansion)
+    def mixer(self) -> type[Mixer]:
+        """What mixes the tokens in every block."""
+        return next(mixer for mixer in MIXERS if mixer.wanted(self))
 
     @property
     def rotary(self) -> bool:
-        """Whether attention turns its queries and keys; `grid` is rope with learned embeddings beside it."""
-        return self.pos_encodings in ("rope", "grid", "axial") and self.attends
-
-    @property
-    def attends(self) -> bool:
-        """Whether tokens are mixed by attention, as in the papers, and not by what may take its place."""
-        return not (self.mlp_t or self.conv_kernel)
+        """Whether the mixer turns by rotary tables; `grid` is rope with learned embeddings beside it."""
+        return self.pos_encodings in ("rope", "grid", "axial") and self.mixer.rotary
 
     @property
     def on_grid(self) -> bool:
         """Whether the task's rows and columns are needed: they are embedded and added to the input."""
         return self.pos_encodings in ("grid", "axial")
+
+    @property
+    def placed_by(self) -> str | None:
+        """What needs the task's position_ids, if anything does."""
+        return self.mixer.placed_by or (f"pos_encodings {self.pos_encodings!r}" if self.on_grid else None)
 
     @property
     def title(self) -> str:
@@ -182,16 +179,10 @@ class HRMConfig:
 
     @property
     def segment_flops(self) -> int:
-        """Floating-point operations of the products of one segment, one puzzle (a multiply-add is two).
-
-        Means over units are left out: a few percent, and the grid's units are the task's."""
-        S, D, wide = self.sequence_len, self.hidden_size, self.intermediate_size
-        mixing = S * 4 * D * D + 2 * S * S * D  # qkv, o; scores, and their product with v
-        if self.mlp_t:
-            mixing = D * 3 * S * self.mixer_intermediate_size  # gate and up, down
-        elif self.conv_kernel:
-            mixing = self.seq_len * self.conv_kernel**2 * D
-        return 2 * (self.block_calls * (mixing + S * 3 * D * wide) + S * D * self.vocab_size)
+        """Floating-point operations of the products of one segment, one puzzle (a multiply-add is two)."""
+        S, D = self.sequence_len, self.hidden_size
+        block = self.mixer.multiply_adds(self) + S * 3 * D * self.intermediate_size
+        return 2 * (self.block_calls * block + S * D * self.vocab_size)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "config") -> HRMConfig:
@@ -213,15 +204,12 @@ class HRMConfig:
     def identity(self) -> dict[str, Any]:
         """The fields to hash: later ones only where they say something new, so that old checkpoints keep theirs."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        return {k: v for k, v in self.to_dict().items() if k not in _LATER or v != defaults[k]}
+        names = list(defaults)
+        later = names[names.index("kind") :]
+        return {k: v for k, v in self.to_dict().items() if k not in later or v != defaults[k]}
 
     @classmethod
     def paper(cls, **changes: Any) -> HRMConfig:
         """The paper's Sudoku model: 27 M parameters (section 4)."""
         settings: dict[str, Any] = {"vocab_size": 11, "seq_len": 81, "puzzle_emb_ndim": 512, **changes}
         return cls(**settings)
-
-
-def swiglu_width(width: int, expansion: float) -> int:
-    """I of a SwiGLU over ``width`` values: 2/3 of the expansion, up to the next multiple of 256."""
-    return -(-round(expansion * width * 2 / 3) // 256) * 256

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .calibration import quantized_layers
-from .hrm import HRM, Linear
+from .hrm import HRM
+from .layers import Linear
 from .ranges import STEPS
 
 
@@ -106,11 +107,6 @@ def plain_model(model: HRM) -> HRM:
         return made
 
     return _with_linears(model, plain)
-
-
-def frozen_model(model: HRM) -> HRM:
-    """A copy of a fake-quantized model that computes with the very scales :func:`scales_of` gives."""
-    return quantize_model(model, scales_of(model), learned=False)
 
 
 def scales_of(model: HRM) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,57 @@ from torch import Tensor
 from ..errors import InputError
 from ..tasks import Task, get_task
 from .checkpoint import build_model, load_weights
-from .config import HRMConfig
+from .config import FIXED, HRMConfig, Kind
 from .hrm import HRM
 
 CONFIG_NAME = "all_config.yaml"
 # Fields of the public `arch` table that say nothing about the network's shape.
 _NOT_SHAPE = {"name", "loss", "forward_dtype"}
-# Last part of the public module's name → kind, and what the public code takes where the config says nothing.
-_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "hrm_act_v1": ("hrm", {}),
-    "hrm": ("hrm", {}),
-    "trm": ("trm", {"puzzle_emb_len": 16, "no_ACT_continue": True}),
-}
-# Public tensor name → ours, after the wrappers' prefixes are gone.
-_RENAMED = {
-    "embed_tokens.embedding_weight": "embed_tokens.weight",
-    "embed_pos.embedding_weight": "embed_pos.weight",
-    "puzzle_emb.weights": "puzzle_emb.weight",
-}
+_WRAPPERS = ("_orig_mod.", "model.", "inner.")  # prefixes of the public names
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a public code base calls its network, its weights and its fields."""
+
+    kind: Kind
+    modules: tuple[str, ...]  # last part of the module's name in `arch.name`
+    # Where a config names no module: whether its `arch` table is of this layout.
+    unnamed: Callable[[dict[str, Any]], bool]
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)  # what it takes where a config says nothing
+    renamed: dict[str, str] = dataclasses.field(  # its tensor's name, after the wrappers' prefixes → ours
+        default_factory=lambda: {
+            "embed_tokens.embedding_weight": "embed_tokens.weight",
+            "embed_pos.embedding_weight": "embed_pos.weight",
+            "puzzle_emb.weights": "puzzle_emb.weight",
+        }
+    )
+
+    def fields(self, arch: dict[str, Any]) -> dict[str, Any]:
+        """The public `arch` table in our fields. What a kind leaves no choice about, its code reads and ignores."""
+        said = {name: value for name, value in arch.items() if name not in _NOT_SHAPE}
+        return {**self.defaults, **said, "kind": self.kind, **FIXED.get(self.kind, {})}
+
+    def rename(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Our names for the public ones."""
+        found = {}
+        for name, tensor in tensors.items():
+            for prefix in _WRAPPERS:
+                name = name.removeprefix(prefix)
+            found[self.renamed.get(name, name)] = tensor
+        return found
+
+
+LAYOUTS = (
+    Layout("hrm", ("hrm_act_v1", "hrm"), unnamed=lambda arch: arch.get("H_layers") != 0),
+    Layout(
+        "trm",
+        ("trm",),
+        unnamed=lambda arch: arch.get("H_layers") == 0,
+        defaults={"puzzle_emb_len": 16, "no_ACT_continue": True},
+    ),
+)
+_KINDS = [layout.kind.upper() for layout in LAYOUTS]
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
@@ -56,8 +90,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     return values
 
 
-def read_arch(path: Path) -> tuple[dict[str, Any], str]:
-    """The `arch` table of a public config in our fields, and its `data_path` (or `data_paths`, joined)."""
+def read_config(path: Path) -> tuple[Layout, dict[str, Any], str]:
+    """A public config's layout, its `arch` table in our fields, and its `data_path` (or `data_paths`, joined)."""
     try:
         config = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -71,28 +105,13 @@ def read_arch(path: Path) -> tuple[dict[str, Any], str]:
     arch = config["arch"]
     # "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1": the class is the same for TRM's variants.
     module = str(arch.get("name", "")).partition("@")[0].rpartition(".")[2]
-    if not module:
-        module = "trm" if arch.get("H_layers") == 0 else "hrm"
-    if module not in _KINDS:
+    layout = next((each for each in LAYOUTS if (module in each.modules if module else each.unnamed(arch))), None)
+    if layout is None:
         raise InputError(
-            f"{path}: arch.name is {arch['name']!r}; this version imports HRM and TRM, and no variants"
+            f"{path}: arch.name is {arch['name']!r}; this version imports {' and '.join(_KINDS)}, and no variants"
         )
-    kind, defaults = _KINDS[module]
-    fields = {**defaults, **{k: v for k, v in arch.items() if k not in _NOT_SHAPE}, "kind": kind}
-    if kind == "trm":
-        fields["H_layers"] = 0  # which the public code reads and ignores
     paths = config.get("data_paths") or [config.get("data_path", "")]
-    return fields, " ".join(map(str, paths)) if isinstance(paths, list) else str(paths)
-
-
-def rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our names for the public ones: wrappers' prefixes off, embedding tables unified."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        for prefix in ("_orig_mod.", "model.", "inner."):
-            name = name.removeprefix(prefix)
-        renamed[_RENAMED.get(name, name)] = tensor
-    return renamed
+    return layout, layout.fields(arch), " ".join(map(str, paths)) if isinstance(paths, list) else str(paths)
 
 
 def guess_task(data_path: str, vocab_size: int) -> Task:
@@ -114,21 +133,22 @@ def import_public(weights: Path, config: Path | None = None, task_name: str | No
         if not found:
             raise InputError(f"{weights}: holds no step_N file; give the file itself")
         weights = found[-1]
-    arch, data_path = read_arch(config or weights.parent / CONFIG_NAME)
-    tensors = rename(read_pickle(weights))
+    layout, arch, data_path = read_config(config or weights.parent / CONFIG_NAME)
+    tensors = layout.rename(read_pickle(weights))
     for needed in ("embed_tokens.weight", "lm_head.weight", "q_head.weight", "H_init", "L_init"):
         if needed not in tensors:
-            raise InputError(f"{weights}: weight {needed!r} is missing; is this an HRM or TRM checkpoint?")
+            raise InputError(
+                f"{weights}: weight {needed!r} is missing; is this an {' or '.join(_KINDS)} checkpoint?"
+            )
     vocab_size = len(tensors["embed_tokens.weight"])
     task = get_task(task_name) if task_name else guess_task(data_path, vocab_size)
     sizes: dict[str, Any] = {"vocab_size": vocab_size, "seq_len": task.seq_len}
     if "puzzle_emb.weight" in tensors:
         sizes["num_puzzle_identifiers"] = len(tensors["puzzle_emb.weight"])
-    known = {field.name for field in dataclasses.fields(HRMConfig)}
+    types = {field.name: field.type for field in dataclasses.fields(HRMConfig)}
     for name, value in arch.items():
         # YAML writes 4.0 as 4 and 1e4 as text in places.
-        kind = HRMConfig.__dataclass_fields__[name].type if name in known else None
-        if kind == "float" and isinstance(value, str):
+        if types.get(name) == "float" and isinstance(value, str):
             try:
                 arch[name] = float(value)
             except ValueError:

@@ -55,6 +55,9 @@ class Histogram:
         return float(np.float32(threshold / STEPS))
 
 
+# -- estimators: how large a magnitude is still told apart; what is larger is clipped -------------------
+
+
 def _minmax(histogram: Histogram) -> float:
     return histogram.absmax
 
@@ -100,6 +103,7 @@ def _entropy(histogram: Histogram) -> float:
     return threshold
 
 
+# The names that --calibration-method takes.
 ESTIMATORS: dict[str, Callable[[Histogram], float]] = {
     "minmax": _minmax,
     "percentile": _percentile,

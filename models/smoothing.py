@@ -21,11 +21,7 @@ from .hrm import HRM
 # The best of those compared after re-rolling (README, "Quantize").
 STRENGTH = 0.85
 # Layer → the fused layer beside it whose last rows make its input: v of q, k, v; up of gate, up.
-MAKERS = {
-    "self_attn.o_proj": "self_attn.qkv_proj",
-    "mlp_t.down_proj": "mlp_t.gate_up_proj",
-    "mlp.down_proj": "mlp.gate_up_proj",
-}
+_MAKERS = {"o_proj": "qkv_proj", "down_proj": "gate_up_proj"}
 _SMALLEST = 1e-5
 
 
@@ -72,7 +68,5 @@ def _weight(model: HRM, layer: str) -> Tensor:
 
 def maker_of(layer: str) -> str | None:
     """The layer whose last rows make this one's input, where nothing but sums of them lies between."""
-    for ending, maker in MAKERS.items():
-        if layer.endswith(ending):
-            return layer.removesuffix(ending) + maker
-    return None
+    parent, _, name = layer.rpartition(".")
+    return f"{parent}.{_MAKERS[name]}" if name in _MAKERS else None

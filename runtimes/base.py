@@ -1,12 +1,13 @@
-"""What every backend answers through: ``Engine.solve`` and the checks and shapes they all share."""
+"""The two contracts of this room: a backend runs the bundles of one target, an engine answers puzzles."""
 
 from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from ..errors import InputError
 from ..identifiers import format_ranges, rows_of
 
 if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..progress import Progress, Say
     from ..tasks import Task
 
 # The three ways to stop thinking. Their order is their number in a graph-loop artifact's ``halt`` input.
@@ -32,6 +35,107 @@ class CompiledProduct:
     name: str
     left: str  # "float32", "int8", …
     right: str
+
+
+class Available(NamedTuple):
+    """Whether a backend is usable here; ``install``: the command that makes it so, empty when none does."""
+
+    usable: bool
+    version: str | None
+    why_not: str | None
+    install: str
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One graph compiled ahead of time for one kind of device. ``state``: "built", "kept" or "bundle"."""
+
+    graph: str
+    flavour: str
+    version: str
+    compute_capability: int
+    state: str
+    file: Path
+    seconds: float
+
+
+class Backend(ABC):
+    """What runs the bundles of one target: the module or package of that name offers one as ``BACKEND``.
+
+    A backend says whether it is usable, and gives either `load_graph` (the loops here do the rest) or `load`.
+    Its module must import without the backend's own package, and be cheap to import.
+    """
+
+    name: str  # the target, and the module
+    title: str  # as people write it
+    order = 100  # its place among the others in messages
+
+    @abstractmethod
+    def available(self) -> Available:
+        """Whether bundles can be run here, by which version, and what to install if not."""
+
+    def load(self, bundle: Bundle, task: Task, facts: dict[str, Any], threads: int | None) -> Engine:
+        """An engine for an opened bundle; ``facts`` are :class:`Engine`'s. Raises :class:`InputError`.
+
+        Unless a backend knows better: its graphs, with the loop that the manifest names around them.
+        """
+        from .loops import engine_of
+
+        return engine_of(bundle, task, facts, lambda path: self.load_graph(path, threads))
+
+    def load_graph(self, path: Path, threads: int | None) -> Graph:
+        """A graph file as a function from arrays by input name to arrays by output name; thread-safe.
+
+        ``threads``: CPU threads, all by default. Raises :class:`InputError`.
+        """
+        raise NotImplementedError(f"{self.name} loads whole bundles only")
+
+    def compiled_products(self, path: Path) -> list[CompiledProduct]:
+        """The matrix products of a graph file as the backend compiles them, loop bodies included."""
+        raise NotImplementedError(f"{self.name} does not tell what it compiled")
+
+    def compiled_name(self, name: str) -> str:
+        """A product's name among `compiled_products`, where its format can not hold the graph's own."""
+        return name
+
+    def interpreted(self) -> str | None:
+        """What to do for the backend itself ("use a Mac"), where an interpreter answers for it here; else None.
+
+        An interpreter's answers count, the time they take says nothing.
+        """
+        return None
+
+    def engine_name(self) -> str:
+        """What its engines are called in tables."""
+        return f"{self.name} (interpreted)" if self.interpreted() else self.name
+
+    def note(self, gpus: Sequence[Any]) -> str | None:
+        """What else one should know of it on this machine, which has these GPUs."""
+        return None
+
+    def unverified_warning(self, bundle: Bundle) -> str | None:
+        """One line to show until `hrm-edge check` has passed on this device, where devices may differ."""
+        return None
+
+    def mark_verified(self, bundle: Bundle) -> None:
+        """Remember that `hrm-edge check` has passed with a bundle on this device, where that matters."""
+        return
+
+    def compile(
+        self,
+        bundle: Bundle,
+        compute_capabilities: Sequence[int] = (),
+        *,
+        force: bool = False,
+        say: Say | None = None,
+        progress: Progress | None = None,
+    ) -> list[Compiled] | None:
+        """Compile a bundle's graphs before they are needed; None: nothing needs compiling.
+
+        For this machine's device, or for ``compute_capabilities`` × 10; ``force``: again. Raises
+        :class:`InputError`.
+        """
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""From a bundle to an engine: opens it, picks the backend it was built for, joins graphs and loop."""
+"""From a bundle to an engine: opens it and finds the backend it was built for."""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -13,27 +13,40 @@ from ..bundle import Bundle, open_bundle
 from ..errors import InputError
 from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
-from .base import Engine, Graph
-from .loops.graph import GraphLoop
-from .loops.host import HostLoop
-from .loops.slots import SlotLoop
+from .base import Backend, Engine, Graph
+from .loops import engine_of, signature
 
-# Bundle target → the module beside this file that runs it. Each has `available()` → (usable, version or None,
-# why not or None, how to install), and `load_graph(path, threads)` → Graph; or, where the state stays on a device,
-# `load_bundle(bundle, task, facts, threads)` → Engine.
-BACKENDS = {"onnx": "onnx", "openvino": "openvino", "tensorrt": "tensorrt.backend", "coreml": "coreml.backend"}
-
-# Graph → its inputs and outputs in the order the loops use them. `puzzle_identifiers` is there only when the
-# model was trained with several.
-SIGNATURES = {
-    "start": (("tokens", "puzzle_identifiers"), ("e", "z_H", "z_L")),
-    "segment": (("z_H", "z_L", "e"), ("z_H_next", "z_L_next", "logits", "q")),
-    "stateful": (("tokens", "fresh", "puzzle_identifiers"), ("logits", "q")),
-    "model": (("tokens", "max_think_steps", "halt", "puzzle_identifiers"), ("answer", "steps", "q")),
-}
-
+# Modules of this room that are no backends; so are those whose names begin with "_".
+_NO_BACKENDS = ("base", "loader", "loops")
 
 LoadGraph = Callable[[Path, int | None], Graph]
+
+
+def backends() -> dict[str, Backend]:
+    """Every backend by name, in the order that messages list them."""
+    found = filter(None, map(_find, _modules()))
+    return {each.name: each for each in sorted(found, key=lambda each: (each.order, each.name))}
+
+
+def backend(name: str) -> Backend:
+    """The backend that runs bundles of a target; nothing heavy is imported. Raises :class:`InputError`."""
+    found = _find(name)
+    if found is None:
+        raise InputError(f"no backend runs {name!r}; there are {', '.join(backends())}")
+    return found
+
+
+def _modules() -> list[str]:
+    from . import __path__ as folders
+
+    names = [module.name for module in pkgutil.iter_modules(folders)]
+    return [name for name in names if name not in _NO_BACKENDS and not name.startswith("_")]
+
+
+def _find(name: str) -> Backend | None:
+    if name not in _modules():
+        return None
+    return getattr(importlib.import_module(f".{name}", __package__), "BACKEND", None)
 
 
 def load_engine(
@@ -50,96 +63,45 @@ def load_engine(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
     task = _task(opened)
-    names = {graph: _names(opened, graph) for graph in manifest.graphs}
+    for graph in manifest.graphs:
+        signature(opened, graph)
     architecture = manifest.architecture
     facts = {
-        "backend": manifest.target,
         "no_ACT_continue": architecture["no_ACT_continue"],
         "num_puzzle_identifiers": architecture["num_puzzle_identifiers"],
         "kept_identifiers": _kept_identifiers(opened),
         "batch": None if manifest.batch == "dynamic" else manifest.batch,
     }
-    steps = architecture["halt_max_steps"]
-    if stand_in is None:
-        backend = _backend(opened)
-        if hasattr(backend, "load_bundle"):
-            return backend.load_bundle(opened, task, facts, threads)
-        load = backend.load_graph
-        if hasattr(backend, "engine_name"):  # one backend, two ways to run
-            facts["backend"] = backend.engine_name()
-        if "stateful" in manifest.graphs:
-            make = backend.load_stateful(opened.path / manifest.graphs["stateful"], threads)
-            return SlotLoop(task, steps, make, **facts)
-    else:
-        facts["backend"], load = stand_in
-    calls = {
-        graph: by_position(load(opened.path / file, threads), *names[graph])
-        for graph, file in manifest.graphs.items()
-    }
-    if manifest.loop == "host":
-        return HostLoop(task, steps, calls["start"], calls["segment"], **facts)
-    return GraphLoop(task, steps, calls["model"], **facts)
+    if stand_in is not None:
+        name, load_graph = stand_in
+        return engine_of(opened, task, {**facts, "backend": name}, lambda path: load_graph(path, threads))
+    usable = _usable(opened)
+    return usable.load(opened, task, {**facts, "backend": usable.engine_name()}, threads)
 
 
-def backend_module(target: str) -> ModuleType:
-    """The module that runs bundles of a target; importing it imports nothing heavy."""
-    return importlib.import_module(f".{BACKENDS[target]}", __package__)
-
-
-def _backend(bundle: Bundle) -> ModuleType:
+def _usable(bundle: Bundle) -> Backend:
+    """The bundle's backend, which must be usable here."""
     target = bundle.manifest.target
-    if target not in BACKENDS:
+    found = _find(target)
+    if found is None:
         raise InputError(
             f"{bundle.path}: was built for {target}, which this version of hrm-edge can not run "
-            f"(it runs {', '.join(BACKENDS)}); export with another --target"
+            f"(it runs {', '.join(backends())}); export with another --target"
         )
-    module = backend_module(target)
-    usable, _, why_not, install = module.available()
+    usable, _, why_not, install = found.available()
     if not usable:
         # No command brings a GPU.
         advice = f"run: {install}" if install else "use a machine that has one, or export for another --target"
         raise InputError(f"{bundle.path}: needs {target}, which is not usable here ({why_not}); {advice}")
-    return module
+    return found
 
 
 def warning(bundle: Bundle) -> str | None:
     """One line to show whenever a bundle is used whose answers nobody has checked, or not on this device."""
-    if bundle.ungated_warning or bundle.manifest.target not in BACKENDS:
+    found = _find(bundle.manifest.target)
+    if bundle.ungated_warning or found is None:
         return bundle.ungated_warning
-    module = backend_module(bundle.manifest.target)
-    return module.unverified_warning(bundle) if hasattr(module, "unverified_warning") else None
-
-
-def mark_verified(bundle: Bundle) -> None:
-    """Remember that a bundle's answers were checked on this device, where its backend wants to know."""
-    module = backend_module(bundle.manifest.target)
-    if hasattr(module, "mark_verified"):
-        module.mark_verified(bundle)
-
-
-def _names(bundle: Bundle, graph: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The graph's inputs and outputs in the loops' order, which must be those the manifest lists."""
-    inputs, outputs = SIGNATURES[graph]
-    manifest = bundle.manifest
-    if manifest.architecture["num_puzzle_identifiers"] == 1:
-        inputs = tuple(name for name in inputs if name != "puzzle_identifiers")
-    listed = [{tensor.name for tensor in side[graph]} for side in (manifest.inputs, manifest.outputs)]
-    if listed != [set(inputs), set(outputs)]:
-        raise InputError(
-            f"{bundle.path}: graph {graph!r} must take {', '.join(inputs)} and give {', '.join(outputs)}; "
-            "export the bundle again"
-        )
-    return inputs, outputs
-
-
-def by_position(graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Callable[..., list[np.ndarray]]:
-    """The graph as the loops call it: arrays in and out by position instead of by name."""
-
-    def call(*arrays: np.ndarray) -> list[np.ndarray]:
-        result = graph(dict(zip(inputs, arrays, strict=True)))
-        return [result[output] for output in outputs]
-
-    return call
+    return found.unverified_warning(bundle)
 
 
 def _kept_identifiers(bundle: Bundle) -> np.ndarray | None:

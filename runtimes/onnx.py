@@ -4,71 +4,83 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .base import CompiledProduct, Graph, first_line
+from .base import Available, Backend, CompiledProduct, Graph, first_line
 
 INSTALL = "pip install 'hrm-edge[onnx]'"
 
 
-def available() -> tuple[bool, str | None, str | None, str]:
-    """(usable, version, why not, how to install)."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        return False, None, "onnxruntime is not installed", INSTALL
-    try:
+class OnnxRuntime(Backend):
+    """onnxruntime's CPU provider. A session may run several calls at once."""
+
+    name, title, order = "onnx", "ONNX Runtime", 1
+
+    def available(self) -> Available:
+        if importlib.util.find_spec("onnxruntime") is None:
+            return Available(False, None, "onnxruntime is not installed", INSTALL)
+        try:
+            import onnxruntime
+        except Exception as error:  # a broken install fails in ways of its own
+            return Available(False, None, f"onnxruntime does not load: {first_line(error)}", INSTALL)
+        return Available(True, onnxruntime.__version__, None, INSTALL)
+
+    def load_graph(self, path: Path, threads: int | None) -> Graph:
         import onnxruntime
-    except Exception as error:  # a broken install fails in ways of its own
-        return False, None, f"onnxruntime does not load: {first_line(error)}", INSTALL
-    return True, onnxruntime.__version__, None, INSTALL
+
+        try:
+            return as_graph(open_session(str(path), threads))
+        except Exception as error:  # onnxruntime's exceptions share no base of their own
+            raise InputError(
+                f"{path}: onnxruntime {onnxruntime.__version__} can not load it ({first_line(error)}); "
+                "export the bundle again"
+            ) from error
+
+    def compiled_products(self, path: Path) -> list[CompiledProduct]:
+        """Reads the optimised graph that onnxruntime writes, which needs the package onnx (`hrm-edge[export]`)."""
+        import onnx
+
+        with tempfile.TemporaryDirectory(prefix="hrm-edge-audit-") as scratch:
+            optimised = str(Path(scratch) / "optimised.onnx")
+            open_session(str(path), optimized_model_filepath=optimised)
+            graph = onnx.load(optimised).graph
+        # Fusion renames nodes, but the value they make keeps its name.
+        return [CompiledProduct(n.output[0], *_kinds(n)) for n in _nodes(graph) if n.op_type in _PRODUCTS]
 
 
-def load_graph(path: Path, threads: int | None) -> Graph:
-    """An ONNX file as a function from arrays by input name to arrays by output name.
+BACKEND = OnnxRuntime()
 
-    Thread-safe: a session may run several calls at once.
-    """
+
+def open_session(
+    model: str | bytes, threads: int | None = None, entries: Mapping[str, str] | None = None, **options: Any
+) -> Any:
+    """An onnxruntime session on the CPU; ``entries``, ``options``: what its SessionOptions are to hold besides."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only; they are raised as well
+    chosen = onnxruntime.SessionOptions()
+    chosen.log_severity_level = 3  # errors only; they are raised as well
     if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base of their own
-        raise InputError(
-            f"{path}: onnxruntime {onnxruntime.__version__} can not load it ({first_line(error)}); "
-            "export the bundle again"
-        ) from error
+        chosen.intra_op_num_threads = threads
+    for name, value in (entries or {}).items():
+        chosen.add_session_config_entry(name, value)
+    for name, value in options.items():
+        setattr(chosen, name, value)
+    return onnxruntime.InferenceSession(model, chosen, providers=["CPUExecutionProvider"])
+
+
+def as_graph(session: Any) -> Graph:
+    """A session as a function from arrays by input name to arrays by output name."""
     names = [output.name for output in session.get_outputs()]
 
     def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, feeds), strict=True))
 
     return run
-
-
-def compiled_products(path: Path) -> list[CompiledProduct]:
-    """The matrix products of an ONNX file after onnxruntime's optimisations, loop bodies included.
-
-    Reads the optimised graph that onnxruntime writes, which needs the package onnx (`hrm-edge[export]`).
-    """
-    import onnx
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory(prefix="hrm-edge-audit-") as scratch:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.optimized_model_filepath = str(Path(scratch) / "optimised.onnx")
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        graph = onnx.load(options.optimized_model_filepath).graph
-    # Fusion renames nodes, but the value they make keeps its name.
-    return [CompiledProduct(n.output[0], *_kinds(n)) for n in _nodes(graph) if n.op_type in _PRODUCTS]
 
 
 _INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul")

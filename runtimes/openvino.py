@@ -12,74 +12,78 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .base import CompiledProduct, Graph, first_line
+from .base import Available, Backend, CompiledProduct, Graph, first_line
 
 INSTALL = "pip install 'hrm-edge[openvino]'"
 
 
-def available() -> tuple[bool, str | None, str | None, str]:
-    """(usable, version, why not, how to install)."""
-    if importlib.util.find_spec("openvino") is None:
-        return False, None, "openvino is not installed", INSTALL
-    try:
+class OpenVino(Backend):
+    """OpenVINO's CPU plugin."""
+
+    name, title, order = "openvino", "OpenVINO", 2
+
+    def available(self) -> Available:
+        if importlib.util.find_spec("openvino") is None:
+            return Available(False, None, "openvino is not installed", INSTALL)
+        try:
+            import openvino
+
+            devices = openvino.Core().available_devices
+        except Exception as error:  # a broken install fails in ways of its own
+            return Available(False, None, f"openvino does not load: {first_line(error)}", INSTALL)
+        if "CPU" not in devices:
+            return Available(False, _version(openvino), "OpenVINO finds no CPU device", INSTALL)
+        return Available(True, _version(openvino), None, INSTALL)
+
+    def load_graph(self, path: Path, threads: int | None) -> Graph:
+        """A graph that takes any number of rows is compiled for one at once, and for any other when first asked.
+
+        The plugin runs a fixed shape 5 to 15 % faster than a free one.
+        """
         import openvino
 
-        devices = openvino.Core().available_devices
-    except Exception as error:  # a broken install fails in ways of its own
-        return False, None, f"openvino does not load: {first_line(error)}", INSTALL
-    if "CPU" not in devices:
-        return False, _version(openvino), "OpenVINO finds no CPU device", INSTALL
-    return True, _version(openvino), None, INSTALL
+        core = openvino.Core()
 
+        def compiled(rows: int | None) -> _Compiled:
+            try:
+                model = core.read_model(str(path))
+                if rows is not None:
+                    model.reshape({item.any_name: [rows, *list(item.partial_shape)[1:]] for item in _free(model)})
+                # Compiling may give an output the names of values it was fused with; the file's own name counts.
+                names = [output.any_name for output in model.outputs]
+                return _Compiled(core.compile_model(model, "CPU", _settings(threads)), names)
+            except Exception as error:  # OpenVINO raises plain RuntimeError, among others
+                raise InputError(
+                    f"{path}: OpenVINO {_version(openvino)} can not load it ({first_line(error)}); "
+                    "export the bundle again"
+                ) from error
 
-def load_graph(path: Path, threads: int | None) -> Graph:
-    """An IR file as a function from arrays by input name to arrays by output name; thread-safe.
-
-    A graph that takes any number of rows is compiled for one row at once, and for any other number when
-    first asked for: the plugin runs a fixed shape 5 to 15 % faster than a free one.
-    """
-    import openvino
-
-    core = openvino.Core()
-
-    def compiled(rows: int | None) -> _Compiled:
         try:
-            model = core.read_model(str(path))
-            if rows is not None:
-                model.reshape({item.any_name: [rows, *list(item.partial_shape)[1:]] for item in _free(model)})
-            # Compiling may give an output the names of values it was fused with; the file's own name counts.
-            names = [output.any_name for output in model.outputs]
-            return _Compiled(core.compile_model(model, "CPU", _settings(threads)), names)
-        except Exception as error:  # OpenVINO raises plain RuntimeError, among others
-            raise InputError(
-                f"{path}: OpenVINO {_version(openvino)} can not load it ({first_line(error)}); "
-                "export the bundle again"
-            ) from error
+            free = [item.any_name for item in _free(core.read_model(str(path)))]
+        except Exception:
+            free = []  # compiling says what is wrong
+        return _ByRows(compiled, free) if free else compiled(None)
 
-    try:
-        free = [item.any_name for item in _free(core.read_model(str(path)))]
-    except Exception:
-        free = []  # compiling says what is wrong
-    return _ByRows(compiled, free) if free else compiled(None)
+    def compiled_products(self, path: Path) -> list[CompiledProduct]:
+        """The matrix products as the CPU plugin compiles them, from its runtime model.
+
+        The runtime model does not show what is inside a loop, so a loop's body is compiled by itself, with the
+        same settings; it is the same operators with the same constants.
+        """
+        import openvino
+
+        core = openvino.Core()
+        found = []
+        for model in _with_bodies(core.read_model(str(path))):
+            for item in core.compile_model(model, "CPU", _settings(None)).get_runtime_model().get_ops():
+                info = item.get_rt_info()
+                if info["layerType"].astype(str) in ("FullyConnected", "MatMul"):
+                    kinds = [item.input_value(i).get_element_type().get_type_name() for i in (0, 1)]
+                    found.append(CompiledProduct(_name_in_graph(item), *(_KINDS.get(k, k) for k in kinds)))
+        return found
 
 
-def compiled_products(path: Path) -> list[CompiledProduct]:
-    """The matrix products of an IR file as the CPU plugin compiles them, from its runtime model.
-
-    The runtime model does not show what is inside a loop, so a loop's body is compiled by itself, with the same
-    settings; it is the same operators with the same constants.
-    """
-    import openvino
-
-    core = openvino.Core()
-    found = []
-    for model in _with_bodies(core.read_model(str(path))):
-        for item in core.compile_model(model, "CPU", _settings(None)).get_runtime_model().get_ops():
-            info = item.get_rt_info()
-            if info["layerType"].astype(str) in ("FullyConnected", "MatMul"):
-                kinds = [item.input_value(i).get_element_type().get_type_name() for i in (0, 1)]
-                found.append(CompiledProduct(_name_in_graph(item), *(_KINDS.get(k, k) for k in kinds)))
-    return found
+BACKEND = OpenVino()
 
 
 def _name_in_graph(product: Any) -> str:

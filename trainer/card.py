@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..models import HRM, HRMConfig
+from ..models import HRM
 from ..models.checkpoint import QUANTIZATION
 from .qat import MEASURED
-
-
-def _mixing(arch: HRMConfig) -> str:
-    """What mixes the tokens."""
-    if arch.conv_kernel:
-        convolution = f"depthwise {arch.conv_kernel}x{arch.conv_kernel} convolution"
-        means = "means over rows, columns and boxes"
-        # A kernel of 1 mixes nothing: it scales channels.
-        mixers = [convolution] * (arch.conv_kernel > 1) + [means] * arch.unit_means
-        return " and ".join(mixers) or convolution
-    return "SwiGLU over the sequence" if arch.mlp_t else f"{arch.num_heads} heads"
 
 
 def describe(metadata: dict[str, Any], model: HRM) -> str:
@@ -33,7 +22,7 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
         f"# {arch.title} for {recipe['task']}",
         "",
         f"{parameters:,} parameters: D {arch.hidden_size}, "
-        f"{_mixing(arch)}, "
+        f"{arch.mixer.title(arch)}, "
         f"{arch.H_layers} + {arch.L_layers} layers, N = {arch.H_cycles}, T = {arch.L_cycles}, "
         f"{arch.pos_encodings.replace('none', 'no')} positions, trained with up to {arch.halt_max_steps} segments.",
         "",

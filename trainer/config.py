@@ -12,11 +12,10 @@ from ..models import HRMConfig
 from ..models.config import FIXED
 from ..models.hrm import Gradient
 from ..tasks import get_task
+from .losses import LOSSES
+from .optim import OPTIMIZERS, SCHEDULES
 
-Loss = Literal["stablemax", "softmax"]
-OptimizerName = Literal["adam_atan2", "adamw", "muon"]  # muon: of the levels' matrices, adamw of the rest
 CheckpointDtype = Literal["float32", "float16"]
-Schedule = Literal["constant", "linear", "cosine"]
 Qat = Literal["off", "learned", "frozen"]
 
 
@@ -35,13 +34,13 @@ class TrainConfig:
     interleave: int = 1
     rollout: int = 1  # segments that every slot takes, one after the other, before the weights change
     gradient: Gradient = "one_step"
-    loss: Loss = "stablemax"
+    loss: str = "stablemax"
     label_smoothing: float = 0.0  # part of the token target that is spread over the vocabulary
     halt_loss_weight: float = 0.5
-    optimizer: OptimizerName = "adam_atan2"
+    optimizer: str = "adam_atan2"
     lr: float = 1e-4
     lr_min_ratio: float = 1.0  # what a decaying schedule ends at, as a part of lr
-    schedule: Schedule = "constant"  # after the warm-up
+    schedule: str = "constant"  # after the warm-up
     warmup_steps: int = 2000
     beta1: float = 0.9
     beta2: float = 0.95
@@ -81,9 +80,9 @@ class TrainConfig:
             require(field.name, right, f"of type {kind if kind in ('int', 'float', 'bool') else 'str'}")
         for name, choices in (
             ("gradient", get_args(Gradient)),
-            ("loss", get_args(Loss)),
-            ("optimizer", get_args(OptimizerName)),
-            ("schedule", get_args(Schedule)),
+            ("loss", LOSSES),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
             ("checkpoint_dtype", get_args(CheckpointDtype)),
             ("qat", get_args(Qat)),
         ):

@@ -10,17 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.choose import TRAINING_SEED
 from ..data.public_layout import IDENTIFIERS, Grouping, read_description, read_folder, read_names
 from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..errors import InputError
 from ..files import sha256
 from ..tasks import Task
 
-HELD_OUT_SEED = 20_260_101  # the generated puzzles that no training run may see
-HELD_OUT_PUZZLES = 1000
-CALIBRATION_SEED = 20_260_102  # those that fix the halting margin
-CALIBRATION_PUZZLES = 500  # of them at most
-GENERATED_SEED = 1
 _CHUNK = 8192  # puzzles fingerprinted at a time
 
 
@@ -73,7 +69,7 @@ def identifiers_needed(data: list[str], task: Task) -> int:
     if task.has_rules:
         return 1
     if any(argument.startswith("generated:") for argument in data):
-        raise task.no_rules("puzzles cannot be generated; name a folder that `hrm-edge data arc` built with --data")
+        raise task.no_rules(f"puzzles cannot be generated; name a folder that `{task.made_with}` built with --data")
     folders = [split_folder(argument, "train") for argument in data]
     needed = {folder: read_description(folder, task)["num_puzzle_identifiers"] for folder in folders}
     require_one_numbering([folder for folder, number in needed.items() if number > 1])
@@ -174,7 +170,7 @@ def read_source(
         count, _, difficulty = spec.removeprefix("generated:").partition(":")
         if not count.isdigit() or int(count) < 1:
             raise InputError(f"--data {argument}: expected generated:N with N puzzles")
-        puzzles = generate_puzzles(task, int(count), GENERATED_SEED, difficulty or "ordinary")
+        puzzles = generate_puzzles(task, int(count), TRAINING_SEED, difficulty or "ordinary")
         name = f"generated:{count}" + (f":{difficulty}" if difficulty else "")
     elif not task.has_rules:
         return _folder_source(split_folder(spec, "train"), weight, task)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.choose import margin_puzzles
 from ..data.puzzles import PuzzleSet
 from ..errors import HrmEdgeError, InputError
 from ..files import write_atomically
@@ -28,7 +29,7 @@ from .halting import halting_margin
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
 from .metrics import Metrics
 from .optim import Average
-from .prepare import Measured, calibration_set, keep_sources, kept_sources, measured_on, require_shared, unseen
+from .prepare import Measured, keep_sources, kept_sources, measured_on, require_shared, unseen
 from .run import Run
 from .slots import Slots
 from .stopping import Stopping
@@ -199,7 +200,7 @@ def train(
             _loop(run, output, metrics, measured, facts, stopping)
         if measured is not None:
             if task.has_rules:
-                calibration = calibration_set(task, config.final_puzzles)
+                calibration = margin_puzzles(task, config.final_puzzles // 2)
                 metrics.say(f"looking when {len(calibration)} other puzzles may halt")
                 run.halt_margin = halting_margin(run.evaluated_model(), calibration)
                 facts["halt_margin"] = run.halt_margin

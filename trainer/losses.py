@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .config import Loss
-
 IGNORE = -100  # label of a token that is not learned
 
 
@@ -26,12 +24,19 @@ def stablemax_log_probabilities(logits: Tensor) -> Tensor:
     return s.log() - s.sum(-1, keepdim=True).log()
 
 
-def token_loss(logits: Tensor, labels: Tensor, kind: Loss, smoothing: float = 0.0) -> Tensor:
+def softmax_log_probabilities(logits: Tensor) -> Tensor:
+    return F.log_softmax(logits.float(), dim=-1)
+
+
+LOSSES = {"stablemax": stablemax_log_probabilities, "softmax": softmax_log_probabilities}
+
+
+def token_loss(logits: Tensor, labels: Tensor, kind: str, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy over each puzzle's labelled tokens: ``[B, S, V], [B, S] -> [B]``, float32.
 
-    ``smoothing`` is the part of the target that is spread evenly over the vocabulary.
+    ``kind``: a key of :data:`LOSSES`; ``smoothing``: the part of the target spread evenly over the vocabulary.
     """
-    logp = stablemax_log_probabilities(logits) if kind == "stablemax" else F.log_softmax(logits.float(), dim=-1)
+    logp = LOSSES[kind](logits)
     labelled = labels != IGNORE
     picked = logp.gather(-1, labels.where(labelled, 0).long().unsqueeze(-1)).squeeze(-1)
     if smoothing:
@@ -62,7 +67,7 @@ def act_losses(
     logits: Tensor,
     q: Tensor,
     labels: Tensor,
-    kind: Loss,
+    kind: str,
     halt_weight: float,
     continue_target: Tensor | None,
     smoothing: float = 0.0,

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskProgressColumn
+
+from ..progress import bar
 
 
 class Metrics:
@@ -38,13 +40,7 @@ class Metrics:
         self.board = _tensorboard(folder)
         self.console = Console(stderr=True)
         if self.console.is_terminal:
-            self.progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TimeRemainingColumn(),
-                console=self.console,
-            )
+            self.progress = bar(TaskProgressColumn())
             self.bar = self.progress.add_task("training", total=1.0)
             self.progress.start()
         self.started = time.monotonic()

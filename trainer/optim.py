@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from adam_atan2_pytorch import AdamAtan2
@@ -12,8 +13,12 @@ from torch import Tensor, nn
 
 from ..models import HRM
 from ..models.fake_quant import scale_parameters
-from .config import TrainConfig
 
+if TYPE_CHECKING:
+    from .config import TrainConfig
+
+Parameters = list[Any]  # tensors, or groups of them with settings of their own
+Maker = Callable[[Parameters, "TrainConfig"], torch.optim.Optimizer]
 SCALE_LR = 10.0  # learning rate of learned scales (their logarithms), times the weights'
 
 
@@ -48,31 +53,55 @@ def _update_rows(table: Tensor, gradient: Tensor, lr: float, weight_decay: float
     table[rows] = table[rows] * (1 - lr * weight_decay) - lr * signs
 
 
+def adam_atan2(parameters: Parameters, config: TrainConfig) -> torch.optim.Optimizer:
+    betas = (config.beta1, config.beta2)
+    # a = 1: the update is atan2(m, sqrt v) itself, as published with HRM.
+    return AdamAtan2(parameters, lr=config.lr, betas=betas, weight_decay=config.weight_decay, a=1.0)
+
+
+def adamw(parameters: Parameters, config: TrainConfig) -> torch.optim.Optimizer:
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(parameters, lr=config.lr, betas=betas, weight_decay=config.weight_decay)
+
+
+def muon(parameters: Parameters, config: TrainConfig) -> torch.optim.Optimizer:
+    # Updates as large as AdamW's on average, so that one learning rate and one decay serve both.
+    how: dict[str, Any] = {"weight_decay": config.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+    return torch.optim.Muon(parameters, lr=config.lr, **how)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What ``train.optimizer`` may name."""
+
+    main: Maker
+    matrices: Maker | None = None  # of the levels' matrices, where they are not left to the main one
+
+
+OPTIMIZERS = {
+    "adam_atan2": Choice(adam_atan2),
+    "adamw": Choice(adamw),
+    "muon": Choice(adamw, matrices=muon),
+}
+
+
 def make_optimizers(model: HRM, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The main optimizer, Muon for the levels' matrices if asked for, SignSGD for the puzzle embeddings if any.
+    """The chosen optimizer, another for the levels' matrices if it has one, SignSGD for puzzle embeddings if any.
 
     Learned scales are a group of their own in the main one: decay would pull them to one, and what is a small
     step for a weight is too small for the one number that all of a layer's inputs share.
     """
-    matrices = _matrices(model) if config.optimizer == "muon" else []
+    choice = OPTIMIZERS[config.optimizer]
+    matrices = [] if choice.matrices is None else _matrices(model)
     puzzles = [p for name, p in model.named_parameters() if name.startswith("puzzle_emb.")]
     scales = scale_parameters(model)
     apart = {id(p) for p in (*puzzles, *scales, *matrices)}
-    rest: list[Any] = [p for p in model.parameters() if id(p) not in apart]
+    rest: Parameters = [p for p in model.parameters() if id(p) not in apart]
     if scales:
         rest = [{"params": rest}, {"params": scales, "lr": config.lr * SCALE_LR, "weight_decay": 0.0}]
-    betas = (config.beta1, config.beta2)
-    main: torch.optim.Optimizer
-    if config.optimizer == "adam_atan2":
-        # a = 1: the update is atan2(m, sqrt v) itself, as published with HRM.
-        main = AdamAtan2(rest, lr=config.lr, betas=betas, weight_decay=config.weight_decay, a=1.0)
-    else:
-        main = torch.optim.AdamW(rest, lr=config.lr, betas=betas, weight_decay=config.weight_decay)
-    optimizers = [main]
-    if matrices:
-        # Updates as large as AdamW's on average, so that one learning rate and one decay serve both.
-        same: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-        optimizers.append(torch.optim.Muon(matrices, **same, adjust_lr_fn="match_rms_adamw"))
+    optimizers = [choice.main(rest, config)]
+    if choice.matrices is not None:
+        optimizers.append(choice.matrices(matrices, config))
     if puzzles:
         optimizers.append(SignSGD(puzzles, config.puzzle_emb_lr, config.puzzle_emb_weight_decay))
     for optimizer in optimizers:
@@ -86,16 +115,18 @@ def _matrices(model: HRM) -> list[nn.Parameter]:
     return [p for name, p in model.named_parameters() if "_level." in name and p.ndim == 2]
 
 
+# Schedule → what the base rates are multiplied by, from the part of the run that is done and the least factor.
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "constant": lambda progress, low: 1.0,
+    "linear": lambda progress, low: 1 - (1 - low) * progress,
+    "cosine": lambda progress, low: low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)),
+}
+
+
 def lr_factor(config: TrainConfig, step: int, progress: float) -> float:
     """What the base rates are multiplied by at ``step`` (from 0) with ``progress`` (0 to 1) of the run done."""
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    low = config.lr_min_ratio
-    decay = {
-        "constant": 1.0,
-        "linear": 1 - (1 - low) * progress,
-        "cosine": low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)),
-    }[config.schedule]
-    return warm * decay
+    return warm * SCHEDULES[config.schedule](progress, config.lr_min_ratio)
 
 
 class Average:

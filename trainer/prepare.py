@@ -10,23 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
+from ..data.choose import held_out_puzzles, margin_puzzles, measured_puzzles
+from ..data.puzzles import PuzzleSet, load_puzzles
 from ..errors import InputError
-from ..measure.accuracy import judged_only
 from ..models import HRMConfig
 from ..tasks import Task
-from .data import (
-    CALIBRATION_PUZZLES,
-    CALIBRATION_SEED,
-    HELD_OUT_PUZZLES,
-    HELD_OUT_SEED,
-    Source,
-    content_hash,
-    fingerprints,
-    read_source,
-    require_one_numbering,
-    split_folder,
-)
+from .data import Source, content_hash, fingerprints, read_source, require_one_numbering, split_folder
 
 SOURCES_VERSION = 2  # of what is kept; the first version left the test puzzles in
 
@@ -45,14 +34,13 @@ def measured_on(task: Task, arch: HRMConfig, data: list[str], test: Path | None)
     Without rules nothing can be generated: then the test puzzles are the held-out ones.
     """
     if task.has_rules:
-        held_out = generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
-        return Measured(held_out, [] if test is None else [load_puzzles(test, task)])
+        return Measured(held_out_puzzles(task), [] if test is None else [load_puzzles(test, task)])
     first = Path(data[0].partition("@")[0])
     beside = (place for place in (first / "test", first.parent / "test") if place.exists())
     folder = next(beside, None) if test is None else split_folder(str(test), "test")
     if folder is None:
         raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
-    held_out = judged_only(load_puzzles(folder, task))
+    held_out = measured_puzzles(folder, task)
     most = 0 if held_out.identifiers is None else int(held_out.identifiers.max())
     if most >= arch.num_puzzle_identifiers:
         raise InputError(
@@ -62,11 +50,6 @@ def measured_on(task: Task, arch: HRMConfig, data: list[str], test: Path | None)
     if most:
         require_one_numbering([split_folder(data[0], "train"), folder])
     return Measured(held_out, [])
-
-
-def calibration_set(task: Task, final_puzzles: int) -> PuzzleSet:
-    """Puzzles for the halting margin alone, not trained on; of small boards a few may also be held-out ones."""
-    return generate_puzzles(task, max(1, min(CALIBRATION_PUZZLES, final_puzzles // 2)), CALIBRATION_SEED)
 
 
 def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) -> list[str]:
@@ -86,7 +69,7 @@ def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) 
     missing = [index for index, (key, each) in enumerate(pairs) if each is None or not _is_of(key, each[0])]
     if not missing:
         return []
-    generated = [measured.held_out, calibration_set(task, 2 * CALIBRATION_PUZZLES)]
+    generated = [measured.held_out, margin_puzzles(task)]
     sources = [read_source(data[index], task, generated, measured.tests) for index in missing]
     for index, source in zip(missing, sources, strict=True):
         place = _place(folder, index)

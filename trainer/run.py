@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.choose import HELD_OUT
 from ..models import HRM, save_checkpoint
 from ..models.fake_quant import plain_model
 from ..tasks import Task
 from . import qat
 from .card import describe
 from .config import TrainConfig
-from .data import HELD_OUT_PUZZLES, HELD_OUT_SEED, Sampler
+from .data import Sampler
 from .distributed import World
 from .losses import IGNORE, act_losses, q_continue_target, solved
 from .optim import Average, lr_factor, make_optimizers
@@ -192,7 +193,7 @@ class Run:
             "train_seconds": round(self.seconds, 1),
         }
         if self.task.has_rules:
-            metadata["held_out"] = {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES}
+            metadata["held_out"] = dict(HELD_OUT)
         model, dtype = self.evaluated_model(), getattr(torch, self.config.checkpoint_dtype)
         if self.config.qat != "off":
             metadata |= qat.metadata(model, self.config, facts["recipe"]["started_from"])

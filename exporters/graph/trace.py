@@ -1,7 +1,7 @@
 """Tracing: one segment and the start of a puzzle as ONNX graphs, in the operator forms that backends fuse.
 
-The network is the checkpoint's own; only its blocks are re-expressed, with the same result. What each form
-buys was measured (CPU, one row, 0.9 M and 27 M parameters):
+The network is the checkpoint's own; only leaves of its blocks are exchanged for others with the same result. What
+each form buys was measured (CPU, one row, 0.9 M and 27 M parameters):
 
 - q, k, v and gate, up as separate products: OpenVINO splits a fused one's result with a slow reference kernel;
 - the attention scale in the stored q weight: one multiplication less, and OpenVINO then fuses attention whole;
@@ -20,8 +20,9 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import torch
@@ -29,15 +30,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...models import HRM
-from ...models.hrm import Attention, Block, Module, SwiGLU
+from ...models.layers import RMSNorm, SwiGLU
+from ...models.mixers import Attention
 from .edit import ensure
 from .passes import BATCH, clean
 
 OPSET = 20
 # Any number but 0 and 1, which the tracer takes for constants.
 _EXAMPLE_ROWS = 3
-
-Rope = tuple[Tensor, Tensor] | None
 
 
 class ExportedAttention(nn.Module):
@@ -51,13 +51,13 @@ class ExportedAttention(nn.Module):
         self.k_proj, self.v_proj = _linear(k), _linear(v)
         self.o_proj = attention.o_proj
 
-    def forward(self, x: Tensor, rope: Rope) -> Tensor:
+    def forward(self, x: Tensor, *rope: Tensor) -> Tensor:
         B, S, D = x.shape
         q, k, v = (
             project(x).view(B, S, self.num_heads, self.head_dim).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        if rope is not None:
+        if rope:
             q, k = _rotate(q, *rope), _rotate(k, *rope)
         y = torch.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
         return self.o_proj(y.transpose(1, 2).reshape(B, S, D))
@@ -81,39 +81,13 @@ class ExportedNorm(nn.Module):
 
     gain: Tensor
 
-    def __init__(self, width: int, eps: float):
+    def __init__(self, norm: RMSNorm):
         super().__init__()
-        self.eps = eps
-        self.register_buffer("gain", torch.ones(width))
+        self.eps = norm.eps
+        self.register_buffer("gain", torch.ones(norm.width))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.gain * (x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
-
-
-class ExportedBlock(nn.Module):
-    """A block of the forms above."""
-
-    def __init__(self, block: Block):
-        super().__init__()
-        if hasattr(block, "mlp_t"):
-            self.mlp_t = ExportedSwiGLU(block.mlp_t)
-            self.norm_t = ExportedNorm(block.mlp_t.down_proj.out_features, block.eps)
-        elif hasattr(block, "grid"):
-            self.grid = block.grid
-        else:
-            self.self_attn = ExportedAttention(block.self_attn)
-        self.mlp = ExportedSwiGLU(block.mlp)
-        self.norm = ExportedNorm(block.mlp.down_proj.out_features, block.eps)
-
-    def forward(self, h: Tensor, rope: Rope) -> Tensor:
-        if hasattr(self, "mlp_t"):
-            features = h.transpose(1, 2)
-            h = self.norm_t(features + self.mlp_t(features)).transpose(1, 2)
-        elif hasattr(self, "grid"):
-            h = self.norm(h + self.grid(h))
-        else:
-            h = self.norm(h + self.self_attn(h, rope))
-        return self.norm(h + self.mlp(h))
 
 
 def _linear(weight: Tensor) -> nn.Linear:
@@ -127,13 +101,22 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
 
 
+# Leaf of the network → the form it is exported in.
+_FORMS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+    Attention: ExportedAttention,
+    SwiGLU: ExportedSwiGLU,
+    RMSNorm: ExportedNorm,
+}
+
+
 def exported_form(model: HRM) -> HRM:
     """A copy of the model that computes the same in the forms above; its ``forward`` is one segment."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    for level in [module for module in model.modules() if isinstance(module, Module)]:
-        for i, block in enumerate(level.layers):
-            ensure(isinstance(block, Block), f"exported_form: unknown kind of layer {type(block).__name__}")
-            level.layers[i] = ExportedBlock(block)  # type: ignore[arg-type]
+    for parent in list(model.modules()):
+        for name, leaf in parent.named_children():
+            form = next((form for kind, form in _FORMS.items() if isinstance(leaf, kind)), None)
+            if form is not None:
+                setattr(parent, name, form(leaf))
     return model
 
 

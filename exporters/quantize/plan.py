@@ -17,14 +17,14 @@ from ...models import HRM, Checkpoint, Ranges, collect_ranges
 from ...models.calibration import SEGMENTS
 from ...models.checkpoint import TrainedScales
 from ...models.ranges import ESTIMATORS, STEPS
-from ...models.smoothing import STRENGTH
+from ...models.smoothing import STRENGTH, smoothing_factors
 from ...precision import PRECISIONS, Family, Precision
 from ..graph.layers import products, weights_of
 from ..targets import target_named
 from ..targets.base import Target
 from . import fp16, int8
 from .palette import palettize_weights, palettized_weight
-from .smooth import smooth, smoothing_factors
+from .smooth import smooth
 from .stored import compress_weights, compressed_weight
 
 # A scale may differ from what calibration asks for by this factor, and clip this part of what it saw.
@@ -237,7 +237,7 @@ class Calibrator:
             smoothing = None
             if strength:
                 plain = self._collected(segments, 0.0)
-                smoothing = smoothing_factors(self.segment, plain.channel_absmax, strength)
+                smoothing = smoothing_factors(self.checkpoint.model, plain.channel_absmax, strength)
                 self._factors[segments, strength] = smoothing
             self._ranges[segments, strength] = collect_ranges(
                 *self._asked, segments=segments, smoothing=smoothing, grams=True

@@ -5,26 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from ...models.smoothing import balance, maker_of
+from ...models.smoothing import maker_of
 from ..graph.edit import array_of, ensure, initializers, replace_initializers, tensor_of
-from ..graph.layers import PARTS, weights_of
+from ..graph.layers import PARTS
 from ..graph.passes import finish
-
-
-def smoothing_factors(
-    segment: onnx.ModelProto, channel_absmax: dict[str, np.ndarray], strength: float
-) -> dict[str, np.ndarray]:
-    """Layer → s float32[K], for the layers that can be smoothed for free.
-
-    ``channel_absmax`` float32[K]: the largest magnitude in each channel of a layer's input.
-    """
-    factors = {}
-    for layer, weights in weights_of(segment).items():
-        if _maker(layer) is None:
-            continue
-        rows = np.max([np.abs(weight).max(axis=1) for weight in weights.values()], axis=0)
-        factors[layer] = balance(rows, channel_absmax[layer], strength)
-    return factors
 
 
 def smooth(segment: onnx.ModelProto, factors: dict[str, np.ndarray]) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx
 
 from ...bundle.quantization import Calibration, Products, Quantization, Trial
+from ...data.choose import CALIBRATION_OFFSET, SELECTION_OFFSET, apart, generated_apart
 from ...data.leaks import fingerprints, refuse_leak
-from ...data.puzzles import PuzzleSet, generate_puzzles
+from ...data.puzzles import PuzzleSet
 from ...errors import InputError
 from ...models import Checkpoint, quantization_of
-from ...precision import PRECISIONS, precision_named
+from ...precision import PRECISIONS
 from ...progress import Progress, Say
 from ..graph.edit import all_graphs
 from ..quantize.plan import Calibrator, Plan, Recipe
@@ -24,8 +24,6 @@ AUTO = "auto"  # calibration method: compare them all, and take the best
 CALIBRATION_PUZZLES = 128
 SELECTION_PUZZLES = 1000  # half a point is five of them
 SENSITIVITY_PUZZLES = 128
-# Generated puzzles, by their distance from the seed of the held-out ones that accuracy is measured on.
-_CALIBRATION_SEED, _SELECTION_SEED = 100, 101
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,9 @@ def decide(
         InputError: a choice is unknown, or the calibration puzzles are among the measured ones.
         GateFailed: no choice stays within ``wanted.max_drop``.
     """
-    if not precision_named(precision).calibrated:
-        known = ", ".join(name for name, record in PRECISIONS.items() if record.calibrated)
-        raise InputError(f"--precision {precision} is not a quantized one; choose {known}")
+    known = [name for name, record in PRECISIONS.items() if record.calibrated]
+    if precision not in known:
+        raise InputError(f"--precision {precision} is not a quantized one; choose {', '.join(known)}")
     puzzles = calibration_puzzles(checkpoint, wanted, measured)
     calibrator = Calibrator(checkpoint, segment, puzzles)
     if not PRECISIONS[precision].quantizes_inputs:
@@ -175,7 +173,7 @@ def calibration_puzzles(checkpoint: Checkpoint, wanted: Quantizing, measured: Pu
         if measured is not None:
             refuse_leak(fingerprints(some), measured, f"--calibration-data {wanted.data.name}")
         return some
-    return _generated(checkpoint, wanted.calibration, _CALIBRATION_SEED, [measured])
+    return generated_apart(checkpoint, wanted.calibration, CALIBRATION_OFFSET, [measured])
 
 
 def selection_puzzles(
@@ -187,32 +185,8 @@ def selection_puzzles(
     """
     if not checkpoint.task.has_rules:
         assert wanted.data is not None  # calibration_puzzles refused that
-        return _without(wanted.data, [measured, calibration]).take(SELECTION_PUZZLES, seed=0)
-    return _generated(checkpoint, SELECTION_PUZZLES, _SELECTION_SEED, [measured, calibration])
-
-
-def _generated(checkpoint: Checkpoint, n: int, offset: int, others: list[PuzzleSet | None]) -> PuzzleSet:
-    """Generated puzzles of the checkpoint's own difficulty, without those that stand in another set."""
-    if not checkpoint.task.has_rules:
-        raise InputError(
-            f"{checkpoint.task.name} puzzles cannot be generated to calibrate on; "
-            "give the training set with --calibration-data"
-        )
-    held_out = checkpoint.metadata.get("held_out")
-    held_out = held_out if isinstance(held_out, dict) else {}
-    seed = held_out.get("seed")
-    seed = (seed if isinstance(seed, int) else 0) + offset
-    puzzles = generate_puzzles(checkpoint.task, n, seed, str(held_out.get("difficulty", "ordinary")))
-    return _without(puzzles, others)
-
-
-def _without(puzzles: PuzzleSet, others: list[PuzzleSet | None]) -> PuzzleSet:
-    """Those of ``puzzles`` that stand in no other set."""
-    taken = {mark for other in others if other is not None for mark in fingerprints(other)}
-    free = [row for row in range(len(puzzles)) if not taken & set(fingerprints(puzzles.select(np.array([row]))))]
-    if not free:
-        raise InputError(f"every puzzle of {puzzles.name} is measured on; give others with --calibration-data")
-    return puzzles.select(np.array(free))
+        return apart(wanted.data, [measured, calibration]).take(SELECTION_PUZZLES, seed=0)
+    return generated_apart(checkpoint, SELECTION_PUZZLES, SELECTION_OFFSET, [measured, calibration])
 
 
 def _described(plan: Plan, puzzles: PuzzleSet, estimator: str) -> Calibration:

@@ -23,8 +23,8 @@ from ...measure.cache import cached_answers
 from ...measure.reference import reference_answers
 from ...models import Checkpoint
 from ...progress import Progress
-from ...runtimes import Answers, HostLoop
-from ...runtimes.loader import SIGNATURES, backend_module, by_position
+from ...runtimes import Answers, HostLoop, backend
+from ...runtimes.loops import SIGNATURES, by_position
 from .. import emulator
 from ..graph.passes import fix_batch
 from ..graph.trace import programs
@@ -150,7 +150,7 @@ def load_segments(
         host = replace(options, loop="host", batch=rows)
         graphs = programs(checkpoint.model, rows) if target.wants == "torch" else models
         written = target.write(graphs, Context(checkpoint, host, folder, plan=plan, apart=True))
-        files, load = written.graphs, backend_module(target.name).load_graph
+        files, load = written.graphs, backend(target.name).load_graph
         given = {stem: {tensor.name for tensor in written.inputs[stem]} for stem in models}
     calls = []
     for stem, (inputs, outputs) in ((stem, SIGNATURES[stem]) for stem in models):
@@ -163,7 +163,7 @@ def _runs_on(target: str) -> list[str | None]:
     """Backend and version, as answers depend on both."""
     if target_named(target).emulated:
         return [emulator.NAME, emulator.version()]
-    return [target, backend_module(target).available()[1]]
+    return [target, backend(target).available()[1]]
 
 
 def _named(progress: Progress, what: str) -> Progress:

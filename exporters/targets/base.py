@@ -169,17 +169,18 @@ class Target(ABC):
 
     def runs_here(self) -> bool:
         """Whether this machine has what its bundles run on."""
-        from ...runtimes.loader import backend_module
+        from ...runtimes import backend
 
-        return backend_module(self.name).available()[0]
+        return backend(self.name).available()[0]
 
     def stood_in_by(self) -> str | None:
         """What answers here in the device's place, so that nobody takes it for the device; None: nothing does."""
-        return None if self.runs_here() else "answered by its ONNX in onnxruntime, not on a GPU"
+        from ...runtimes import backend
 
-    def why_not_timed(self) -> tuple[str, str] | None:
-        """Why the time that answers take here says nothing, and what to do about it; None: it does."""
-        return None
+        if not self.runs_here():
+            return "answered by its ONNX in onnxruntime, not on a GPU"
+        runs = backend(self.name)
+        return f"answered by an interpreter of the package, not by {runs.title}" if runs.interpreted() else None
 
 
 def as_in_graphs(

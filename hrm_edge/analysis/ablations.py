@@ -1,4 +1,4 @@
-"""Ablations: what each part of an HRM is worth, in paired short runs that differ in that part alone."""
+"""Ablations: paired short training runs that differ in one part of the network or of its training."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _finished(file: Path, asked: dict[str, Any]) -> Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One variant over its seeds: solve rates as (mean, least, most)."""
 
     title: str
@@ -170,7 +170,7 @@ class Row:
     exact: dict[str, tuple[float, float, float]]
 
 
-def summarize(runs: Sequence[Run], segments: Sequence[str] = SEGMENTS) -> list[Row]:
+def summarize(runs: Sequence[Run], segments: Sequence[str] = SEGMENTS) -> list[AblationRow]:
     """The table: one row a variant, in the order they were run."""
     rows = []
     for name in dict.fromkeys(run.variant for run in runs):
@@ -180,5 +180,5 @@ def summarize(runs: Sequence[Run], segments: Sequence[str] = SEGMENTS) -> list[R
             values = [run.exact[k] for run in same]
             exact[k] = (sum(values) / len(values), min(values), max(values))
         minutes = sum(run.minutes for run in same) / len(same)
-        rows.append(Row(same[0].title, same[0].parameters, same[0].block_calls, minutes, len(same), exact))
+        rows.append(AblationRow(same[0].title, same[0].parameters, same[0].block_calls, minutes, len(same), exact))
     return rows

@@ -1,4 +1,4 @@
-"""When a model stops thinking: its halting step against difficulty, and what its halting head knows."""
+"""Halting: the halting step against difficulty, and how well the halting head predicts a right guess."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.puzzles import PuzzleSet
-from ..measure.accuracy import CHUNK, answer_all, check_match, judged_only, rightness
+from ..data.puzzles import PuzzleSet, judged_only
+from ..measure.accuracy import CHUNK, answer_all, check_match, rightness
 from ..progress import Progress
 from ..runtimes import Engine
 
@@ -20,7 +20,7 @@ HEAD_SEGMENTS = (1, 2, 4, 8, 16)  # where the halting head is asked, up to the m
 
 @dataclass(frozen=True)
 class HaltingRow:
-    """How one group of puzzles stopped. `halted`, `halted_wrong`, `right` count puzzles."""
+    """Halting on one group of puzzles. `halted`, `halted_wrong`, `right` count puzzles."""
 
     group: str
     n: int

@@ -1,4 +1,4 @@
-"""Results as files: the ending of the name says whether the picture, the numbers or a Markdown table."""
+"""Write results as files: the ending of the name chooses the plot, the numbers or a Markdown table."""
 
 from __future__ import annotations
 

@@ -32,14 +32,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..data.choose import any_puzzles
 from ..errors import InputError
-from ..models import HRM
+from ..identifiers import rows_of
+from ..models import HRM, Checkpoint, build_model, load_checkpoint
 from ..progress import Progress
+from .random_weights import random_config
 
 GROWTH = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 STATES = ("z_H", "z_L")
@@ -95,6 +99,33 @@ class Participation:
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``hrm-edge analyze participation``."""
         return dataclasses.asdict(self)
+
+
+def networks_and_puzzles(
+    checkpoint: str | None, random_weights: str | None, data: Path | None, n: int, seed: int
+) -> tuple[list[tuple[str, HRM]], tuple[np.ndarray, np.ndarray | None]]:
+    """(name, network) of a checkpoint and of its untrained twin, or of a size with random weights alone; and the
+    puzzles int32[n, S] to follow them on, with their rows int32[n] in the tables of embeddings, or None.
+
+    Raises:
+        InputError: both or neither of `checkpoint` and `random_weights`, an unknown size, or unusable puzzles.
+    """
+    if (checkpoint is None) == (random_weights is None):
+        raise InputError("give a checkpoint, or --random-weights paper, but not both")
+    trained: list[Checkpoint] = []
+    if checkpoint is not None:
+        trained.append(load_checkpoint(checkpoint))
+        config, task = trained[0].config, trained[0].task
+    elif random_weights is not None:
+        config, task = random_config(random_weights)
+    torch.manual_seed(seed)
+    networks = [(model.name, model.model.eval()) for model in trained]
+    networks.append(("untrained", build_model(config, task).eval()))
+    puzzles = any_puzzles(task, n, data, trained[0] if trained else None, seed)
+    rows = puzzles.identifiers
+    if rows is not None and trained:
+        rows = rows_of(rows, trained[0].kept_identifiers)
+    return networks, (puzzles.questions, rows)
 
 
 def participation(

@@ -15,10 +15,10 @@ from ..report.plots import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .ablations import Row
+    from .ablations import AblationRow
     from .halting import Halting
     from .participation import Participation
-    from .segments import Rate, Thinking
+    from .segments import Rate, SegmentRates
 
 # The report's own colours, on white.
 _INK, _SOFT, _LINE = "#18202b", "#566170", "#d8dee6"
@@ -51,7 +51,7 @@ def _figure(rows: int, columns: int) -> Iterator[Any]:
         yield figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def segments_picture(results: Sequence[Thinking], kind: str) -> bytes:
+def segments_picture(results: Sequence[SegmentRates], kind: str) -> bytes:
     """One row an artifact: solve rate by segments, and by retries where there were any; a line a source."""
     retried = any(result.by_retries for result in results)
 
@@ -163,7 +163,7 @@ def participation_picture(results: Sequence[Participation], kind: str) -> bytes:
     return picture(draw, 1, 1, kind)
 
 
-def ablations_picture(rows: Sequence[Row], kind: str) -> bytes:
+def ablations_picture(rows: Sequence[AblationRow], kind: str) -> bytes:
     """A group of bars a variant, one bar for each number of segments; whiskers from the worst seed to the best."""
 
     def draw(axes: np.ndarray) -> None:

@@ -1,7 +1,7 @@
-"""Accuracy against thinking: by number of segments, and by symmetric retries with verification.
+"""Solve rates by number of segments, and by number of symmetric retries with verification.
 
 One rollout answers every question. Halting is off, so the guess after k segments is the same whatever the limit
-is, and thinking until a guess verifies comes down to the first segment whose guess does. Retries then need only
+is, and halting when a guess verifies comes down to the first segment whose guess does. Retries then need only
 the puzzles that no attempt has solved yet, and only as many segments as could still change a figure.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.puzzles import PuzzleSet
+from ..data.puzzles import PuzzleSet, judged_only
 from ..errors import InputError
-from ..measure.accuracy import CHUNK, check_match, judged_only, rightness
+from ..measure.accuracy import CHUNK, check_match, rightness
 from ..measure.statistics import interval
 from ..progress import Progress
 from ..runtimes import Engine
@@ -49,8 +49,8 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Thinking:
-    """One artifact on one puzzle set; the outer keys are sources, and "all" where there are several.
+class SegmentRates:
+    """Solve rates of one artifact on one puzzle set; the outer keys are sources, and "all" where there are several.
 
     `by_retries[group][r]` counts the first r of the K = `retries` variants that the seed gives. A draw of r alone
     may hold others, so only r = 0 and r = K are sure to be what `eval --halt verified --retries r` finds.
@@ -81,7 +81,7 @@ class Thinking:
         }
 
 
-def think(
+def segment_rates(
     engine: Engine,
     puzzles: PuzzleSet,
     *,
@@ -90,7 +90,7 @@ def think(
     retries: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Thinking:
+) -> SegmentRates:
     """Solve rates of `engine` on `puzzles` by number of segments and, with `retries`, by number of retries.
 
     The figures are those of :func:`hrm_edge.measure.accuracy.evaluate`, asked once for each number: `halt="fixed"`,
@@ -130,7 +130,7 @@ def think(
         verified = {
             group: {k: attempts.rate(limits.index(k), rows) for k in counts} for group, rows in groups.items()
         }
-    return Thinking(name, puzzles.name, engine.halt_max_steps, retries, fixed, verified, by_retries)
+    return SegmentRates(name, puzzles.name, engine.halt_max_steps, retries, fixed, verified, by_retries)
 
 
 def _groups(puzzles: PuzzleSet) -> dict[str, np.ndarray]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from ..measure.statistics import interval
 
 if TYPE_CHECKING:
-    from .ablations import Row
+    from .ablations import AblationRow
     from .halting import Halting, HaltingRow
     from .participation import Participation
-    from .segments import Rate, Thinking
+    from .segments import Rate, SegmentRates
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Table:
         return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
 
-def thinking_tables(result: Thinking) -> list[Table]:
+def segment_tables(result: SegmentRates) -> list[Table]:
     """One artifact's solve rates with their intervals: by segments, the same with retries, by retries."""
     blocks = [("halting off", "segments", result.fixed)]
     if result.verified:
@@ -51,7 +51,7 @@ def _with_interval(rate: Rate) -> str:
     return f"{rate.exact:.1%} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def card_table(results: Sequence[Thinking]) -> Table:
+def card_table(results: Sequence[SegmentRates]) -> Table:
     """Every artifact and source by segments, without and with retries: one table for a model's card."""
     first = results[0]
     counts = list(next(iter(first.fixed.values())))
@@ -110,7 +110,7 @@ def participation_table(results: Sequence[Participation]) -> Table:
     return Table(head, rows, 0, [note])
 
 
-def ablations_table(rows: Sequence[Row], n: int) -> Table:
+def ablations_table(rows: Sequence[AblationRow], n: int) -> Table:
     """A row a variant; with several seeds each figure has its worst and best."""
     head = ["variant", "parameters", "blocks/segment", *(f"{k} segm." for k in rows[0].exact), "minutes"]
     found = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +12,14 @@ import numpy as np
 from ..data.public_layout import IDENTIFIERS, write_description
 from ..errors import InputError
 from ..files import check_place, replacing_folder
-from ..tasks.arc import Arc
+from ..progress import Progress
+from ..tasks import Task
 from .augment import Augmentation
 from .collection import ArcTask, Collection, Pair
 
 NO_PUZZLE = "<blank>"  # name of identifier 0
 # A task of few colours or much symmetry has fewer views than are asked for; then this many tries have to do.
 _TRIES = 5
-
-Progress = Callable[[int, int], None]  # tasks done, in all
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class _Group:
 
 def build(
     collection: Collection,
-    task: Arc,
+    task: Task,
     folder: Path,
     augmentations: int,
     seed: int = 0,
@@ -80,7 +79,7 @@ def build(
         groups.append(_Group(one, views, identifier, kept, () if learned else one.tests))
         identifier += len(views)
         if progress is not None:
-            progress(number, 2 * total)
+            progress("ARC tasks", number, 2 * total)
     if not any(group.train for group in groups) or not any(group.test for group in groups):
         raise InputError(f"{collection.name}: no evaluation task fits {task.name}, or nothing is left to train on")
     names = [NO_PUZZLE, *(view.name(group.task.name) for group in groups for view in group.views)]
@@ -91,7 +90,7 @@ def build(
             some = [group for group in groups if getattr(group, split)]
             rows.append(_write_split(scratch / split, some, split, task, len(names)))
             if progress is not None:
-                progress(total + total * len(rows) // 2, 2 * total)
+                progress("ARC tasks", total + total * len(rows) // 2, 2 * total)
     return Built(len(groups), len(names) - 1, rows[0], rows[1], repeated)
 
 
@@ -127,7 +126,7 @@ def _content(pair: Pair) -> tuple[bytes | tuple[int, ...], ...]:
     return tuple(part for grid in pair if grid is not None for part in (grid.shape, grid.astype(np.int8).tobytes()))
 
 
-def _write_split(folder: Path, groups: list[_Group], split: str, task: Arc, identifiers: int) -> int:
+def _write_split(folder: Path, groups: list[_Group], split: str, task: Task, identifiers: int) -> int:
     """One split in the public layout; returns its rows. Tokens are written as they are made: they may be many."""
     folder.mkdir()
     examples = [len(getattr(group, split)) for group in groups]

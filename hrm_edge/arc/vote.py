@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..measure.accuracy import answer_all
 from ..progress import Progress
 from ..runtimes import Engine
-from ..tasks import Arc, Task
+from ..tasks import Task
 from .augment import Augmentation, parse_name
 
 ATTEMPTS = 2  # that the ARC Prize allows
@@ -58,7 +58,7 @@ class Ballot:
 
 def read_test(folder: Path, task: Task, augmentations: int | None = None) -> Asked:
     """``folder/test``, each task's original and its first ``augmentations`` views (default: all there are)."""
-    if not isinstance(task, Arc):
+    if not task.by_example:
         raise InputError(f"the model solves {task.name}, not arc")
     names = read_names(folder)
     puzzles = load_puzzles(folder / "test", task)
@@ -84,7 +84,6 @@ def count_votes(asked: Asked, tokens: np.ndarray, q_halt: np.ndarray) -> dict[st
     probability that the model gave to being right. An answer that holds no grid is no vote.
     """
     task = asked.puzzles.task
-    assert isinstance(task, Arc)
     confidence = np.exp(-np.logaddexp(0, -np.asarray(q_halt, np.float64)))  # the logistic function
     found: dict[tuple[str, int], dict[tuple[tuple[int, ...], bytes], _Candidate]] = {}
     right: dict[tuple[str, int], np.ndarray | None] = {}

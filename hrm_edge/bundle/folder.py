@@ -8,12 +8,13 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..files import replacing_folder, sha256, write_atomically
+from ..records import from_json, newer_version
 from .manifest import FORMAT_VERSION, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
@@ -72,9 +73,7 @@ def seal_bundle(folder: Path, manifest: Manifest, accuracy: dict[str, Any] | Non
     names = sorted(_walk(folder) - {MANIFEST})
     files = {name: FileEntry(sha256(folder / name), (folder / name).stat().st_size) for name in names}
     sealed = replace(manifest, files=files)
-    content = sealed.to_dict()
-    # What is written must open again: a mistake in it should surface here, not on a device.
-    sealed = Manifest.from_dict(content, str(folder / MANIFEST))
+    content = asdict(sealed)
     write_atomically(folder / MANIFEST, _dump({**content, "digest": _digest(content)}))
     return sealed
 
@@ -100,7 +99,7 @@ def _open(path: Path) -> Bundle:
     present = _walk(path)
     content = _load(path / MANIFEST)
     digest = content.pop("digest", None)
-    manifest = Manifest.from_dict(content, where)
+    manifest = from_json(Manifest, json.dumps(content), where)
     if digest != _digest(content):
         raise InputError(f"{where}: was changed after it was written; export the bundle again")
     _check_files(path, manifest, present)
@@ -153,8 +152,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is not valid JSON ({reason}); export the bundle again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no JSON object; export the bundle again")
-    version = content.get("format_version")
-    if isinstance(version, int) and not isinstance(version, bool) and version > FORMAT_VERSION:
+    if version := newer_version(content, FORMAT_VERSION):
         raise InputError(
             f"{path}: has format version {version}, and this hrm-edge reads up to {FORMAT_VERSION}; "
             "upgrade hrm-edge, or export the bundle again with this version"

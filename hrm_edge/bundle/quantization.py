@@ -1,13 +1,15 @@
-"""What a bundle tells of its quantization: `quantization.json`, readable on a device (no torch, no onnx)."""
+"""The quantization record of a bundle, `quantization.json`: read on a device, without torch or onnx."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, field
+from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from pydantic.dataclasses import dataclass
+
+from ..records import STRICT, from_json
 
 if TYPE_CHECKING:
     from . import Bundle
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 QUANTIZATION = "quantization.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Calibration:
     """Where the activation scales come from."""
 
@@ -28,7 +30,7 @@ class Calibration:
     fingerprints: tuple[str, ...]  # of the puzzles, so that no accuracy is ever measured on them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Site:
     """One activation quantizer: the input that one call of a layer reads. symmetric int8, one scale a tensor."""
 
@@ -38,7 +40,7 @@ class Site:
     clipped: float  # part of the calibration values beyond 127 steps, 0 to 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Layer:
     """One weight matrix of the checkpoint (a fused one is several products in the graph)."""
 
@@ -50,7 +52,7 @@ class Layer:
     kept: str | None = None  # why it gets more bits: stays in float, or (stored in int8) has inputs of 16 bits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Trial:
     """One candidate, answered after re-rolling on the selection puzzles, against the float model on the same."""
 
@@ -76,7 +78,7 @@ class Trial:
         return 100 * math.sqrt((p + q - (p - q) ** 2) / self.n)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Products:
     """Matrix products with a stored weight, as the backend compiled them; the proof of quantization."""
 
@@ -86,7 +88,7 @@ class Products:
     missing: tuple[str, ...]  # names of the products that were asked for and are not
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Quantization:
     """How a bundle was quantized, layer by layer, and what the choice was based on."""
 
@@ -104,29 +106,9 @@ class Quantization:
     trained: bool = False  # scales learned by quantization-aware training
     notes: tuple[str, ...] = field(default=())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; :meth:`from_dict` reads them back."""
-        return json.loads(json.dumps(asdict(self)))
-
     def to_json(self) -> str:
         """The content of `quantization.json`."""
-        return json.dumps(self.to_dict(), indent=1, sort_keys=True) + "\n"
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Quantization:
-        """Raises TypeError, KeyError or AttributeError when the content is not a record."""
-        many = {"layers": Layer, "sites": Site, "comparison": Trial, "sensitivity": Trial, "budget": Trial}
-        values = {item.name: content[item.name] for item in fields(cls)}
-        for name, kind in many.items():
-            values[name] = tuple(kind(**item) for item in values[name])
-        if values["calibration"] is not None:
-            entry = values["calibration"]
-            values["calibration"] = Calibration(**{**entry, "fingerprints": tuple(entry["fingerprints"])})
-        if values["products"] is not None:
-            entry = values["products"]
-            values["products"] = Products(**{**entry, "missing": tuple(entry["missing"])})
-        values["notes"] = tuple(values["notes"])
-        return cls(**values)
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
 
 def read_quantization(bundle: Bundle) -> Quantization | None:
@@ -134,8 +116,4 @@ def read_quantization(bundle: Bundle) -> Quantization | None:
     if QUANTIZATION not in bundle.manifest.files:
         return None
     path = bundle.path / QUANTIZATION
-    try:
-        return Quantization.from_dict(json.loads(path.read_text()))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())  # a name from the file may hold line ends
-        raise InputError(f"{path}: is not a record of quantization ({reason}); export the bundle again") from error
+    return from_json(Quantization, path.read_bytes(), path)

@@ -1,5 +1,5 @@
-"""`hrm-edge check`: bundles × data sets × rules, from a TOML spec; judged with what n puzzles can show."""
+"""`hrm-edge check`: bundles × data sets × rules, from a TOML spec; judged with what n puzzles can show.
 
-from .run import Report, run_check
-
-__all__ = ["Report", "run_check"]
+``run`` reads a spec (``spec``), opens and answers (``measure``), judges (``verdicts``) by the rules (``rules``)
+and keeps the baseline (``baseline``); ``output`` prints. See README.md.
+"""

@@ -8,28 +8,35 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
 
 from ..errors import InputError
 from ..files import write_atomically
+from ..records import STRICT, FromOne, from_json, must_be, newer_version
 
 FORMAT_VERSION = 1
 _LARGEST = 64 * 2**20  # bytes
 
 
-@dataclass(frozen=True)
+Fraction = Annotated[float, must_be("a number between 0 and 1", lambda value: 0 <= value <= 1)]
+Positive = Annotated[float, must_be("a number above 0", lambda value: 0 < value < math.inf)]
+
+
+@dataclass(frozen=True, config=STRICT)
 class SampleEntry:
     """One bundle's answers to one data set. Fractions are 0 to 1."""
 
-    exact: float
-    token: float | None
-    n: int
-    steps_mean: float
-    halted: float
+    exact: Fraction
+    token: Fraction | None
+    n: FromOne
+    steps_mean: Annotated[float, must_be("a finite number", math.isfinite)]
+    halted: Fraction
     puzzles: str  # content hash
     right: str  # hex of the packed bits of bool[n]: puzzle by puzzle, whether it was solved
 
@@ -38,25 +45,41 @@ class SampleEntry:
         packed = np.frombuffer(bytes.fromhex(self.right), np.uint8)
         return np.unpackbits(packed, count=self.n).astype(bool)
 
+    @model_validator(mode="after")
+    def _check_bits(self) -> SampleEntry:
+        if len(self.right) != 2 * -(-self.n // 8) or abs(self.bits().mean() - self.exact) > 1e-5:
+            raise ValueError("the bits do not come to the accuracy")
+        return self
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=STRICT)
 class BundleEntry:
     """One bundle in one check. `speed_ratio` is None unless a rule asked for it."""
 
     bundle: str  # SHA-256 of its manifest, which holds those of all its files
     checkpoint: str  # content hash of the float checkpoint it was made from
-    size_mb: float
+    size_mb: Positive
     halt: str
-    max_think_steps: int
-    speed_ratio: float | None
+    max_think_steps: FromOne
+    speed_ratio: Positive | None
     data: dict[str, SampleEntry]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Baseline:
     """Entries by (check, bundle)."""
 
     entries: dict[tuple[str, str], BundleEntry]
+
+
+@dataclass(frozen=True, config=STRICT)
+class _File:
+    """What stands in the file: entries by check and by bundle."""
+
+    checks: dict[str, dict[str, BundleEntry]]
+    digest: str
+    format_version: int
+    hrm_edge: str  # its version
 
 
 def pack(right: np.ndarray) -> str:
@@ -87,20 +110,19 @@ def read_baseline(path: Path, update: str) -> Baseline:
     except (ValueError, RecursionError) as error:
         why = str(error).splitlines()[0]
         raise InputError(f"{path}: is no baseline (not JSON: {why}); write it again with `{update}`") from None
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if type(version) is int and version > FORMAT_VERSION:
+    if version := newer_version(content, FORMAT_VERSION):
         raise InputError(f"{path}: has format version {version}, newer than this hrm-edge reads; upgrade hrm-edge")
     try:
-        baseline = _parse(content)
+        checks = from_json(_File, text, path).checks
         untouched = text == _dump({key: value for key, value in content.items() if key != "digest"})
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        baseline, untouched = Baseline({}), False
+    except (InputError, ValueError):
+        untouched = False
     if not untouched:
         raise InputError(
             f"{path}: was edited by hand (its content does not fit its digest); take the edit back, or write what "
             f"the bundles come to now with `{update}`"
         )
-    return baseline
+    return Baseline({(check, name): entry for check, bundles in checks.items() for name, entry in bundles.items()})
 
 
 def changes(old: Baseline, new: Baseline) -> list[str]:
@@ -149,7 +171,7 @@ def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) else f"{value:.6g}"
 
 
-# -- to JSON and back ----------------------------------------------------------------------------------
+# -- to JSON ----------------------------------------------------------------------------------
 
 
 def _content(baseline: Baseline) -> dict[str, Any]:
@@ -166,34 +188,3 @@ def _dump(content: dict[str, Any]) -> str:
     plain = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     digest = hashlib.sha256(plain.encode()).hexdigest()
     return json.dumps({**content, "digest": digest}, indent=2, sort_keys=True) + "\n"
-
-
-def _parse(content: dict[str, Any]) -> Baseline:
-    """Raises KeyError, TypeError, ValueError or AttributeError when it is not what :func:`_content` gives."""
-    entries = {}
-    for check, bundles in content["checks"].items():
-        for bundle, entry in bundles.items():
-            data = {label: _sample(SampleEntry(**sample)) for label, sample in entry["data"].items()}
-            entries[check, bundle] = _bundle(BundleEntry(**{**entry, "data": data}))
-    return Baseline(entries)
-
-
-def _sample(entry: SampleEntry) -> SampleEntry:
-    fractions = [entry.exact, entry.halted] + ([] if entry.token is None else [entry.token])
-    if type(entry.n) is not int or entry.n < 1 or not all(0 <= value <= 1 for value in fractions):
-        raise ValueError("figures out of range")
-    if not math.isfinite(entry.steps_mean) or not isinstance(entry.puzzles, str):
-        raise ValueError("no number of segments or no hash")
-    bits = entry.bits()
-    if len(entry.right) != 2 * -(-entry.n // 8) or abs(bits.mean() - entry.exact) > 1e-5:
-        raise ValueError("the bits do not come to the accuracy")
-    return entry
-
-
-def _bundle(entry: BundleEntry) -> BundleEntry:
-    numbers = [entry.size_mb, entry.max_think_steps] + ([] if entry.speed_ratio is None else [entry.speed_ratio])
-    if not all(math.isfinite(value) and value > 0 for value in numbers):
-        raise ValueError("figures out of range")
-    if not all(isinstance(text, str) for text in (entry.bundle, entry.checkpoint, entry.halt)):
-        raise ValueError("no text")
-    return entry

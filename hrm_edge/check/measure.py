@@ -9,18 +9,18 @@ import numpy as np
 
 from ..bundle import MANIFEST, open_bundle
 from ..bundle.quantization import Quantization, read_quantization
+from ..data.choose import any_puzzles, measured_puzzles
 from ..data.leaks import refuse_leak
-from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
+from ..data.puzzles import PuzzleSet, generate_puzzles
 from ..errors import InputError
 from ..files import sha256
-from ..measure.accuracy import answer_all, judged_only, rightness, token_accuracy
+from ..measure.accuracy import answer_all, rightness, token_accuracy
 from ..measure.artifact import Artifact, open_artifact
 from ..progress import Progress
 from ..runtimes import Answers
 from .baseline import Baseline, BundleEntry, SampleEntry, pack
 from .spec import Check, Data, Spec
 
-SPEED_RULES = ("max_speed_loss", "min_speed_ratio")
 _SPEED_ROUNDS = 9
 _SPEED_SEGMENTS = 8
 
@@ -67,24 +67,24 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Speed:
+class SpeedRatios:
     """How many times faster than the float checkpoint, round by round, and what disturbed it."""
 
-    ratios: tuple[float, ...]
+    rounds: tuple[float, ...]
     notes: tuple[str, ...]
 
     @property
     def ratio(self) -> float:
-        return float(np.median(self.ratios))
+        return float(np.median(self.rounds))
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """Everything the rules of a case judge."""
 
     case: Case
     samples: dict[str, Sample]  # by data label
-    speed: Speed | None
+    speed: SpeedRatios | None
 
     @property
     def size_mb(self) -> float:
@@ -104,8 +104,8 @@ class Measured:
         )
 
 
-class Workshop:
-    """Opens and measures; what several checks share is opened and answered once."""
+class Runner:
+    """Opens and measures what a spec names; what several checks share is opened and answered once."""
 
     def __init__(self, spec: Spec, progress: Progress | None) -> None:
         self._spec, self._progress = spec, progress
@@ -161,22 +161,20 @@ class Workshop:
                 count = min(data.n, n or data.n)
                 self._puzzles[key] = generate_puzzles(task, count, data.seed, data.difficulty)
             else:
-                puzzles = judged_only(load_puzzles(data.path, task))
-                self._puzzles[key] = puzzles if n is None else puzzles.take(n, seed=0)
+                self._puzzles[key] = measured_puzzles(data.path, task, n)
         return self._puzzles[key]
 
     # -- measuring ---------------------------------------------------------------------------------
 
-    def measure(self, case: Case) -> Measured:
+    def measure(self, case: Case) -> Measurement:
         """Answer every data set, and time the bundle where a rule asks for it."""
         samples = {label: self._sample(case, puzzles) for label, puzzles in case.data.items()}
-        timed = any(rule.name in SPEED_RULES for rule in case.check.rules)
-        return Measured(case, samples, self._speed(case) if timed else None)
+        return Measurement(case, samples, self._speed(case) if case.check.needs("speed") else None)
 
     def _sample(self, case: Case, puzzles: PuzzleSet) -> Sample:
         answers = self._answer(case, puzzles)
         reference = None
-        if any(rule.kind.data and rule.kind.checkpoint for rule in case.check.rules):
+        if case.check.needs("data", "checkpoint"):
             assert case.checkpoint is not None  # the spec was checked for it
             reference = self._reference(case, case.checkpoint, puzzles)
         return Sample(
@@ -204,7 +202,7 @@ class Workshop:
         steps, halt = case.max_think_steps, case.check.halt
         return reference_answers(opened.checkpoint, puzzles, max_think_steps=steps, halt=halt, progress=report)
 
-    def _speed(self, case: Case) -> Speed:
+    def _speed(self, case: Case) -> SpeedRatios:
         """Rounds of `hrm_edge.measure.speed`, each with a ratio of its own, so that their spread shows."""
         import torch
 
@@ -215,7 +213,7 @@ class Workshop:
         pair = [open_artifact(path, threads) for path in (case.checkpoint.path, case.artifact.path)]
         batch = pair[1].engine.batch or 1
         settings = Settings(threads, batch, rounds=1, segments=_SPEED_SEGMENTS, per_round=1, memory=False)
-        puzzles = next(iter(case.data.values()), None) or generate_puzzles(pair[1].engine.task, batch, seed=0)
+        puzzles = next(iter(case.data.values()), None) or any_puzzles(pair[1].engine.task, batch)
         report = self._reporting(f"timing {case.label}")
         ratios, notes = [], set()
         for number in range(_SPEED_ROUNDS):
@@ -226,7 +224,7 @@ class Workshop:
             ratios.append(row.ratio_vs_eager)
             notes |= {note.split(":")[0] for note in outcome.notes}
             report("", number + 1, _SPEED_ROUNDS)
-        return Speed(tuple(ratios), tuple(sorted(notes)))
+        return SpeedRatios(tuple(ratios), tuple(sorted(notes)))
 
     def _reporting(self, what: str) -> Progress:
         def report(_: str, done: int, total: int) -> None:

@@ -7,31 +7,24 @@ import re
 import xml.etree.ElementTree as ET
 
 from ..tasks.boards import board
-from .run import Report
-from .verdicts import Verdict, Worst
+from .findings import Worst
+from .run import CheckReport
+from .verdicts import Verdict
 
 COLUMNS = ("rule", "data", "limit", "figure", "95 % interval", "n", "result")
 
 
 def cells(verdict: Verdict) -> tuple[str, ...]:
     """One verdict as the cells of a table, in the order of `COLUMNS`."""
-    finding, name = verdict.finding, verdict.rule.name
-    limit = "yes" if name == "quantized" else _shown(name, verdict.rule.limit)
-    between = "" if finding.interval is None else _shown(name, *finding.interval)
+    finding, unit = verdict.finding, verdict.rule.unit
+    between = "" if finding.interval is None else unit.figures(*finding.interval)
     count = "" if finding.n is None else str(finding.n)
     result = verdict.outcome.replace("fail", "FAIL")
-    return name, verdict.data or "", limit, _shown(name, finding.figure), between, count, result
+    limit, figure = unit.limit(verdict.limit), unit.figures(finding.figure)
+    return verdict.rule.name, verdict.data or "", limit, figure, between, count, result
 
 
-def _shown(rule: str, *values: float) -> str:
-    """Figures in the rule's unit: "1.25 points", "90.00 to 95.00 %"."""
-    if rule in ("min_exact", "min_agreement", "quantized", "max_speed_loss"):
-        return " to ".join(f"{100 * value:.2f}" for value in values) + " %"
-    unit = {"max_size_mb": " MB", "min_speed_ratio": "×"}.get(rule, " points")
-    return " to ".join(f"{value:.2f}" for value in values) + unit
-
-
-def by_bundle(report: Report) -> list[tuple[str, list[Verdict]]]:
+def by_bundle(report: CheckReport) -> list[tuple[str, list[Verdict]]]:
     """Verdicts in order, under one heading for each check and bundle."""
     groups: dict[str, list[Verdict]] = {}
     for verdict in report.verdicts:
@@ -63,7 +56,7 @@ def drawn(worst: Worst) -> str:
 # -- Markdown ------------------------------------------------------------------------------------------
 
 
-def markdown(report: Report) -> str:
+def markdown(report: CheckReport) -> str:
     """A heading, a table for each bundle, what to know about rules in doubt, and boards behind a fold."""
     mark = "❌" if report.failed else "✅"
     parts = [f"### {mark} hrm-edge check: {report.summary}", f"`{report.spec}`"]
@@ -100,7 +93,7 @@ def _escaped(text: str) -> str:
 # -- JUnit ---------------------------------------------------------------------------------------------
 
 
-def junit(report: Report) -> str:
+def junit(report: CheckReport) -> str:
     """One test case a rule; the reason is the failure's message, its body the worst puzzles."""
     count, failed = len(report.verdicts), len(report.failed)
     totals = {"tests": str(count), "failures": str(failed), "errors": "0", "skipped": "0"}

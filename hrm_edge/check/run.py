@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..bundle import open_bundle
 from ..errors import GateFailed, InputError
-from ..progress import Progress
-from ..runtimes.loader import mark_verified
+from ..progress import Progress, Say
+from ..runtimes import backend
 from .baseline import Baseline, BundleEntry, changes, read_baseline, write_baseline
-from .measure import Case, Measured, Workshop
+from .measure import Case, Measurement, Runner
+from .rules import Rule
 from .spec import Spec, read_spec
 from .verdicts import Verdict, judge
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """Every verdict of a run. `updated` is None unless the baseline was to be written."""
 
     spec: str
     when_unsure: str
     verdicts: tuple[Verdict, ...]
-    measured: tuple[Measured, ...]
     updated: tuple[str, ...] | None  # what changed in the baseline, old → new
 
     @property
@@ -49,7 +46,7 @@ class Report:
         if self.failed:
             first, *others = self.failed
             more = f" (and {len(others)} more: {', '.join(v.rule.name for v in others)})" if others else ""
-            raise GateFailed(f"{self.spec}:{first.rule.line}: {first.where}: {first.reason}{more}")
+            raise GateFailed(f"{self.spec}:{first.line}: {first.where}: {first.reason}{more}")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `hrm-edge check --json` prints."""
@@ -64,7 +61,7 @@ class Report:
 
 def run_check(
     path: Path | str, *, update_baseline: bool = False, say: Say | None = None, progress: Progress | None = None
-) -> Report:
+) -> CheckReport:
     """Measure and judge everything a spec names. `update_baseline` writes the baseline instead of comparing.
 
     Nothing is raised for a rule that fails, and then no baseline is written either.
@@ -74,9 +71,9 @@ def run_check(
     """
     spec, say = read_spec(path), say or (lambda line: None)
     old = _old_baseline(spec, update_baseline, say)
-    workshop = Workshop(spec, progress)
+    runner = Runner(spec, progress)
     cases = [
-        workshop.open(check, label, None if update_baseline else old)
+        runner.open(check, label, None if update_baseline else old)
         for check in spec.checks
         for label in check.bundles
     ]
@@ -84,7 +81,7 @@ def run_check(
         for case in cases:
             _refuse_incomparable(spec, case)
     _say_warnings(cases, say)
-    measured = tuple(workshop.measure(case) for case in cases)
+    measured = tuple(runner.measure(case) for case in cases)
     verdicts = tuple(v for each in measured for v in judge(each, spec.when_unsure, update_baseline))
     _remember_verified(measured, verdicts)
     updated = None
@@ -93,7 +90,7 @@ def run_check(
         new = Baseline({(m.case.check.name, m.case.label): m.entry() for m in measured})
         updated = tuple(changes(old or Baseline({}), new))
         write_baseline(spec.baseline, new)
-    return Report(str(spec.path), spec.when_unsure, verdicts, measured, updated)
+    return CheckReport(str(spec.path), spec.when_unsure, verdicts, updated)
 
 
 def update_command(spec: Spec) -> str:
@@ -124,20 +121,23 @@ def _refuse_incomparable(spec: Spec, case: Case) -> None:
     """InputError unless the baseline has what the rules of this case compare with, measured in the same way."""
     if not case.check.needs("baseline"):
         return
-    for rule in case.check.rules:
-        why = _why_incomparable(case, case.baseline, rule.name) if rule.kind.baseline else None
+    for each in case.check.requirements:
+        rule = each.rule
+        why = _why_incomparable(case, case.baseline, rule) if "baseline" in rule.needs else None
         if why:
             raise InputError(
-                f"{spec.baseline}: {why}, so {rule.name} of {case.check.name!r} ({spec.path}:{rule.line}) can not "
+                f"{spec.baseline}: {why}, so {rule.name} of {case.check.name!r} ({spec.path}:{each.line}) can not "
                 f"be judged; when that is meant, write what the bundles come to now with `{update_command(spec)}`"
             )
 
 
-def _why_incomparable(case: Case, entry: BundleEntry | None, rule: str) -> str | None:
+def _why_incomparable(case: Case, entry: BundleEntry | None, rule: Rule) -> str | None:
     if entry is None:
         return f"has no entry for {case.label}"
-    if rule == "max_speed_loss":
-        return f"has no speed for {case.label}" if entry.speed_ratio is None else None
+    if "speed" in rule.needs and entry.speed_ratio is None:
+        return f"has no speed for {case.label}"
+    if "data" not in rule.needs:
+        return None
     halt, steps = case.check.halt, case.max_think_steps
     if (entry.halt, entry.max_think_steps) != (halt, steps):
         return (
@@ -156,12 +156,13 @@ def _why_incomparable(case: Case, entry: BundleEntry | None, rule: str) -> str |
     return None
 
 
-def _remember_verified(measured: tuple[Measured, ...], verdicts: tuple[Verdict, ...]) -> None:
+def _remember_verified(measured: tuple[Measurement, ...], verdicts: tuple[Verdict, ...]) -> None:
     """Bundles that kept every rule have answered on this machine's device as they should."""
     for each in measured:
         own = [v for v in verdicts if (v.check, v.bundle) == (each.case.check.name, each.case.label)]
         if own and each.samples and all(verdict.passed for verdict in own):
-            mark_verified(open_bundle(each.case.artifact.path))
+            bundle = open_bundle(each.case.artifact.path)
+            backend(bundle.manifest.target).mark_verified(bundle)
 
 
 def _say_warnings(cases: list[Case], say: Say) -> None:

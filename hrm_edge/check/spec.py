@@ -13,54 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.choose import HELD_OUT_SEED
 from ..errors import InputError
 from ..runtimes.base import HALT_MODES
+from .rules import RULES, Need, Rule, shown
 from .toml_lines import Lines
 
 WHEN_UNSURE = ("estimate", "fail", "pass")
-# Seed of `generated:N` without one: the puzzles that no training run of this project may see.
-HELD_OUT_SEED = 20_260_101
-_ENOUGH = 1e9
+_MOST = 1_000_000_000
 _GENERATED = re.compile(r"generated:([0-9]{1,9})(?::([A-Za-z0-9]+))?(?:@([0-9]{1,18}))?")
 
 
-@dataclass(frozen=True)
-class RuleKind:
-    """What a rule's limit may be and what it needs. `low` and `high` are inclusive."""
-
-    unit: str
-    low: float
-    high: float
-    data: bool = False  # puzzles to answer
-    checkpoint: bool = False  # the float checkpoint, and with it PyTorch
-    baseline: bool = False
-
-
-RULES = {
-    "min_exact": RuleKind("a fraction", 0, 1, data=True),
-    "max_drop": RuleKind("points", 0, 100, data=True, checkpoint=True),
-    "max_drop_vs_baseline": RuleKind("points", 0, 100, data=True, baseline=True),
-    "min_agreement": RuleKind("a fraction", 0, 1, data=True, checkpoint=True),
-    "max_size_mb": RuleKind("10⁶ bytes", 0, _ENOUGH),
-    "max_speed_loss": RuleKind("a fraction", 0, 1, checkpoint=True, baseline=True),
-    "min_speed_ratio": RuleKind("times the float checkpoint's speed", 0, _ENOUGH, checkpoint=True),
-    "quantized": RuleKind("true", 1, 1),
-}
 _SETTINGS = ("name", "bundle", "data", "n", "checkpoint", "halt", "max_think_steps")
 _TOP = ("baseline", "when_unsure", "check")
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One rule of a check. `limit` in the unit of its kind; 1 for `quantized = true`."""
+class Requirement:
+    """One rule with the limit that a check sets. `limit` in the rule's unit; 1 for `quantized = true`."""
 
-    name: str
+    rule: Rule
     limit: float
     line: int
-
-    @property
-    def kind(self) -> RuleKind:
-        return RULES[self.name]
 
 
 @dataclass(frozen=True)
@@ -85,12 +59,12 @@ class Check:
     checkpoint: str | None  # a path, or the name of a model that ships
     halt: str
     max_think_steps: int | None
-    rules: tuple[Rule, ...]
+    requirements: tuple[Requirement, ...]
     lines: dict[str, int]  # key → line, for mistakes that only show later
 
-    def needs(self, what: str) -> bool:
-        """Whether any rule needs "data", "checkpoint" or "baseline"."""
-        return any(getattr(rule.kind, what) for rule in self.rules)
+    def needs(self, *what: Need) -> bool:
+        """Whether any rule needs all of these."""
+        return any(set(what) <= each.rule.needs for each in self.requirements)
 
 
 @dataclass(frozen=True)
@@ -181,7 +155,7 @@ def _spec(path: Path, content: dict[str, Any], lines: Lines) -> Spec:
     when_unsure = content.get("when_unsure", "estimate")
     if when_unsure not in WHEN_UNSURE:
         allowed = ", ".join(map(repr, WHEN_UNSURE))
-        raise _Wrong(f"when_unsure must be one of {allowed}, not {_shown(when_unsure)}", "when_unsure")
+        raise _Wrong(f"when_unsure must be one of {allowed}, not {shown(when_unsure)}", "when_unsure")
     tables = content.get("check", [])
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise _Wrong("there is nothing to check; add a [[check]] with a name, a bundle and a rule", "check")
@@ -203,8 +177,10 @@ def _check(folder: Path, table: dict[str, Any], index: int, lines: Lines, baseli
     for key in ("name", "bundle"):
         if key not in table:
             raise _Wrong(f"this check has no {key}; add one", key, index)
-    rules = tuple(_rule(name, table[name], index, lines) for name in RULES if name in table)
-    if not rules:
+    requirements = tuple(
+        _requirement(rule, table[name], index, lines) for name, rule in RULES.items() if name in table
+    )
+    if not requirements:
         raise _Wrong(f"this check has no rule; add one of {', '.join(RULES)}", "check", index)
     check = Check(
         name=_text(table["name"], "name", index),
@@ -214,7 +190,7 @@ def _check(folder: Path, table: dict[str, Any], index: int, lines: Lines, baseli
         checkpoint=_checkpoint(folder, table["checkpoint"], index) if "checkpoint" in table else None,
         halt=_halt(table.get("halt", "learned"), index),
         max_think_steps=_count(table.get("max_think_steps"), "max_think_steps", index),
-        rules=rules,
+        requirements=requirements,
         lines={key: lines.within("check", index, key) for key in known},
     )
     _check_needs(check, index, baseline)
@@ -223,18 +199,19 @@ def _check(folder: Path, table: dict[str, Any], index: int, lines: Lines, baseli
 
 def _check_needs(check: Check, index: int, baseline: bool) -> None:
     """Whatever a rule needs is given, and nothing is given that no rule uses."""
-    add = {
+    add: dict[Need, str] = {
         "data": 'data = "puzzles.csv" or data = "generated:400"',
         "checkpoint": 'checkpoint = "FOLDER" (or the name of a shipped model)',
         "baseline": 'baseline = "baseline.json" at the top of the file',
     }
-    given = {"data": bool(check.data), "checkpoint": check.checkpoint is not None, "baseline": baseline}
-    for rule in check.rules:
+    checkpoint = check.checkpoint is not None
+    given: dict[Need, bool] = {"data": bool(check.data), "checkpoint": checkpoint, "baseline": baseline}
+    for each in check.requirements:
         for what, there in given.items():
-            if getattr(rule.kind, what) and not there:
-                raise _Wrong(f"{rule.name} needs {what}; add {add[what]}", rule.name, index)
-    if given["checkpoint"] and not check.needs("checkpoint"):
-        users = ", ".join(name for name, kind in RULES.items() if kind.checkpoint)
+            if what in each.rule.needs and not there:
+                raise _Wrong(f"{each.rule.name} needs {what}; add {add[what]}", each.rule.name, index)
+    if checkpoint and not check.needs("checkpoint"):
+        users = ", ".join(name for name, rule in RULES.items() if "checkpoint" in rule.needs)
         raise _Wrong(
             f"no rule of this check uses its checkpoint, so it would not be compared; add one of {users}, "
             "or leave it out",
@@ -247,17 +224,12 @@ def _check_needs(check: Check, index: int, baseline: bool) -> None:
             raise _Wrong(f"data names {label!r} twice; leave one out", "data", index)
 
 
-def _rule(name: str, value: Any, index: int, lines: Lines) -> Rule:
-    kind = RULES[name]
-    if name == "quantized":
-        if value is not True:
-            raise _Wrong(
-                f"quantized must be true, not {_shown(value)}; leave the line out where it need not be", name, index
-            )
-    elif type(value) not in (int, float) or not kind.low <= value <= kind.high:
-        up_to = f"of at least {kind.low:g}" if kind.high == _ENOUGH else f"between {kind.low:g} and {kind.high:g}"
-        raise _Wrong(f"{name} must be a number {up_to} ({kind.unit}), not {_shown(value)}", name, index)
-    return Rule(name, float(value), lines.within("check", index, name))
+def _requirement(rule: Rule, value: Any, index: int, lines: Lines) -> Requirement:
+    try:
+        limit = rule.unit.read(value)
+    except ValueError as error:
+        raise _Wrong(f"{rule.name} {error}", rule.name, index) from None
+    return Requirement(rule, limit, lines.within("check", index, rule.name))
 
 
 def _bundles(folder: Path, value: Any, index: int) -> dict[str, Path]:
@@ -300,15 +272,15 @@ def _checkpoint(folder: Path, value: Any, index: int) -> str:
 
 def _halt(value: Any, index: int) -> str:
     if value not in HALT_MODES:
-        raise _Wrong(f"halt must be one of {', '.join(map(repr, HALT_MODES))}, not {_shown(value)}", "halt", index)
+        raise _Wrong(f"halt must be one of {', '.join(map(repr, HALT_MODES))}, not {shown(value)}", "halt", index)
     return value
 
 
 def _count(value: Any, key: str, index: int) -> int | None:
     if value is None:
         return None
-    if type(value) is not int or not 1 <= value <= _ENOUGH:
-        raise _Wrong(f"{key} must be a whole number of at least 1, not {_shown(value)}", key, index)
+    if type(value) is not int or not 1 <= value <= _MOST:
+        raise _Wrong(f"{key} must be a whole number of at least 1, not {shown(value)}", key, index)
     return value
 
 
@@ -320,15 +292,8 @@ def _texts(value: Any, key: str, index: int) -> list[str]:
 def _text(value: Any, what: str, index: int | None, key: str | None = None) -> str:
     # Printable: it goes into tables, XML and one-line messages.
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise _Wrong(f"{what} must be text on one line, not {_shown(value)}", key or what, index)
+        raise _Wrong(f"{what} must be text on one line, not {shown(value)}", key or what, index)
     return value
-
-
-def _shown(value: Any) -> str:
-    try:
-        return repr(value)[:60]
-    except ValueError:  # a whole number of thousands of digits
-        return "that"
 
 
 def _closest(key: str, known: tuple[str, ...]) -> str:

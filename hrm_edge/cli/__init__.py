@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-# Command name → module beside this file, whose `command` function is the command.
+# Command name → module beside this file, whose `command` function is the command; a class `Command` makes it.
 COMMANDS = {
     "solve": "solve",
     "export": "export",
@@ -62,7 +62,7 @@ for _name, _module in COMMANDS.items():
     if isinstance(_command.command, typer.Typer):
         app.add_typer(_command.command, name=_name)
     else:
-        app.command(name=_name)(_command.command)
+        app.command(name=_name, cls=getattr(_command, "Command", None))(_command.command)
 
 
 # typer carries a click of its own; this is its error for a wrong flag, value or command.

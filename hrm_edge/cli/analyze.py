@@ -64,8 +64,8 @@ def segments(
     """
     from ..analysis.output import check_outputs, write_outputs
     from ..analysis.plots import segments_picture
-    from ..analysis.segments import think
-    from ..analysis.tables import card_table, thinking_tables
+    from ..analysis.segments import segment_rates
+    from ..analysis.tables import card_table, segment_tables
     from ..measure.artifact import open_artifact
     from ..progress import progress, say
     from .evaluate import puzzles_for
@@ -83,10 +83,10 @@ def segments(
     for artifact in opened:
         with progress() as report:
             options: Any = {"segments": numbers, "retries": retries, "seed": seed, "progress": report}
-            results.append(think(artifact.engine, puzzles, name=artifact.label, **options))
+            results.append(segment_rates(artifact.engine, puzzles, name=artifact.label, **options))
         if not json_:
             print(f"{artifact.label} on {puzzles.name}, trained with up to {results[-1].limit} segments")
-            for table in thinking_tables(results[-1]):
+            for table in segment_tables(results[-1]):
                 _print(table)
     content = {"results": [result.to_dict() for result in results]}
     write_outputs(output or [], content, card_table(results).markdown, lambda kind: segments_picture(results, kind))
@@ -177,6 +177,7 @@ def participation(
     43.8 and 41.6 at k = 5, the closest of those tried, and grows with k.
     """
     from ..analysis.output import check_outputs, write_outputs
+    from ..analysis.participation import networks_and_puzzles
     from ..analysis.participation import participation as measure
     from ..analysis.plots import participation_picture
     from ..analysis.tables import participation_table
@@ -187,7 +188,7 @@ def participation(
         import torch
 
         torch.set_num_threads(threads)
-    networks, puzzles = _networks(checkpoint, random_weights, data, trajectories, seed)
+    networks, puzzles = networks_and_puzzles(checkpoint, random_weights, data, trajectories, seed)
     with progress() as report:
         results = [measure(network, *puzzles, name=name, progress=report) for name, network in networks]
     if not json_:
@@ -201,42 +202,6 @@ def participation(
     )
     if json_:
         print(json.dumps(content))
-
-
-def _networks(
-    checkpoint: str | None, random_weights: str | None, data: Path | None, n: int, seed: int
-) -> tuple[list[tuple[str, Any]], tuple[Any, Any]]:
-    """Named networks to follow, the trained one first; the puzzles int32[n, S] to follow them on, and their rows
-    int32[n] in the tables of embeddings, or None."""
-    import torch
-
-    from ..data.puzzles import generate_puzzles, load_puzzles
-    from ..errors import InputError
-    from ..identifiers import rows_of
-    from ..measure.gate import gate_puzzles
-    from ..models import HRMConfig, build_model, load_checkpoint
-    from ..tasks import get_task
-
-    if (checkpoint is None) == (random_weights is None):
-        raise InputError("give a checkpoint, or --random-weights paper, but not both")
-    if random_weights not in (None, "paper"):
-        raise InputError(f"--random-weights {random_weights}: unknown size; choose paper")
-    trained = [] if checkpoint is None else [load_checkpoint(checkpoint)]
-    task = trained[0].task if trained else get_task("sudoku-9x9")
-    config = trained[0].config if trained else HRMConfig.paper()
-    torch.manual_seed(seed)
-    networks: list[tuple[str, Any]] = [(model.name, model.model.eval()) for model in trained]
-    networks.append(("untrained", build_model(config, task).eval()))
-    if data is not None:
-        puzzles = load_puzzles(data, task).take(n, seed)
-    elif trained and ("held_out" in trained[0].metadata or not task.has_rules):
-        puzzles = gate_puzzles(trained[0], n=n)
-    else:
-        puzzles = generate_puzzles(task, n, seed)
-    rows = puzzles.identifiers
-    if rows is not None and trained:
-        rows = rows_of(rows, trained[0].kept_identifiers)
-    return networks, (puzzles.questions, rows)
 
 
 @command.command()

@@ -27,8 +27,9 @@ def command(
 ) -> None:
     """Answer every held-out test input as two attempts, by a vote over its augmented views."""
     from ..arc.vote import ask, count_votes, read_test, score, submission
+    from ..data.puzzles import judged
     from ..files import check_file, write_atomically
-    from ..measure.accuracy import judged, rightness
+    from ..measure.accuracy import rightness
     from ..measure.artifact import open_artifact
     from ..progress import progress, say
 

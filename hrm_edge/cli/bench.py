@@ -11,11 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..data.puzzles import PuzzleSet
-    from ..measure.artifact import Artifact
-    from ..measure.speed import Report
-
-# One seed for the weights and the puzzles of a size that nobody has trained.
-_RANDOM_SEED = 0
+    from ..measure.speed import SpeedReport
 
 
 def command(
@@ -51,12 +47,15 @@ def command(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Interleaved rounds of all engines in one process; medians, and ratios taken within each round."""
-    from ..measure.speed import Settings, bench
+    from ..analysis.bench import compiled, paths_to_time
+    from ..data.choose import any_puzzles
+    from ..measure.artifact import open_artifact
+    from ..measure.speed import Settings, bench, default_threads
     from ..progress import progress, say
 
     per_round = -(-n // (rounds * batch)) if n else (1 if random_weights else 4)
     settings = Settings(
-        threads=threads or _threads(),
+        threads=threads or default_threads(),
         batch=batch,
         rounds=rounds,
         segments=segments,
@@ -65,14 +64,14 @@ def command(
         random_weights=random_weights is not None,
     )
     with tempfile.TemporaryDirectory(prefix="hrm-edge-bench-") as scratch:
-        paths = _what(artifacts or [], random_weights, precision.split(","), Path(scratch))
-        opened = [_opened(path, settings.threads) for path in paths]
+        paths = paths_to_time(artifacts or [], random_weights, precision.split(","), Path(scratch))
+        opened = [open_artifact(path, settings.threads) for path in paths]
         for artifact in opened:
             if "(interpreted)" in artifact.engine.backend:
                 say(f"note: {artifact.name} is interpreted here: its time says nothing of Core ML's")
         if torch_compile:
-            opened[1:1] = _compiled(opened, settings.threads)
-        puzzles = _puzzles(opened, data, rounds * per_round * batch)
+            opened.insert(1, compiled(opened, settings.threads))
+        puzzles = any_puzzles(opened[0].engine.task, rounds * per_round * batch, data, opened[0].checkpoint)
         say(f"{len(opened)} engines, {rounds} rounds, {settings.threads} threads, batch {batch}")
         with progress() as show:
             report = bench(opened, puzzles, settings, show)
@@ -82,137 +81,7 @@ def command(
         _print(report, puzzles)
 
 
-def _threads() -> int:
-    """What PyTorch would use (the physical cores), or all CPUs this process may run on."""
-    import importlib.util
-    import os
-
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        return torch.get_num_threads()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _what(given: list[str], random_weights: str | None, precisions: list[str], scratch: Path) -> list[str | Path]:
-    """Paths of everything to measure, the checkpoint first; what is missing is made in `scratch`."""
-    from ..errors import InputError
-    from ..measure.artifact import is_bundle
-
-    if (random_weights is None) == (not given):
-        raise InputError("give a checkpoint or bundles to bench, or --random-weights paper, but not both")
-    if random_weights is not None:
-        given = [str(_random_checkpoint(random_weights, scratch))]
-    checkpoints = [path for path in given if not is_bundle(path)]
-    bundles = [path for path in given if is_bundle(path)]
-    if bundles:
-        return [*(checkpoints or _source(bundles)), *bundles]
-    made = [bundle for path in checkpoints for bundle in _exported(path, precisions, scratch)]
-    return [*checkpoints, *made]
-
-
-def _random_checkpoint(size: str, scratch: Path) -> Path:
-    """A freshly initialised model of a known size, saved: how fast it is does not depend on training."""
-    from ..errors import InputError
-
-    if size != "paper":
-        raise InputError(f"--random-weights {size}: unknown size; choose paper")
-    import torch
-
-    from ..models import HRMConfig, build_model, save_checkpoint
-    from ..tasks import get_task
-
-    task = get_task("sudoku-9x9")
-    torch.manual_seed(_RANDOM_SEED)
-    model = build_model(HRMConfig.paper(), task)
-    return save_checkpoint(scratch / f"random-{size}", model, task.name, "Random weights, for timing only.\n")
-
-
-def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
-    """The checkpoint as a bundle for every backend usable here and both loops, ungated: timing only."""
-    from ..errors import InputError
-    from ..exporters.build import quick_plan, trace, write_bundle
-    from ..exporters.options import ExportOptions, known_precisions
-    from ..exporters.targets import all_targets
-    from ..models import load_checkpoint
-    from ..progress import say
-    from ..runtimes.loader import backend_module
-
-    for precision in precisions:
-        if precision not in known_precisions():
-            raise InputError(f"--precision {precision}: unknown; choose {' or '.join(known_precisions())}")
-    checkpoint = load_checkpoint(path)
-    traced = trace(checkpoint, say)
-    made = []
-    for name, target in all_targets().items():
-        usable, _, why_not, install = backend_module(name).available()
-        if usable and (untimed := target.why_not_timed()):
-            usable, (why_not, install) = False, untimed
-        if not usable:
-            say(f"without {name}: {why_not}" + (f"; to include it: {install}" if install else ""))
-            continue
-        for precision in (one for one in precisions if one in target.precisions):
-            plan = quick_plan(checkpoint, traced, precision, name)
-            for loop in target.loops:
-                options = ExportOptions.for_target(name, precision, loop)
-                folder = scratch / f"{checkpoint.name}-{options.suffix}"
-                folder.mkdir()
-                say(f"exporting {folder.name}")
-                write_bundle(checkpoint, traced, options, folder, folder.name, plan)
-                made.append(folder)
-    if not made:
-        raise InputError(f"--precision {','.join(precisions)}: no backend that is usable here runs it")
-    return made
-
-
-def _source(bundles: list[str]) -> list[Path]:
-    """The shipped model that the first bundle was made of, as the eager side of the ratios, if there is one."""
-    import importlib.util
-
-    from ..bundle import open_bundle
-    from ..zoo import zoo_models
-
-    if importlib.util.find_spec("torch") is None:
-        return []
-    from ..models import load_checkpoint
-
-    source = open_bundle(bundles[0]).manifest.source
-    shipped = [path for path in zoo_models() if path.name == source["name"]]
-    return [path for path in shipped if load_checkpoint(path).content_hash == source["content_hash"]]
-
-
-def _opened(path: str | Path, threads: int) -> Artifact:
-    from ..measure.artifact import open_artifact
-
-    return open_artifact(path, threads)
-
-
-def _compiled(opened: list[Artifact], threads: int) -> list[Artifact]:
-    """The checkpoint once more, through `torch.compile`."""
-    from ..errors import InputError
-    from ..measure.artifact import open_artifact
-
-    checkpoint = next((artifact for artifact in opened if artifact.checkpoint is not None), None)
-    if checkpoint is None:
-        raise InputError("--torch-compile needs a checkpoint among the artifacts")
-    return [open_artifact(checkpoint.path, threads, compiled=True)]
-
-
-def _puzzles(opened: list[Artifact], data: Path | None, n: int) -> PuzzleSet:
-    """`n` puzzles: from the file, the checkpoint's held-out ones, or generated."""
-    from ..data.puzzles import generate_puzzles, load_puzzles
-    from ..measure.gate import gate_puzzles
-
-    task = opened[0].engine.task
-    if data is not None:
-        return load_puzzles(data, task).take(n, seed=0)
-    checkpoint = opened[0].checkpoint
-    if checkpoint is not None and "held_out" in checkpoint.metadata:
-        return gate_puzzles(checkpoint, n=n)
-    return generate_puzzles(task, n, seed=_RANDOM_SEED)
-
-
-def _print(report: Report, puzzles: PuzzleSet) -> None:
+def _print(report: SpeedReport, puzzles: PuzzleSet) -> None:
     from .tables import plain_table, print_table
 
     settings = report.settings

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from ..check import Report
+    from ..check.run import CheckReport
     from ..check.verdicts import Verdict
+
+
+class Command(typer.core.TyperCommand):
+    """The command, whose help ends with the rules that a spec may set."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from ..check.rules import RULES
+
+        with formatter.section("Rules"):
+            formatter.write_dl([(rule.name, f"{rule.unit.expected}: {rule.text}") for rule in RULES.values()])
 
 
 def command(
@@ -32,7 +42,8 @@ def command(
     Exit 0: every rule holds. 1: one failed, all are reported. 2: the spec, or what it names, is wrong.
     Where too few puzzles were given to show a difference, that is said, and the spec decides.
     """
-    from ..check import output, run_check
+    from ..check import output
+    from ..check.run import run_check
     from ..files import write_atomically
     from ..progress import progress, say
 
@@ -61,7 +72,7 @@ def _check_outputs(*paths: Path | None) -> None:
             raise InputError(f"{path}: is a folder; give the name of a file to write")
 
 
-def _print(report: Report) -> None:
+def _print(report: CheckReport) -> None:
     from ..check.output import COLUMNS, by_bundle, cells, remark
     from .tables import plain_table, print_table
 

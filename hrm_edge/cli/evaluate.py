@@ -78,19 +78,10 @@ def command(
 
 def puzzles_for(opened: list[Artifact], data: Path | None, n: int | None, seed: int) -> PuzzleSet:
     """From the file, else the held-out puzzles of the first checkpoint given."""
-    from ..data.puzzles import load_puzzles
-    from ..errors import InputError
-    from ..measure.accuracy import judged_only
+    from ..data.choose import evaluated_puzzles
 
-    if data is not None:
-        puzzles = load_puzzles(data, opened[0].engine.task)
-        return puzzles if n is None else judged_only(puzzles).take(n, seed)
     checkpoint = next((artifact.checkpoint for artifact in opened if artifact.checkpoint is not None), None)
-    if checkpoint is None:
-        raise InputError("a bundle brings no puzzles with it; give some with --data FILE")
-    from ..measure.gate import gate_puzzles
-
-    return gate_puzzles(checkpoint, n=n)
+    return evaluated_puzzles(opened[0].engine.task, checkpoint, data, n, seed)
 
 
 def _agreement(first: Evaluation, other: Evaluation) -> dict[str, Any]:

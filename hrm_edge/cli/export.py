@@ -121,10 +121,10 @@ def command(
     asked for. A bundle that stood at the output before is then kept.
     """
     _need_packages(target, gate)
+    from ..data.choose import gate_puzzles as puzzles_for_gate
     from ..data.puzzles import load_puzzles
     from ..export import GateOptions, export_bundle
     from ..exporters.options import ExportOptions
-    from ..measure.gate import gate_puzzles as puzzles_for_gate
     from ..models import keep_identifiers, load_checkpoint
     from ..progress import progress, say
 
@@ -167,7 +167,7 @@ def command(
 
 def _need_packages(name: str, gate: bool) -> None:
     """One line instead of an ImportError half-way through."""
-    from ..runtimes.loader import backend_module
+    from ..runtimes import backend
 
     target = all_targets().get(name)
     for package in ("torch", "onnx", "onnxscript", "jinja2"):
@@ -181,7 +181,7 @@ def _need_packages(name: str, gate: bool) -> None:
     target.need()
     runner = target.gate_backend or name
     if gate:
-        usable, _, why_not, install = backend_module(runner).available()
+        usable, _, why_not, install = backend(runner).available()
         if not usable:
             raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {install}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..progress import Progress
 from ..tasks import Task
 from .puzzles import PuzzleSet
 
 _CHUNK = 8192  # puzzles per report of progress
 _EXAMPLES = 5  # pairs that a report names
-
-Progress = Callable[[int, int], None]  # told how many puzzles of how many were looked at
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def _classes(task: Task, questions: np.ndarray, progress: Progress | None) -> tu
     for start in range(0, len(questions), _CHUNK):
         prints[start : start + _CHUNK] = task.fingerprints(questions[start : start + _CHUNK])
         if progress:
-            progress(min(start + _CHUNK, len(questions)), len(questions))
+            progress("puzzles", min(start + _CHUNK, len(questions)), len(questions))
     symmetric, exact = np.arange(len(questions)), np.arange(len(questions))
     for rows in _runs(prints):
         firsts: dict[bytes, int] = {}

@@ -8,28 +8,25 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..data.puzzles import PuzzleSet
+from ..data.puzzles import PuzzleSet, judged, judged_only
 from ..errors import InputError
+from ..progress import Progress
 from ..runtimes import Answers, Engine
 from ..solve.retries import solve_with_retries
+from ..tasks.base import PAD
 
 Result = TypeVar("Result")
-
-# Called with (what is being done, puzzles done, puzzles in all).
-Progress = Callable[[str, int, int], None]
 
 # Puzzles per call of an engine. Large enough for a continuous batch, small enough for progress and for a
 # trace of 32 guesses; fixed, because rounding may depend on the batch and a rerun must give the same answers.
 CHUNK = 128
-
-PAD = 0  # the token of every task that a label has where nothing is to be learned or judged
 
 SEGMENT_COUNTS = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one group of puzzles came to. Fractions are 0 to 1; `token` is None without labelled answers."""
+    """Scores on one group of puzzles. Fractions are 0 to 1; `token` is None without labelled answers."""
 
     exact: float
     token: float | None
@@ -60,29 +57,12 @@ class Evaluation:
         }
 
 
-def judged(puzzles: PuzzleSet) -> np.ndarray:
-    """bool[N]: can each answer be told right from wrong? All can with rules; without, those that have a label."""
-    if puzzles.task.has_rules:
-        return np.ones(len(puzzles), bool)
-    return np.zeros(len(puzzles), bool) if puzzles.answers is None else (puzzles.answers != PAD).any(axis=1)
-
-
-def judged_only(puzzles: PuzzleSet) -> PuzzleSet:
-    """The puzzles whose answers can be told right from wrong; InputError where there are none."""
-    if puzzles.task.has_rules:
-        return puzzles
-    rows = judged(puzzles)
-    if not rows.any():
-        raise puzzles.task.no_rules(f"no puzzle of {puzzles.name} has a label, so nothing tells what is right")
-    return puzzles.select(np.flatnonzero(rows))
-
-
 def rightness(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
     """bool[N]: is each answer right? `tokens` int32[N, S].
 
     Equal to the label, or another answer the task's own rules accept: a maze may have several shortest
     paths. With one right answer (a proper Sudoku) the two are the same thing. Without rules the label alone
-    decides: its padding counts for nothing, and a label that is all padding is no label (see :func:`judged`).
+    decides: its padding counts for nothing, and a label that is all padding is no label.
     """
     if not puzzles.task.has_rules:
         if puzzles.answers is None:

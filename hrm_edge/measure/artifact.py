@@ -1,4 +1,4 @@
-"""A checkpoint or a bundle, opened by its path alone: an engine that answers, and what to call it in a table."""
+"""Open a checkpoint or a bundle by its path alone: an engine that answers, with its name, precision and size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something that answers puzzles. `checkpoint` is None for a bundle, which needs no torch."""
+    """A checkpoint or a bundle with its engine. `checkpoint` is None for a bundle, which needs no torch."""
 
     name: str
     path: Path

@@ -1,11 +1,10 @@
-"""Answers that were computed before, kept by the content of everything they depend on."""
+"""A cache of answers, keyed by the content of everything they depend on."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..files import cache_folder, write_atomically
+from ..progress import announce
 from ..runtimes import Answers
 
 _FIELDS = ("tokens", "steps", "halted", "q")
@@ -32,7 +32,7 @@ def cached_answers(kind: str, key: dict[str, Any], compute: Callable[[], Answers
     try:
         write_atomically(file, _to_bytes(answers))
     except OSError as error:
-        print(f"hrm-edge: {kind} answers not cached in {file.parent} ({error.strerror})", file=sys.stderr)
+        announce(f"{kind} answers not cached in {file.parent} ({error.strerror})")
     return answers
 
 

@@ -1,4 +1,4 @@
-"""How a network drifts from its reference: both re-rolled freely in lockstep, compared after every segment.
+"""Drift of a network from its reference: both run freely, in lockstep, and are compared after every segment.
 
 One segment's error says little about a recurrent network: what counts is what the errors become when each
 network goes on from its own states. Puzzles are compared a few at a time, and of their states only sums are
@@ -15,11 +15,10 @@ import numpy as np
 
 from ..data.puzzles import PuzzleSet
 from ..progress import Progress
-from ..runtimes.base import Graph
 from .accuracy import rightness
 
 Arrays = Sequence[np.ndarray]
-# (rows int[b], guesses int32[b, S]) → bool[b]: which of these puzzles are answered right; see `judge`
+# (rows int[b], guesses int32[b, S]) → bool[b]: which of these puzzles are answered right; see `rightness_of`
 Right = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 ROWS = 16  # puzzles compared together; at paper size their states and logits take about 20 MB
@@ -27,8 +26,8 @@ LOWEST = 0.05  # part of the tokens that the low end of the cosines leaves out
 
 
 @dataclass(frozen=True)
-class SegmentCalls:
-    """A network as two calls, arrays in and out float32 unless told otherwise.
+class SegmentNetwork:
+    """A recurrent network as two calls: how it starts, and one segment. Arrays are float32 unless told otherwise.
 
     `start(tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, z_H, z_L)`, each [b, S', D];
     `segment(z_H, z_L, e) → (z_H, z_L, logits [b, S, V], q [b, 2])`.
@@ -38,34 +37,6 @@ class SegmentCalls:
     segment: Callable[[np.ndarray, np.ndarray, np.ndarray], Arrays]
     no_ACT_continue: bool = False  # how q says stop: q[0] > 0 instead of q[0] > q[1]
     batch: int | None = None  # the number of rows the calls insist on; None: any
-
-    @classmethod
-    def of_graphs(
-        cls,
-        start: Graph,
-        segment: Graph,
-        *,
-        no_ACT_continue: bool = False,
-        batch: int | None = None,
-        num_puzzle_identifiers: int = 1,
-    ) -> SegmentCalls:
-        """From the two graphs of a host loop as a backend loads them, with the bundle's names of tensors.
-
-        A model trained with several puzzle identifiers is asked about puzzle 0.
-        """
-
-        def begin(tokens: np.ndarray) -> list[np.ndarray]:
-            feeds = {"tokens": tokens}
-            if num_puzzle_identifiers > 1:
-                feeds["puzzle_identifiers"] = np.zeros(len(tokens), np.int32)
-            result = start(feeds)
-            return [result[name] for name in ("e", "z_H", "z_L")]
-
-        def think(z_H: np.ndarray, z_L: np.ndarray, e: np.ndarray) -> list[np.ndarray]:
-            result = segment({"z_H": z_H, "z_L": z_L, "e": e})
-            return [result[name] for name in ("z_H_next", "z_L_next", "logits", "q")]
-
-        return cls(begin, think, no_ACT_continue, batch)
 
     def halts(self, q: np.ndarray) -> np.ndarray:
         """bool[b]: whether the halting head, float[b, 2], says stop."""
@@ -113,33 +84,20 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Everything one comparison found."""
+    """The drift after every segment, and every puzzle whose final answers differ."""
 
     segments: list[SegmentDrift]
     differences: list[Difference]
 
 
-def judge(puzzles: PuzzleSet) -> Right:
-    """What is right on `puzzles`: the label, or another answer that the task's rules accept."""
+def rightness_of(puzzles: PuzzleSet) -> Right:
+    """The rightness of guesses at `puzzles`: equal to the label, or another answer that the task's rules accept."""
     return lambda rows, guesses: rightness(puzzles.select(rows), guesses)
 
 
-def measure_drift(
-    reference: SegmentCalls,
-    candidate: SegmentCalls,
-    tokens: np.ndarray,
-    segments: int,
-    *,
-    right: Right | None = None,
-    progress: Progress | None = None,
-) -> list[SegmentDrift]:
-    """Drift after each of `segments` segments, on `tokens` int32[B, S]; see :func:`roll_out`."""
-    return roll_out(reference, candidate, tokens, segments, right=right, progress=progress).segments
-
-
 def roll_out(
-    reference: SegmentCalls,
-    candidate: SegmentCalls,
+    reference: SegmentNetwork,
+    candidate: SegmentNetwork,
     tokens: np.ndarray,
     segments: int,
     *,
@@ -154,7 +112,7 @@ def roll_out(
 
     The figures of drift are of the first `counted` puzzles (default: all); in the others only the beginning
     of a difference is looked for, so that puzzles chosen because they differ do not colour the figures. With
-    `right` (see :func:`judge`) the exact accuracy of both is counted after every segment.
+    `right` (see :func:`rightness_of`) the exact accuracy of both is counted after every segment.
 
     Raises:
         ValueError: no puzzles or no segments.
@@ -162,12 +120,12 @@ def roll_out(
     counted = len(tokens) if counted is None else min(counted, len(tokens))
     if counted < 1 or segments < 1:
         raise ValueError(f"nothing to compare: {counted} puzzles, {segments} segments")
-    sums = [_Sums() for _ in range(segments)]
+    sums = [_DriftSums() for _ in range(segments)]
     differences: list[Difference] = []
     for rows in _chunks(0, counted) + _chunks(counted, len(tokens)):
         asked = [tokens[rows]] if identifiers is None else [tokens[rows], identifiers[rows]]
-        sides = (_Roll(reference, *asked), _Roll(candidate, *asked))
-        watch = _Watch(rows)
+        sides = (_RunningNetwork(reference, *asked), _RunningNetwork(candidate, *asked))
+        watch = _FirstDifference(rows)
         for number, total in enumerate(sums, 1):
             for side in sides:
                 side.step()
@@ -184,10 +142,10 @@ def _chunks(begin: int, end: int) -> list[np.ndarray]:
     return [np.arange(first, min(first + ROWS, end)) for first in range(begin, end, ROWS)]
 
 
-class _Roll:
-    """One network on a few puzzles: its states now, and what its last segment said."""
+class _RunningNetwork:
+    """One network on a few puzzles: its states, and the logits, guesses and halting of its last segment."""
 
-    def __init__(self, network: SegmentCalls, *asked: np.ndarray) -> None:
+    def __init__(self, network: SegmentNetwork, *asked: np.ndarray) -> None:
         self._network, self._count = network, len(asked[0])
         self._e, self.z_H, self.z_L = self._call(network.start, *asked)
 
@@ -208,8 +166,8 @@ class _Roll:
         return [np.concatenate(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)]
 
 
-class _Sums:
-    """What one segment's figures follow from, added up over the puzzles."""
+class _DriftSums:
+    """Sums over the puzzles, from which the figures of one segment are computed."""
 
     def __init__(self) -> None:
         self.puzzles = self.cells = self.logits = 0
@@ -220,7 +178,7 @@ class _Sums:
         self.cosines: dict[str, list[np.ndarray]] = {"z_H": [], "z_L": []}
         self.right: list[int] | None = None
 
-    def add(self, a: _Roll, b: _Roll, rows: np.ndarray, right: Right | None) -> None:
+    def add(self, a: _RunningNetwork, b: _RunningNetwork, rows: np.ndarray, right: Right | None) -> None:
         for name in ("z_H", "z_L"):
             x, y = getattr(a, name), getattr(b, name)
             self.state_error[name] += _dot(x - y, x - y).sum()
@@ -260,8 +218,8 @@ class _Sums:
         )
 
 
-class _Watch:
-    """For a few puzzles: where guesses first differ, and each side's answer as if it had stopped when told."""
+class _FirstDifference:
+    """For a few puzzles: the first segment whose guesses differ, and both answers where the halting head stops."""
 
     def __init__(self, rows: np.ndarray) -> None:
         self._rows = rows
@@ -273,7 +231,7 @@ class _Watch:
         self._steps = np.zeros((2, count), int)
         self._answers: list[np.ndarray] = []
 
-    def see(self, number: int, *sides: _Roll) -> None:
+    def see(self, number: int, *sides: _RunningNetwork) -> None:
         if not self._answers:
             self._answers = [side.guess.copy() for side in sides]
         differ = sides[0].guess != sides[1].guess

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
+from ..data.puzzles import PuzzleSet
 from ..errors import GateFailed, InputError
-from ..progress import Progress
+from ..progress import Progress, Say
 from ..runtimes import Answers, Engine
-from .accuracy import answer_all, check_match, judged_only, rightness, token_accuracy
+from .accuracy import answer_all, check_match, rightness, token_accuracy
 from .statistics import CONFIDENCE, drop_interval, upper_bound
 
 if TYPE_CHECKING:
@@ -30,14 +28,11 @@ if TYPE_CHECKING:
 MAX_DROP = 0.5  # points of exact-solve accuracy
 MAX_HALT_SHIFT = 0.05  # fraction of the reference's mean number of segments
 FEW_SOLVED = 0.05  # of the puzzles: with fewer solved, exact-solve accuracy cannot fall enough to tell
-GATE_PUZZLES = 400  # one puzzle is a quarter point: enough to see half of one
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Side:
-    """How one of the two did on the paired puzzles. Fractions are 0 to 1."""
+    """Accuracy and halting of one side, reference or bundle, on the paired puzzles. Fractions are 0 to 1."""
 
     engine: str
     exact: float
@@ -265,26 +260,7 @@ def _notes(n: int, lost: int, won: int, differ: int, sides: tuple[Side, Side], m
     return tuple(notes)
 
 
-# -- the paired puzzles and the time they take ---------------------------------------------------------
-
-
-def gate_puzzles(checkpoint: Checkpoint, data: Path | str | None = None, n: int | None = None) -> PuzzleSet:
-    """The puzzles to compare on: from `data`, else the checkpoint's own held-out ones (generated, seeded).
-
-    `n` of them (default `GATE_PUZZLES`), drawn with a fixed seed from a file, the first n when generated. Puzzles
-    of a file that have no label where only labels tell what is right are left out.
-    """
-    if n is not None and n < 1:
-        raise InputError(f"--gate-puzzles must be at least 1, not {n}")
-    if data is not None:
-        return judged_only(load_puzzles(Path(data), checkpoint.task)).take(n or GATE_PUZZLES, seed=0)
-    held_out = checkpoint.metadata.get("held_out") if checkpoint.task.has_rules else None
-    if not isinstance(held_out, dict) or not isinstance(held_out.get("seed"), int):
-        raise InputError(
-            f"{checkpoint.path}: names no held-out puzzles to measure accuracy on; give some with --data FILE"
-        )
-    difficulty = str(held_out.get("difficulty", "ordinary"))
-    return generate_puzzles(checkpoint.task, n or GATE_PUZZLES, held_out["seed"], difficulty)
+# -- the time it takes ---------------------------------------------------------------------------------
 
 
 def estimate_seconds(

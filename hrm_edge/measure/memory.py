@@ -1,4 +1,4 @@
-"""How much memory an artifact needs: a fresh process loads it, solves once and reports its own peak.
+"""Peak memory of an artifact: a fresh process loads it, solves once and reports its own peak.
 
 In one process the engines' peaks could not be told apart, hence `python -m hrm_edge.measure.memory`.
 """
@@ -17,7 +17,7 @@ from .artifact import open_artifact
 _LONGEST = 900  # seconds; `torch.compile` at paper size takes minutes
 
 
-def measure(path: Path | str, *, batch: int, threads: int, compiled: bool = False) -> tuple[float | None, str]:
+def peak_memory(path: Path | str, *, batch: int, threads: int, compiled: bool = False) -> tuple[float | None, str]:
     """(peak resident memory in MB of a process that does nothing else, why not when it is None).
 
     The whole process counts: the interpreter, the backend's libraries, the weights and their work space.

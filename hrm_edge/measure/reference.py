@@ -18,7 +18,7 @@ from ..progress import Progress
 from ..runtimes import Answers
 from .accuracy import answer_all
 from .cache import cache_file, cached_answers, read_answers
-from .drift import SegmentCalls
+from .drift import SegmentNetwork
 
 
 def reference_answers(
@@ -64,7 +64,7 @@ def _key(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int | None
 # -- the reference segment by segment ------------------------------------------------------------------
 
 
-def reference_segments(checkpoint: Checkpoint) -> SegmentCalls:
+def reference_segments(checkpoint: Checkpoint) -> SegmentNetwork:
     """The checkpoint's network as numpy calls, for :func:`hrm_edge.measure.drift.roll_out`."""
     model, kept = checkpoint.model.eval(), checkpoint.kept_identifiers
     device = model.H_init.device
@@ -81,4 +81,4 @@ def reference_segments(checkpoint: Checkpoint) -> SegmentCalls:
         outputs = model.segment(states[0], states[1], states[2])
         return [array.float().cpu().numpy() for array in outputs]
 
-    return SegmentCalls(start, segment, checkpoint.config.no_ACT_continue)
+    return SegmentNetwork(start, segment, checkpoint.config.no_ACT_continue)

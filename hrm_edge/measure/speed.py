@@ -8,6 +8,7 @@ moment hits both sides. Everything goes through `Engine.solve`, so a loop's over
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from ..data.puzzles import PuzzleSet
+from ..data.puzzles import PuzzleSet, judged
 from ..errors import InputError
 from ..progress import Progress
 from ..runtimes import Answers
-from .accuracy import check_match, judged, rightness
+from .accuracy import check_match, rightness
 from .artifact import Artifact, open_artifact
-from .memory import measure
+from .memory import peak_memory
 
 _SGEMM = 2048
 # Idle worker threads of one engine spin for a few milliseconds and would slow the next one down.
@@ -48,8 +49,8 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One engine. Times are medians over rounds; MB are 10⁶ bytes; None where it could not be measured."""
+class SpeedRow:
+    """One engine's row. Times are medians over rounds; MB are 10⁶ bytes; None where it could not be measured."""
 
     engine: str
     backend: str
@@ -66,10 +67,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All rows, what the machine could do at best, and what to know about both."""
+class SpeedReport:
+    """The rows of all engines, the machine's ceilings, and notes that qualify them."""
 
-    rows: list[Row]
+    rows: list[SpeedRow]
     ceilings: dict[str, float]
     settings: Settings
     puzzles: int
@@ -82,7 +83,7 @@ class Report:
 
 @dataclass
 class _Timed:
-    """One engine's measurements as they come in, one entry per round."""
+    """One engine's raw measurements, one entry a round."""
 
     artifact: Artifact
     segment: list[float] = field(default_factory=list)  # seconds
@@ -94,9 +95,18 @@ class _Timed:
         return self.artifact.checkpoint is not None and self.artifact.engine.backend == "torch"
 
 
+def default_threads() -> int:
+    """What PyTorch would use (the physical cores), or all CPUs this process may run on."""
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        return torch.get_num_threads()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def bench(
     artifacts: Sequence[Artifact], puzzles: PuzzleSet, settings: Settings, progress: Progress | None = None
-) -> Report:
+) -> SpeedReport:
     """Measure every artifact on the same puzzles.
 
     Raises:
@@ -133,7 +143,7 @@ def bench(
             f"other work was running here: {share:.0%} of the time went by waiting for a CPU, which slows some "
             "engines more than others; measure again on an idle machine"
         )
-    return Report(
+    return SpeedReport(
         rows=[_row(each, timed, peak, settings, notes) for each, peak in zip(timed, peaks, strict=True)],
         ceilings=_ceilings(gflops, timed, settings),
         settings=settings,
@@ -146,9 +156,7 @@ def beside_eager(
     checkpoint: Path, bundle: Path, puzzles: PuzzleSet, batch: int, threads: int | None = None
 ) -> list[dict[str, Any]]:
     """Rows of a short comparison of a bundle with PyTorch eager on the weights that it was made of."""
-    import torch
-
-    threads = threads or torch.get_num_threads()
+    threads = threads or default_threads()
     settings = Settings(threads, batch, _SHORT_ROUNDS, _SHORT_SEGMENTS, per_round=2)
     artifacts = [open_artifact(path, threads) for path in (checkpoint, bundle)]
     return [asdict(row) for row in bench(artifacts, puzzles, settings).rows]
@@ -156,7 +164,7 @@ def beside_eager(
 
 def _peak(artifact: Artifact, settings: Settings, notes: list[str]) -> float | None:
     compiled = artifact.engine.backend == "torch.compile"
-    peak, why_not = measure(artifact.path, batch=settings.batch, threads=settings.threads, compiled=compiled)
+    peak, why_not = peak_memory(artifact.path, batch=settings.batch, threads=settings.threads, compiled=compiled)
     if peak is None:
         notes.append(f"{artifact.label}: no peak memory ({why_not})")
     return peak
@@ -197,7 +205,7 @@ def _slice(puzzles: PuzzleSet, settings: Settings, number: int) -> PuzzleSet:
     return puzzles.select(np.arange(number * count, (number + 1) * count) % len(puzzles))
 
 
-def _row(each: _Timed, timed: list[_Timed], peak: float | None, settings: Settings, notes: list[str]) -> Row:
+def _row(each: _Timed, timed: list[_Timed], peak: float | None, settings: Settings, notes: list[str]) -> SpeedRow:
     artifact = each.artifact
     eager = next((o for o in timed if o.is_eager and o.artifact.source_hash == artifact.source_hash), None)
     ratio = None
@@ -206,7 +214,7 @@ def _row(each: _Timed, timed: list[_Timed], peak: float | None, settings: Settin
     else:
         ratio = median(theirs / ours for theirs, ours in zip(eager.segment, each.segment, strict=True))
     low, _, high = quantiles(each.segment, n=4) if len(each.segment) > 1 else each.segment * 3
-    return Row(
+    return SpeedRow(
         engine=artifact.name,
         backend=artifact.engine.backend,
         precision=artifact.precision,

@@ -1,4 +1,4 @@
-"""Boards of the report as small inline SVG: givens bold, answers light, wrong cells framed and crossed."""
+"""Boards of the report as small inline SVG, as their task says: wrong cells framed and crossed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..tasks import Sudoku, Task
+from ..tasks import Task
 from ..tasks.boards import board
+from ..tasks.drawing import WALL, WAY, Drawing
 
 _CELL = 10  # units of the view box
+_HALO = "stroke:var(--page);stroke-width:3"
 
 
 def board_svg(task: Task, puzzle: Mapping[str, Any], side: str, label: str) -> str:
@@ -20,24 +22,44 @@ def board_svg(task: Task, puzzle: Mapping[str, Any], side: str, label: str) -> s
     other = puzzle["candidate" if side == "reference" else "reference"]["answer"]
     wrong = set(puzzle[side]["wrong"])
     differs = {cell for cell in range(len(answer)) if answer[cell] != other[cell]} - wrong
-    draw = _sudoku if isinstance(task, Sudoku) else _maze
-    # A number must stay readable beside its cross; a maze's cell is too small on the page for anything else.
-    at, wide = (7, 2) if isinstance(task, Sudoku) else (1, 8)
-    marks = [
-        _path("hit", (f"M{x} {y}h{_CELL}v{_CELL}h-{_CELL}z" for x, y in _corners(task, wrong))),
-        _path("dot", (f"M{x + 7} {y + 0.6}h2.4v2.4z" for x, y in _corners(task, differs))),
-        _path(
-            "cross", (f"M{x + at} {y + 1}l{wide} {wide}m0 -{wide}l-{wide} {wide}" for x, y in _corners(task, wrong))
-        ),
-    ]
-    body = marks[0] + draw(task, question, answer, wrong) + marks[1] + marks[2]
+    fills = bool(task.drawing.fills)
+    # A symbol must stay readable beside its cross; a filled cell is too small on the page for anything else.
+    at, wide = (1, 8) if fills else (7, 2)
+    crosses = [f"M{x + at} {y + 1}l{wide} {wide}m0 -{wide}l-{wide} {wide}" for x, y in _corners(task, wrong)]
+    halo = task.drawing.is_coloured  # so that marks show on cells of any colour
+    body = (
+        _squares(task, "hit", wrong)
+        + (_filled if fills else _symbols)(task, question, answer, wrong)
+        + _path("dot", (f"M{x + 7} {y + 0.6}h2.4v2.4z" for x, y in _corners(task, differs)), _HALO if halo else "")
+        + (_path("cross", crosses, _HALO) if halo else "")
+        + _path("cross", crosses)
+    )
     width, height = task.cols * _CELL, task.rows * _CELL
     label = escape(label)
-    kind = "sudoku" if isinstance(task, Sudoku) else "maze"
+    # The style sheet's names for the two ways to draw, of the first tasks that were drawn so.
+    kind = "maze" if fills else "sudoku"
     return (
         f'<svg class="board {kind}" viewBox="-1 -1 {width + 2} {height + 2}" role="img" aria-label="{label}">'
         f"<title>{label}</title>{body}</svg>"
     )
+
+
+def board_legend(task: Task) -> str:
+    """What the boards' symbols and fills stand for, as items of a list; empty where they speak for themselves."""
+    drawing = task.drawing
+    if not drawing.fills:
+        example = escape(drawing.example)
+        return f'<li><b>{example}</b>&ensp;given</li><li><span class="answered">{example}</span>&ensp;answered</li>'
+    return "".join(f"<li>{_key(drawing, symbol)}{escape(name)}</li>" for symbol, name in drawing.names.items())
+
+
+def _key(drawing: Drawing, symbol: str) -> str:
+    fill = drawing.fills.get(symbol)
+    if fill is None:
+        return f"<b>{escape(symbol)}</b>&ensp;"
+    if fill == WAY:
+        return '<i class="key way" aria-hidden="true"></i>'
+    return f'<i class="key low-box" style="--c: {"var(--wall)" if fill == WALL else fill}" aria-hidden="true"></i>'
 
 
 def board_text(task: Task, puzzle: Mapping[str, Any], side: str) -> str:
@@ -58,44 +80,63 @@ def tokens_of(task: Task, text: str) -> np.ndarray:
     return np.array([tokens[symbol] for symbol in text], np.int32)
 
 
-def _sudoku(task: Task, question: str, answer: str, wrong: set[int]) -> str:
-    assert isinstance(task, Sudoku)
-    n, size = task.n, task.n * _CELL
+def _symbols(task: Task, question: str, answer: str, wrong: set[int]) -> str:
+    width, height = task.cols * _CELL, task.rows * _CELL
+    box_rows, box_cols = task.drawing.box or (task.rows, task.cols)
     empty = task.vocabulary[task.blank]
     given = {cell for cell, symbol in enumerate(question) if symbol != empty} - wrong
     kinds = {"given": given, "answer": set(range(len(answer))) - given - wrong, "bad": wrong}
-    thin = [f"M0 {i * _CELL}h{size}M{i * _CELL} 0v{size}" for i in range(1, n)]
-    thick = [f"M0 {i * _CELL}h{size}" for i in range(0, n + 1, task.box_rows)]
-    thick += [f"M{i * _CELL} 0v{size}" for i in range(0, n + 1, task.box_cols)]
+    thick = [f"M0 {i * _CELL}h{width}" for i in range(0, task.rows + 1, box_rows)]
+    thick += [f"M{i * _CELL} 0v{height}" for i in range(0, task.cols + 1, box_cols)]
     symbols = (_text(task, name, answer, sorted(cells)) for name, cells in kinds.items())
-    return _path("thin", thin) + _path("thick", thick) + "".join(symbols)
+    return _grid(task) + _path("thick", thick) + "".join(symbols)
 
 
-def _maze(task: Task, question: str, answer: str, wrong: set[int]) -> str:
-    cells: dict[str, list[int]] = {}
+def _filled(task: Task, question: str, answer: str, wrong: set[int]) -> str:
+    cells: dict[str, set[int]] = {}
     for cell, symbol in enumerate(answer):
-        cells.setdefault(symbol, []).append(cell)
-    walls = _path("wall", (f"M{x} {y}h{_CELL}v{_CELL}h-{_CELL}z" for x, y in _corners(task, cells.pop("#", []))))
-    path = set(cells.pop("o", []))
-    way = _way("way", _corners(task, path - wrong)) + _way("way bad", _corners(task, path & wrong))
-    cells.pop(" ", None)
-    other = {cell for some in cells.values() for cell in some}  # start and goal; anything else is wrong there
+        cells.setdefault(symbol, set()).add(cell)
+    parts = []
+    for symbol, fill in task.drawing.fills.items():
+        some = cells.pop(symbol, set())
+        if fill == WAY:
+            parts += [_way(task, "way", some - wrong), _way(task, "way bad", some & wrong)]
+        elif fill == WALL:
+            parts.append(_squares(task, "wall", some))
+        else:
+            parts.append(_squares(task, "fill", some, f"fill:{fill}"))
+    cells.pop(task.format(np.array([task.blank])), None)
+    other = {cell for some in cells.values() for cell in some}  # a maze's start and goal; anything else is wrong
     ends = _text(task, "given", answer, sorted(other - wrong)) + _text(task, "bad", answer, sorted(other & wrong))
     frame = _path("thick", [f"M0 0h{task.cols * _CELL}v{task.rows * _CELL}h-{task.cols * _CELL}z"])
-    return walls + way + ends + frame
+    # Cells of one colour side by side must still be counted.
+    return "".join(parts) + (_grid(task) if task.drawing.is_coloured else "") + ends + frame
 
 
-def _way(name: str, corners: Iterable[tuple[int, int]]) -> str:
-    return _path(name, (f"M{x + 2} {y + 2}h6v6h-6z" for x, y in corners))
+def _grid(task: Task) -> str:
+    """Thin lines between all cells."""
+    width, height = task.cols * _CELL, task.rows * _CELL
+    rows, cols = ([i * _CELL for i in range(1, number)] for number in (task.rows, task.cols))
+    if len(rows) == len(cols):
+        return _path("thin", (f"M0 {at}h{width}M{at} 0v{height}" for at in rows))
+    return _path("thin", [*(f"M0 {at}h{width}" for at in rows), *(f"M{at} 0v{height}" for at in cols)])
+
+
+def _squares(task: Task, name: str, cells: Iterable[int], style: str = "") -> str:
+    return _path(name, (f"M{x} {y}h{_CELL}v{_CELL}h-{_CELL}z" for x, y in _corners(task, cells)), style)
+
+
+def _way(task: Task, name: str, cells: Iterable[int]) -> str:
+    return _path(name, (f"M{x + 2} {y + 2}h6v6h-6z" for x, y in _corners(task, cells)))
 
 
 def _corners(task: Task, cells: Iterable[int]) -> list[tuple[int, int]]:
     return [(cell % task.cols * _CELL, cell // task.cols * _CELL) for cell in sorted(cells)]
 
 
-def _path(name: str, parts: Iterable[str]) -> str:
-    drawn = "".join(parts)
-    return f'<path class="{name}" d="{drawn}"/>' if drawn else ""
+def _path(name: str, parts: Iterable[str], style: str = "") -> str:
+    drawn, look = "".join(parts), f' style="{style}"' if style else ""
+    return f'<path class="{name}"{look} d="{drawn}"/>' if drawn else ""
 
 
 def _text(task: Task, name: str, answer: str, cells: Sequence[int]) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError
-from ..tasks import Sudoku, Task, get_task
+from ..tasks import Task, get_task
 from . import words
-from .boards import board_svg, board_text, wrong_cells_text
+from .boards import board_legend, board_svg, board_text, wrong_cells_text
 
 _TEXT_BOARDS = 3  # of each kind of puzzle in Markdown; the HTML draws all that the report holds
 
@@ -31,7 +31,7 @@ def html_page(report: Mapping[str, Any]) -> str:
         tiles=words.tiles(report),
         plots=figures,
         task=task,
-        sudoku=isinstance(task, Sudoku),
+        board_legend=board_legend(task),
         draw=lambda puzzle, side, label: board_svg(task, puzzle, side, label),
         **_sentences(task),
     )

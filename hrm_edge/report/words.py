@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_TARGETS = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT", "coreml": "Core ML"}
+from ..runtimes import backends
+
 KINDS = {
     "lost": ("Lost", "only the float reference solves them"),
     "won": ("Won", "only this bundle solves them"),
@@ -15,7 +16,8 @@ KINDS = {
 
 
 def target_name(target: str) -> str:
-    return _TARGETS.get(target, target)
+    known = backends()
+    return known[target].title if target in known else target
 
 
 # -- what comes first ------------------------------------------------------------------------------------

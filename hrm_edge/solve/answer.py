@@ -14,7 +14,7 @@ import numpy as np
 from ..data.puzzles import load_puzzles
 from ..errors import InputError
 from ..runtimes import Engine
-from ..tasks import Sudoku, Task
+from ..tasks import Task
 from .retries import solve_with_retries
 
 
@@ -47,7 +47,7 @@ class Solved:
     @property
     def several(self) -> bool:
         """Whether the puzzle is known to have more than one solution."""
-        return isinstance(self.task, Sudoku) and self.task.count_solutions(self.question) > 1
+        return (self.task.count_solutions(self.question) or 0) > 1
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``hrm-edge solve --json``; boards are one-line texts."""
@@ -72,7 +72,9 @@ def read_puzzles(sources: Sequence[str], task: Task) -> np.ndarray:
     Raises :class:`InputError` naming the puzzle that can not be read, contradicts itself or has no solution.
     """
     if not task.has_rules:
-        raise task.no_rules("what is asked for depends on a puzzle's identifier; use `hrm-edge arc` with --data")
+        raise task.no_rules(
+            f"what is asked for depends on a puzzle's identifier; use `{task.answered_with}` with --data"
+        )
     several = len(sources) > 1
     parts = [
         _read(source, task, f"puzzle {number}: " if several else "") for number, source in enumerate(sources, 1)

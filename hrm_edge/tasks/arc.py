@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import functools
+import re
+from collections.abc import Mapping
 
 import numpy as np
 
 from ..errors import InputError
-from .base import Task, Tokens
+from .base import PAD, LabelledTask, Tokens
+from .drawing import WALL, Drawing
 
-PAD, END, FIRST_COLOUR = 0, 1, 2
+END, FIRST_COLOUR = 1, 2
 COLOURS = 10
 SIDE = 30  # of the largest grid there is
+# Black, blue, red, green, yellow, grey, magenta, orange, light blue, maroon: as ARC's public viewers show 0 to 9.
+_SHOWN_AS = ("#000000", "#0074d9", "#ff4136", "#2ecc40", "#ffdc00",
+             "#aaaaaa", "#f012be", "#ff851b", "#7fdbff", "#870c25")  # fmt: skip
 
 
-class Arc(Task):
+class Arc(LabelledTask):
     """One ``side`` × ``side`` canvas with a grid on it, an end-of-grid token along its right and bottom edge.
 
     Which transformation is asked for only a puzzle's identifier tells, so that there are no rules to verify,
-    solve or generate by (``has_rules``): answers are judged by their labels, where label 0 counts for nothing.
+    solve or generate by.
     """
 
+    spellings = "arc (30x30), arc-NxN"
     vocabulary = ("<pad>", "|", *"0123456789")
+    aliases: Mapping[str, int] = {"?": PAD}
     blank = PAD
-    difficulties = ()
-    has_rules = False
+    drawing = Drawing(fills={"|": WALL, **{str(value): colour for value, colour in enumerate(_SHOWN_AS)}})
+    by_example = True
+    made_with = "hrm-edge data arc"
+    answered_with = "hrm-edge arc"
 
     def __init__(self, side: int = SIDE) -> None:
         if not 1 <= side <= SIDE:
@@ -34,6 +43,13 @@ class Arc(Task):
         cell = np.arange(side * side)
         self.position_ids = np.stack([cell // side, side + cell % side]).astype(np.int32)
         self.n_positions = 2 * side
+
+    @classmethod
+    def from_name(cls, name: str) -> Arc | None:
+        if name == "arc":
+            return cls()
+        match = re.fullmatch(r"arc-(\d{1,3})x(\d{1,3})", name)
+        return cls(int(match[1])) if match and match[1] == match[2] else None
 
     # -- grids -----------------------------------------------------------------------------------------
 
@@ -66,26 +82,11 @@ class Arc(Task):
 
     # -- text ------------------------------------------------------------------------------------------
 
-    @functools.cached_property
-    def _characters(self) -> np.ndarray:
-        table = np.full(256, -1, np.int32)
-        for token, symbol in enumerate(("?", *self.vocabulary[1:])):
-            table[ord(symbol)] = token
-        return table
-
-    def character_tokens(self) -> np.ndarray:
-        return self._characters
-
     def parse(self, text: str) -> Tokens:
         """S characters (``|`` ends the grid, ``?`` is padding), or a grid's rows of digits, one on a line."""
         lines = text.split()
         if len(lines) == 1 and len(lines[0]) == self.seq_len and self.seq_len > 1:
-            tokens = np.array([self._characters[ord(c)] if ord(c) < 256 else -1 for c in lines[0]], np.int32)
-            wrong = np.flatnonzero(tokens < 0)
-            if wrong.size:
-                place = self.where(wrong[0])
-                raise InputError(f"{lines[0][wrong[0]]!r} at {place} is no colour 0 to 9, '|' or '?'")
-            return tokens
+            return self.parse_cells(lines[0], "no colour 0 to 9, '|' or '?'")
         if not lines or not all(line.isascii() and line.isdigit() for line in lines):
             raise InputError(f"a grid is rows of digits, or {self.seq_len} characters of 0 to 9, '|' and '?'")
         if len({len(line) for line in lines}) > 1:
@@ -122,7 +123,7 @@ class Arc(Task):
         line = self.format(tokens)
         return "\n".join(line[start : start + self.cols] for start in range(0, self.seq_len, self.cols))
 
-    # -- rules: there are none ---------------------------------------------------------------------------
+    # -- checks ----------------------------------------------------------------------------------------
 
     def check_question(self, tokens: Tokens) -> None:
         tokens = np.asarray(tokens)
@@ -133,24 +134,9 @@ class Arc(Task):
         if not (tokens >= FIRST_COLOUR).any():
             raise InputError("the puzzle holds no grid: every cell is padding or end of grid")
 
-    def verify(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        raise self.no_rules("no answer can be verified without its label")
-
-    def why_wrong(self, question: Tokens, answer: Tokens) -> str:
-        return "nothing but its label tells whether an answer is right"
-
-    def solve(self, question: Tokens) -> Tokens | None:
-        raise self.no_rules("it has no exact solver")
-
     def rating(self, question: Tokens, answer: Tokens) -> int:
         """Cells of the answer's grid."""
         return int((np.asarray(answer) >= FIRST_COLOUR).sum())
-
-    def generate_one(self, rng: np.random.Generator, difficulty: str) -> tuple[Tokens, Tokens]:
-        raise self.no_rules("puzzles cannot be generated; build a set with `hrm-edge data arc`")
-
-    def check_difficulty(self, difficulty: str) -> None:
-        raise self.no_rules("puzzles cannot be generated; build a set with `hrm-edge data arc`")
 
     # -- augmentation ----------------------------------------------------------------------------------
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import InputError
+from .drawing import Drawing
 from .fingerprints import row_hashes
 
 Tokens = np.ndarray  # int32, last axis of length S
+
+PAD = 0  # the token of every task that a label has where nothing is to be learned or judged
 
 
 @dataclass(frozen=True)
@@ -37,23 +41,42 @@ class Symmetry:
 class Task(ABC):
     """A puzzle family on a ``rows`` × ``cols`` grid, flattened row by row into S tokens (int32).
 
-    ``vocabulary[t]`` is the one-character symbol of token ``t``; token 0 is padding. ``position_ids[K, S]``
-    indexes one table of ``n_positions`` learned embeddings, K of which are summed per cell. ``groups[G, n]``
-    lists sets of cells that must each hold all of ``value_tokens[n]`` once (``None`` for tasks without such).
-    Without ``has_rules`` answers are judged by their labels alone: nothing is verified, solved or generated.
+    ``vocabulary[t]`` is the one-character symbol of token ``t``; token 0 is padding. ``aliases``: other characters
+    that text may have for a token. ``position_ids[K, S]`` indexes one table of ``n_positions`` learned embeddings,
+    K of which are summed per cell. ``groups[G, n]`` lists sets of cells that must each hold all of
+    ``value_tokens[n]`` once (``None`` for tasks without such). ``spellings``: the names of all tasks of this
+    family, for people. ``made_with``, ``answered_with``: the commands that make and answer its puzzles.
+
+    Without ``has_rules`` answers are judged by their labels alone (see :class:`LabelledTask`). ``by_example``: what
+    is asked for only a puzzle's identifier tells, and the tokens hold grids, between which and tokens ``encode``
+    and ``decode`` translate: such puzzles can be asked under many views.
     """
 
+    spellings: str
     name: str
     rows: int
     cols: int
     vocabulary: tuple[str, ...]
+    aliases: Mapping[str, int] = {}
     blank: int
     position_ids: np.ndarray
     n_positions: int
     groups: np.ndarray | None = None
     value_tokens: np.ndarray | None = None
     difficulties: tuple[str, ...] = ("ordinary",)
+    drawing: Drawing = Drawing()
     has_rules: bool = True
+    by_example: bool = False
+    made_with: str = "hrm-edge data generate"
+    answered_with: str = "hrm-edge solve"
+
+    @classmethod
+    @abstractmethod
+    def from_name(cls, name: str) -> Task | None:
+        """The task of this family called ``name``, None where it is a name of another family.
+
+        InputError when it is one of this family that there cannot be.
+        """
 
     @property
     def seq_len(self) -> int:
@@ -69,9 +92,7 @@ class Task(ABC):
         return f"<task {self.name}>"
 
     def __reduce__(self) -> tuple:
-        from . import get_task  # by name, so that worker processes share the cached object
-
-        return get_task, (self.name,)
+        return _reopened, (type(self), self.name)
 
     # -- text ------------------------------------------------------------------------------------------
 
@@ -83,13 +104,31 @@ class Task(ABC):
     def parse_many(self, text: str) -> list[Tokens]:
         """Every puzzle in a text of one-line puzzles or multi-line boards. InputError names the line."""
 
-    @abstractmethod
     def character_tokens(self) -> np.ndarray:
         """int32[256]: token of each latin-1 character a one-line puzzle may hold, −1 for any other."""
+        return self._characters
 
-    @abstractmethod
+    @functools.cached_property
+    def _characters(self) -> np.ndarray:
+        table = np.full(256, -1, np.int32)
+        symbols = {symbol: token for token, symbol in enumerate(self.vocabulary) if token}
+        for symbol, token in {**symbols, **self.aliases}.items():
+            table[ord(symbol)] = token
+        return table
+
+    def parse_cells(self, cells: str, otherwise: str) -> Tokens:
+        """int32, one token a character. InputError names the first that is none, which "is ``otherwise``"."""
+        tokens = np.array([self._characters[ord(c)] if ord(c) < 256 else -1 for c in cells], np.int32)
+        wrong = np.flatnonzero(tokens < 0)
+        if wrong.size:
+            raise InputError(f"{cells[wrong[0]]!r} at {self.where(wrong[0])} is {otherwise}")
+        return tokens
+
     def render(self, question: Tokens, answer: Tokens | None = None) -> str:
         """A plain multi-line board of ``question``, its empty cells filled from ``answer`` if given."""
+        shown = question if answer is None else np.where(np.asarray(question) == self.blank, answer, question)
+        line = self.format(shown)
+        return "\n".join(line[start : start + self.cols] for start in range(0, self.seq_len, self.cols))
 
     def format(self, tokens: Tokens) -> str:
         """The canonical one-line form, which :meth:`parse` reads back."""
@@ -114,6 +153,11 @@ class Task(ABC):
         """What to raise where a task without rules is asked for what only rules give."""
         return InputError(f"{self.name} has no rules: {what}")
 
+    @property
+    def answer_tokens(self) -> np.ndarray:
+        """Tokens that an answer may have in a cell that was blank."""
+        return np.arange(1, self.vocab_size) if self.value_tokens is None else self.value_tokens
+
     @abstractmethod
     def check_question(self, tokens: Tokens) -> None:
         """Raise InputError when ``tokens[S]`` cannot be a puzzle: wrong shape, range or an open contradiction."""
@@ -129,6 +173,10 @@ class Task(ABC):
     @abstractmethod
     def solve(self, question: Tokens) -> Tokens | None:
         """The exact answer int32[S] (the first found, when there are several), or None if there is none."""
+
+    def count_solutions(self, question: Tokens, limit: int = 2) -> int | None:
+        """How many solutions there are, counting no further than ``limit``; None where the task cannot count."""
+        return None
 
     @abstractmethod
     def rating(self, question: Tokens, answer: Tokens) -> int:
@@ -204,3 +252,52 @@ class Task(ABC):
             return table[np.take_along_axis(tokens, cells, axis=1) + offsets]
 
         return move(questions), move(answers)
+
+    # -- grids, where puzzles are asked by example -------------------------------------------------------
+
+    def encode(self, grid: np.ndarray) -> Tokens:
+        """A grid int[h, w] as int32[S]."""
+        raise NotImplementedError(f"{self.name} is not asked by example")
+
+    def decode(self, tokens: Tokens) -> np.ndarray:
+        """The grid int32[h, w] that ``tokens[S]`` hold, (0, 0) if there is none."""
+        raise NotImplementedError(f"{self.name} is not asked by example")
+
+
+class LabelledTask(Task):
+    """A task without rules: answers are judged by their labels, where label 0 counts for nothing.
+
+    Nothing can be verified, solved or generated, and no variant of a puzzle is known to be the same puzzle.
+    """
+
+    difficulties = ()
+    has_rules = False
+
+    def verify(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        raise self.no_rules("no answer can be verified without its label")
+
+    def why_wrong(self, question: Tokens, answer: Tokens) -> str:
+        return "nothing but its label tells whether an answer is right"
+
+    def solve(self, question: Tokens) -> Tokens | None:
+        raise self.no_rules("it has no exact solver")
+
+    def generate_one(self, rng: np.random.Generator, difficulty: str) -> tuple[Tokens, Tokens]:
+        raise self._not_generated()
+
+    def check_difficulty(self, difficulty: str) -> None:
+        raise self._not_generated()
+
+    def _not_generated(self) -> InputError:
+        return self.no_rules(f"puzzles cannot be generated; build a set with `{self.made_with}`")
+
+    def sample_symmetries(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        raise self.no_rules("no variant of a puzzle is known to be the same puzzle")
+
+
+def _reopened(family: type[Task], name: str) -> Task:
+    """The task in the process that unpickles it: by name, so that all of it share one object."""
+    from . import get_task, register
+
+    register(family)  # a process that was just started knows no more than those that ship
+    return get_task(name)

@@ -9,7 +9,7 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.text import Text
 
-from . import Sudoku, Task
+from . import Task
 
 # Kinds of cells, each with its style. Where a cell is of several kinds, the later one wins.
 GIVEN, BLANK, ANSWERED, CHANGED, WRONG = range(5)
@@ -58,18 +58,16 @@ def board(
     shown = question if answer is None else answer
     kinds = _kinds(task, question, shown, previous)
     symbols = [task.vocabulary[token] if token else "?" for token in shown.tolist()]
-    if isinstance(task, Sudoku):
-        return _ruled(task, symbols, kinds, glyphs)
-    return _plain(task, symbols, kinds, glyphs)
+    return (_filled if task.drawing.fills else _ruled)(task, symbols, kinds, glyphs)
 
 
 def legend(task: Task, question: np.ndarray, answer: np.ndarray, glyphs: Glyphs = UNICODE) -> Text:
     """One line that explains the marks of :func:`board` for an answer."""
     names = {GIVEN: "given", ANSWERED: "answered", WRONG: "breaks a rule"}
     used = set(_kinds(task, question, answer, None).tolist())
-    symbol = "5" if isinstance(task, Sudoku) else ""
-    if not symbol:
-        names = {WRONG: names[WRONG]}  # a maze's path needs no mark to be seen
+    symbol = task.drawing.example
+    if task.drawing.fills:
+        names, symbol = {WRONG: names[WRONG]}, ""  # what was filled in needs no mark to be seen
     return Text("   ").join(
         Text.assemble((symbol + glyphs.marks[kind].strip(), _STYLES[kind]), (f" {name}", "dim"))
         for kind, name in names.items()
@@ -100,11 +98,9 @@ def wrong_cells(task: Task, question: np.ndarray, answer: np.ndarray) -> np.ndar
     if not task.has_rules:
         return np.zeros(len(answer), bool)
     given = question != task.blank
-    wrong = given & (answer != question)
-    if task.groups is None or task.value_tokens is None:
-        # A maze's open cell stays open or becomes the path, its last symbol.
-        return wrong | (~given & ~np.isin(answer, (task.blank, task.vocab_size - 1)))
-    wrong |= ~np.isin(answer, task.value_tokens)
+    wrong = np.where(given, answer != question, ~np.isin(answer, task.answer_tokens))
+    if task.groups is None:
+        return wrong
     for cells in task.groups:
         values = answer[cells]
         twice = (values[:, None] == values[None, :]).sum(axis=1) > 1
@@ -123,17 +119,18 @@ def _kinds(task: Task, question: np.ndarray, shown: np.ndarray, previous: np.nda
     return kinds
 
 
-def _ruled(task: Sudoku, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) -> Text:
+def _ruled(task: Task, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) -> Text:
     """Boxes with rulers between them, every cell with room for its mark."""
-    widths = [3 * task.box_cols] * (task.n // task.box_cols)
+    box_rows, box_cols = task.drawing.box or (task.rows, task.cols)
+    widths = [3 * box_cols] * (task.cols // box_cols)
     text = Text()
-    for row in range(task.n):
-        if row % task.box_rows == 0:
+    for row in range(task.rows):
+        if row % box_rows == 0:
             text.append(glyphs.ruler(glyphs.between if row else glyphs.top, widths) + "\n", "dim")
-        for column in range(task.n):
-            if column % task.box_cols == 0:
+        for column in range(task.cols):
+            if column % box_cols == 0:
                 text.append(glyphs.down, "dim")
-            cell = row * task.n + column
+            cell = row * task.cols + column
             kind = int(kinds[cell])
             text.append(" ")
             text.append(symbols[cell] + glyphs.marks[kind], _STYLES[kind])
@@ -142,7 +139,7 @@ def _ruled(task: Sudoku, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) 
     return text
 
 
-def _plain(task: Task, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) -> Text:
+def _filled(task: Task, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) -> Text:
     """A frame around one character per cell; only a wrong cell shows its mark instead of its symbol."""
     text = Text()
     text.append(glyphs.ruler(glyphs.top, [task.cols]), "dim")
@@ -150,8 +147,18 @@ def _plain(task: Task, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) ->
         if cell % task.cols == 0:
             text.append(f"\n{glyphs.down}", "dim")
         kind = int(kinds[cell])
-        text.append(glyphs.marks[WRONG] if kind == WRONG else symbol, _STYLES[kind])
+        style = _style(task.drawing.colour(symbol), kind)
+        text.append(glyphs.marks[WRONG] if kind == WRONG else symbol, style)
         if (cell + 1) % task.cols == 0:
             text.append(glyphs.down, "dim")
     text.append("\n" + glyphs.ruler(glyphs.bottom, [task.cols]), "dim")
     return text
+
+
+def _style(colour: str | None, kind: int) -> str:
+    """The kind's style, or the cell's own colour where it has one; what changed is shown reversed in it."""
+    if colour is None or kind == WRONG:
+        return _STYLES[kind]
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    ink = "#000000" if 299 * red + 587 * green + 114 * blue > 128_000 else "#ffffff"
+    return f"{ink} on {colour}" + (" reverse" if kind == CHANGED else "")

@@ -8,12 +8,13 @@ import os
 import signal
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
 from ..errors import InputError
+from ..progress import Progress
 from .base import Task, Tokens
 
 _SERIAL_SECONDS = 1.0  # starting worker processes costs about this much
@@ -28,9 +29,9 @@ def generate_distinct(
     seed: int,
     difficulty: str = "ordinary",
     processes: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``n`` different questions and their answers, int32[n, S] each; ``progress`` is told how many are done.
+    """``n`` different questions and their answers, int32[n, S] each; ``progress`` counts them.
 
     Puzzle i depends on (task, difficulty, seed, i) alone, so neither ``processes`` nor ``n`` changes it (a
     puzzle that repeats an earlier one is drawn again). InputError when the board is too small to have so many.
@@ -50,7 +51,7 @@ def generate_distinct(
             question, answer = task.generate_one(_rng(task, seed, difficulty, index, attempt), difficulty)
         pairs[question.tobytes()] = question, answer
         if progress:
-            progress(len(pairs))
+            progress("puzzles", len(pairs), n)
     questions, answers = (np.stack(side).astype(np.int32) for side in zip(*pairs.values(), strict=True))
     return questions, answers
 

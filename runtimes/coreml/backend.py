@@ -9,18 +9,22 @@ import platform
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import InputError
-from ..base import CompiledProduct, Graph, first_line
-from ..loops.slots import Slots
+from ..base import Available, Backend, CompiledProduct, Engine, Graph, first_line
+from ..loops.slots import SlotLoop, Slots
 from .interpreter import load_program
 from .package import check_reader, input_shapes, read_package
 from .program import Block, Constant, Operation, operations
+
+if TYPE_CHECKING:
+    from ...bundle import Bundle
+    from ...tasks import Task
 
 INSTALL = "pip install 'hrm-edge[coreml]'"
 
@@ -41,40 +45,67 @@ _FLOAT16_MARK = "_cast_fp16"
 _Call = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-def available() -> tuple[bool, str | None, str | None, str]:
-    """(usable, version, why not, how to install)."""
-    if importlib.util.find_spec("coremltools") is None:
-        return False, None, "coremltools is not installed", INSTALL
-    version = importlib.metadata.version("coremltools")
-    if _on_mac():
-        return True, f"{version}, macOS {platform.mac_ver()[0]}", None, INSTALL
-    try:
-        check_reader()
-    except InputError as error:
-        return False, version, str(error).partition(";")[0], INSTALL
-    return True, f"{version} (interpreted: Core ML runs on macOS only)", None, INSTALL
+class CoreMl(Backend):
+    """Core ML on a Mac; elsewhere the interpreter, whose answers are the program's and whose time is not."""
+
+    name, title, order = "coreml", "Core ML", 4
+
+    def available(self) -> Available:
+        if importlib.util.find_spec("coremltools") is None:
+            return Available(False, None, "coremltools is not installed", INSTALL)
+        version = importlib.metadata.version("coremltools")
+        if _on_mac():
+            return Available(True, f"{version}, macOS {platform.mac_ver()[0]}", None, INSTALL)
+        try:
+            check_reader()
+        except InputError as error:
+            return Available(False, version, str(error).partition(";")[0], INSTALL)
+        return Available(True, f"{version} (interpreted: Core ML runs on macOS only)", None, INSTALL)
+
+    def interpreted(self) -> str | None:
+        return None if _on_mac() else "use a Mac"
+
+    def load(self, bundle: Bundle, task: Task, facts: dict[str, Any], threads: int | None) -> Engine:
+        """A package that keeps its state is a loop over slots."""
+        manifest = bundle.manifest
+        if "stateful" not in manifest.graphs:
+            return super().load(bundle, task, facts, threads)
+        make = load_stateful(bundle.path / manifest.graphs["stateful"])
+        return SlotLoop(task, manifest.architecture["halt_max_steps"], make, **facts)
+
+    def load_graph(self, path: Path, threads: int | None) -> Graph:
+        """Outputs of type float16 come as float32, and a scalar may be fed where the package declares (1,).
+
+        ``threads`` changes nothing: Core ML has no such setting, and numpy's products read theirs at start-up.
+        """
+        return _Predictor(path) if _on_mac() else load_program(path)
+
+    def compiled_products(self, path: Path) -> list[CompiledProduct]:
+        """Every matrix product of the saved program, loop bodies included, in order.
+
+        A product is called by its output's name, as `compiled_name` gives it. An operand's type is that of the
+        tensor it is decoded from: ``int8`` behind a dequantize, ``int4`` for a packed weight, ``palette4`` for a
+        table of 16 values; else the type it is computed in.
+        """
+        found = []
+        block = read_package(path).main.block
+        for operation, around in operations(block):
+            names = {"matmul": ("x", "y"), "linear": ("x", "weight")}.get(operation.kind)
+            if names and operation.outputs:
+                kinds = [_operand_kind(operation.inputs.get(name, ()), around) for name in names]
+                found.append(CompiledProduct(operation.outputs[0].name.removesuffix(_FLOAT16_MARK), *kinds))
+        return found
+
+    def compiled_name(self, name: str) -> str:
+        """How coremltools writes a name of our graphs: ``L_level.up_proj/3`` → ``L_level_up_proj_3``."""
+        plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        return f"_{plain}" if re.match(r"[0-9]", plain) else plain
 
 
-def engine_name() -> str:
-    """What answers here: Core ML, or the interpreter in its place."""
-    return "coreml" if _on_mac() else "coreml (interpreted)"
+BACKEND = CoreMl()
 
 
-def load_graph(path: Path, threads: int | None) -> Graph:
-    """A package as a function from arrays by input name to arrays by output name; thread-safe.
-
-    Outputs of type float16 come as float32, and a scalar may be fed where the package declares (1,).
-    ``threads`` changes nothing: Core ML has no such setting, and numpy's products read theirs at start-up.
-    """
-    return _Predictor(path) if _on_mac() else interpret(path, threads)
-
-
-def interpret(path: Path, threads: int | None = None) -> Graph:
-    """The package run by the interpreter, on macOS too; as :func:`load_graph` otherwise."""
-    return load_program(path)
-
-
-def load_stateful(path: Path, threads: int | None) -> Callable[[], Slots]:
+def load_stateful(path: Path) -> Callable[[], Slots]:
     """What makes sets of slots of a package that keeps z_H and z_L as Core ML states.
 
     It takes ``tokens int32[B, S]``, ``fresh float32[B]`` (1: begin a new puzzle, 0: think on) and possibly
@@ -85,35 +116,6 @@ def load_stateful(path: Path, threads: int | None) -> Callable[[], Slots]:
         raise InputError(f"{path}: does not take tokens[B, S] and fresh[B]; export the bundle again")
     session = _Predictor(path).session if _on_mac() else _interpreted_session(path)
     return lambda: _StateSlots(session(), shapes)
-
-
-def compare_with_predictor(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Largest absolute difference per output between Core ML and the interpreter on the same inputs (macOS)."""
-    ours, theirs = interpret(path)(dict(feeds)), _Predictor(path)(dict(feeds))
-    return {name: float(np.abs(np.subtract(ours[name], theirs[name], dtype=np.float64)).max()) for name in ours}
-
-
-def compiled_name(name: str) -> str:
-    """How coremltools writes a name of our graphs: ``L_level.up_proj/3`` → ``L_level_up_proj_3``."""
-    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    return f"_{plain}" if re.match(r"[0-9]", plain) else plain
-
-
-def compiled_products(path: Path) -> list[CompiledProduct]:
-    """Every matrix product of the saved program, loop bodies included, in order.
-
-    A product is called by its output's name, as :func:`compiled_name` gives it. An operand's type is that of the
-    tensor it is decoded from: ``int8`` behind a dequantize, ``int4`` for a packed weight, ``palette4`` for a
-    table of 16 values; else the type it is computed in.
-    """
-    found = []
-    block = read_package(path).main.block
-    for operation, around in operations(block):
-        names = {"matmul": ("x", "y"), "linear": ("x", "weight")}.get(operation.kind)
-        if names and operation.outputs:
-            kinds = [_operand_kind(operation.inputs.get(name, ()), around) for name in names]
-            found.append(CompiledProduct(operation.outputs[0].name.removesuffix(_FLOAT16_MARK), *kinds))
-    return found
 
 
 def _operand_kind(bound: tuple[str | Constant, ...], around: tuple[Block, ...]) -> str:

@@ -1,1 +1,65 @@
 """The three loops around a graph: on the host, inside the graph, and over a device's slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import InputError
+from ..base import Engine, Graph
+from .graph import GraphLoop
+from .host import HostLoop
+
+if TYPE_CHECKING:
+    from ...bundle import Bundle
+    from ...tasks import Task
+
+# Graph → its inputs and outputs in the order the loops use them. `puzzle_identifiers` is there only when the
+# model was trained with several.
+SIGNATURES = {
+    "start": (("tokens", "puzzle_identifiers"), ("e", "z_H", "z_L")),
+    "segment": (("z_H", "z_L", "e"), ("z_H_next", "z_L_next", "logits", "q")),
+    "stateful": (("tokens", "fresh", "puzzle_identifiers"), ("logits", "q")),
+    "model": (("tokens", "max_think_steps", "halt", "puzzle_identifiers"), ("answer", "steps", "q")),
+}
+
+
+def signature(bundle: Bundle, graph: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The graph's inputs and outputs in the loops' order, which must be those the manifest lists."""
+    inputs, outputs = SIGNATURES[graph]
+    manifest = bundle.manifest
+    if manifest.architecture["num_puzzle_identifiers"] == 1:
+        inputs = tuple(name for name in inputs if name != "puzzle_identifiers")
+    listed = [{tensor.name for tensor in side[graph]} for side in (manifest.inputs, manifest.outputs)]
+    if listed != [set(inputs), set(outputs)]:
+        raise InputError(
+            f"{bundle.path}: graph {graph!r} must take {', '.join(inputs)} and give {', '.join(outputs)}; "
+            "export the bundle again"
+        )
+    return inputs, outputs
+
+
+def by_position(graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Callable[..., list[np.ndarray]]:
+    """The graph as the loops call it: arrays in and out by position instead of by name."""
+
+    def call(*arrays: np.ndarray) -> list[np.ndarray]:
+        result = graph(dict(zip(inputs, arrays, strict=True)))
+        return [result[output] for output in outputs]
+
+    return call
+
+
+def engine_of(bundle: Bundle, task: Task, facts: dict[str, Any], load_graph: Callable[[Path], Graph]) -> Engine:
+    """A bundle's graphs, each loaded by ``load_graph``, with the loop that its manifest names around them."""
+    manifest = bundle.manifest
+    steps = manifest.architecture["halt_max_steps"]
+    calls = {
+        graph: by_position(load_graph(bundle.path / file), *signature(bundle, graph))
+        for graph, file in manifest.graphs.items()
+    }
+    if manifest.loop == "host":
+        return HostLoop(task, steps, calls["start"], calls["segment"], **facts)
+    return GraphLoop(task, steps, calls["model"], **facts)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,13 @@ import numpy as np
 from ...bundle import Bundle
 from ...errors import InputError
 from ...files import write_atomically
+from ...progress import Progress, Say, lines, say
 from ...tasks import Task
-from ..base import Engine
-from ..loader import SIGNATURES, by_position
+from ..base import Available, Backend, Compiled, Engine
+from ..loops import by_position, signature
 from ..loops.graph import DEFAULT_ROWS, GraphLoop
 from ..loops.host import DEFAULT_SLOTS
 from ..loops.slots import SlotLoop
-from .build import Progress
 from .cuda import Gpu, find_gpu
 from .device import DeviceCall, LoadedEngine
 from .engines import (
@@ -29,7 +27,6 @@ from .engines import (
     KEPT,
     SHIPPED,
     Here,
-    Say,
     compile_graph,
     fitting,
     kept_file,
@@ -41,145 +38,122 @@ from .engines import (
 from .flavours import FULL, INSTALL, RTX, Flavour, as_text, installed
 from .flavours import flavour as any_flavour
 
-_SECONDS_BETWEEN_LINES = 10
 
+class TensorRt(Backend):
+    """TensorRT on the GPU: a bundle's own engines, ones kept from before, or ones built now (which is said)."""
 
-def available() -> tuple[bool, str | None, str | None, str]:
-    """(usable, version, why not, how to install); the last is empty when the driver or the GPU is missing."""
-    found, broken = installed()
-    if not found:
-        why = broken[0] if broken else f"neither {RTX} nor {FULL} is installed"
-        return False, None, why, INSTALL[RTX]
-    version = ", ".join(f"{flavour.name} {flavour.version}" for flavour in found)
-    try:
-        gpu = find_gpu()
-    except InputError as error:
-        reason, _, command = str(error).partition("; run: ")
-        return False, version, reason, command
-    if not _for_gpu(found, gpu):
-        return False, version, _no_flavour(found, gpu), INSTALL[FULL]
-    return True, f"{version} on {gpu.name}", None, INSTALL[RTX]
+    name, title, order = "tensorrt", "TensorRT", 3
 
+    def available(self) -> Available:
+        """What to install is empty when the driver or the GPU is missing."""
+        found, broken = installed()
+        if not found:
+            why = broken[0] if broken else f"neither {RTX} nor {FULL} is installed"
+            return Available(False, None, why, INSTALL[RTX])
+        version = ", ".join(f"{flavour.name} {flavour.version}" for flavour in found)
+        try:
+            gpu = find_gpu()
+        except InputError as error:
+            reason, _, command = str(error).partition("; run: ")
+            return Available(False, version, reason, command)
+        if not any(flavour.runs_on(gpu.compute_capability) for flavour in found):
+            return Available(False, version, _no_flavour(found, gpu), INSTALL[FULL])
+        return Available(True, f"{version} on {gpu.name}", None, INSTALL[RTX])
 
-def load_bundle(
-    bundle: Bundle,
-    task: Task,
-    facts: dict[str, Any],
-    threads: int | None,
-    say: Say | None = None,
-    progress: Progress | None = None,
-) -> Engine:
-    """An engine for a bundle: its own TensorRT engine, one kept from before, or one built now (which is said).
-
-    ``facts`` are :class:`Engine`'s; ``threads`` says nothing to a GPU. Raises :class:`InputError`.
-    """
-    here = _here(bundle, say or _say, progress or _Lines(say or _say))
-    manifest = bundle.manifest
-    engines = {graph: load(bundle, graph, here) for graph in manifest.graphs}
-    for graph, engine in engines.items():
-        _check_bindings(bundle, graph, engine)
-    steps = manifest.architecture["halt_max_steps"]
-    if manifest.loop == "graph":
-        inputs, outputs = SIGNATURES["model"]
-        given = {tensor.name for tensor in manifest.inputs["model"]}
-        model = engines["model"]
-        call = by_position(DeviceCall(model), tuple(name for name in inputs if name in given), outputs)
-        most = model.rows[1] if model.rows else DEFAULT_ROWS
-        return GraphLoop(task, steps, call, rows=min(DEFAULT_ROWS, most), **facts)
-    if "stateful" in engines:
-        raise InputError(
-            f"{bundle.path}: keeps its state inside one graph, which TensorRT can not; export it again"
-        )
-    return _slot_loop(task, steps, engines["start"], engines["segment"], facts)
-
-
-def verified_here(bundle: Bundle) -> bool:
-    """Whether ``hrm-edge check`` has passed with this bundle on this GPU and version of TensorRT."""
-    return verified_file(bundle, _here(bundle, _say)).is_file()
-
-
-def mark_verified(bundle: Bundle) -> None:
-    """Remember that ``hrm-edge check`` has passed here. A cache folder that can not be written is told of."""
-    here = _here(bundle, _say)
-    file = verified_file(bundle, here)
-    facts = {"bundle": bundle.manifest.name, "gpu": here.gpu.name, here.flavour.name: here.flavour.version}
-    try:
-        write_atomically(file, json.dumps(facts, sort_keys=True) + "\n")
-    except OSError as error:
-        _say(f"that the check has passed is not kept: {file.parent} can not be written ({error.strerror})")
-
-
-def unverified_warning(bundle: Bundle) -> str | None:
-    """One line to show until ``hrm-edge check`` has passed on this GPU; None then, or when nothing can run here."""
-    try:
-        here = _here(bundle, _say)
-    except InputError:
+    def note(self, gpus: Sequence[Any]) -> str | None:
+        if not gpus and any(flavour.ahead_of_time for flavour in installed()[0]):
+            return "without a GPU its engines can be built (see export), not run"
         return None
-    if verified_file(bundle, here).is_file():
-        return None
-    return (
-        f"{bundle.path}: nobody has checked its answers on this {here.gpu.name} with {here.flavour.name} "
-        f"{here.flavour.version}; run `hrm-edge check` on it"
-    )
 
-
-@dataclass(frozen=True)
-class Compiled:
-    """One graph's engine for one kind of GPU. ``state``: one of `trt_engines.SOURCES`."""
-
-    graph: str
-    flavour: str
-    version: str
-    compute_capability: int
-    state: str
-    file: Path
-    seconds: float
-
-
-def compile_bundle(
-    bundle: Bundle,
-    compute_capabilities: Sequence[int] = (),
-    *,
-    force: bool = False,
-    say: Say | None = None,
-    progress: Progress | None = None,
-) -> list[Compiled]:
-    """Have an engine of every graph in the cache folder before it is needed; ``force``: build again.
-
-    For this machine's GPU; or for ``compute_capabilities`` × 10, which needs no GPU with tensorrt-rtx. What is
-    for this GPU is loaded as well. Raises :class:`InputError`.
-    """
-    say = say or _say
-    any_flavour()
-    gpu, why_not = _gpu_or_reason()
-    if not compute_capabilities:
-        if gpu is None:
+    def load(self, bundle: Bundle, task: Task, facts: dict[str, Any], threads: int | None) -> Engine:
+        """``threads`` says nothing to a GPU."""
+        here = _here(bundle, progress=lines(_say, percent=True))
+        manifest = bundle.manifest
+        engines = {graph: load(bundle, graph, here) for graph in manifest.graphs}
+        for graph, engine in engines.items():
+            _check_bindings(bundle, graph, engine)
+        steps = manifest.architecture["halt_max_steps"]
+        if manifest.loop == "graph":
+            model = engines["model"]
+            call = by_position(DeviceCall(model), *signature(bundle, "model"))
+            most = model.rows[1] if model.rows else DEFAULT_ROWS
+            return GraphLoop(task, steps, call, rows=min(DEFAULT_ROWS, most), **facts)
+        if "stateful" in engines:
             raise InputError(
-                f"{why_not.partition('; run: ')[0]}: name the GPU it is for, as in --compute-capability 8.9, and "
-                f"{RTX} builds without one"
+                f"{bundle.path}: keeps its state inside one graph, which TensorRT can not; export it again"
             )
-        compute_capabilities = [gpu.compute_capability]
-    done = []
-    for capability in dict.fromkeys(compute_capabilities):
-        here = gpu if gpu is not None and gpu.compute_capability == capability else None
-        flavour = _flavour_for(bundle, capability, on_device=here is not None)
-        for graph in bundle.manifest.graphs:
-            began = time.monotonic()
-            state, file = _state(bundle, graph, flavour, capability, force)
-            if state == BUILT:
-                compile_graph(bundle, graph, flavour, capability, say, progress)
-                if not file.is_file():
-                    raise InputError(
-                        f"{file.parent}: the engine can not be kept there; set HRM_EDGE_CACHE to another"
-                    )
-            if here is not None:
-                engine = load(bundle, graph, Here(flavour, here, say, progress))
-                if engine.source == BUILT:  # what was there is refused
-                    state, file = BUILT, kept_file(bundle, graph, flavour, capability)
-                _warm(engine)
-            seconds = time.monotonic() - began
-            done.append(Compiled(graph, flavour.name, flavour.version, capability, state, file, seconds))
-    return done
+        return _slot_loop(task, steps, engines["start"], engines["segment"], facts)
+
+    def mark_verified(self, bundle: Bundle) -> None:
+        """Remember that ``hrm-edge check`` has passed here. A cache folder that can not be written is told of."""
+        here = _here(bundle)
+        file = verified_file(bundle, here)
+        facts = {"bundle": bundle.manifest.name, "gpu": here.gpu.name, here.flavour.name: here.flavour.version}
+        try:
+            write_atomically(file, json.dumps(facts, sort_keys=True) + "\n")
+        except OSError as error:
+            _say(f"that the check has passed is not kept: {file.parent} can not be written ({error.strerror})")
+
+    def unverified_warning(self, bundle: Bundle) -> str | None:
+        """Told until ``hrm-edge check`` has passed on this GPU; None then, or when nothing can run here."""
+        try:
+            here = _here(bundle)
+        except InputError:
+            return None
+        if verified_file(bundle, here).is_file():
+            return None
+        return (
+            f"{bundle.path}: nobody has checked its answers on this {here.gpu.name} with {here.flavour.name} "
+            f"{here.flavour.version}; run `hrm-edge check` on it"
+        )
+
+    def compile(
+        self,
+        bundle: Bundle,
+        compute_capabilities: Sequence[int] = (),
+        *,
+        force: bool = False,
+        say: Say | None = None,
+        progress: Progress | None = None,
+    ) -> list[Compiled]:
+        """Have an engine of every graph in the cache folder.
+
+        ``compute_capabilities`` need no GPU with tensorrt-rtx. What is for this GPU is loaded and run as well.
+        """
+        say = say or _say
+        any_flavour()
+        gpu, why_not = _gpu_or_reason()
+        if not compute_capabilities:
+            if gpu is None:
+                raise InputError(
+                    f"{why_not.partition('; run: ')[0]}: name the GPU it is for, as in --compute-capability 8.9, "
+                    f"and {RTX} builds without one"
+                )
+            compute_capabilities = [gpu.compute_capability]
+        done = []
+        for capability in dict.fromkeys(compute_capabilities):
+            here = gpu if gpu is not None and gpu.compute_capability == capability else None
+            flavour = _flavour_for(bundle, capability, on_device=here is not None)
+            for graph in bundle.manifest.graphs:
+                began = time.monotonic()
+                state, file = _state(bundle, graph, flavour, capability, force)
+                if state == BUILT:
+                    compile_graph(bundle, graph, flavour, capability, say, progress)
+                    if not file.is_file():
+                        raise InputError(
+                            f"{file.parent}: the engine can not be kept there; set HRM_EDGE_CACHE to another"
+                        )
+                if here is not None:
+                    engine = load(bundle, graph, Here(flavour, here, say, progress))
+                    if engine.source == BUILT:  # what was there is refused
+                        state, file = BUILT, kept_file(bundle, graph, flavour, capability)
+                    _warm(engine)
+                seconds = time.monotonic() - began
+                done.append(Compiled(graph, flavour.name, flavour.version, capability, state, file, seconds))
+        return done
+
+
+BACKEND = TensorRt()
 
 
 def _warm(engine: LoadedEngine) -> None:
@@ -236,10 +210,10 @@ def _size(size: int | str, batch: int | str) -> int:
     return batch if isinstance(batch, int) else -1
 
 
-def _here(bundle: Bundle, say: Say, progress: Progress | None = None) -> Here:
+def _here(bundle: Bundle, progress: Progress | None = None) -> Here:
     """The GPU, and the flavour that should run the bundle on it. Raises :class:`InputError`."""
     gpu = find_gpu()
-    return Here(_flavour_for(bundle, gpu.compute_capability, on_device=True), gpu, say, progress)
+    return Here(_flavour_for(bundle, gpu.compute_capability, on_device=True), gpu, _say, progress)
 
 
 def _flavour_for(bundle: Bundle, compute_capability: int, on_device: bool) -> Flavour:
@@ -270,10 +244,6 @@ def _flavour_for(bundle: Bundle, compute_capability: int, on_device: bool) -> Fl
     return able[0]
 
 
-def _for_gpu(found: Sequence[Flavour], gpu: Gpu) -> list[Flavour]:
-    return [flavour for flavour in found if flavour.runs_on(gpu.compute_capability)]
-
-
 def _no_flavour(found: Sequence[Flavour], gpu: Gpu) -> str:
     names = " and ".join(flavour.name for flavour in found)
     return f"the GPU has compute capability {as_text([gpu.compute_capability])}, which {names} does not run"
@@ -296,18 +266,4 @@ def _state(bundle: Bundle, graph: str, flavour: Flavour, compute_capability: int
 
 
 def _say(line: str) -> None:
-    print(f"hrm-edge: {line}", file=sys.stderr, flush=True)
-
-
-class _Lines:
-    """How far a build is, said now and then; a short one is not worth a line."""
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._last = time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._last >= _SECONDS_BETWEEN_LINES:
-            self._last = now
-            self._say(f"{what}: {100 * done // total} %")
+    say(f"hrm-edge: {line}")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...errors import InputError
+from ...progress import Progress
 from ..base import first_line
 from .flavours import Flavour
 
-# (what is done, done, in all), as the command line's progress bars take it.
-Progress = Callable[[str, int, int], None]
 # Fewest, typical and most rows of a call, for a graph that takes any number of them.
 Rows = tuple[int, int, int]
 

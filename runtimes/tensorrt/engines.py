@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as record
 
 from ...bundle import MANIFEST, Bundle
 from ...errors import InputError
 from ...files import cache_folder as shared_cache
 from ...files import sha256, write_atomically
+from ...progress import Progress, Say
+from ...records import STRICT, FromOne, Number, Text, from_json
 from ..loops.host import DEFAULT_SLOTS
-from .build import Built, Progress, Rows, build
+from .build import Built, Rows, build
 from .cuda import Gpu
 from .device import LoadedEngine, Refused
 from .flavours import Flavour, as_text
@@ -26,26 +30,25 @@ DEFAULT_PROFILE: Rows = (1, DEFAULT_SLOTS, DEFAULT_SLOTS)
 # Where an engine may come from: it came with the bundle, was kept from before, or was built now.
 SOURCES = SHIPPED, KEPT, BUILT = "bundle", "kept", "built"
 
-Say = Callable[[str], None]
 _DIGEST_BYTES = 32
 
 
-@dataclass(frozen=True)
+@record(frozen=True, config=STRICT)
 class EngineFile:
     """One engine of a bundle. ``compute_capabilities`` × 10; ``rows`` None: their number is fixed."""
 
-    graph: str
-    file: str
-    flavour: str
-    version: str
-    compute_capabilities: tuple[int, ...]
-    rows: Rows | None
-    sha256: str
+    graph: Text
+    file: Text
+    flavour: Text
+    version: Text
+    compute_capabilities: Annotated[tuple[FromOne, ...], Field(min_length=1)]
+    rows: tuple[FromOne, FromOne, FromOne] | None
+    sha256: Text
     weights_bytes: int | None
-    seconds: float
+    seconds: Number
 
 
-@dataclass(frozen=True)
+@record(frozen=True, config=STRICT)
 class EngineIndex:
     """A bundle's ``tensorrt.json``."""
 
@@ -61,16 +64,9 @@ class EngineIndex:
     def read(cls, path: Path) -> EngineIndex:
         """Raises :class:`InputError` naming the file and the field when anything is missing or unknown."""
         try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise InputError(f"{path}: is not readable ({reason}); export the bundle again") from error
-        _need_fields(path, "", content, cls)
-        for name, kind in (("engines", list), ("audit", dict), ("numerics", str)):
-            if type(content[name]) is not kind:
-                raise _wrong(path, name)
-        engines = [_engine_file(path, f"engines.{i}", item) for i, item in enumerate(content["engines"])]
-        return cls(tuple(engines), content["audit"], content["numerics"])
+            return from_json(cls, path.read_bytes(), path)
+        except OSError as error:
+            raise InputError(f"{path}: is not readable ({error.strerror}); export the bundle again") from error
 
 
 @dataclass(frozen=True)
@@ -241,50 +237,3 @@ def _read(file: Path) -> bytes:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-
-# -- reading tensorrt.json -------------------------------------------------------------------------------
-
-
-def _engine_file(path: Path, where: str, content: Any) -> EngineFile:
-    _need_fields(path, where, content, EngineFile)
-    right: dict[str, bool] = {
-        **{name: type(content[name]) is str and content[name] != "" for name in _TEXTS},
-        "compute_capabilities": _whole_numbers(content["compute_capabilities"]),
-        "rows": content["rows"] is None or (_whole_numbers(content["rows"]) and len(content["rows"]) == 3),
-        "weights_bytes": content["weights_bytes"] is None or type(content["weights_bytes"]) is int,
-        "seconds": type(content["seconds"]) in (int, float),
-    }
-    for name, good in right.items():
-        if not good:
-            raise _wrong(path, f"{where}.{name}")
-    rows = content["rows"]
-    return EngineFile(
-        **{
-            **content,
-            "compute_capabilities": tuple(content["compute_capabilities"]),
-            "rows": None if rows is None else tuple(rows),
-        }
-    )
-
-
-_TEXTS = ("graph", "file", "flavour", "version", "sha256")
-
-
-def _whole_numbers(value: Any) -> bool:
-    return type(value) is list and bool(value) and all(type(item) is int and item >= 1 for item in value)
-
-
-def _need_fields(path: Path, where: str, content: Any, kind: Any) -> None:
-    if type(content) is not dict:
-        raise _wrong(path, where or "the whole")
-    names: Sequence[str] = [one.name for one in fields(kind)]
-    prefix = f"{where}." if where else ""
-    if missing := [name for name in names if name not in content]:
-        raise InputError(f"{path}: field {prefix + missing[0]!r} is missing; export the bundle again")
-    if unknown := sorted(set(content) - set(names)):
-        raise InputError(f"{path}: unknown field {prefix + unknown[0]!r}; export the bundle again")
-
-
-def _wrong(path: Path, name: str) -> InputError:
-    return InputError(f"{path}: field {name!r} is not of the right kind; export the bundle again")

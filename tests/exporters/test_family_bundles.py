@@ -15,6 +15,7 @@ from hrm_edge.exporters.quantize.fp16 import convert
 from hrm_edge.exporters.quantize.int8 import quantized_products
 from hrm_edge.models import collect_ranges
 from hrm_edge.models.engine import TorchEngine
+from hrm_edge.models.mixers import Attention
 from hrm_edge.models.smoothing import smoothed, smoothing_factors
 from hrm_edge.precision import PRECISIONS
 from hrm_edge.runtimes import load_engine
@@ -65,7 +66,7 @@ def test_smoothing_changes_nothing_in_float(name):
     ranges = collect_ranges(model, QUESTIONS, segments="first")
     factors = smoothing_factors(model, ranges.channel_absmax, 0.8)
     config = model.config
-    mixing = {"self_attn.o_proj"} if config.attends else {"mlp_t.down_proj"} if config.mlp_t else set()
+    mixing = {"self_attn.o_proj"} if config.mixer is Attention else {"mlp_t.down_proj"} if config.mlp_t else set()
     assert {layer.split(".", 3)[3] for layer in factors} == {*mixing, "mlp.down_proj"}
     assert max(np.abs(np.log(s)).max() for s in factors.values()) > 0.1
     from torch import from_numpy

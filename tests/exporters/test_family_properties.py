@@ -12,6 +12,7 @@ from hrm_edge.exporters.graph.layers import products
 from hrm_edge.exporters.graph.loop import LEARNED, LoopFacts, wrap_in_loop
 from hrm_edge.exporters.graph.trace import trace_segment, trace_start
 from hrm_edge.models import HRMConfig
+from hrm_edge.models.mixers import Attention
 
 # The traced blocks of one example; each takes about half a second.
 FEW, MANY = 2, 12
@@ -68,9 +69,9 @@ def steady(examples):
 def check(fields, seed):
     model = network(seed, **fields)
     config = model.config
-    event(f"kind {config.kind}, {'attention' if config.attends else 'mlp_t' if config.mlp_t else 'conv'}")
+    event(f"kind {config.kind}, {config.mixer.name}")
     start, segment = trace_start(model), trace_segment(model)
-    of_a_block = 7 if config.attends else 6 if config.mlp_t else 3
+    of_a_block = 7 if config.mixer is Attention else 6 if config.mlp_t else 3
     assert len(products(segment)) == of_a_block * config.block_calls
 
     tokens = TASK.generate(5, np.random.default_rng(seed))[0]

@@ -13,6 +13,7 @@ from traced_networks import CONFIGS, expected_products, traced
 from hrm_edge.bundle import open_bundle
 from hrm_edge.bundle.quantization import QUANTIZATION, read_quantization
 from hrm_edge.cli import main
+from hrm_edge.data.choose import gate_puzzles
 from hrm_edge.data.leaks import fingerprints
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.errors import GateFailed, InputError
@@ -22,7 +23,6 @@ from hrm_edge.exporters.build import ExportOptions, build_bundle
 from hrm_edge.exporters.quantize.plan import Recipe
 from hrm_edge.exporters.search import decide as quantize
 from hrm_edge.exporters.search.decide import Quantizing
-from hrm_edge.measure.gate import gate_puzzles
 from hrm_edge.models import load_checkpoint, quantized_layers, save_checkpoint
 from hrm_edge.models.engine import TorchEngine
 from hrm_edge.runtimes import load_engine

@@ -16,12 +16,11 @@ from hrm_edge.models.fake_quant import (
     FakeQuantLinear,
     fake_quantize,
     fake_quantize_weight,
-    frozen_model,
     plain_model,
     quantize_model,
     scales_of,
 )
-from hrm_edge.models.hrm import Linear
+from hrm_edge.models.layers import Linear
 
 QUESTIONS = TASK.generate(5, np.random.default_rng(1))[0]
 VALUES = arrays(np.float32, (4, 6), elements=st.floats(-300, 300, width=32))
@@ -130,9 +129,10 @@ def test_to_fake_quantization_and_back(learned):
     assert not isinstance(fake.lm_head, FakeQuantLinear)
     assert not isinstance(fake.q_head, FakeQuantLinear)
     assert scales_of(fake) == (pytest.approx(scales) if learned else scales)
-    assert scales_of(frozen_model(fake)) == scales_of(fake)
-    for ours, frozen in zip(segment(fake), segment(frozen_model(fake)), strict=True):
-        assert torch.equal(ours, frozen)
+    frozen = quantize_model(fake, scales_of(fake), learned=False)
+    assert scales_of(frozen) == scales_of(fake)
+    for ours, theirs in zip(segment(fake), segment(frozen), strict=True):
+        assert torch.equal(ours, theirs)
     random = torch.get_rng_state()
     plain = plain_model(fake)
     assert torch.equal(torch.get_rng_state(), random)  # making it moved no random numbers

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hrm_edge.models import HRM, HRMConfig, build_model, halts
-from hrm_edge.models.hrm import rotary_angles, rotate_half, truncated_lecun_normal_
+from hrm_edge.models.layers import truncated_lecun_normal_
+from hrm_edge.models.mixers import rotary_angles, rotate_half
 from hrm_edge.models.public import import_public
 from hrm_edge.tasks import get_task
 

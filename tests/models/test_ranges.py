@@ -1,12 +1,16 @@
 """Ranges and scales against numpy: what was seen, what a threshold cuts off, and what int8 then makes of it."""
 
 import math
+import re
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hrm_edge.cli.export import command
+from hrm_edge.models.calibration import SEGMENTS
 from hrm_edge.models.ranges import BINS, ESTIMATORS, STEPS, Histogram
 
 # From far below to far above 1, so that the range has to double again and again.
@@ -214,3 +218,12 @@ def test_entropy_keeps_an_even_spread_and_cuts_far_outliers():
     # A thousandth far out would stretch min-max to eight times the rest.
     far = histogram(np.append(bell(50_000), np.full(5, 40.0)))
     assert STEPS * far.scale("entropy") < 20
+
+
+@pytest.mark.parametrize(
+    ("flag", "choices"), [("calibration_method", ESTIMATORS), ("calibration_segments", SEGMENTS)]
+)
+def test_help_names_every_choice(flag, choices):
+    """Written out there: the command line prints its help without loading any of this."""
+    said = get_type_hints(command, include_extras=True)[flag].__metadata__[0].help
+    assert set(choices) <= set(re.findall(r"\w+", said))

@@ -1,6 +1,7 @@
 """onnxruntime and OpenVINO on real (toy) artifacts: both loops, fixed and free batches, the same answers."""
 
 import builtins
+import importlib
 import importlib.util
 import itertools
 import subprocess
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 import toys
 
+from hrm_edge import environment, runtimes
 from hrm_edge.bundle import TensorSpec, open_bundle
 from hrm_edge.errors import InputError
-from hrm_edge.runtimes import HALT_MODES, load_engine
-from hrm_edge.runtimes.loader import backend_module
+from hrm_edge.runtimes import HALT_MODES, backend, backends, load_engine
+from hrm_edge.runtimes.loader import warning
 
 PUZZLES = toys.puzzles(20, seed=1)
 KINDS = list(itertools.product(("onnx", "openvino"), ("host", "graph"), ("dynamic", 3)))
@@ -135,7 +137,7 @@ def test_a_missing_backend_says_what_to_install(monkeypatch, tmp_path, target, p
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == package else found(name, *rest)
     )
-    usable, version, why_not, install = backend_module(target).available()
+    usable, version, why_not, install = backend(target).available()
     assert (usable, version) == (False, None)
     assert why_not == f"{package} is not installed"
     assert install == f"pip install 'hrm-edge[{target}]'"
@@ -155,7 +157,7 @@ def test_a_broken_install_is_reported_not_raised(monkeypatch, target, package):
         return importing(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", broken)
-    usable, _, why_not, _ = backend_module(target).available()
+    usable, _, why_not, _ = backend(target).available()
     assert not usable
     assert why_not == f"{package} does not load: libbroken.so: no such file"
 
@@ -169,3 +171,68 @@ def test_runtimes_need_neither_torch_nor_onnx(bundles):
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout.strip() == "(1, 16)", result.stderr
+
+
+# -- a backend of one's own ------------------------------------------------------------------------------
+
+TOY = '''"""Runs what is written as "target toy": the toy network itself, whatever its files hold."""
+
+import numpy as np
+import toys
+
+from hrm_edge.runtimes.base import Available, Backend
+
+
+class Toy(Backend):
+    name, title = "toy", "Toy"
+
+    def available(self):
+        return Available(True, "1.0", None, "")
+
+    def load_graph(self, path, threads):
+        if path.stem.startswith("start"):
+            return lambda feeds: dict(zip(("e", "z_H", "z_L"), toys.start(feeds["tokens"])))
+        names = ("z_H_next", "z_L_next", "logits", "q")
+        return lambda feeds: dict(zip(names, toys.segment(feeds["z_H"], feeds["z_L"], feeds["e"])))
+
+
+BACKEND = Toy()
+'''
+
+
+def test_a_backend_is_one_file(monkeypatch, tmp_path):
+    (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "_private.py").write_text("raise ImportError")
+    (tmp_path / "helper.py").write_text("")
+    monkeypatch.setattr(runtimes, "__path__", [*runtimes.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "hrm_edge.runtimes.toy", raising=False)
+    assert list(backends()) == ["onnx", "openvino", "tensorrt", "coreml", "toy"]
+    path = toys.write_hollow_bundle(tmp_path / "b", target="toy")
+    engine = load_engine(path)
+    assert engine.backend == "toy"
+    assert np.array_equal(engine.solve(PUZZLES).tokens, toys.host_engine().solve(PUZZLES).tokens)
+    assert warning(open_bundle(path)) is None
+    assert backend("toy").compile(open_bundle(path)) is None
+    row = environment._running("toy", [])
+    assert (row.usable, row.version) == (True, "1.0")
+    with pytest.raises(
+        InputError, match="no backend runs 'helper'; there are onnx, openvino, tensorrt, coreml, toy"
+    ):
+        backend("helper")
+
+
+def test_a_backend_is_named_as_its_module():
+    found = backends()
+    assert list(found) == ["onnx", "openvino", "tensorrt", "coreml"]
+    for name, one in found.items():
+        assert backend(name) is one
+        assert importlib.import_module(f"hrm_edge.runtimes.{name}").BACKEND is one
+
+
+def test_finding_backends_imports_nothing_heavy():
+    heavy = "torch", "onnx", "onnxruntime", "openvino", "coremltools", "tensorrt", "tensorrt_rtx", "cuda"
+    script = (
+        f"import sys; from hrm_edge.runtimes import backends; backends(); print({{*sys.modules}} & {{*{heavy}}})"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.strip() == "set()", result.stderr

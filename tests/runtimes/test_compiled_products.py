@@ -15,8 +15,8 @@ from hrm_edge.bundle.quantization import Products
 from hrm_edge.errors import GateFailed
 from hrm_edge.exporters.audit import audit, compare_products, raise_unless_quantized
 from hrm_edge.exporters.build import ExportOptions, Traced, build_graphs, write_graphs
+from hrm_edge.runtimes import backend
 from hrm_edge.runtimes.base import CompiledProduct
-from hrm_edge.runtimes.loader import backend_module
 
 TARGETS = ("onnx", "openvino")
 LOOPS = ("host", "graph")
@@ -70,7 +70,7 @@ def written(tmp_path_factory):
 
 
 def compiled(target, files):
-    return [product for file in files for product in backend_module(target).compiled_products(file)]
+    return [product for file in files for product in backend(target).compiled_products(file)]
 
 
 @pytest.mark.parametrize(("target", "loop"), itertools.product(TARGETS, LOOPS))

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hrm_edge.data.choose import HELD_OUT_SEED, margin_puzzles
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.tasks import get_task
-from hrm_edge.trainer.data import HELD_OUT_SEED, Source, content_hash, read_source
-from hrm_edge.trainer.prepare import Measured, calibration_set, keep_sources, kept_sources, unseen
+from hrm_edge.trainer.data import Source, content_hash, read_source
+from hrm_edge.trainer.prepare import Measured, keep_sources, kept_sources, unseen
 
 MAZE, SUDOKU = get_task("maze-6x6"), get_task("sudoku-6x6")
 
@@ -65,7 +66,7 @@ def keep(folder, data, test=None, changed=()):
 def test_what_is_kept_is_apart_from_all_that_a_run_is_measured_on(tmp_path):
     """Test puzzles in any turn; held-out ones and those for the halting margin as they are."""
     test, held_out, others = puzzles(n=6, seed=11), puzzles(n=4, seed=HELD_OUT_SEED), puzzles(n=10, seed=12)
-    margin = calibration_set(MAZE, 1000)
+    margin = margin_puzzles(MAZE)
     turned = MAZE.augment(np.random.default_rng(0), test.questions, test.answers)
     parts = [turned, *((p.questions, p.answers) for p in (held_out, margin, others))]
     questions, answers = (np.concatenate(field) for field in zip(*parts, strict=True))

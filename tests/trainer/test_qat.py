@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hrm_edge.cli import main
+from hrm_edge.data.choose import HELD_OUT_SEED
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.models import load_checkpoint, quantization_of, quantized_layers
@@ -18,7 +19,6 @@ from hrm_edge.models.fake_quant import quantize_model, scales_of
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import load_recipe, loop, qat, train
 from hrm_edge.trainer.config import PRESETS, QAT_SETTINGS
-from hrm_edge.trainer.data import HELD_OUT_SEED
 from hrm_edge.trainer.measure import exact_by_segments
 
 TASK = get_task("sudoku-4x4")

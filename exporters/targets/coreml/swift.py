@@ -15,7 +15,7 @@ from .... import __version__
 from ....bundle import Manifest, TensorSpec
 from ....errors import InputError
 from ....runtimes.base import HALT_MODES
-from ....runtimes.loader import SIGNATURES
+from ....runtimes.loops import SIGNATURES
 from ....tasks import Task, get_task
 from ...graph.edit import ensure
 

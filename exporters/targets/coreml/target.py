@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -75,16 +74,6 @@ class CoreMLTarget(Target):
 
     def summary(self, options: ExportOptions, manifest: Manifest) -> str:
         return f", iOS {options.ios}" + (", state on the device" if "stateful" in manifest.graphs else "")
-
-    def stood_in_by(self) -> str | None:
-        if self.runs_here() and sys.platform != "darwin":
-            return "answered by an interpreter of the package, not by Core ML"
-        return super().stood_in_by()
-
-    def why_not_timed(self) -> tuple[str, str] | None:
-        if sys.platform == "darwin":
-            return None
-        return "it is interpreted here, which says nothing of its speed", "use a Mac"
 
 
 TARGET = CoreMLTarget()

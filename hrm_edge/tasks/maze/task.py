@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
 from ...errors import InputError
 from ..base import Symmetry, Task, Tokens
+from ..drawing import WALL as WALLS
+from ..drawing import WAY, Drawing
 from ..fingerprints import row_hashes
 from .generator import distances, generate_maze, shortest_path
 
@@ -25,9 +28,12 @@ class Maze(Task):
     Generated mazes have exactly one shortest path, so that their answer is the only right one.
     """
 
+    spellings = "maze-30x30, maze-RxC"
     vocabulary = ("<pad>", "#", " ", "S", "G", "o")
+    aliases: Mapping[str, int] = {".": OPEN, "_": OPEN}  # spaces are easily lost at the end of a line
     blank = OPEN
     difficulties = tuple(_MOVES_PER_CELL)
+    drawing = Drawing(fills={"#": WALLS, "o": WAY}, names={"S": "start", "G": "goal", "o": "path"})
 
     def __init__(self, rows: int, cols: int) -> None:
         if not (5 <= rows <= 64 and 5 <= cols <= 64):
@@ -38,18 +44,12 @@ class Maze(Task):
         self.position_ids = np.stack([cell // cols, rows + cell % cols]).astype(np.int32)
         self.n_positions = rows + cols
 
+    @classmethod
+    def from_name(cls, name: str) -> Maze | None:
+        match = re.fullmatch(r"maze-(\d{1,3})x(\d{1,3})", name)
+        return cls(int(match[1]), int(match[2])) if match else None
+
     # -- text ------------------------------------------------------------------------------------------
-
-    def character_tokens(self) -> np.ndarray:
-        return self._characters
-
-    @functools.cached_property
-    def _characters(self) -> np.ndarray:
-        table = np.full(256, -1, np.int32)
-        for token, symbol in enumerate(self.vocabulary[1:], 1):
-            table[ord(symbol)] = token
-        table[[ord("."), ord("_")]] = OPEN  # spaces are easily lost at the end of a line
-        return table
 
     def parse(self, text: str) -> Tokens:
         lines = "\n".join(_unframed(text.splitlines(), self.cols)).strip("\n").split("\n")
@@ -68,13 +68,7 @@ class Maze(Task):
             raise InputError(
                 f"maze has {len(cells)} characters, expected {self.seq_len} ({self.rows} rows of {self.cols})"
             )
-        tokens = np.array([self._characters[ord(c)] if ord(c) < 256 else -1 for c in cells], np.int32)
-        wrong = np.flatnonzero(tokens < 0)
-        if wrong.size:
-            raise InputError(
-                f"{cells[wrong[0]]!r} at {self.where(wrong[0])} is not one of '#', ' ' (or '.'), 'S', 'G', 'o'"
-            )
-        return tokens
+        return self.parse_cells(cells, "not one of '#', ' ' (or '.'), 'S', 'G', 'o'")
 
     def parse_many(self, text: str) -> list[Tokens]:
         """Mazes of S characters on a line, or of ``rows`` lines; empty lines between them are skipped."""
@@ -94,12 +88,11 @@ class Maze(Task):
                 raise InputError(f"line {number - len(grid)}: {error}") from None
         return found
 
-    def render(self, question: Tokens, answer: Tokens | None = None) -> str:
-        shown = question if answer is None else np.where(np.asarray(question) == OPEN, answer, question)
-        line = self.format(shown)
-        return "\n".join(line[start : start + self.cols] for start in range(0, self.seq_len, self.cols))
-
     # -- rules -----------------------------------------------------------------------------------------
+
+    @property
+    def answer_tokens(self) -> np.ndarray:
+        return np.array([OPEN, PATH])
 
     def check_question(self, tokens: Tokens) -> None:
         tokens = np.asarray(tokens)

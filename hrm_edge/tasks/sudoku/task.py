@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import numpy as np
 
 from ...errors import InputError
 from ..base import Symmetry, Task, Tokens
+from ..drawing import Drawing
 from . import symmetry as sudoku_symmetry
 from . import text as sudoku_text
 from .generator import DIFFICULTIES, generate_puzzle
@@ -20,6 +22,7 @@ BLANKS = ".0*_-"
 class Sudoku(Task):
     """An n × n board, n = ``box_rows`` · ``box_cols``; every row, column and box holds each digit once."""
 
+    spellings = "sudoku (9x9), sudoku-4x4, sudoku-6x6, sudoku-NxN, sudoku-NxN-RxC (boxes of R rows and C columns)"
     blank = 1
     groups: np.ndarray
     value_tokens: np.ndarray
@@ -33,6 +36,9 @@ class Sudoku(Task):
         if (box_rows, box_cols) != _squarest_box(n):
             self.name += f"-{box_rows}x{box_cols}"
         self.vocabulary = ("<pad>", ".", *SYMBOLS[:n])
+        small = {symbol.lower(): value + 2 for value, symbol in enumerate(SYMBOLS[:n])}
+        self.aliases = dict.fromkeys(BLANKS, self.blank) | small
+        self.drawing = Drawing(box=(box_rows, box_cols))
 
         cell = np.arange(n * n)
         row, col = cell // n, cell % n
@@ -42,6 +48,13 @@ class Sudoku(Task):
         units = [np.flatnonzero(unit == k) for unit in (row, col, box) for k in range(n)]
         self.groups = np.stack(units).astype(np.int32)
         self.value_tokens = np.arange(2, n + 2, dtype=np.int32)
+
+    @classmethod
+    def from_name(cls, name: str) -> Sudoku | None:
+        if name == "sudoku":
+            return cls(3, 3)
+        match = re.fullmatch(r"sudoku-(\d{1,3})x(\d{1,3})(?:-(\d{1,2})x(\d{1,2}))?", name)
+        return cls.of_side(*(int(group) if group else 0 for group in match.groups())) if match else None
 
     @classmethod
     def of_side(cls, side: int, other: int, box_rows: int = 0, box_cols: int = 0) -> Sudoku:
@@ -64,17 +77,6 @@ class Sudoku(Task):
         return SudokuSearch(self.box_rows, self.box_cols)
 
     # -- text ------------------------------------------------------------------------------------------
-
-    def character_tokens(self) -> np.ndarray:
-        return self._characters
-
-    @functools.cached_property
-    def _characters(self) -> np.ndarray:
-        table = np.full(256, -1, np.int32)
-        table[[ord(c) for c in BLANKS]] = self.blank
-        for value, symbol in enumerate(SYMBOLS[: self.n]):
-            table[[ord(symbol), ord(symbol.lower())]] = value + 2
-        return table
 
     def parse(self, text: str) -> Tokens:
         return sudoku_text.parse(self, text)

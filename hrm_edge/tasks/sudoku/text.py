@@ -102,13 +102,8 @@ def _tokens(task: Sudoku, cells: str) -> Tokens:
             f"puzzle has {len(cells)} characters, expected {task.seq_len} "
             f"({task.n} rows of {task.n}; '.' or 0 for a blank)"
         )
-    table = task.character_tokens()
-    tokens = np.array([table[ord(c)] if ord(c) < 256 else -1 for c in cells], np.int32)
-    wrong = np.flatnonzero(tokens < 0)
-    if wrong.size:
-        what = f"a digit 1-{task.n}" if task.n < 10 else f"one of 1-9 A-{task.vocabulary[-1]}"
-        raise InputError(f"{cells[wrong[0]]!r} at {task.where(wrong[0])} is not {what} or a blank ('.' or 0)")
-    return tokens
+    what = f"a digit 1-{task.n}" if task.n < 10 else f"one of 1-9 A-{task.vocabulary[-1]}"
+    return task.parse_cells(cells, f"not {what} or a blank ('.' or 0)")
 
 
 def render(task: Sudoku, question: Tokens, answer: Tokens | None = None) -> str:

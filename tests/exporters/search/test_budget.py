@@ -19,7 +19,7 @@ from hrm_edge.exporters.search.budget import badness, best_recipe, describe, mee
 from hrm_edge.exporters.search.trials import Trials
 from hrm_edge.models.engine import TorchEngine
 from hrm_edge.models.ranges import ESTIMATORS
-from hrm_edge.runtimes import onnx as onnx_backend
+from hrm_edge.runtimes import backend
 
 N = 400
 
@@ -282,9 +282,9 @@ def cache(tmp_path, monkeypatch):
 def loads(monkeypatch):
     """Names of the graphs that a backend is asked to load."""
     pytest.importorskip("onnxruntime")
-    seen, load = [], onnx_backend.load_graph
+    seen, load = [], backend("onnx").load_graph
     monkeypatch.setattr(
-        onnx_backend, "load_graph", lambda path, threads: seen.append(path.stem) or load(path, threads)
+        backend("onnx"), "load_graph", lambda path, threads: seen.append(path.stem) or load(path, threads)
     )
     return seen
 

@@ -23,7 +23,7 @@ from hrm_edge.exporters.search.decide import Quantizing, stored_bytes
 from hrm_edge.exporters.targets.onnx import serialized
 from hrm_edge.exporters.targets.tensorrt import TARGET
 from hrm_edge.precision import PRECISIONS
-from hrm_edge.runtimes import load_engine
+from hrm_edge.runtimes import backend, load_engine
 from hrm_edge.runtimes.tensorrt import audit as trt_audit
 from hrm_edge.runtimes.tensorrt import build as trt_build
 from hrm_edge.runtimes.tensorrt.flavours import flavour
@@ -92,9 +92,7 @@ def test_gated_through_its_onnx_and_the_bundle_says_so(tmp_path, monkeypatch):
 
 
 def test_a_bundle_does_not_run_without_a_gpu(tmp_path):
-    from hrm_edge.runtimes.tensorrt import backend as backend
-
-    if backend.available()[0]:
+    if backend("tensorrt").available()[0]:
         pytest.skip("there is a GPU that runs it")
     export(tmp_path / "b")
     with pytest.raises(InputError, match=r"needs tensorrt, which is not usable here \(.*\)"):

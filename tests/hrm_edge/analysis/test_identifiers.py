@@ -11,7 +11,7 @@ from scripted import Scripted, puzzle_set
 
 from hrm_edge.analysis.halting import halting
 from hrm_edge.analysis.participation import participation
-from hrm_edge.analysis.segments import think
+from hrm_edge.analysis.segments import segment_rates
 from hrm_edge.arc.build import build
 from hrm_edge.cli import main
 from hrm_edge.data.puzzles import PuzzleSet
@@ -70,7 +70,7 @@ def test_halting_asks_with_identifiers_and_counts_labelled_puzzles(puzzles: Puzz
 @pytest.mark.parametrize("loop", ["host", "graph"])
 @pytest.mark.parametrize("retries", [0, 3])
 def test_segments_without_rules(puzzles: PuzzleSet, loop: str, retries: int) -> None:
-    found = think(Personal(puzzles, RIGHT_FROM, loop), puzzles, segments=(1, 5, 9), retries=retries)
+    found = segment_rates(Personal(puzzles, RIGHT_FROM, loop), puzzles, segments=(1, 5, 9), retries=retries)
     solved = {k: rate.solved for k, rate in found.fixed["a"].items()}
     assert solved == {k: int(((k >= RIGHT_FROM) & ~UNLABELLED).sum()) for k in (1, 5, 9)}
     assert found.fixed["a"][1].n == (~UNLABELLED).sum()
@@ -80,7 +80,7 @@ def test_segments_without_rules(puzzles: PuzzleSet, loop: str, retries: int) -> 
 def test_without_retries_nothing_is_verified() -> None:
     some = puzzle_set(4)
     engine = Scripted(some, [1, 2, 0, 3], [1, 1, 1, 1], loop="graph")
-    think(engine, some, segments=(1, 4))
+    segment_rates(engine, some, segments=(1, 4))
     assert [halt for halt, *_ in engine.calls] == ["fixed", "fixed"]
 
 

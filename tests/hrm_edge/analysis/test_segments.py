@@ -8,7 +8,7 @@ import pytest
 from scripted import TASK, puzzle_set, spoiled
 
 from hrm_edge.analysis.plots import segments_picture
-from hrm_edge.analysis.segments import think
+from hrm_edge.analysis.segments import segment_rates
 from hrm_edge.analysis.tables import card_table
 from hrm_edge.errors import InputError
 from hrm_edge.measure.accuracy import evaluate
@@ -65,7 +65,7 @@ PUZZLES = puzzle_set(50, sources=["a"] * 20 + ["b"] * 30)
 @pytest.mark.parametrize("forgets", [False, True])
 def test_every_figure_is_what_evaluate_finds(loop: str, forgets: bool) -> None:
     engine = Moody(loop, forgets)
-    found = think(engine, PUZZLES, segments=(1, 3, 6, 20), retries=3, seed=5)
+    found = segment_rates(engine, PUZZLES, segments=(1, 3, 6, 20), retries=3, seed=5)
     assert list(found.fixed) == ["a", "b", "all"]
     for k in (1, 3, 6, 20):
         plain = evaluate(engine, PUZZLES, max_think_steps=k, halt="fixed")
@@ -83,7 +83,7 @@ def test_every_figure_is_what_evaluate_finds(loop: str, forgets: bool) -> None:
 
 
 def test_by_retries_counts_the_first_variants_of_one_draw() -> None:
-    found = think(Moody(), PUZZLES, segments=(1,), retries=4, seed=5).by_retries["all"]
+    found = segment_rates(Moody(), PUZZLES, segments=(1,), retries=4, seed=5).by_retries["all"]
     variants = TASK.symmetries(np.random.default_rng(5), 4)
     engine = Moody()
     for r, rate in found.items():
@@ -95,7 +95,7 @@ def test_by_retries_counts_the_first_variants_of_one_draw() -> None:
 
 def test_retries_only_run_what_can_still_change() -> None:
     engine = Moody()
-    think(engine, PUZZLES, segments=(8,), retries=3)
+    segment_rates(engine, PUZZLES, segments=(8,), retries=3)
     apart = Moody()
     evaluate(apart, PUZZLES, halt="verified", retries=3)
     first_pass = 8 * len(PUZZLES)  # with halting off, where the other stops once it verifies
@@ -111,7 +111,7 @@ def apart_first_pass() -> int:
 
 def test_without_retries_nothing_is_retried_and_the_trace_costs_one_pass() -> None:
     engine = Moody()
-    found = think(engine, PUZZLES, segments=(2, 1, 2))
+    found = segment_rates(engine, PUZZLES, segments=(2, 1, 2))
     assert engine.segments_run == 2 * len(PUZZLES)
     assert list(found.fixed["all"]) == [1, 2]
     assert not found.verified
@@ -119,7 +119,7 @@ def test_without_retries_nothing_is_retried_and_the_trace_costs_one_pass() -> No
 
 
 def test_the_card_table_has_every_source_with_and_without_retries() -> None:
-    found = think(Moody(), PUZZLES, name="m|n", segments=(1, 4), retries=2)
+    found = segment_rates(Moody(), PUZZLES, name="m|n", segments=(1, 4), retries=2)
     table = card_table([found, found])
     assert len(table.rows) == 6
     assert table.head[3:] == ["1", "4", "1, 2 retries", "4, 2 retries"]
@@ -129,7 +129,7 @@ def test_the_card_table_has_every_source_with_and_without_retries() -> None:
 
 @pytest.mark.parametrize("retries", [0, 2])
 def test_the_picture_is_an_image_and_the_same_each_time(retries: int) -> None:
-    found = think(Moody(), puzzle_set(20), segments=(1, 2, 16), retries=retries)
+    found = segment_rates(Moody(), puzzle_set(20), segments=(1, 2, 16), retries=retries)
     assert segments_picture([found], "png").startswith(b"\x89PNG")
     svg = segments_picture([found, found], "svg")
     assert b"<svg" in svg
@@ -139,4 +139,4 @@ def test_the_picture_is_an_image_and_the_same_each_time(retries: int) -> None:
 @pytest.mark.parametrize(("segments", "retries"), [((), 0), ((0, 1), 0), ((1,), -1), ((1,), 2000)])
 def test_numbers_that_make_no_sense_are_refused(segments: tuple[int, ...], retries: int) -> None:
     with pytest.raises(InputError, match="whole number"):
-        think(Moody(), PUZZLES, segments=segments, retries=retries)
+        segment_rates(Moody(), PUZZLES, segments=segments, retries=retries)

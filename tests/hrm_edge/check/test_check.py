@@ -80,7 +80,7 @@ def write_variant(path: Path, source, threshold: float = 15.5, record: Quantizat
                     constant.CopyFrom(numpy_helper.from_array(np.float32(threshold), "threshold"))
             toy_graphs.save(model, scratch / name, "onnx")
         if record is not None:
-            (scratch / QUANTIZATION).write_text(json.dumps(record.to_dict()))
+            (scratch / QUANTIZATION).write_text(record.to_json())
 
     write_bundle(path, manifest(source=source), produce, {"exact": 1.0})
 
@@ -299,14 +299,12 @@ def test_json_is_one_object_and_nothing_else(based, capsys):
 
 def test_puzzles_without_a_label_are_in_no_figure(folder, capsys, monkeypatch):
     """As in an ARC set whose outputs are secret: half of the 200."""
-    from hrm_edge.check import measure
-
     puzzles = load_puzzles(folder / "puzzles.csv", TASK)
     right = (host_engine().solve(puzzles.questions).tokens == puzzles.answers).all(axis=1)
     labels = np.zeros_like(puzzles.answers)
     labels[np.flatnonzero(right)[:100]] = puzzles.answers[right][:100]
     secret = dataclasses.replace(puzzles, answers=labels)
-    monkeypatch.setattr(measure, "load_puzzles", lambda path, task: secret)
+    monkeypatch.setattr("hrm_edge.data.choose.load_puzzles", lambda path, task: secret)
     monkeypatch.setattr(type(TASK), "has_rules", False)  # nothing but the label tells
     lines = [line for line in SPEC.splitlines() if "baseline" not in line]
     (folder / "spec.toml").write_text("\n".join(lines))

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrm_edge.check.spec import HELD_OUT_SEED, RULES, read_spec
+from hrm_edge.check.rules import RULES
+from hrm_edge.check.spec import read_spec
 from hrm_edge.check.toml_lines import Lines
+from hrm_edge.data.choose import HELD_OUT_SEED, MARGIN_SEED, TRAINING_SEED
 from hrm_edge.errors import InputError
 
 GOOD = """\
@@ -62,12 +64,12 @@ def test_a_good_spec_comes_out_as_it_was_meant(folder):
     assert (generated.path, generated.n, generated.seed) == (None, 400, HELD_OUT_SEED)
     assert generated.difficulty == "ordinary"
     assert file.path == folder / "sets/hard.csv"
-    assert [(rule.name, rule.limit, rule.line) for rule in first.rules] == [
+    assert [(each.rule.name, each.limit, each.line) for each in first.requirements] == [
         ("min_exact", 0.7, 8),
         ("max_drop", 1, 9),
     ]
     assert (first.halt, first.max_think_steps, first.n) == ("learned", None, None)
-    assert [(rule.name, rule.line) for rule in second.rules] == [("quantized", 14)]
+    assert [(each.rule.name, each.line) for each in second.requirements] == [("quantized", 14)]
     assert not second.needs("data")
     assert not second.needs("checkpoint")
 
@@ -79,9 +81,7 @@ def test_generated_puzzles_may_name_their_seed_and_difficulty(folder):
 
 
 def test_generated_puzzles_are_by_default_those_no_training_saw():
-    data = pytest.importorskip("hrm_edge.trainer.data")
-    assert data.HELD_OUT_SEED == HELD_OUT_SEED
-    assert data.GENERATED_SEED != HELD_OUT_SEED
+    assert HELD_OUT_SEED not in (TRAINING_SEED, MARGIN_SEED)
 
 
 WRONG = [
@@ -169,7 +169,7 @@ def test_files_that_are_no_text(folder):
     with pytest.raises(InputError, match="can not be read"):
         read_spec(folder)
     (folder / "spec.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
-    assert read_spec(folder / "spec.toml").checks[1].rules[0].line == 14
+    assert read_spec(folder / "spec.toml").checks[1].requirements[0].line == 14
 
 
 @given(st.text(max_size=200))
@@ -201,7 +201,7 @@ def test_any_values_are_read_or_blamed_on_a_line_that_is_there(tmp_path_factory,
         assert found
         assert 1 <= int(found[1]) <= len(lines)
     else:
-        assert spec.checks[0].rules
+        assert spec.checks[0].requirements
 
 
 def _toml(value) -> str:

@@ -10,8 +10,9 @@ from toys import host_engine
 
 from hrm_edge.bundle.quantization import Products, Quantization
 from hrm_edge.check.baseline import BundleEntry
-from hrm_edge.check.measure import Case, Measured, Sample, Speed
-from hrm_edge.check.spec import RULES, Check, Rule
+from hrm_edge.check.measure import Case, Measurement, Sample, SpeedRatios
+from hrm_edge.check.rules import RULES
+from hrm_edge.check.spec import Check, Requirement
 from hrm_edge.check.verdicts import judge
 from hrm_edge.measure.artifact import Artifact
 from hrm_edge.measure.statistics import drop_interval, interval
@@ -41,7 +42,7 @@ def measured(rules, n=200, wrong=(), reference_wrong=(), baseline_wrong=(), spee
         checkpoint=None,
         halt="learned",
         max_think_steps=None,
-        rules=tuple(Rule(name, limit, line=7) for name, limit in rules.items()),
+        requirements=tuple(Requirement(RULES[name], limit, line=7) for name, limit in rules.items()),
         lines={},
     )
     artifact = Artifact("b", Path("b"), host_engine(), "int8", 2_500_000, "0" * 64, None, None)
@@ -58,7 +59,7 @@ def measured(rules, n=200, wrong=(), reference_wrong=(), baseline_wrong=(), spee
     if products is not None:
         record = Quantization("int8", "0" * 64, 1, 4, (), products=Products(*products))
     case = Case(check, "b", artifact, record, None, {"d": puzzles}, entry)
-    return Measured(case, {"d": sample}, None if speed is None else Speed(speed, ()))
+    return Measurement(case, {"d": sample}, None if speed is None else SpeedRatios(speed, ()))
 
 
 def verdict(rule, limit, when_unsure="estimate", **what):

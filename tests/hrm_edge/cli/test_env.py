@@ -17,7 +17,8 @@ from hrm_edge.cli import main
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.targets import all_targets
 from hrm_edge.exporters.targets import base as targets_base
-from hrm_edge.runtimes.loader import BACKENDS, backend_module
+from hrm_edge.runtimes import backend, backends
+from hrm_edge.runtimes.tensorrt import backend as tensorrt_backend
 from hrm_edge.runtimes.tensorrt import flavours
 
 TARGETS = ("onnx", "openvino", "tensorrt", "coreml")
@@ -55,19 +56,19 @@ def machine(monkeypatch):
         for module in (environment, targets_base):
             monkeypatch.setattr(module, "version_of", lambda name: f"{name}-1.0" if name in packages else None)
         monkeypatch.setattr(environment, "_gpus", lambda: list(gpus))
-        for module in (environment, flavours):
+        for module in (flavours, tensorrt_backend):
             monkeypatch.setattr(module, "installed", lambda: ([tensorrt] if tensorrt else [], []))
         if "torch" in packages:
             cuda = types.SimpleNamespace(is_available=lambda: bool(gpus))
             torch = types.SimpleNamespace(__version__="2.0", version=types.SimpleNamespace(cuda="13.0"), cuda=cuda)
             monkeypatch.setitem(sys.modules, "torch", torch)
-        for target in BACKENDS:
+        for target in backends():
             answer = (
                 (True, "1.0", None, f"install {target}")
                 if target in runs
                 else (False, None, f"{target} is not installed", f"install {target}")
             )
-            monkeypatch.setattr(backend_module(target), "available", lambda answer=answer: answer)
+            monkeypatch.setattr(backend(target), "available", lambda answer=answer: answer)
 
     return machine
 
@@ -104,7 +105,7 @@ def test_what_runs_here_is_what_the_backends_say(run):
     """Not simulated: the same answers that opening a bundle goes by."""
     found = rows(run("--json")[1])
     for target in TARGETS:
-        usable, version, why_not, install = backend_module(target).available()
+        usable, version, why_not, install = backend(target).available()
         row = found["run", target]
         assert (row["usable"], row["version"], row["why_not"]) == (usable, version, why_not)
         assert row["install"] == (None if usable else install or None)
@@ -204,7 +205,7 @@ def test_a_backend_that_breaks_when_asked_is_a_row_like_any_other(run, monkeypat
     def breaks():
         raise OSError("libsomething.so: wrong ELF class\nand more")
 
-    monkeypatch.setattr(backend_module("openvino"), "available", breaks)
+    monkeypatch.setattr(backend("openvino"), "available", breaks)
     row = rows(run("--json")[1])["run", "openvino"]
     assert row["why_not"] == "openvino does not load: libsomething.so: wrong ELF class"
 

@@ -58,7 +58,7 @@ def test_puzzles_without_a_label_are_not_drawn(folder, monkeypatch):
     labels = np.zeros_like(puzzles.answers)
     labels[7] = puzzles.answers[7]
     secret = dataclasses.replace(puzzles, answers=labels)
-    monkeypatch.setattr("hrm_edge.data.puzzles.load_puzzles", lambda *_: secret)
+    monkeypatch.setattr("hrm_edge.data.choose.load_puzzles", lambda *_: secret)
     monkeypatch.setattr(type(TASK), "has_rules", False)
     for seed in range(3):
         drawn = puzzles_for(opened, folder / "secret", 2, seed)

@@ -58,7 +58,7 @@ def test_the_number_of_processes_does_not_matter(monkeypatch):
     monkeypatch.setattr("hrm_edge.tasks.parallel._SERIAL_SECONDS", 0.0)  # start workers at once
     task, told = get_task("sudoku-6x6"), []
     alone = generate_distinct(task, 40, 3, processes=1)
-    together = generate_distinct(task, 40, 3, processes=2, progress=told.append)
+    together = generate_distinct(task, 40, 3, processes=2, progress=lambda what, done, total: told.append(done))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
     assert told == list(range(1, 41))
 

@@ -10,7 +10,7 @@ import toys
 
 from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.measure import drift
-from hrm_edge.measure.drift import SegmentCalls, judge, measure_drift, roll_out
+from hrm_edge.measure.drift import SegmentNetwork, rightness_of, roll_out
 
 S, D, V = 4, 6, 5
 
@@ -40,15 +40,19 @@ def script(guesses=None, *, grow=1.0, turn=False, shift=0.0, halts_at=99, logits
         q = np.array([[steps[int(p)] - halts_at + 0.5, 0] for p in e[:, 0, 0]], np.float32)
         return z_H * np.float32(grow), z_L, scores + np.float32(shift), q
 
-    return SegmentCalls(start, segment)
+    return SegmentNetwork(start, segment)
 
 
 def questions(n):
     return np.repeat(np.arange(n, dtype=np.int32)[:, None], S, axis=1)
 
 
+def measure_drift(*networks_tokens_and_segments, **options):
+    return roll_out(*networks_tokens_and_segments, **options).segments
+
+
 def toy():
-    return SegmentCalls(toys.start, toys.segment)
+    return SegmentNetwork(toys.start, toys.segment)
 
 
 def test_a_network_does_not_drift_from_itself():
@@ -83,7 +87,7 @@ def test_the_low_end_of_the_cosines_is_that_of_the_tokens():
     y[:, 3] *= -1
 
     def fixed(state):
-        return SegmentCalls(
+        return SegmentNetwork(
             lambda t: (state, state, state), lambda h, low, e: (h, low, np.zeros((10, 10, V)), np.zeros((10, 2)))
         )
 
@@ -115,7 +119,7 @@ def test_the_halting_rule_is_the_models(no_ACT_continue, agree):
 
     def saying(q):
         net = script()
-        return SegmentCalls(
+        return SegmentNetwork(
             net.start, lambda *s: [*net.segment(*s)[:3], np.array([q] * len(s[0]), np.float32)], no_ACT_continue
         )
 
@@ -145,7 +149,7 @@ def test_the_margin_is_the_smallest_of_the_differing_cells():
         scores[:, 0], scores[:, 1] = [3, 2, 1, 5], [2.5, 0, 0.25, 4]
         scores[[0, 2], guess] += 9 if guess else 0
         net = script()
-        return SegmentCalls(
+        return SegmentNetwork(
             net.start, lambda *s: [s[0], s[1], np.repeat(scores[None], len(s[0]), 0), np.zeros((len(s[0]), 2))]
         )
 
@@ -167,7 +171,7 @@ def test_exact_accuracy_of_both():
         toys.TASK, toys.puzzles(12), toys.TASK.generate(12, np.random.default_rng(0))[1], ["x"] * 12, "x"
     )
     assert np.array_equal(labels, puzzles.answers)
-    rows = measure_drift(toy(), toy(), puzzles.questions, 6, right=judge(puzzles))
+    rows = measure_drift(toy(), toy(), puzzles.questions, 6, right=rightness_of(puzzles))
     engine = toys.host_engine()
     for row in rows:
         answers = engine.solve(puzzles.questions, max_think_steps=row.segment, halt="fixed").tokens
@@ -186,11 +190,11 @@ def test_chunks_and_fixed_batches_change_nothing(monkeypatch):
         known, thought, logits, q = toys.segment(z_H, z_L, e)
         return [known, thought * np.float32(1.01), logits + known.sum(axis=(1, 2), keepdims=True), q]
 
-    expected = roll_out(toy(), SegmentCalls(toys.start, noisy), tokens, 3)
+    expected = roll_out(toy(), SegmentNetwork(toys.start, noisy), tokens, 3)
     monkeypatch.setattr(drift, "ROWS", 4)
-    again = roll_out(toy(), SegmentCalls(toys.start, noisy), tokens, 3)
+    again = roll_out(toy(), SegmentNetwork(toys.start, noisy), tokens, 3)
     calls.clear()
-    padded = roll_out(toy(), SegmentCalls(toys.start, noisy, batch=3), tokens, 3)
+    padded = roll_out(toy(), SegmentNetwork(toys.start, noisy, batch=3), tokens, 3)
     assert set(calls) == {3}
     for row, other, third in zip(expected.segments, again.segments, padded.segments, strict=True):
         assert dataclasses.astuple(other)[:-2] == pytest.approx(dataclasses.astuple(row)[:-2], rel=1e-6)
@@ -216,25 +220,11 @@ def test_progress_counts_puzzles(monkeypatch):
     assert seen == [(4, 10), (8, 10), (10, 10)]
 
 
-def test_graphs_by_name():
-    def start(feeds):
-        assert np.array_equal(feeds["puzzle_identifiers"], np.zeros(len(feeds["tokens"])))
-        return dict(zip(("e", "z_H", "z_L"), toys.start(feeds["tokens"]), strict=True))
-
-    def segment(feeds):
-        outputs = toys.segment(feeds["z_H"], feeds["z_L"], feeds["e"])
-        return dict(zip(("z_H_next", "z_L_next", "logits", "q"), outputs, strict=True))
-
-    network = SegmentCalls.of_graphs(start, segment, no_ACT_continue=True, num_puzzle_identifiers=3)
-    assert network.no_ACT_continue
-    assert measure_drift(toy(), network, toys.puzzles(5), 2)[-1].z_H_error == 0
-
-
 def test_memory_does_not_grow_with_the_puzzles():
     def wide(tokens):
         return [np.ones((len(tokens), 64, 128), np.float32)] * 3  # 32 kB a puzzle and state
 
-    network = SegmentCalls(wide, lambda h, low, e: [h * 1, low * 1, h[..., :4], h[:, 0, :2]])
+    network = SegmentNetwork(wide, lambda h, low, e: [h * 1, low * 1, h[..., :4], h[:, 0, :2]])
     tracemalloc.start()
     roll_out(network, network, np.zeros((400, 64), np.int32), 8)
     peak = tracemalloc.get_traced_memory()[1]

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import TASK, Scripted, puzzle_set, spoiled
 
+from hrm_edge.data.choose import gate_puzzles
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, save_puzzles
 from hrm_edge.errors import GateFailed, InputError
-from hrm_edge.measure.gate import compare, gate_puzzles, readable, run_gate, upper_bound
+from hrm_edge.measure.gate import compare, readable, run_gate, upper_bound
 from hrm_edge.runtimes import Answers
 from hrm_edge.tasks import get_task
 

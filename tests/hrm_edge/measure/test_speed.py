@@ -12,7 +12,7 @@ from toys import TASK, graph_engine, host_engine, write_toy_bundle
 
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
-from hrm_edge.measure import memory as peak_memory
+from hrm_edge.measure import memory
 from hrm_edge.measure import speed as module
 from hrm_edge.measure.artifact import Artifact, open_artifact
 from hrm_edge.measure.speed import Settings, bench
@@ -172,15 +172,15 @@ def test_peak_memory_is_the_childs_own(tmp_path):
     pytest.importorskip("onnxruntime")
     bundle = write_toy_bundle(tmp_path / "b")
     hog = np.ones(100_000_000)  # 800 MB here must not show there
-    peak, why_not = peak_memory.measure(bundle, batch=1, threads=1)
+    peak, why_not = memory.peak_memory(bundle, batch=1, threads=1)
     assert why_not == ""
     assert 20 < peak < 500
-    assert peak_memory.own_peak_mb() > 800
+    assert memory.own_peak_mb() > 800
     del hog
 
 
 def test_peak_memory_says_why_not(tmp_path):
-    peak, why_not = peak_memory.measure(tmp_path / "nothing", batch=1, threads=1)
+    peak, why_not = memory.peak_memory(tmp_path / "nothing", batch=1, threads=1)
     assert peak is None
     assert "no such checkpoint or bundle" in why_not
 
@@ -189,7 +189,7 @@ def test_peak_memory_of_a_bundle_needs_no_torch(tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     monkeypatch.setitem(sys.modules, "torch", None)
     wanted = {"path": str(write_toy_bundle(tmp_path / "b")), "batch": 2, "threads": 1, "compiled": False}
-    peak_memory.main([json.dumps(wanted)])
+    memory.main([json.dumps(wanted)])
     assert json.loads(capsys.readouterr().out)["peak_rss_mb"] > 0
 
 

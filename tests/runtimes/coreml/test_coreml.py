@@ -17,6 +17,7 @@ from mil_programs import ct, loop_program, mb, save_program, spec, types
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.audit import compare_products
 from hrm_edge.runtimes.base import CompiledProduct
+from hrm_edge.runtimes.coreml import BACKEND
 from hrm_edge.runtimes.coreml import backend as coreml
 from hrm_edge.runtimes.coreml.interpreter import load_program
 
@@ -25,17 +26,17 @@ VERSION = ct.__version__
 
 
 def test_usable_wherever_coremltools_is(monkeypatch):
-    usable, version, why_not, _ = coreml.available()
+    usable, version, why_not, _ = BACKEND.available()
     assert (usable, why_not) == (True, None)
     assert version == f"{VERSION} (interpreted: Core ML runs on macOS only)"
-    assert coreml.engine_name() == "coreml (interpreted)"
+    assert BACKEND.engine_name() == "coreml (interpreted)"
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(coreml.platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
-    assert coreml.available()[:3] == (True, f"{VERSION}, macOS 15.1", None)
-    assert coreml.engine_name() == "coreml"
+    assert BACKEND.available()[:3] == (True, f"{VERSION}, macOS 15.1", None)
+    assert BACKEND.engine_name() == "coreml"
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "coremltools" else found(name))
-    assert coreml.available() == (False, None, "coremltools is not installed", "pip install 'hrm-edge[coreml]'")
+    assert BACKEND.available() == (False, None, "coremltools is not installed", "pip install 'hrm-edge[coreml]'")
 
 
 def test_a_broken_install_is_reported_not_raised(monkeypatch):
@@ -43,21 +44,21 @@ def test_a_broken_install_is_reported_not_raised(monkeypatch):
         raise ImportError("no module google.protobuf\nand a second line")
 
     monkeypatch.setattr(importlib, "import_module", broken)
-    usable, version, why_not, _ = coreml.available()
+    usable, version, why_not, _ = BACKEND.available()
     assert (usable, version) == (False, VERSION)
     assert why_not == "coremltools does not load here (no module google.protobuf)"
 
 
 def test_a_graph_takes_a_scalar_where_one_number_is_declared(tmp_path):
     path, _ = loop_program(tmp_path / "p.mlpackage")
-    got = coreml.load_graph(path, threads=1)(FEEDS)
+    got = BACKEND.load_graph(path, threads=1)(FEEDS)
     assert got["rounds"].tolist() == [3]
     assert got["y"].dtype == np.float32
 
 
 def test_a_graph_that_is_no_graph_gives_one_line(tmp_path):
     with pytest.raises(InputError, match="not a Core ML package") as caught:
-        coreml.load_graph(tmp_path / "p.mlpackage", None)
+        BACKEND.load_graph(tmp_path / "p.mlpackage", None)
     assert "\n" not in str(caught.value)
 
 
@@ -104,30 +105,22 @@ def mac(monkeypatch):
 
 def test_on_a_mac_core_ml_itself_runs(mac, tmp_path):
     path, _ = loop_program(tmp_path / "p.mlpackage")
-    got = coreml.load_graph(path, threads=None)(FEEDS)
+    got = BACKEND.load_graph(path, threads=None)(FEEDS)
     assert FakeModel.made == [str(path)]
     assert got["y"].dtype == np.float32
-    assert np.allclose(got["y"], coreml.interpret(path)(FEEDS)["y"], atol=1e-3)
+    assert np.allclose(got["y"], load_program(path)(FEEDS)["y"], atol=1e-3)
     assert FakeModel.made == [str(path)]
     assert got["rounds"].tolist() == [3]
-
-
-def test_on_a_mac_both_are_compared(mac, tmp_path):
-    path, _ = loop_program(tmp_path / "p.mlpackage")
-    mac.setattr(FakeModel, "offset", 0.25)
-    found = coreml.compare_with_predictor(path, FEEDS)
-    assert found["rounds"] == 0
-    assert 0.249 < found["y"] < 0.2511
 
 
 def test_on_a_mac_what_core_ml_raises_is_one_line(mac, tmp_path):
     path, _ = loop_program(tmp_path / "broken.mlpackage")
     with pytest.raises(InputError, match=r"Core ML can not load it \(Error compiling model: unknown\)") as caught:
-        coreml.load_graph(path, None)
+        BACKEND.load_graph(path, None)
     assert "\n" not in str(caught.value)
     path, _ = loop_program(tmp_path / "p.mlpackage")
     with pytest.raises(InputError, match=r"Core ML can not run it \(MultiArray shape"):
-        coreml.load_graph(path, None)({**FEEDS, "x": FEEDS["x"][:1]})
+        BACKEND.load_graph(path, None)({**FEEDS, "x": FEEDS["x"][:1]})
 
 
 @pytest.mark.slow
@@ -191,16 +184,16 @@ def check_slots(make):
 
 
 def test_slots_keep_their_own_states(tmp_path):
-    check_slots(coreml.load_stateful(stateful_program(tmp_path / "p.mlpackage"), None))
+    check_slots(coreml.load_stateful(stateful_program(tmp_path / "p.mlpackage")))
 
 
 def test_slots_keep_their_own_states_on_a_mac(mac, tmp_path):
-    check_slots(coreml.load_stateful(stateful_program(tmp_path / "p.mlpackage"), None))
+    check_slots(coreml.load_stateful(stateful_program(tmp_path / "p.mlpackage")))
     assert len(FakeModel.made) == 1
 
 
 def test_slots_are_told_the_puzzles_identifiers(tmp_path):
-    slots = coreml.load_stateful(stateful_program(tmp_path / "p.mlpackage", identifiers=True), None)()
+    slots = coreml.load_stateful(stateful_program(tmp_path / "p.mlpackage", identifiers=True))()
     slots.put(np.array([1]), rows([0, 0, 0]), np.array([5], np.int32))
     assert slots.think()[0][1, :, 0].tolist() == [15, 25, 35]
     slots.put(np.array([1]), rows([0, 0, 0]), None)
@@ -210,7 +203,7 @@ def test_slots_are_told_the_puzzles_identifiers(tmp_path):
 def test_a_graph_without_slots_is_refused(tmp_path):
     path, _ = loop_program(tmp_path / "p.mlpackage")
     with pytest.raises(InputError, match=r"does not take tokens\[B, S\] and fresh\[B\]"):
-        coreml.load_stateful(path, None)
+        coreml.load_stateful(path)
 
 
 # What the audit sees
@@ -247,7 +240,7 @@ def test_products_and_what_they_multiply(tmp_path):
         return mb.matmul(x=y, y=y, transpose_y=True, name="scores")
 
     path = save_program(tmp_path / "p.mlpackage", program, [spec((2, 8))], ios=18)
-    assert coreml.compiled_products(path) == [
+    assert BACKEND.compiled_products(path) == [
         CompiledProduct("L_level_layers_0_up_proj", "int8", "int8"),
         CompiledProduct("small", "float32", "int4"),
         CompiledProduct("palette", "int8", "palette4"),
@@ -261,14 +254,14 @@ def test_the_audit_finds_our_names_in_a_float16_program(tmp_path):
 
     def program(x):
         for name in names:
-            x = mb.linear(x=x, weight=np.eye(8, dtype=np.float32), name=coreml.compiled_name(name))
+            x = mb.linear(x=x, weight=np.eye(8, dtype=np.float32), name=BACKEND.compiled_name(name))
         return mb.tanh(x=x)
 
     path = save_program(tmp_path / "p.mlpackage", program, [spec((2, 8))], half=True, passes=True)
-    products = coreml.compiled_products(path)
-    assert [p.name for p in products] == [coreml.compiled_name(name) for name in names]
+    products = BACKEND.compiled_products(path)
+    assert [p.name for p in products] == [BACKEND.compiled_name(name) for name in names]
     assert {(p.left, p.right) for p in products} == {("float16", "float16")}
-    told = compare_products(products, "int8-weights", [coreml.compiled_name(name) for name in names])
+    told = compare_products(products, "int8-weights", [BACKEND.compiled_name(name) for name in names])
     assert told.found == 0
     assert len(told.missing) == 2
 
@@ -277,5 +270,5 @@ def test_the_audit_finds_our_names_in_a_float16_program(tmp_path):
 def test_names_are_written_as_coremltools_writes_them(name):
     from coremltools.converters.mil.mil.passes.defs.preprocess import NameSanitizer
 
-    assert coreml.compiled_name(name) == NameSanitizer().sanitize_name(name)
-    assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", coreml.compiled_name(name))
+    assert BACKEND.compiled_name(name) == NameSanitizer().sanitize_name(name)
+    assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", BACKEND.compiled_name(name))

@@ -18,8 +18,8 @@ from trt_bundles import write_graphs, write_trt_bundle
 
 from hrm_edge.bundle import open_bundle
 from hrm_edge.errors import InputError
-from hrm_edge.runtimes import HALT_MODES, load_engine
-from hrm_edge.runtimes import onnx as ort_backend
+from hrm_edge.runtimes import HALT_MODES, backend, load_engine
+from hrm_edge.runtimes.tensorrt import BACKEND
 from hrm_edge.runtimes.tensorrt import backend as tensorrt
 from hrm_edge.runtimes.tensorrt.slots import DeviceSlots
 
@@ -50,7 +50,7 @@ def make(monkeypatch):
 
 def reference(path):
     """The bundle's ONNX in onnxruntime, by the loops that other backends use."""
-    return load_engine(path, threads=1, stand_in=("onnxruntime", ort_backend.load_graph))
+    return load_engine(path, threads=1, stand_in=("onnxruntime", backend("onnx").load_graph))
 
 
 def assert_same(answers, wanted):
@@ -135,7 +135,7 @@ def test_what_can_not_be_recorded_is_run(make, tmp_path, version, spoils):
 def test_guesses_of_one_segment_survive_the_next(make, tmp_path):
     make(VERSIONS[0])
     bundle = open_bundle(write_trt_bundle(tmp_path / "b", batch=3))
-    here = tensorrt._here(bundle, print)
+    here = tensorrt._here(bundle)
     slots = DeviceSlots(*(tensorrt.load(bundle, graph, here) for graph in ("start", "segment")), 3)
     slots.put(
         np.arange(3), PUZZLES[np.argsort(-toys.host_engine().solve(PUZZLES, halt="verified").steps)[:3]], None
@@ -229,9 +229,9 @@ def _refusal(path):
 def test_no_driver(make, tmp_path):
     make(RTX, driver=0)
     path = write_trt_bundle(tmp_path / "b")
-    assert tensorrt.available()[:3] == (False, RTX, "there is no NVIDIA driver on this machine")
+    assert BACKEND.available()[:3] == (False, RTX, "there is no NVIDIA driver on this machine")
     assert "there is no NVIDIA driver on this machine" in _refusal(path)
-    assert tensorrt.unverified_warning(open_bundle(path)) is None
+    assert BACKEND.unverified_warning(open_bundle(path)) is None
 
 
 def test_an_old_driver(make, tmp_path):
@@ -242,7 +242,7 @@ def test_an_old_driver(make, tmp_path):
 
 def test_a_driver_of_the_same_major_version_will_do(make, tmp_path):
     make(RTX, driver=13000)
-    assert tensorrt.available() == (True, f"{RTX} on Simulated GPU", None, "pip install 'hrm-edge[tensorrt]'")
+    assert BACKEND.available() == (True, f"{RTX} on Simulated GPU", None, "pip install 'hrm-edge[tensorrt]'")
 
 
 def test_no_gpu(make, tmp_path):
@@ -252,7 +252,7 @@ def test_no_gpu(make, tmp_path):
 
 def test_a_gpu_that_rtx_does_not_run(make, tmp_path):
     make(RTX, compute_capability=90)
-    usable, _, why_not, install = tensorrt.available()
+    usable, _, why_not, install = BACKEND.available()
     assert not usable
     assert why_not == "the GPU has compute capability 9.0, which tensorrt-rtx does not run"
     assert install == "pip install tensorrt"
@@ -268,7 +268,7 @@ def test_the_other_flavour_runs_it_then(make, tmp_path):
 
 def test_nothing_installed(make, tmp_path):
     make()
-    usable, version, why_not, install = tensorrt.available()
+    usable, version, why_not, install = BACKEND.available()
     assert (usable, version) == (False, None)
     assert why_not == "neither tensorrt-rtx nor tensorrt is installed"
     assert install == "pip install 'hrm-edge[tensorrt]'"
@@ -278,7 +278,7 @@ def test_cuda_python_missing(make, monkeypatch, tmp_path):
     make(RTX)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("cuda") else find(name))
-    assert tensorrt.available() == (False, RTX, "cuda-python is not installed", "pip install cuda-python")
+    assert BACKEND.available() == (False, RTX, "cuda-python is not installed", "pip install cuda-python")
     assert "cuda-python is not installed" in _refusal(write_trt_bundle(tmp_path / "b"))
 
 
@@ -319,21 +319,19 @@ def test_an_engine_of_another_graph_is_refused(make, tmp_path, monkeypatch):
 def test_unverified_until_marked(make, tmp_path):
     make(RTX)
     bundle = open_bundle(write_trt_bundle(tmp_path / "b"))
-    warning = tensorrt.unverified_warning(bundle)
+    warning = BACKEND.unverified_warning(bundle)
     assert warning is not None
     assert "nobody has checked its answers on this Simulated GPU with tensorrt-rtx 1.7.1.116" in warning
-    assert not tensorrt.verified_here(bundle)
-    tensorrt.mark_verified(bundle)
-    assert tensorrt.verified_here(bundle)
-    assert tensorrt.unverified_warning(bundle) is None
+    BACKEND.mark_verified(bundle)
+    assert BACKEND.unverified_warning(bundle) is None
     # Another GPU, version or bundle is another matter.
     make(RTX, name="Other GPU")
-    assert not tensorrt.verified_here(bundle)
+    assert BACKEND.unverified_warning(bundle)
     make("tensorrt-rtx 1.8.0.1")
-    assert not tensorrt.verified_here(bundle)
+    assert BACKEND.unverified_warning(bundle)
     make(RTX)
-    assert tensorrt.verified_here(bundle)
-    assert not tensorrt.verified_here(open_bundle(write_trt_bundle(tmp_path / "c", name="other")))
+    assert BACKEND.unverified_warning(bundle) is None
+    assert BACKEND.unverified_warning(open_bundle(write_trt_bundle(tmp_path / "c", name="other")))
 
 
 # -- a real network --------------------------------------------------------------------------------------

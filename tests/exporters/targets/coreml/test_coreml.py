@@ -36,7 +36,8 @@ from hrm_edge.exporters.targets.coreml.lowering import compiled, lower
 from hrm_edge.exporters.targets.coreml.programs import keeps_state, numbers_of
 from hrm_edge.exporters.targets.coreml.weights import Numbers
 from hrm_edge.models import load_checkpoint
-from hrm_edge.runtimes.coreml.backend import compiled_products, load_graph, load_stateful
+from hrm_edge.runtimes import backend
+from hrm_edge.runtimes.coreml.backend import load_stateful
 from hrm_edge.runtimes.coreml.interpreter import load_program
 from hrm_edge.runtimes.loops.slots import SlotLoop
 
@@ -112,7 +113,9 @@ def test_every_product_is_what_the_precision_says(package, precision, loop, ios)
         {"model"} if loop == "graph" else {"stateful"} if stateful else {"start", "segment"}
     )
     found = {
-        p.name: (p.left, p.right) for file in written.graphs.values() for p in compiled_products(folder / file)
+        p.name: (p.left, p.right)
+        for file in written.graphs.values()
+        for p in backend("coreml").compiled_products(folder / file)
     }
     names = {product.replace(".", "_").replace("/", "_") for product in expected_products(traced("learned")[0])}
     assert names <= found.keys()
@@ -207,7 +210,7 @@ def test_the_model_that_ships(tmp_path):
     options = ExportOptions("coreml", "int8", "graph", 1)
     built = build_graphs(of, made, options, quick_plan(of, made, "int8", "coreml"))
     TARGET.write(built.graphs, Context(of, options, tmp_path))
-    products = compiled_products(tmp_path / "model.mlpackage")
+    products = backend("coreml").compiled_products(tmp_path / "model.mlpackage")
     quantized = [product.name for product in products if (product.left, product.right) == ("int8", "int8")]
     assert sorted(quantized) == sorted(name.replace(".", "_").replace("/", "_") for name in built.products)
     assert len(quantized) == 42
@@ -221,9 +224,11 @@ def test_slots_that_keep_their_state_think_as_a_state_that_is_carried(tmp_path):
         folder.mkdir()
         write(folder, "learned", "fp16", "host", ios, rows)
     tokens, ids = TASK.generate(rows, np.random.default_rng(3))[0], np.arange(rows, dtype=np.int32)
-    begin = load_graph(outside / "start.mlpackage", None)({"tokens": tokens, "puzzle_identifiers": ids})
-    carried = reroll(load_graph(outside / "segment.mlpackage", None), begin, 3)
-    slots = load_stateful(inside / "stateful.mlpackage", None)()
+    begin = backend("coreml").load_graph(outside / "start.mlpackage", None)(
+        {"tokens": tokens, "puzzle_identifiers": ids}
+    )
+    carried = reroll(backend("coreml").load_graph(outside / "segment.mlpackage", None), begin, 3)
+    slots = load_stateful(inside / "stateful.mlpackage")()
     slots.put(np.arange(rows), tokens, ids)
     for segment in carried:
         logits, q = slots.think()
@@ -239,7 +244,7 @@ def test_slots_that_keep_their_state_think_as_a_state_that_is_carried(tmp_path):
 def test_an_engine_of_slots_answers_as_torch_does(tmp_path):
     model = traced("grid")[0]
     write(tmp_path, "grid", "fp16", "host", 18, 4)
-    make = load_stateful(tmp_path / "stateful.mlpackage", None)
+    make = load_stateful(tmp_path / "stateful.mlpackage")
     engine = SlotLoop(TASK, 6, make, backend="coreml", batch=4, no_ACT_continue=model.config.no_ACT_continue)
     tokens = TASK.generate(9, np.random.default_rng(1))[0]
     answers = engine.solve(tokens)

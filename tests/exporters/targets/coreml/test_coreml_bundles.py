@@ -22,8 +22,7 @@ from hrm_edge.exporters.search.decide import Quantizing
 from hrm_edge.exporters.targets.base import Context
 from hrm_edge.exporters.targets.coreml import TARGET
 from hrm_edge.models.public import import_public
-from hrm_edge.runtimes import SlotLoop, load_engine
-from hrm_edge.runtimes.coreml import backend as backend
+from hrm_edge.runtimes import SlotLoop, backend, load_engine
 
 pytest.importorskip("coremltools")
 
@@ -120,7 +119,7 @@ def test_parity_with_what_the_public_implementation_computes(public, tmp_path, p
     for graph in graphs.values():
         fix_batch(graph, len(expected["inputs"]))
     files = TARGET.write(graphs, Context(checkpoint(model), options, tmp_path)).graphs
-    start, segment = (backend.load_graph(tmp_path / files[stem], 1) for stem in ("start", "segment"))
+    start, segment = (backend("coreml").load_graph(tmp_path / files[stem], 1) for stem in ("start", "segment"))
     identifiers = expected["puzzle_identifiers"].astype(np.int32)
     state = start({"tokens": expected["inputs"].astype(np.int32), "puzzle_identifiers": identifiers})
     errors = []

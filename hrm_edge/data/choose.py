@@ -1,0 +1,131 @@
+"""Which puzzles a model is trained, calibrated and measured on where nobody says: the seeds, and the choice.
+
+Seeds are kept apart here, so that nothing is measured on what it was made from: puzzle i of a task depends on the
+seed, the difficulty and i alone. A checkpoint names its held-out puzzles in ``metadata["held_out"]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import InputError
+from ..precision import FP32
+from ..tasks import Task
+from .leaks import fingerprints
+from .puzzles import PuzzleSet, generate_puzzles, judged_only, load_puzzles
+
+# What no training run may see, and every measure of a shipped model is taken on.
+HELD_OUT_SEED, HELD_OUT_PUZZLES = 20_260_101, 1000
+HELD_OUT = {"seed": HELD_OUT_SEED, "difficulty": "ordinary", "n": HELD_OUT_PUZZLES}  # as a checkpoint says it
+# What fixes a trained model's halting margin: so many puzzles at most.
+MARGIN_SEED, MARGIN_PUZZLES = 20_260_102, 500
+# What `train --data generated:N` learns.
+TRAINING_SEED = 1
+# What needs no more than a board of the right size: timing, a network without training.
+ANY_SEED = 0
+# Quantization looks at activations, and compares its choices, on puzzles this far from the held-out seed.
+CALIBRATION_OFFSET, SELECTION_OFFSET = 100, 101
+
+
+class Measurable(Protocol):
+    """What is asked of a checkpoint: its task, and the puzzles that it was not trained on."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+
+
+# -- training ------------------------------------------------------------------------------------------
+
+
+def held_out_puzzles(task: Task) -> PuzzleSet:
+    """What a training run is measured on, and may not learn."""
+    return generate_puzzles(task, HELD_OUT_PUZZLES, HELD_OUT_SEED)
+
+
+def margin_puzzles(task: Task, n: int = MARGIN_PUZZLES) -> PuzzleSet:
+    """At most ``n`` for the halting margin alone, not trained on; of small boards some may also be held out."""
+    return generate_puzzles(task, max(1, min(MARGIN_PUZZLES, n)), MARGIN_SEED)
+
+
+# -- measuring -----------------------------------------------------------------------------------------
+
+
+def gate_puzzles(checkpoint: Measurable, data: Path | str | None = None, n: int | None = None) -> PuzzleSet:
+    """The puzzles to compare on: from `data`, else the checkpoint's own held-out ones (generated, seeded).
+
+    `n` of them (default: the gate's number in full precision), drawn with a fixed seed from a file, the first n
+    when generated. Puzzles of a file that have no label where only labels tell what is right are left out.
+    """
+    if n is not None and n < 1:
+        raise InputError(f"--gate-puzzles must be at least 1, not {n}")
+    n = n or FP32.gate_puzzles
+    if data is not None:
+        return measured_puzzles(data, checkpoint.task, n)
+    held_out = checkpoint.metadata.get("held_out") if checkpoint.task.has_rules else None
+    if not isinstance(held_out, dict) or not isinstance(held_out.get("seed"), int):
+        raise InputError(
+            f"{checkpoint.path}: names no held-out puzzles to measure accuracy on; give some with --data FILE"
+        )
+    return generate_puzzles(checkpoint.task, n, held_out["seed"], str(held_out.get("difficulty", "ordinary")))
+
+
+def evaluated_puzzles(
+    task: Task, checkpoint: Measurable | None, data: Path | None = None, n: int | None = None, seed: int = 0
+) -> PuzzleSet:
+    """The puzzles of a file, all or ``n`` of them; without a file the checkpoint's own, as the gate takes them."""
+    if data is not None:
+        return load_puzzles(data, task) if n is None else measured_puzzles(data, task, n, seed)
+    if checkpoint is None:
+        raise InputError("a bundle brings no puzzles with it; give some with --data FILE")
+    return gate_puzzles(checkpoint, n=n)
+
+
+def measured_puzzles(data: Path | str, task: Task, n: int | None = None, seed: int = 0) -> PuzzleSet:
+    """``n`` puzzles of a file whose answers can be told right from wrong; all of them where ``n`` is None."""
+    puzzles = judged_only(load_puzzles(data, task))
+    return puzzles if n is None else puzzles.take(n, seed)
+
+
+def any_puzzles(
+    task: Task, n: int, data: Path | None = None, checkpoint: Measurable | None = None, seed: int = ANY_SEED
+) -> PuzzleSet:
+    """``n`` for what is measured without saying how many are right: from ``data``, held-out ones, or generated."""
+    if data is not None:
+        return load_puzzles(data, task).take(n, seed)
+    if checkpoint is not None and ("held_out" in checkpoint.metadata or not task.has_rules):
+        return gate_puzzles(checkpoint, n=n)
+    return generate_puzzles(task, n, seed)
+
+
+# -- quantization --------------------------------------------------------------------------------------
+
+
+def generated_apart(checkpoint: Measurable, n: int, offset: int, others: list[PuzzleSet | None]) -> PuzzleSet:
+    """Up to ``n`` of the checkpoint's own difficulty, ``offset`` from its held-out seed, none of the others."""
+    task, held_out = checkpoint.task, checkpoint.metadata.get("held_out")
+    if not task.has_rules:
+        raise InputError(
+            f"{task.name} puzzles cannot be generated to calibrate on; "
+            "give the training set with --calibration-data"
+        )
+    held_out = held_out if isinstance(held_out, dict) else {}
+    seed = held_out.get("seed")
+    seed = (seed if isinstance(seed, int) else 0) + offset
+    return apart(generate_puzzles(task, n, seed, str(held_out.get("difficulty", "ordinary"))), others)
+
+
+def apart(puzzles: PuzzleSet, others: list[PuzzleSet | None]) -> PuzzleSet:
+    """Those of ``puzzles`` that stand in no other set."""
+    taken = {mark for other in others if other is not None for mark in fingerprints(other)}
+    free = [row for row in range(len(puzzles)) if not taken & set(fingerprints(puzzles.select(np.array([row]))))]
+    if not free:
+        raise InputError(f"every puzzle of {puzzles.name} is measured on; give others with --calibration-data")
+    return puzzles.select(np.array(free))
