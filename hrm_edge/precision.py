@@ -13,7 +13,13 @@ from .errors import InputError
 
 # float: every number is of one type. products: weights and what they are multiplied with are integers.
 # weights: only what is stored has few bits. palette: weights are indices into a table of a few values.
+# Each but float has its algorithm in `exporters/quantize`.
 Family = Literal["float", "products", "weights", "palette"]
+# What `--help` says of a family.
+FAMILIES: dict[Family, str] = {
+    "products": "weights and matrix products",
+    "weights": "stored small, computed in float",
+}
 
 # Half a point of 400 puzzles is two of them: enough where hardly an answer changes. Fewer bits change more answers
 # either way, and it takes more puzzles to see half a point among them.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -25,7 +26,13 @@ from ...models.ranges import STEPS
 from ..graph.edit import array_of, ensure, initializers, replace_initializers, replace_nodes, tensor_of
 from ..graph.layers import Product, products
 from ..graph.passes import finish
+from .base import Algorithm
 from .gptq import compensated
+from .smooth import smooth
+
+if TYPE_CHECKING:
+    from ..targets.base import Target
+    from .plan import Plan
 
 
 def weight_scale(weight: np.ndarray) -> np.ndarray:
@@ -151,3 +158,18 @@ def input_scales(model: onnx.ModelProto) -> dict[str, float]:
         for tensor in model.graph.initializer
         if tensor.name.endswith(suffix)
     }
+
+
+def _apply(segment: onnx.ModelProto, plan: Plan, target: Target) -> list[str]:
+    if plan.factors:
+        smooth(segment, plan.factors)
+    scales = Scales(plan.input_scales(), set(plan.keep), set(plan.wide), plan.grams or None)
+    return quantize(segment, scales, unsigned=target.unsigned_int8)
+
+
+def _stored(weight: np.ndarray, gram: np.ndarray | None, plan: Plan, target: Target) -> np.ndarray:
+    scale = weight_scale(weight)
+    return rounded(weight, scale, gram) * scale
+
+
+ALGORITHM = Algorithm("products", _apply, _stored)

@@ -14,6 +14,7 @@ import onnx
 
 from ..graph.edit import array_of, ensure, initializers, replace_initializers, tensor_of
 from ..graph.layers import products
+from .base import Algorithm
 from .gptq import inverse_factor
 
 _ROUNDS = 200  # a bound: the levels mostly stand still after some dozens
@@ -87,3 +88,10 @@ def best_levels(values: np.ndarray, importance: np.ndarray, count: int) -> np.nd
 def _middles(levels: np.ndarray) -> np.ndarray:
     """Where the nearest level changes."""
     return (levels[1:] + levels[:-1]) / 2
+
+
+ALGORITHM = Algorithm(
+    "palette",
+    lambda segment, plan, target: palettize_weights(segment, plan.record.bits, plan.grams),
+    lambda weight, gram, plan, target: palettized_weight(weight, plan.record.bits, gram),
+)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,14 +16,10 @@ from ...models.calibration import SEGMENTS
 from ...models.checkpoint import TrainedScales
 from ...models.ranges import ESTIMATORS, STEPS
 from ...models.smoothing import STRENGTH, smoothing_factors
-from ...precision import PRECISIONS, Family, Precision
+from ...precision import PRECISIONS, Precision
 from ..graph.layers import products, weights_of
 from ..targets import target_named
-from ..targets.base import Target
-from . import fp16, int8
-from .palette import palettize_weights, palettized_weight
-from .smooth import smooth
-from .stored import compress_weights, compressed_weight
+from . import algorithm_of, fp16, int8
 
 # A scale may differ from what calibration asks for by this factor, and clip this part of what it saw.
 _SCALE_TOLERANCE, _MOST_CLIPPED = 1.25, 0.02
@@ -85,7 +79,7 @@ class Plan:
     def apply(self, segment: onnx.ModelProto, target: str) -> tuple[onnx.ModelProto, list[str]]:
         """A quantized copy of a float segment as ``target`` runs it fast, and its low-precision products."""
         copy = onnx.ModelProto.FromString(segment.SerializeToString())
-        return copy, ALGORITHMS[self.record.family].apply(copy, self, target_named(target))
+        return copy, algorithm_of(self.record.family).apply(copy, self, target_named(target))
 
     @property
     def grams(self) -> dict[str, np.ndarray]:
@@ -113,7 +107,7 @@ class Plan:
         if self.record.quantizes_inputs:
             return {**FLOAT_PARTS, **INT8_PARTS, **self.exceptions()}
         computed = "float32, inputs rounded to int8" if target_named(target).packs_weights else "float32"
-        return {**FLOAT_PARTS, "weights": f"int{self.record.bits}", "matrix products": computed}
+        return {**FLOAT_PARTS, "weights": self.record.stored, "matrix products": computed}
 
     def exceptions(self) -> dict[str, str]:
         """The layers that got more bits than the others → what they got."""
@@ -140,9 +134,9 @@ class Plan:
         gram = self.grams.get(layer)
         # What a factor divides elsewhere in the block is the other layer's error, not this one's.
         s = self.factors.get(layer, np.ones(len(weights[0]), np.float32))
-        lost = total = 0.0
+        algorithm, lost, total = algorithm_of(self.record.family), 0.0, 0.0
         for weight in (w * s[:, None] for w in weights):
-            stored = ALGORITHMS[self.record.family].stored(weight, gram, self, target_named(target))
+            stored = algorithm.stored(weight, gram, self, target_named(target))
             metric = np.eye(len(weight)) if gram is None else gram
             lost += float(((metric @ (weight - stored)) * (weight - stored)).sum())
             total += float(((metric @ weight) * weight).sum())
@@ -158,45 +152,6 @@ class Plan:
             for name, scale in self.input_scales().items()
             if name in histograms and name.rpartition("/")[0] not in self.keep
         )
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """How a family of precisions is stored: its weights in a graph, and each by itself.
-
-    ``apply(segment, plan, target)`` changes a float segment in place, and returns the names of the products that
-    are low-precision from then on. ``stored(weight, gram, plan, target)`` float32[K, N]: what a product multiplies
-    with in the place of ``weight``; ``gram``: of its layer, if there is one.
-    """
-
-    apply: Callable[[onnx.ModelProto, Plan, Target], list[str]]
-    stored: Callable[[np.ndarray, Any, Plan, Target], np.ndarray]
-
-
-def _quantize_products(segment: onnx.ModelProto, plan: Plan, target: Target) -> list[str]:
-    if plan.factors:
-        smooth(segment, plan.factors)
-    scales = int8.Scales(plan.input_scales(), set(plan.keep), set(plan.wide), plan.grams or None)
-    return int8.quantize(segment, scales, unsigned=target.unsigned_int8)
-
-
-def _quantized(weight: np.ndarray, gram: np.ndarray | None, plan: Plan, target: Target) -> np.ndarray:
-    scale = int8.weight_scale(weight)
-    return int8.rounded(weight, scale, gram) * scale
-
-
-# Family of precisions → what is done for it.
-ALGORITHMS: dict[Family, Algorithm] = {
-    "products": Algorithm(_quantize_products, _quantized),
-    "weights": Algorithm(
-        lambda segment, plan, target: compress_weights(segment, plan.record.bits, target.packs_weights, plan.grams),
-        lambda weight, gram, plan, target: compressed_weight(weight, plan.record.bits, target.packs_weights, gram),
-    ),
-    "palette": Algorithm(
-        lambda segment, plan, target: palettize_weights(segment, plan.record.bits, plan.grams),
-        lambda weight, gram, plan, target: palettized_weight(weight, plan.record.bits, gram),
-    ),
-}
 
 
 class Calibrator:

@@ -7,13 +7,14 @@ import onnx
 
 from ...models.smoothing import maker_of
 from ..graph.edit import array_of, ensure, initializers, replace_initializers, tensor_of
-from ..graph.layers import PARTS
+from ..graph.layers import PARTS, products
 from ..graph.passes import finish
 
 
 def smooth(segment: onnx.ModelProto, factors: dict[str, np.ndarray]) -> None:
     """Apply the factors to a float segment in place; its results stay the same but for rounding."""
     graph = segment.graph
+    products(segment)  # says what is wrong where weights are not stored as they should be
     arrays = {name: array_of(tensor) for name, tensor in initializers(graph).items()}
     changed: dict[str, np.ndarray] = {}
     for layer, s in factors.items():

@@ -20,6 +20,7 @@ from ...errors import InputError
 from ..graph.edit import array_of, ensure, initializers, replace_initializers, replace_nodes, tensor_of
 from ..graph.layers import Product, products
 from ..graph.passes import FOREIGN, finish
+from .base import Algorithm
 from .gptq import compensated
 from .int8 import weight_scale
 
@@ -137,3 +138,10 @@ def _packed_product(node: onnx.NodeProto, product: Product, shape: tuple[int, ..
         block_size=BLOCK,
         accuracy_level=_ACCURACY_LEVEL,
     )
+
+
+ALGORITHM = Algorithm(
+    "weights",
+    lambda segment, plan, target: compress_weights(segment, plan.record.bits, target.packs_weights, plan.grams),
+    lambda weight, gram, plan, target: compressed_weight(weight, plan.record.bits, target.packs_weights, gram),
+)

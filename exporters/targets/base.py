@@ -77,6 +77,8 @@ class Target(ABC):
     packages: Sequence[str] = ()
     # Names in `hrm_edge.precision`.
     precisions: Sequence[str] = ("fp32",)
+    # Precision → what else `--help` says of it.
+    remarks: ClassVar[Mapping[str, str]] = {}
     loops: Sequence[str] = LOOPS
     default_loop = "graph"
     # Rows of every call unless told otherwise. None: any number; a target of fixed shapes has a number.

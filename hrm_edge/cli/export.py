@@ -12,7 +12,7 @@ import typer
 
 from ..errors import InputError
 from ..exporters.targets import all_targets, target_named
-from ..precision import PRECISIONS, precision_named
+from ..precision import FAMILIES, PRECISIONS, precision_named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,29 +23,55 @@ if TYPE_CHECKING:
     from ..exporters.search.decide import Quantizing
     from ..tasks import Task
 
-_TARGETS = list(all_targets())
+_TARGETS = all_targets()
+
+
+def _precisions() -> str:
+    """Every precision: what it is, and which targets have it."""
+    groups: dict[str, list[str]] = {}
+    for record in PRECISIONS.values():
+        groups.setdefault(record.name if record.family == "float" else record.family, []).append(record.name)
+    shown = []
+    for names in groups.values():
+        having = [target.name for target in _TARGETS.values() if names[0] in target.precisions]
+        lacking = [name for name in _TARGETS if name not in having]
+        few = len(having) < len(lacking)
+        remarks = [
+            FAMILIES.get(PRECISIONS[names[0]].family, ""),
+            ", ".join(having) if few else f"not for {', '.join(lacking)}" * bool(lacking),
+            *(target.remarks.get(name, "") for name in names for target in _TARGETS.values()),
+        ]
+        about = "; ".join(filter(None, remarks))
+        shown.append(", ".join(names) + f" ({about})" * bool(about))
+    return "; ".join(shown) + "."
+
+
+def _defaults(field: str, usual: object) -> str:
+    """The targets whose default is another than the usual one."""
+    others = {name: getattr(target, field) for name, target in _TARGETS.items()}
+    return ", ".join(f"{name}: {value}" for name, value in others.items() if value != usual)
 
 
 def command(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the name of a shipped model.")],
-    target: Annotated[str, typer.Option(help=f"{', '.join(_TARGETS[:-1])} or {_TARGETS[-1]}.")] = "onnx",
+    target: Annotated[str, typer.Option(help=" or ".join(", ".join(_TARGETS).rsplit(", ", 1)) + ".")] = "onnx",
     precision: Annotated[
         str,
-        typer.Option(
-            help="fp32; fp16; bf16 (tensorrt); int8 (weights and matrix products); int8-weights, int4-weights "
-            "(stored small, computed in float; not for tensorrt; int4 in coreml needs --ios 18); palette6-weights, "
-            "palette4-weights (coreml)."
-        ),
+        typer.Option(help=_precisions()),
     ] = "fp32",
     loop: Annotated[
         str | None,
         typer.Option(
-            help="graph: the halting loop is in the artifact. host: the runtime loops. coreml: host, others: graph."
+            help="graph: the halting loop is in the artifact. host: the runtime loops. "
+            f"{_defaults('default_loop', 'graph')}, others: graph."
         ),
     ] = None,
     batch: Annotated[
         str | None,
-        typer.Option(help="Rows of every call: a number, or dynamic for any (the default; coreml: 1)."),
+        typer.Option(
+            help="Rows of every call: a number, or dynamic for any "
+            f"(the default; {_defaults('default_batch', None)})."
+        ),
     ] = None,
     compute_capability: Annotated[
         str | None,

@@ -26,6 +26,7 @@ class CoreMLTarget(Target):
         *("fp32", "fp16", "int8", "int8-weights", "int4-weights"),
         *("palette4-weights", "palette6-weights"),
     )
+    remarks: ClassVar = {"int4-weights": "int4 in coreml needs --ios 18"}
     # Core ML runs fixed shapes, and its Neural Engine no loops.
     default_loop, default_batch = "host", 1
     own_options: ClassVar = {"ios": "--ios"}
