@@ -198,7 +198,7 @@ def save_puzzles(puzzles: PuzzleSet, path: Path | str, progress: Progress | None
 
 def check_writable(path: Path, overwrite: bool = True) -> None:
     """InputError when :func:`save_puzzles` could not write ``path``; cheap, so asked before long work."""
-    writer_of(path)
+    writer_of(path)  # refuses a name that nothing is written under
     if path.suffix and path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder")
     is_empty = path.is_dir() and not any(path.iterdir())
