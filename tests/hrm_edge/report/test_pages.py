@@ -12,7 +12,7 @@ from sample_report import PUZZLES, parts, record, report, trial
 from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.measure.gate import compare
 from hrm_edge.report import render, words
-from hrm_edge.report.boards import board_svg
+from hrm_edge.report.boards import board_legend, board_svg
 from hrm_edge.report.plots import range_plots, short_name
 from hrm_edge.runtimes import Answers
 from hrm_edge.tasks import get_task
@@ -275,6 +275,12 @@ def test_a_board_shows_every_symbol_in_its_place(name):
     column, row = cell % task.cols, cell // task.cols
     hit = next(path.get("d") for path in root.iter("path") if path.get("class") == "hit")
     assert hit == f"M{10 * column} {10 * row}h10v10h-10z"
+
+
+def test_the_legend_of_a_maze_names_its_ends_and_its_path():
+    legend = ElementTree.fromstring(f"<ul>{board_legend(get_task('maze-5x5'))}</ul>".replace("&ensp;", " "))
+    assert ["".join(item.itertext()) for item in legend] == ["S start", "G goal", "path"]
+    assert legend[2][0].get("class") == "key way"
 
 
 # -- words -----------------------------------------------------------------------------------------------
