@@ -1,12 +1,17 @@
-"""Progress of long work on stderr: a bar on a terminal, a line every ten seconds otherwise."""
+"""Lines and progress of long work on stderr: a bar on a terminal, a line every ten seconds otherwise."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn
 
 # Told a line for the person who waits.
 Say = Callable[[str], None]
@@ -21,52 +26,68 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def announce(line: str) -> None:
+    """One line that nobody asked for, from inside another program: it says whose it is."""
+    say(f"hrm-edge: {line}")
+
+
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
-    """A `Progress` callback: (what is being done, done, in all). Several kinds of work may follow each other."""
-    if sys.stderr.isatty():
-        with _bar() as report:
-            yield report
-    else:
+    """A `Progress` callback for any threads. Several kinds of work may follow each other."""
+    if not sys.stderr.isatty():
         yield lines()
+        return
+    from rich.progress import MofNCompleteColumn
 
-
-@contextlib.contextmanager
-def _bar() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    with bar(MofNCompleteColumn(), transient=True) as shown:
         tasks: dict[str, Any] = {}
+        lock = threading.Lock()
 
         def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
+            with lock:
+                if what not in tasks:
+                    tasks[what] = shown.add_task(what, total=total)
+            shown.update(tasks[what], completed=done, total=total)
 
         yield report
 
 
+def bar(count: ProgressColumn, transient: bool = False) -> Bar:
+    """rich's bars, each with its name, `count` and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=transient)
+
+
 def lines(say: Say = say, percent: bool = False) -> Progress:
-    """Says now and then how far work is, and when it will be done; ``percent``: how far alone, up to the end."""
+    """A `Progress` callback for any threads that says a line every ten seconds.
+
+    `percent`: of work whose end cannot be estimated, it says how many percent are done, the last one included.
+    """
     started: dict[str, tuple[float, int]] = {}  # kind of work → when it began, and how far it is
     previous = printed = time.monotonic()
+    lock = threading.Lock()
 
     def report(what: str, done: int, total: int) -> None:
         nonlocal previous, printed
-        now = time.monotonic()
-        start, before = started.get(what, (previous, 0))
-        # A kind of work is first heard of when its first part is done: it began at the report before. The same
-        # when it begins again, on other puzzles.
-        if done <= before:
-            start = previous
-        started[what] = (start, done)
-        previous = now
-        if (percent or done < total) and now - printed >= _SECONDS_BETWEEN_LINES:
-            left = f"{done} of {total}, about {(now - start) / done * (total - done):.0f} s left"
-            say(f"{what}: {f'{100 * done // total} %' if percent else left}")
+        with lock:
+            now = time.monotonic()
+            start, before = started.get(what, (previous, 0))
+            # A kind of work is first heard of when its first part is done: it began at the report before. The
+            # same when it begins again, on other puzzles.
+            if done <= before:
+                start = previous
+            started[what] = (start, done)
+            previous = now
+            unsaid = not percent and not 0 < done < total
+            if unsaid or now - printed < _SECONDS_BETWEEN_LINES:
+                return
             printed = now
+        if percent:
+            say(f"{what}: {100 * done // total} %")
+        else:
+            say(f"{what}: {done} of {total}, about {(now - start) / done * (total - done):.0f} s left")
 
     return report

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..runtimes.base import HALT_MODES
+from ..halting import HALT_MODES
 from .toml_lines import Lines
 
 WHEN_UNSURE = ("estimate", "fail", "pass")
