@@ -11,7 +11,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .config import HRMConfig
-from .hrm import HRM, halts
+from .hrm import HRM
 from .slicing import keep_identifiers
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "TrainedScales",
     "build_model",
     "collect_ranges",
-    "halts",
     "keep_identifiers",
     "load_checkpoint",
     "quantization_of",

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..halting import halting_head
 from ..progress import Progress
-from .hrm import HRM, halts
+from .hrm import HRM
 from .ranges import Histogram
 
 # Which segments of a row's own trajectory of T are counted (numbered from 1), by the name of the choice.
@@ -124,7 +125,7 @@ def _trajectory_lengths(model: HRM, z_H: Tensor, z_L: Tensor, e: Tensor) -> np.n
     active = np.arange(len(e))
     for step in range(1, config.halt_max_steps):
         z_H, z_L, _, q = model.segment(z_H, z_L, e)
-        stop = halts(q, config.no_ACT_continue)
+        stop = halting_head(config.no_ACT_continue).says_stop(q)
         lengths[active[stop.cpu().numpy()]] = step
         z_H, z_L, e, active = z_H[~stop], z_L[~stop], e[~stop], active[(~stop).cpu().numpy()]
         if not len(active):

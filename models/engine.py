@@ -11,7 +11,6 @@ import torch
 from ..runtimes import Answers, Engine
 from ..runtimes.base import Request
 from .checkpoint import Checkpoint
-from .hrm import halts
 
 # Rows thought over together; bounds memory at paper size.
 ROWS = 64
@@ -47,13 +46,14 @@ class TorchEngine(Engine):
         parts = []
         with self._turn:
             for begin in range(0, len(request.tokens), ROWS):
-                rows = slice(begin, begin + ROWS)
+                rows = np.arange(begin, min(begin + ROWS, len(request.tokens)))
                 some = None if identifiers is None else identifiers[rows]
-                parts.append(self._think(request, request.tokens[rows], some))
+                parts.append(self._think(request, rows, some))
         return _joined(parts)
 
-    def _think(self, request: Request, questions: np.ndarray, identifiers: np.ndarray | None) -> Answers:
+    def _think(self, request: Request, rows: np.ndarray, identifiers: np.ndarray | None) -> Answers:
         """Up to `max_think_steps` segments on a few rows; `active` are those that have not halted."""
+        questions = request.tokens[rows]
         B, T = len(questions), request.max_think_steps
         device = self.model.H_init.device
         answers = Answers(
@@ -70,16 +70,12 @@ class TorchEngine(Engine):
         for step in range(1, T + 1):
             z_H, z_L, logits, q = self._segment(z_H, z_L, e)
             guess = logits.argmax(-1).to(torch.int32).cpu().numpy()
-            if request.halt == "learned":
-                stop = halts(q, self.no_ACT_continue).cpu().numpy()
-            elif request.halt == "verified":
-                stop = np.asarray(self.task.verify(questions[active], guess), bool)
-            else:
-                stop = np.zeros(len(active), bool)
+            values = q.float().cpu().numpy()
+            stop = self.stops(request, rows[active], guess, values)
             answers.tokens[active] = guess
             answers.steps[active] = step
             answers.halted[active] = stop
-            answers.q[active] = q.float().cpu().numpy()
+            answers.q[active] = values
             if request.trace:
                 trace.append(answers.tokens.copy())
             if stop.all():

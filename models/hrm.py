@@ -181,8 +181,3 @@ class HRM(nn.Module):
     def heads(self, z_H: Tensor) -> tuple[Tensor, Tensor]:
         """``logits[B, S, V], q[B, 2]``; the first token, of the prefix where there is one, carries q."""
         return self.lm_head(z_H)[:, self.config.prefix_len :], self.q_head(z_H[:, 0]).float()
-
-
-def halts(q: Tensor, no_ACT_continue: bool) -> Tensor:
-    """Whether each row's ``q[B, 2]`` says stop: bool ``[B]``."""
-    return q[:, 0] > (0 if no_ACT_continue else q[:, 1])

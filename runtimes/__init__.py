@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .base import HALT_MODES, Answers, Backend, Engine
+from ..halting import HALT_MODES
+from .base import Answers, Backend, Engine
 from .loader import backend, backends, load_engine
 from .loops.graph import GraphLoop
 from .loops.host import HostLoop

@@ -7,22 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
+from ..halting import HALT_MODES, RULES, halting_head
 from ..identifiers import format_ranges, rows_of
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..progress import Progress, Say
     from ..tasks import Task
-
-# The three ways to stop thinking. Their order is their number in a graph-loop artifact's ``halt`` input.
-HALT_MODES = ("learned", "fixed", "verified")
-HaltMode = Literal["learned", "fixed", "verified"]
-
 
 # A graph loaded by a backend: arrays by input name → arrays by output name; safe to call from any thread.
 Graph = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -233,7 +229,11 @@ class Engine(ABC):
 
     def halts(self, q: np.ndarray) -> np.ndarray:
         """bool[B]: whether the halting head, float[B, 2], asks to stop."""
-        return q[:, 0] > 0 if self.no_ACT_continue else q[:, 0] > q[:, 1]
+        return halting_head(self.no_ACT_continue).says_stop(q)
+
+    def stops(self, request: Request, rows: np.ndarray | slice, guess: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """bool[b]: which of the request's ``rows`` stop on ``guess`` int32[b, S] with ``q`` float[b, 2]."""
+        return RULES[request.halt].stops(self.task, request.tokens[rows], guess, self.halts(q))
 
     def _checked_identifiers(self, identifiers: np.ndarray | None, count: int) -> np.ndarray | None:
         if self.num_puzzle_identifiers == 1 and identifiers is None:
@@ -313,6 +313,6 @@ def _checked_steps(max_think_steps: Any, default: int) -> int:
 def _checked_halt(halt: Any, task: Task) -> str:
     if halt not in HALT_MODES:
         raise InputError(f"halt must be one of {', '.join(HALT_MODES)}, not {halt!r}")
-    if halt == "verified" and not task.has_rules:
+    if RULES[halt].judged and not task.has_rules:
         raise task.no_rules("an answer cannot be verified, so halt must be learned or fixed")
     return halt

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..data.puzzles import PuzzleSet
+from ..halting import halting_head
 from ..models import HRM
 from .losses import solved
 
@@ -29,7 +30,7 @@ def halting_margin(model: HRM, puzzles: PuzzleSet, allowed_loss: float = 0.005, 
         z_H, z_L = model.initial_state(len(tokens))
         for _ in range(config.halt_max_steps):
             z_H, z_L, logits, q = model.segment(z_H, z_L, e)
-            wants.append((q[:, 0] - (0 if config.no_ACT_continue else q[:, 1])).cpu().numpy())
+            wants.append(halting_head(config.no_ACT_continue).margin(q).cpu().numpy())
             right.append(solved(logits, answers).cpu().numpy())
     rows = [slice(i, i + config.halt_max_steps) for i in range(0, len(wants), config.halt_max_steps)]
     want = np.concatenate([np.stack(wants[row]) for row in rows], axis=1)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models import HRM, halts
+from ..halting import halting_head
+from ..models import HRM
 from .data import Sampler
 from .losses import labels_of
 
@@ -97,7 +98,7 @@ class Slots:
         """Keep a segment's detached result and decide which slots are finished."""
         self.z_H, self.z_L = z_H.detach(), z_L.detach()
         self.steps = self.steps + 1
-        wants = halts(q.detach(), no_ACT_continue) & (self.steps >= self.min_steps)
+        wants = halting_head(no_ACT_continue).says_stop(q.detach()) & (self.steps >= self.min_steps)
         self.halted = wants | (self.steps >= self.max_steps)
 
     @staticmethod

@@ -15,12 +15,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from ...halting import LEARNED, VERIFIED, HaltRule, Q, halting_head
 from ...tasks import Task
 from .edit import all_nodes, ensure, rename, subgraphs, tensor_of
 from .passes import BATCH, drop_unused, finish, keeps_name, merge_equal_initializers
-
-# The `halt` input, in the order of `runtimes.base.HALT_MODES`.
-LEARNED, FIXED, VERIFIED = 0, 1, 2
 
 _FLOAT, _INT32, _BOOL, _INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.BOOL, TensorProto.INT64
 
@@ -158,21 +156,31 @@ def _body(
 
 def _halting_decision(outer: _Builder, body: _Builder, facts: LoopFacts) -> str:
     """bool[batch]: the rows that this segment's q, or the task's own rules, tell to stop."""
-    is_learned = outer.add("Equal", ["halt", outer.constant(np.array(LEARNED, np.int32), "mode0")], "is_learned")
-    first, second = (outer.constant(np.array(i), f"index{i}") for i in (0, 1))
-    body.add("Gather", ["segment:q", first], "q_halt", axis=1)
-    if facts.no_ACT_continue:
-        bar = outer.constant(np.array(0, np.float32), "zero_bar")
-    else:
-        bar = body.add("Gather", ["segment:q", second], "q_continue", axis=1)
-    body.add("Greater", ["q_halt", bar], "q_says")
+    is_learned = _asked_for(outer, LEARNED)
+    head = halting_head(facts.no_ACT_continue)
+    left = _q(outer, body, head.left)
+    right = (
+        outer.constant(np.array(0, np.float32), "zero_bar") if head.right is None else _q(outer, body, head.right)
+    )
+    body.add("Greater", [left, right], "q_says")
     learned = body.add("And", ["q_says", is_learned], "learned_halt")
     if facts.task.groups is None:
         return learned
-    mode = outer.constant(np.array(VERIFIED, np.int32), "mode2")
-    is_verified = outer.add("Equal", ["halt", mode], "is_verified")
+    is_verified = _asked_for(outer, VERIFIED)
     body.add("And", [_verification(outer, body, facts.task), is_verified], "verified_halt")
     return body.add("Or", [learned, "verified_halt"], "wants_halt")
+
+
+def _asked_for(outer: _Builder, rule: HaltRule) -> str:
+    """bool[]: whether the `halt` input asks for a rule."""
+    mode = outer.constant(np.array(rule.number, np.int32), f"mode{rule.number}")
+    return outer.add("Equal", ["halt", mode], f"is_{rule.name}")
+
+
+def _q(outer: _Builder, body: _Builder, column: int) -> str:
+    """float[batch]: one of the halting head's two values."""
+    index = outer.constant(np.array(column), f"index{column}")
+    return body.add("Gather", ["segment:q", index], f"q_{Q[column]}", axis=1)
 
 
 def _verification(outer: _Builder, body: _Builder, task: Task) -> str:

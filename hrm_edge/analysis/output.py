@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import check_file, write_atomically
-from ..report.plots import require_matplotlib
+from ..report.svg import require_matplotlib
 
 PLOTS = (".png", ".svg")
 KINDS = (*PLOTS, ".json", ".md")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..measure.statistics import interval
-from ..report.plots import style
+from ..report.svg import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

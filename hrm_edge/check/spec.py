@@ -15,7 +15,7 @@ from typing import Any
 
 from ..data.choose import HELD_OUT_SEED
 from ..errors import InputError
-from ..runtimes.base import HALT_MODES
+from ..halting import HALT_MODES
 from .rules import RULES, Need, Rule, shown
 from .toml_lines import Lines
 

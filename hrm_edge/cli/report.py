@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from ..report.format import Drift, Quantization, Report
 
 
 def command(
@@ -33,8 +34,9 @@ def command(
         _copy(opened, output)
     if json_:
         import json
+        from dataclasses import asdict
 
-        print(json.dumps(report, ensure_ascii=False))
+        print(json.dumps(asdict(report), ensure_ascii=False, sort_keys=True))
     elif output is None:
         _print(opened, report)
 
@@ -59,40 +61,40 @@ def _copy(bundle: Bundle, output: Path) -> None:
     say(f"wrote {output}")
 
 
-def _print(bundle: Bundle, report: dict[str, Any]) -> None:
+def _print(bundle: Bundle, report: Report) -> None:
     """The verdict, both sides, the worst layers and the end of the drift; the page has the rest."""
     from ..report import FILES
     from ..report.words import number, percent, span, tiles, verdict
     from .tables import plain_table, print_table
 
-    gate = report["gate"]
-    print(f"{bundle.path}: {'passed' if gate['passed'] else 'FAILED'} {verdict(gate)}")
+    gate = report.gate
+    print(f"{bundle.path}: {'passed' if gate.passed else 'FAILED'} {verdict(gate)}")
     if how := bundle.manifest.gate.reason:
         print(f"  {how}")
     table = plain_table("")
     for column in ("exact", "95 % interval", "tokens", "segments", "halted"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, label in (("reference", "float reference"), ("candidate", "this bundle")):
-        side = report["accuracy"][name]
-        low, high = side["exact_interval"]
+        side = getattr(report.accuracy, name)
+        low, high = side.exact_interval
         table.add_row(
             label,
-            percent(side["exact"]),
+            percent(side.exact),
             f"{percent(low)} to {percent(high)}",
-            percent(side["token"]),
-            number(side["steps_mean"]),
-            percent(side["halted"]),
+            percent(side.token),
+            number(side.steps_mean),
+            percent(side.halted),
         )
     print_table(table)
-    print(f"  drop {gate['drop_points']:.2f} points, 95 % interval {span(gate['drop_interval'])}")
+    print(f"  drop {gate.drop_points:.2f} points, 95 % interval {span(gate.drop_interval)}")
     for tile in tiles(report)[2:]:
         print(f"  {tile['name']}: {tile['value']} ({tile['note']})")
-    _print_drift(report["drift"])
-    _print_layers(report["quantization"])
+    _print_drift(report.drift)
+    _print_layers(report.quantization)
     print(f"page: {bundle.path / FILES['html']}   (copy it out with -o FILE.html)")
 
 
-def _print_drift(drift: list[dict[str, Any]]) -> None:
+def _print_drift(drift: tuple[Drift, ...]) -> None:
     from ..report.words import cosine, percent
     from .tables import plain_table, print_table
 
@@ -101,25 +103,25 @@ def _print_drift(drift: list[dict[str, Any]]) -> None:
     table = plain_table()
     for column in ("segment", "z_H cosine", "z_L cosine", "cells differ", "puzzles differ", "halting agrees"):
         table.add_column(column, justify="right", no_wrap=True)
-    wanted = {1, 2, 4, 8, 16, drift[-1]["segment"]}
+    wanted = {1, 2, 4, 8, 16, drift[-1].segment}
     for row in drift:
-        if row["segment"] in wanted:
-            cosines = (cosine(row["z_H_cosine"]), cosine(row["z_L_cosine"]))
-            parts = (percent(row[name]) for name in ("cells_differ", "puzzles_differ", "halt_agree"))
-            table.add_row(str(row["segment"]), *cosines, *parts)
+        if row.segment in wanted:
+            cosines = (cosine(row.z_H_cosine), cosine(row.z_L_cosine))
+            parts = (percent(getattr(row, name)) for name in ("cells_differ", "puzzles_differ", "halt_agree"))
+            table.add_row(str(row.segment), *cosines, *parts)
     print_table(table)
 
 
-def _print_layers(quantization: dict[str, Any] | None) -> None:
+def _print_layers(quantization: Quantization | None) -> None:
     """What stays in float, and the layers that cost most when they alone are quantized."""
     from ..report.words import points
 
     if quantization is None:
         return
-    for layer in quantization["layers"]:
-        if layer["kept"]:
-            print(f"  more bits: {layer['name']} ({layer['kept']})")
-    worst = sorted(quantization["sensitivity"], key=lambda trial: -trial["drop_points"])[:3]
+    for layer in quantization.layers:
+        if layer.kept:
+            print(f"  more bits: {layer.name} ({layer.kept})")
+    worst = sorted(quantization.sensitivity, key=lambda trial: -trial.drop_points)[:3]
     if worst:
-        named = ", ".join(f"{trial['what']} {points(trial['drop_points'])}" for trial in worst)
-        print(f"  most sensitive alone, points of {worst[0]['n']} puzzles: {named}")
+        named = ", ".join(f"{trial.what} {points(trial.drop_points)}" for trial in worst)
+        print(f"  most sensitive alone, points of {worst[0].n} puzzles: {named}")

@@ -13,7 +13,7 @@ from ..progress import Progress
 from ..tasks import Task
 from ..tasks.base import PAD
 from ..tasks.parallel import generate_distinct
-from .formats import FORMATS, File, Rows, format_of, writer_of
+from .formats import File, Rows, format_of, writer_of
 from .public_layout import Grouping
 
 _CHUNK = 4096  # rows verified at a time, which bounds the memory of large files
@@ -189,20 +189,16 @@ def save_puzzles(puzzles: PuzzleSet, path: Path | str, progress: Progress | None
     """
     path = Path(path)
     check_writable(path)
-    form = writer_of(path)
-    assert form is not None  # check_writable refused what there is none for
-    assert form.write is not None
+    write = writer_of(path)
     try:
-        form.write(puzzles, path, progress)
+        write(puzzles, path, progress)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def check_writable(path: Path, overwrite: bool = True) -> None:
     """InputError when :func:`save_puzzles` could not write ``path``; cheap, so asked before long work."""
-    if writer_of(path) is None:
-        endings = " or ".join(ending for form in FORMATS for ending in form.endings)
-        raise InputError(f"cannot write {path}: end it in {endings}, or name a folder for .npy files")
+    writer_of(path)  # refuses a name that nothing is written under
     if path.suffix and path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder")
     is_empty = path.is_dir() and not any(path.iterdir())

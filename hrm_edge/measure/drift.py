@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from ..data.puzzles import PuzzleSet
+from ..halting import halting_head
 from ..progress import Progress
 from .accuracy import rightness
 
@@ -40,7 +41,7 @@ class SegmentNetwork:
 
     def halts(self, q: np.ndarray) -> np.ndarray:
         """bool[b]: whether the halting head, float[b, 2], says stop."""
-        return q[:, 0] > (0 if self.no_ACT_continue else q[:, 1])
+        return halting_head(self.no_ACT_continue).says_stop(q)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..runtimes import backends
+from .format import Differences, Puzzle, Quantization, Report, Verdict
 
 KINDS = {
     "lost": ("Lost", "only the float reference solves them"),
@@ -23,44 +23,44 @@ def target_name(target: str) -> str:
 # -- what comes first ------------------------------------------------------------------------------------
 
 
-def tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
+def tiles(report: Report) -> list[dict[str, str]]:
     """The verdict in a few figures: {"name", "value", "note", "state"}; state is good, bad or plain."""
-    gate, accuracy, quantization = report["gate"], report["accuracy"], report["quantization"]
-    before, after = accuracy["reference"], accuracy["candidate"]
+    gate, accuracy, quantization = report.gate, report.accuracy, report.quantization
+    before, after = accuracy.reference, accuracy.candidate
     found = [
         _tile(
             "Exact-solve accuracy",
-            percent(after["exact"]),
-            f"float {percent(before['exact'])}, n = {gate['n']}",
+            percent(after.exact),
+            f"float {percent(before.exact)}, n = {gate.n}",
         ),
         _tile(
             "Drop",
-            f"{points(gate['drop_points'])} points",
-            f"95 % interval {span(gate['drop_interval'])}; {gate['max_drop']:g} allowed",
-            "plain" if gate["drop_points"] <= gate["max_drop"] else "bad",
+            f"{points(gate.drop_points)} points",
+            f"95 % interval {span(gate.drop_interval)}; {gate.max_drop:g} allowed",
+            "plain" if gate.drop_points <= gate.max_drop else "bad",
         ),
         _tile(
             "McNemar’s test",
-            f"p = {chance(gate['p_value'])}",
-            f"{gate['lost']} lost, {gate['won']} won; " + _significance(gate["p_value"]),
+            f"p = {chance(gate.p_value)}",
+            f"{gate.lost} lost, {gate.won} won; " + _significance(gate.p_value),
         ),
         _tile(
             "Same halting step",
-            percent(report["halting"]["agree"], 1),
-            f"mean {number(before['steps_mean'])} → {number(after['steps_mean'])} segments",
+            percent(report.halting.agree, 1),
+            f"mean {number(before.steps_mean)} → {number(after.steps_mean)} segments",
         ),
     ]
-    if quantization and quantization["weights_bytes"]:
-        low, full = quantization["weights_bytes"], quantization["float_weights_bytes"]
+    if quantization and quantization.weights_bytes:
+        low, full = quantization.weights_bytes, quantization.float_weights_bytes
         found.append(_tile("Weights", f"{times(full / low)} smaller", f"{size(low)} instead of {size(full)}"))
     found += _speed_tiles(report)
-    if quantization and quantization["products"]:
-        products = quantization["products"]
-        whole = products["found"] >= products["expected"]
+    if quantization and quantization.products:
+        products = quantization.products
+        whole = products.found >= products.expected
         found.append(
             _tile(
                 "Low-precision products",
-                f"{products['found']} of {products['expected']}",
+                f"{products.found} of {products.expected}",
                 "compiled as such by the backend" if whole else "compiled as such: the others run in float",
                 "plain" if whole else "bad",
             )
@@ -68,14 +68,14 @@ def tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
     return found
 
 
-def _speed_tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    speed = report["speed"]
-    if not speed or speed["own"] is None:
+def _speed_tiles(report: Report) -> list[dict[str, str]]:
+    speed = report.speed
+    if not speed or speed.own is None:
         return []
-    target = target_name(report["bundle"]["target"])
-    ratios = [(speed["ratio_vs_eager"], "PyTorch eager"), (speed["ratio_vs_float"], f"{target} in fp32")]
+    target = target_name(report.bundle.target)
+    ratios = [(speed.ratio_vs_eager, "PyTorch eager"), (speed.ratio_vs_float, f"{target} in fp32")]
     known = [(times(ratio), f"against {what}") for ratio, what in ratios if ratio is not None]
-    milliseconds = f"{number(speed['rows'][speed['own']]['ms_per_segment'])} ms per segment"
+    milliseconds = f"{number(speed.rows[speed.own].ms_per_segment)} ms per segment"
     if not known:
         return [_tile("Time", milliseconds, "of one batch, halting off")]
     also = "".join(f"; {value} {what}" for value, what in known[1:])
@@ -93,51 +93,52 @@ def _significance(p: float) -> str:
 # -- sentences -------------------------------------------------------------------------------------------
 
 
-def verdict(gate: Mapping[str, Any]) -> str:
+def verdict(gate: Verdict) -> str:
     """The gate's own line, for beside a badge that says how it ended."""
-    return gate["reason"].removeprefix("passed ")
+    return gate.reason.removeprefix("passed ")
 
 
-def origin(summary: Mapping[str, Any]) -> str:
+def origin(summary: Differences) -> str:
     """Where the answers that differ came apart."""
-    if not summary["followed"]:
+    if not summary.followed:
         return "No answer among them differs."
-    text = f"{summary['followed']} answers that differ were followed."
-    if summary["segment_median"] is not None:
-        text += f" Their guesses first differ after segment {summary['segment_median']:g} (median)"
-        if summary["margin_median"] is not None:
+    text = f"{summary.followed} answers that differ were followed."
+    if summary.segment_median is not None:
+        text += f" Their guesses first differ after segment {summary.segment_median:g} (median)"
+        if summary.margin_median is not None:
             text += (
                 ", in cells where the float model’s best symbol led the second by "
-                f"{number(summary['margin_median'])} logits (median; at most {number(summary['margin_max'])})"
+                f"{number(summary.margin_median)} logits (median; at most {number(summary.margin_max)})"
             )
         text += "."
-    if summary["only_stops"]:
-        text += f" In {summary['only_stops']} the guesses are the same, but one stops earlier than the other."
+    if summary.only_stops:
+        text += f" In {summary.only_stops} the guesses are the same, but one stops earlier than the other."
     return text
 
 
-def began(puzzle: Mapping[str, Any]) -> str:
+def began(puzzle: Puzzle) -> str:
     """The same for one puzzle; empty where nobody looked."""
-    start = puzzle["began"]
+    start = puzzle.began
     if start is None:
         return ""
-    cells = f"{start['cells']} cell" + ("s" if start["cells"] != 1 else "")
-    text = f"Guesses first differ after segment {start['segment']}, in {cells}"
-    return text + (f"; float margin there {number(start['margin'])}." if start["margin"] is not None else ".")
+    cells = f"{start.cells} cell" + ("s" if start.cells != 1 else "")
+    text = f"Guesses first differ after segment {start.segment}, in {cells}"
+    return text + (f"; float margin there {number(start.margin)}." if start.margin is not None else ".")
 
 
-def calibration(quantization: Mapping[str, Any]) -> str:
+def calibration(quantization: Quantization) -> str:
     """What the activation scales come from."""
-    used = quantization["calibration"]
-    smooth = f", SmoothQuant {used['smooth']:g}" if used["smooth"] else ""
-    learned = " The scales were then learned by quantization-aware training." if quantization["trained"] else ""
-    measured = used["measured"]
+    used = quantization.calibration
+    assert used is not None
+    smooth = f", SmoothQuant {used.smooth:g}" if used.smooth else ""
+    learned = " The scales were then learned by quantization-aware training." if quantization.trained else ""
+    measured = used.measured
     apart = (
         f"{measured} puzzles or solutions of them MEASURED ON as well" if measured else "none of them measured on"
     )
     return (
-        f"{used['n']} puzzles of {used['puzzles']}, {apart}; segments: {used['segments']}; "
-        f"{count(used['samples'])} samples; range estimator: {used['estimator']}{smooth}.{learned}"
+        f"{used.n} puzzles of {used.puzzles}, {apart}; segments: {used.segments}; "
+        f"{count(used.samples)} samples; range estimator: {used.estimator}{smooth}.{learned}"
     )
 
 

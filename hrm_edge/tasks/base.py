@@ -156,7 +156,9 @@ class Task(ABC):
     @property
     def answer_tokens(self) -> np.ndarray:
         """Tokens that an answer may have in a cell that was blank."""
-        return np.arange(1, self.vocab_size) if self.value_tokens is None else self.value_tokens
+        if self.value_tokens is not None:
+            return self.value_tokens
+        return np.setdiff1d(np.arange(1, self.vocab_size), self.blank)
 
     @abstractmethod
     def check_question(self, tokens: Tokens) -> None:

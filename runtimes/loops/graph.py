@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
-from ..base import HALT_MODES, Answers, Engine, Request
+from ...halting import RULES
+from ..base import Answers, Engine, Request
 
 if TYPE_CHECKING:
     from ...tasks import Task
@@ -47,22 +48,22 @@ class GraphLoop(Engine):
         self._model = model
 
     def _solve(self, request: Request) -> Answers:
-        if request.halt == "verified" and self.task.groups is None:
+        if RULES[request.halt].judged and self.task.groups is None:
             raise InputError(
-                f"halt 'verified' needs a loop on the host for {self.task.name}, and this bundle's loop is in its "
-                "graph: export with --loop host, or halt 'learned'"
+                f"halt {request.halt!r} needs a loop on the host for {self.task.name}, and this bundle's loop is "
+                "in its graph: export with --loop host, or halt 'learned'"
             )
         tokens, steps, q = self._ask(request, request.max_think_steps)
         trace = None
         if request.trace:
             guesses = [self._ask(request, count)[0] for count in range(1, int(steps.max()))]
             trace = np.stack([*guesses, tokens])
-        return Answers(tokens, steps, self._halted(request, tokens, q), q, trace)
+        return Answers(tokens, steps, self.stops(request, slice(None), tokens, q), q, trace)
 
     def _ask(self, request: Request, max_think_steps: int) -> list[np.ndarray]:
         """The whole request, cut into calls of the artifact's number of rows."""
         limit = np.array(max_think_steps, np.int32)
-        halt = np.array(HALT_MODES.index(request.halt), np.int32)
+        halt = np.array(RULES[request.halt].number, np.int32)
         parts = []
         for first in range(0, len(request.tokens), self._rows):
             tokens = request.tokens[first : first + self._rows]
@@ -73,13 +74,6 @@ class GraphLoop(Engine):
             outputs = self._model(_padded(tokens, missing), limit, halt, *extra)
             parts.append([output[: len(tokens)] for output in outputs])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-    def _halted(self, request: Request, tokens: np.ndarray, q: np.ndarray) -> np.ndarray:
-        if request.halt == "learned":
-            return self.halts(q)
-        if request.halt == "verified":
-            return np.asarray(self.task.verify(request.tokens, tokens), bool)
-        return np.zeros(len(tokens), bool)
 
 
 def _padded(array: np.ndarray, missing: int) -> np.ndarray:

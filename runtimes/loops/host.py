@@ -65,7 +65,7 @@ class HostLoop(Engine):
             z_H, z_L, logits, q = self._padded(self._segment, flight.z_H, flight.z_L, flight.e)
             flight = _Flight(flight.rows, flight.steps + 1, flight.e, z_H, z_L)
             guess = logits.argmax(axis=-1).astype(np.int32)
-            stop = stops(self, request, flight.rows, guess, q)
+            stop = self.stops(request, flight.rows, guess, q)
             done = stop | (flight.steps >= request.max_think_steps)
             results.record(flight.rows, flight.steps, guess, q, stop, done)
             if done.any():
@@ -85,15 +85,6 @@ class HostLoop(Engine):
             return function(*arrays)
         full = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in arrays]
         return [output[:count] for output in function(*full)]
-
-
-def stops(engine: Engine, request: Request, rows: np.ndarray, guess: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """bool[b]: which of the request's ``rows`` stop on this ``guess`` int32[b, S] with these ``q`` float[b, 2]."""
-    if request.halt == "learned":
-        return engine.halts(q)
-    if request.halt == "verified":
-        return np.asarray(engine.task.verify(request.tokens[rows], guess), bool)
-    return np.zeros(len(rows), bool)
 
 
 @dataclass(frozen=True)

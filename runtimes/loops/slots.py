@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..base import Answers, Engine, Request
-from .host import Results, stops
+from .host import Results
 
 if TYPE_CHECKING:
     from ...tasks import Task
@@ -76,7 +76,7 @@ class SlotLoop(Engine):
             steps += 1
             busy = np.flatnonzero(rows >= 0)
             guess = logits[busy].argmax(axis=-1).astype(np.int32)
-            stop = stops(self, request, rows[busy], guess, q[busy])
+            stop = self.stops(request, rows[busy], guess, q[busy])
             done = stop | (steps[busy] >= request.max_think_steps)
             results.record(rows[busy], steps[busy], guess, q[busy], stop, done)
             rows[busy[done]] = -1

@@ -13,7 +13,7 @@ import numpy as np
 from ...bundle import Bundle
 from ...errors import InputError
 from ...files import write_atomically
-from ...progress import Progress, Say, lines, say
+from ...progress import Progress, Say, announce, lines
 from ...tasks import Task
 from ..base import Available, Backend, Compiled, Engine
 from ..loops import by_position, signature
@@ -67,7 +67,7 @@ class TensorRt(Backend):
 
     def load(self, bundle: Bundle, task: Task, facts: dict[str, Any], threads: int | None) -> Engine:
         """``threads`` says nothing to a GPU."""
-        here = _here(bundle, progress=lines(_say, percent=True))
+        here = _here(bundle, progress=lines(announce, percent=True))
         manifest = bundle.manifest
         engines = {graph: load(bundle, graph, here) for graph in manifest.graphs}
         for graph, engine in engines.items():
@@ -92,7 +92,7 @@ class TensorRt(Backend):
         try:
             write_atomically(file, json.dumps(facts, sort_keys=True) + "\n")
         except OSError as error:
-            _say(f"that the check has passed is not kept: {file.parent} can not be written ({error.strerror})")
+            announce(f"that the check has passed is not kept: {file.parent} can not be written ({error.strerror})")
 
     def unverified_warning(self, bundle: Bundle) -> str | None:
         """Told until ``hrm-edge check`` has passed on this GPU; None then, or when nothing can run here."""
@@ -120,7 +120,7 @@ class TensorRt(Backend):
 
         ``compute_capabilities`` need no GPU with tensorrt-rtx. What is for this GPU is loaded and run as well.
         """
-        say = say or _say
+        say = say or announce
         any_flavour()
         gpu, why_not = _gpu_or_reason()
         if not compute_capabilities:
@@ -213,7 +213,7 @@ def _size(size: int | str, batch: int | str) -> int:
 def _here(bundle: Bundle, progress: Progress | None = None) -> Here:
     """The GPU, and the flavour that should run the bundle on it. Raises :class:`InputError`."""
     gpu = find_gpu()
-    return Here(_flavour_for(bundle, gpu.compute_capability, on_device=True), gpu, _say, progress)
+    return Here(_flavour_for(bundle, gpu.compute_capability, on_device=True), gpu, announce, progress)
 
 
 def _flavour_for(bundle: Bundle, compute_capability: int, on_device: bool) -> Flavour:
@@ -263,7 +263,3 @@ def _state(bundle: Bundle, graph: str, flavour: Flavour, compute_capability: int
         return SHIPPED, bundle.path / shipped.file
     kept = not force and kept_plan(bundle, graph, flavour, compute_capability) is not None
     return KEPT if kept else BUILT, kept_file(bundle, graph, flavour, compute_capability)
-
-
-def _say(line: str) -> None:
-    say(f"hrm-edge: {line}")

@@ -9,8 +9,9 @@ from run_onnx import run
 from small_networks import TASK, network, think
 
 from hrm_edge.exporters.graph.layers import products
-from hrm_edge.exporters.graph.loop import LEARNED, LoopFacts, wrap_in_loop
+from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
 from hrm_edge.exporters.graph.trace import trace_segment, trace_start
+from hrm_edge.halting import LEARNED
 from hrm_edge.models import HRMConfig
 from hrm_edge.models.mixers import Attention
 
@@ -82,7 +83,11 @@ def check(fields, seed):
     loop = wrap_in_loop(start, segment, LoopFacts(TASK, config.no_ACT_continue))
     ids = identifiers(model, len(tokens))
     answer, steps, q = think(model, tokens, 2, ids)
-    given_ = {"tokens": tokens, "max_think_steps": np.array(2, np.int32), "halt": np.array(LEARNED, np.int32)}
+    given_ = {
+        "tokens": tokens,
+        "max_think_steps": np.array(2, np.int32),
+        "halt": np.array(LEARNED.number, np.int32),
+    }
     given_ |= {} if ids is None else {"puzzle_identifiers": ids}
     sure = sure_rows(model, tokens, ids)
     for backend in BACKENDS:

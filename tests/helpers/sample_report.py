@@ -12,6 +12,7 @@ from hrm_edge.bundle.quantization import Calibration, Layer, Products, Quantizat
 from hrm_edge.measure.drift import Difference, SegmentDrift
 from hrm_edge.measure.gate import compare
 from hrm_edge.report import build_report
+from hrm_edge.report.format import Report
 from hrm_edge.runtimes import Answers
 
 PUZZLES = puzzle_set(20)
@@ -50,7 +51,7 @@ def parts(**changes: Any) -> dict[str, Any]:
     return {**whole, **changes}
 
 
-def report(**changes: Any) -> dict[str, Any]:
+def report(**changes: Any) -> Report:
     return build_report(**parts(**changes))
 
 

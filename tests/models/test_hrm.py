@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrm_edge.models import HRM, HRMConfig, build_model, halts
+from hrm_edge.halting import halting_head
+from hrm_edge.models import HRM, HRMConfig, build_model
 from hrm_edge.models.layers import truncated_lecun_normal_
 from hrm_edge.models.mixers import rotary_angles, rotate_half
 from hrm_edge.models.public import import_public
@@ -127,10 +128,10 @@ def test_untrained_model_does_not_halt():
     model = HRM(small())
     q = model.segment(*model.initial_state(4), model.embed(torch.ones(4, 16, dtype=torch.long)))[3]
     assert q.tolist() == [[-5.0, -5.0]] * 4
-    assert not halts(q, False).any()
-    assert not halts(q, True).any()
-    assert halts(torch.tensor([[1.0, 2.0], [2.0, 1.0]]), False).tolist() == [False, True]
-    assert halts(torch.tensor([[1.0, 2.0], [-2.0, -3.0]]), True).tolist() == [True, False]
+    assert not halting_head(False).says_stop(q).any()
+    assert not halting_head(True).says_stop(q).any()
+    assert halting_head(False).says_stop(torch.tensor([[1.0, 2.0], [2.0, 1.0]])).tolist() == [False, True]
+    assert halting_head(True).says_stop(torch.tensor([[1.0, 2.0], [-2.0, -3.0]])).tolist() == [True, False]
 
 
 def test_attention_as_a_cpu_trains_is_attention_as_it_answers():

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .... import __version__
+from ....halting import RULES, halting_head
 from ....models import Checkpoint
-from ...graph.loop import FIXED, LEARNED, VERIFIED
 from ...options import ExportOptions
 
 UNKNOWN = "unknown"
@@ -51,7 +51,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> Desc
         "task": task.name,
         "vocabulary": json.dumps(list(task.vocabulary), ensure_ascii=False),
         "seq_len": str(task.seq_len),
-        "halt_modes": json.dumps({"learned": LEARNED, "fixed": FIXED, "verified": VERIFIED}),
+        "halt_modes": json.dumps({rule.name: rule.number for rule in RULES.values()}),
         "halt_max_steps": str(config.halt_max_steps),
         "graph": graph,
         "precision": options.precision,
@@ -82,10 +82,9 @@ def _bindings(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> dic
     board = f"int32 [{rows}, {task.seq_len}], {task.rows} x {task.cols} cells row by row; tokens: {symbols}"
     state = f"[{rows}, {width}, {config.hidden_size}]"
     scores = f"[{rows}, {task.seq_len}, {task.vocab_size}]"
-    rule = "q[0] > 0" if config.no_ACT_continue else "q[0] > q[1]"
-    modes = f"{LEARNED}: when the model says so, {FIXED}: never, {VERIFIED}: when the answer is right"
-    if task.groups is None:
-        modes = f"{LEARNED}: when the model says so, {FIXED}: never"
+    rule = halting_head(config.no_ACT_continue).text("q[0]", "q[1]")
+    rules = [rule for rule in RULES.values() if task.groups is not None or not rule.judged]
+    modes = ", ".join(f"{rule.number}: {rule.when}" for rule in rules)
     after = {"z_H_next": "z_H", "z_L_next": "z_L"}
     texts = {
         "tokens": f"The puzzles: {board} (blank: {task.blank})",

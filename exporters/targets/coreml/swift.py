@@ -14,7 +14,7 @@ from typing import Any
 from .... import __version__
 from ....bundle import Manifest, TensorSpec
 from ....errors import InputError
-from ....runtimes.base import HALT_MODES
+from ....halting import HALT_MODES, halting_head
 from ....runtimes.loops import SIGNATURES
 from ....tasks import Task, get_task
 from ...graph.edit import ensure
@@ -110,7 +110,7 @@ def _facts(manifest: Manifest, ios: int | None) -> dict[str, Any]:
         "batch": manifest.batch,
         "cells": architecture["seq_len"],
         "identifiers": architecture["num_puzzle_identifiers"],
-        "no_ACT_continue": architecture["no_ACT_continue"],
+        "halting_head": halting_head(architecture["no_ACT_continue"]),
         "halt_max_steps": architecture["halt_max_steps"],
         "halt_modes": HALT_MODES,
         **_symbols(manifest, task),

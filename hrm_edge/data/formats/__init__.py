@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ...errors import InputError
 from .base import File, Format, Rows
 from .csv import CSV
 from .npy import NPY
 from .text import TEXT
+
+if TYPE_CHECKING:
+    from .base import Write
 
 __all__ = ["FORMATS", "File", "Format", "Rows", "format_of", "writer_of"]
 
@@ -20,8 +25,10 @@ def format_of(file: File) -> Format:
     return next(form for form in FORMATS if form.fits(file))
 
 
-def writer_of(path: Path) -> Format | None:
-    """The form that ``path`` is written in, by the ending of its name; None where there is none."""
-    if not path.suffix:
-        return NPY
-    return next((form for form in FORMATS if path.name.endswith(form.endings)), None)
+def writer_of(path: Path) -> Write:
+    """What writes a set at ``path``, by the ending of its name; InputError where nothing does."""
+    for form in FORMATS:
+        if form.write is not None and (path.name.endswith(form.endings) if path.suffix else not form.endings):
+            return form.write
+    endings = " or ".join(ending for form in FORMATS for ending in form.endings)
+    raise InputError(f"cannot write {path}: end it in {endings}, or name a folder for .npy files")

@@ -20,6 +20,8 @@ from ..public_layout import Grouping
 if TYPE_CHECKING:
     from ..puzzles import PuzzleSet
 
+    Write = Callable[[PuzzleSet, Path, Progress | None], None]
+
 
 @dataclass(frozen=True)
 class File:
@@ -80,4 +82,4 @@ class Format:
     fits: Callable[[File], bool]
     read: Callable[[File, Task], Rows]
     endings: tuple[str, ...] = ()
-    write: Callable[[PuzzleSet, Path, Progress | None], None] | None = None
+    write: Write | None = None

@@ -8,15 +8,17 @@ from run_onnx import run
 from small_networks import TASK, think
 
 from hrm_edge.exporters.graph.edit import subgraphs
-from hrm_edge.exporters.graph.loop import FIXED, LEARNED, VERIFIED, LoopFacts, wrap_in_loop
+from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
 from hrm_edge.exporters.graph.passes import fix_batch
 from hrm_edge.exporters.quantize.fp16 import convert
+from hrm_edge.halting import RULES
 from hrm_edge.precision import PRECISIONS
 from hrm_edge.runtimes import HALT_MODES
 from hrm_edge.tasks import get_task
 
 BACKENDS = ("onnx", "openvino")
 ROWS, STEPS = 9, 6
+LEARNED, FIXED, VERIFIED = (rule.number for rule in RULES.values())
 
 
 @pytest.fixture
@@ -51,8 +53,9 @@ def assert_same(outputs, answer, steps, q):
     }
 
 
-def test_modes_are_numbered_as_the_runtimes_number_them():
-    assert [HALT_MODES.index(name) for name in ("learned", "fixed", "verified")] == [LEARNED, FIXED, VERIFIED]
+def test_modes_have_the_numbers_that_bundles_hold():
+    assert {name: HALT_MODES.index(name) for name in HALT_MODES} == {"learned": 0, "fixed": 1, "verified": 2}
+    assert [rule.number for rule in RULES.values()] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -9,7 +9,7 @@ from toys import manifest, write_hollow_bundle
 
 from hrm_edge.bundle import Gate, seal_bundle
 from hrm_edge.cli import main
-from hrm_edge.report import read_report, write_report
+from hrm_edge.report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_copied_out_as_it_is(made, tmp_path, capsys, kind):
 def test_json_is_one_object_and_nothing_else(made, tmp_path, capsys):
     code, out, err = run(capsys, made, "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out) == read_report(made / "report.json")
+    assert json.loads(out) == json.loads((made / "report.json").read_text())
     _, again, _ = run(capsys, made, "--json", "-o", tmp_path / "x.html")
     assert again == out
     assert (tmp_path / "x.html").is_file()
@@ -106,7 +106,7 @@ def test_a_changed_report_is_noticed(made, tmp_path, capsys):
 def test_a_damaged_report_is_one_line(made, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(made, copy)
-    content = read_report(copy / "report.json")
+    content = json.loads((copy / "report.json").read_text())
     content["gate"]["n"] = "many"
     (copy / "report.json").write_text(json.dumps(content))
     seal_bundle(copy, manifest(name="toy-int8", precision="int8"))

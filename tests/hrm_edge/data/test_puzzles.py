@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hrm_edge.data import formats
+from hrm_edge.data.formats import Format, Rows
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.tasks import get_task
@@ -291,3 +293,29 @@ def test_damaged_folders_are_loaded_or_refused(tmp_path_factory, few, edits, cut
         assert "\n" not in str(error)
     else:
         assert puzzles.task.verify(puzzles.questions, puzzles.answers).all()
+
+
+def test_another_form_of_file_is_one_record(tmp_path, monkeypatch):
+    """Read and written by its ending, and named where a file has none that there is."""
+    four = get_task("sudoku-4x4")
+
+    def read(file, task):
+        questions = np.array([task.parse(line[::-1]) for line in file.text.split()])
+        return Rows(questions, np.zeros_like(questions), lambda row: f"{file.path} item {row}")
+
+    def write(puzzles, path, progress):
+        path.write_text("\n".join(text[::-1] for text in puzzles.task.format_many(puzzles.questions)))
+
+    backwards = Format(lambda file: file.path.suffix == ".bw", read, (".bw",), write)
+    monkeypatch.setattr(formats, "FORMATS", (backwards, *formats.FORMATS))
+    made = generate_puzzles(four, 5, 0)
+    save_puzzles(made, tmp_path / "p.bw")
+    assert load_puzzles(tmp_path / "p.bw", four).content_hash() == made.content_hash()
+    (tmp_path / "p.bw").write_text("." * 15 + "11")
+    with pytest.raises(InputError, match=r"puzzle has 17 characters"):
+        load_puzzles(tmp_path / "p.bw", four)
+    (tmp_path / "p.bw").write_text("." * 14 + "11")
+    with pytest.raises(InputError, match=r"p.bw item 0: two 1s in row 1"):
+        load_puzzles(tmp_path / "p.bw", four)
+    with pytest.raises(InputError, match=r"end it in .bw or .csv or .csv.gz, or name a folder"):
+        save_puzzles(made, tmp_path / "p.xyz")

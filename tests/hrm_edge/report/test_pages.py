@@ -9,11 +9,12 @@ import pytest
 import sample_report
 from sample_report import PUZZLES, parts, record, report, trial
 
+from hrm_edge.bundle.quantization import Site
 from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.measure.gate import compare
 from hrm_edge.report import render, words
-from hrm_edge.report.boards import board_svg
-from hrm_edge.report.plots import range_plots, short_name
+from hrm_edge.report.boards import board_legend, board_svg
+from hrm_edge.report.plots import figures, short_name
 from hrm_edge.runtimes import Answers
 from hrm_edge.tasks import get_task
 
@@ -182,32 +183,32 @@ def test_every_number_in_markdown_is_the_reports():
     markdown = render(made, "md")
     drift = rows_of(markdown, "Drift, segment by segment")
     assert len(drift) == 3
-    for cells, d in zip(drift, made["drift"], strict=True):
-        assert int(cells[0]) == d["segment"]
+    for cells, d in zip(drift, made.drift, strict=True):
+        assert int(cells[0]) == d.segment
         for text, name in ((1, "z_H_cosine"), (2, "z_H_cosine_low"), (4, "z_L_cosine"), (5, "z_L_cosine_low")):
-            assert near(cells[text], d[name], 4)
+            assert near(cells[text], getattr(d, name), 4)
         names = ("z_H_error", "z_L_error", "cells_differ", "puzzles_differ", "halt_agree")
         for text, name in zip((3, 6, 8, 9, 10), names, strict=True):
-            assert near(cells[text], 100 * d[name], 2)
-        assert near(cells[7], d["logit_rmse"], 3)
-    for cells, s in zip(rows_of(markdown, "Activation ranges"), made["quantization"]["sites"], strict=True):
-        assert cells[0] == s["name"]
-        assert near(cells[1], s["absmax"], 2)
-        assert near(cells[2], 127 * s["scale"], 2)
-        assert near(cells[3], 100 * s["clipped"], 4)
-    sensitivity = sorted(made["quantization"]["sensitivity"], key=lambda t: -t["drop_points"])
+            assert near(cells[text], 100 * getattr(d, name), 2)
+        assert near(cells[7], d.logit_rmse, 3)
+    for cells, s in zip(rows_of(markdown, "Activation ranges"), made.quantization.sites, strict=True):
+        assert cells[0] == s.name
+        assert near(cells[1], s.absmax, 2)
+        assert near(cells[2], 127 * s.scale, 2)
+        assert near(cells[3], 100 * s.clipped, 4)
+    sensitivity = sorted(made.quantization.sensitivity, key=lambda t: -t.drop_points)
     for cells, t in zip(rows_of(markdown, "Sensitivity"), sensitivity, strict=True):
-        assert cells[0] == t["what"]
-        assert near(cells[1], 100 * (t["lost"] - t["won"]) / t["n"], 2)
-    for cells, r in zip(rows_of(markdown, "Speed and memory"), made["speed"]["rows"], strict=True):
-        assert near(cells[4], r["ms_per_segment"], 2)
+        assert cells[0] == t.what
+        assert near(cells[1], 100 * (t.lost - t.won) / t.n, 2)
+    for cells, r in zip(rows_of(markdown, "Speed and memory"), made.speed.rows, strict=True):
+        assert near(cells[4], r.ms_per_segment, 2)
         assert cells[7] == "–"
-    for cells, layer in zip(rows_of(markdown, "Layers"), made["quantization"]["layers"], strict=True):
-        assert (cells[0], cells[1], cells[5]) == (layer["name"], layer["dtype"], layer["kept"] or "")
-        assert near(cells[3], layer["absmax"], 2)
-    for cells, r in zip(rows_of(markdown, "Accuracy by number"), made["by_segments"], strict=True):
-        assert near(cells[1], 100 * r["reference"]["exact"], 2)
-        assert near(cells[2], 100 * r["candidate"]["exact"], 2)
+    for cells, layer in zip(rows_of(markdown, "Layers"), made.quantization.layers, strict=True):
+        assert (cells[0], cells[1], cells[5]) == (layer.name, layer.dtype, layer.kept or "")
+        assert near(cells[3], layer.absmax, 2)
+    for cells, r in zip(rows_of(markdown, "Accuracy by number"), made.by_segments, strict=True):
+        assert near(cells[1], 100 * r.reference.exact, 2)
+        assert near(cells[2], 100 * r.candidate.exact, 2)
 
 
 def test_boards_in_markdown():
@@ -239,9 +240,9 @@ def maze_report():
 
 def test_a_maze_is_drawn():
     made, way = maze_report()
-    assert made["puzzles"]["lost"]["total"] == 1
-    entry = made["puzzles"]["lost"]["shown"][0]
-    assert set(way[:3]) < set(entry["candidate"]["wrong"])
+    assert made.puzzles.lost.total == 1
+    entry = made.puzzles.lost.shown[0]
+    assert set(way[:3]) < set(entry.candidate.wrong)
     text = render(made, "html")
     assert 'class="puzzles wide"' in text
     Page(text)
@@ -275,6 +276,12 @@ def test_a_board_shows_every_symbol_in_its_place(name):
     column, row = cell % task.cols, cell // task.cols
     hit = next(path.get("d") for path in root.iter("path") if path.get("class") == "hit")
     assert hit == f"M{10 * column} {10 * row}h10v10h-10z"
+
+
+def test_the_legend_of_a_maze_names_its_ends_and_its_path():
+    legend = ElementTree.fromstring(f"<ul>{board_legend(get_task('maze-5x5'))}</ul>".replace("&ensp;", " "))
+    assert ["".join(item.itertext()) for item in legend] == ["S start", "G goal", "path"]
+    assert legend[2][0].get("class") == "key way"
 
 
 # -- words -----------------------------------------------------------------------------------------------
@@ -324,9 +331,7 @@ def test_ranges_have_one_row_a_layer():
     names = [
         f"{level}_level.layers.{i}.mlp.{part}_proj" for level in "HL" for i in range(8) for part in ("up", "down")
     ]
-    sites = [
-        {"name": f"{name}/{k}", "absmax": 2.0, "scale": 0.01, "clipped": 0.0} for name in names for k in range(3)
-    ]
-    for plot in range_plots(sites, []):
+    sites = tuple(Site(f"{name}/{k}", 2.0, 0.01, 0.0) for name in names for k in range(3))
+    for plot in figures(report(quantization=record(sites=sites, layers=())))["ranges"]:
         labels = re.findall(r">([HL]\.\d \w+)<", plot.svg)
         assert labels == [short_name(name) for name in names]

@@ -23,47 +23,48 @@ from hrm_edge.measure.statistics import drop_interval, interval, mcnemar
 from hrm_edge.report import FILES, build_report, read_report, render, write_report
 from hrm_edge.report import plots as report_plots
 from hrm_edge.report.build import SHOWN
+from hrm_edge.report.format import Began, Differences, Rate
 from hrm_edge.runtimes import Answers
 
 
 def test_the_verdict_counts_pairs():
-    gate = report()["gate"]
-    assert (gate["n"], gate["lost"], gate["won"], gate["answers_differ"], gate["passed"]) == (20, 3, 1, 5, True)
-    assert gate["drop_points"] == pytest.approx(10)
-    assert gate["drop_interval"] == list(drop_interval(3, 1, 20))
-    assert gate["p_value"] == mcnemar(3, 1) == 0.625
+    gate = report().gate
+    assert (gate.n, gate.lost, gate.won, gate.answers_differ, gate.passed) == (20, 3, 1, 5, True)
+    assert gate.drop_points == pytest.approx(10)
+    assert gate.drop_interval == drop_interval(3, 1, 20)
+    assert gate.p_value == mcnemar(3, 1) == 0.625
 
 
 def test_both_sides_with_intervals():
-    accuracy = report()["accuracy"]
-    before, after = accuracy["reference"], accuracy["candidate"]
-    assert (before["exact"], after["exact"]) == (0.7, 0.6)
-    assert before["exact_interval"] == list(interval(14, 20))
+    accuracy = report().accuracy
+    before, after = accuracy.reference, accuracy.candidate
+    assert (before.exact, after.exact) == (0.7, 0.6)
+    assert before.exact_interval == interval(14, 20)
     # Two of 16 cells are wrong in a spoiled answer; in row 15 a third one is.
-    assert before["token"] == pytest.approx(1 - 6 * 2 / 320)
-    assert after["token"] == pytest.approx(1 - (8 * 2 + 1) / 320)
-    assert after["token_interval"][0] < after["token"] < after["token_interval"][1]
-    assert (before["steps_mean"], after["steps_mean"]) == (2.5, (8 + 6 + 36) / 20)
+    assert before.token == pytest.approx(1 - 6 * 2 / 320)
+    assert after.token == pytest.approx(1 - (8 * 2 + 1) / 320)
+    assert after.token_interval[0] < after.token < after.token_interval[1]
+    assert (before.steps_mean, after.steps_mean) == (2.5, (8 + 6 + 36) / 20)
 
 
 def test_halting():
-    halting = report()["halting"]
-    assert halting["reference"] == [10, 0, 0, 10]
-    assert halting["candidate"] == [8, 3, 0, 9]
-    assert (halting["agree"], halting["within_one"]) == (17 / 20, 19 / 20)
+    halting = report().halting
+    assert halting.reference == (10, 0, 0, 10)
+    assert halting.candidate == (8, 3, 0, 9)
+    assert (halting.agree, halting.within_one) == (17 / 20, 19 / 20)
 
 
 def test_puzzles_of_each_kind():
-    puzzles = report()["puzzles"]
-    numbers = {kind: [entry["number"] for entry in group["shown"]] for kind, group in puzzles.items()}
+    puzzles = report().puzzles
+    numbers = {kind: [entry.number for entry in group.shown] for kind, group in vars(puzzles).items()}
     assert numbers == {"lost": [1, 2, 3], "won": [15], "differ": [16]}
-    lost = puzzles["lost"]["shown"][0]
-    assert lost["candidate"]["answer"] == PUZZLES.task.format(spoiled(PUZZLES.answers[0]))
-    assert (lost["reference"]["right"], lost["candidate"]["right"]) == (True, False)
-    assert (lost["reference"]["wrong"], lost["candidate"]["wrong"]) == ([], [0, 1])
-    assert lost["began"] == {"segment": 2, "cells": 3, "margin": 0.125}
-    assert puzzles["lost"]["shown"][1]["began"] is None
-    assert puzzles["differ"]["shown"][0]["candidate"]["wrong"] == [0, 1, 5]
+    lost = puzzles.lost.shown[0]
+    assert lost.candidate.answer == PUZZLES.task.format(spoiled(PUZZLES.answers[0]))
+    assert (lost.reference.right, lost.candidate.right) == (True, False)
+    assert (lost.reference.wrong, lost.candidate.wrong) == ((), (0, 1))
+    assert lost.began == Began(segment=2, cells=3, margin=0.125)
+    assert puzzles.lost.shown[1].began is None
+    assert puzzles.differ.shown[0].candidate.wrong == (0, 1, 5)
 
 
 def test_only_so_many_puzzles_are_shown():
@@ -71,52 +72,51 @@ def test_only_so_many_puzzles_are_shown():
     wrong = Answers(np.stack([spoiled(a) for a in PUZZLES.answers]), same.steps, same.halted, same.q)
     right = Answers(PUZZLES.answers, same.steps, same.halted, same.q)
     gate = parts()["gate"] | {"lost": 20, "won": 0}
-    lost = report(reference=right, candidate=wrong, gate=gate)["puzzles"]["lost"]
-    assert (lost["total"], len(lost["shown"])) == (20, SHOWN)
+    lost = report(reference=right, candidate=wrong, gate=gate).puzzles.lost
+    assert (lost.total, len(lost.shown)) == (20, SHOWN)
 
 
 def test_without_labels_wrong_is_what_breaks_a_rule():
     unlabelled = dataclasses.replace(PUZZLES, answers=None)
     made = report(puzzles=unlabelled)
-    assert made["accuracy"]["candidate"]["token"] is None
-    assert made["gate"]["lost"] == 3
-    assert made["puzzles"]["lost"]["shown"][0]["candidate"]["wrong"] != []
+    assert made.accuracy.candidate.token is None
+    assert made.gate.lost == 3
+    assert made.puzzles.lost.shown[0].candidate.wrong != ()
     for kind in ("md", "json"):
         render(made, kind)
 
 
 def test_accuracy_by_segments_from_scores_or_from_drift():
     scores = {k: Score(0.1 * k, 0.5, 20, k) for k in (1, 2, 4)}
-    given_scores = report(by_segments={"reference": scores, "candidate": scores})["by_segments"]
-    assert [row["segments"] for row in given_scores] == [1, 2, 4]
-    assert given_scores[2]["reference"] == {"exact": 0.4, "interval": list(interval(8, 20))}
-    counted = report()["by_segments"]
-    assert [(row["reference"]["exact"], row["candidate"]["exact"]) for row in counted] == [
+    given_scores = report(by_segments={"reference": scores, "candidate": scores}).by_segments
+    assert [row.segments for row in given_scores] == [1, 2, 4]
+    assert given_scores[2].reference == Rate(0.4, interval(8, 20))
+    counted = report().by_segments
+    assert [(row.reference.exact, row.candidate.exact) for row in counted] == [
         (each.reference_exact, each.candidate_exact) for each in parts()["drift"]
     ]
     silent = [dataclasses.replace(segment(1), reference_exact=None, candidate_exact=None)]
-    assert report(drift=silent)["by_segments"] == []
+    assert report(drift=silent).by_segments == ()
 
 
 def test_where_differences_began():
-    summary = report()["differences"]
-    assert summary == {
-        "followed": 2, "only_stops": 1, "segment_median": 2, "margin_median": 0.125, "margin_max": 0.125,
-    }  # fmt: skip
+    assert report().differences == Differences(
+        followed=2, only_stops=1, segment_median=2, margin_median=0.125, margin_max=0.125
+    )
 
 
 def test_the_bundles_own_row_and_its_ratios():
-    speed = report()["speed"]
-    assert (speed["own"], speed["ratio_vs_eager"], speed["ratio_vs_float"]) == (1, 3.0, 2.0)
-    assert speed["rows"][1]["engine"] == "toy-int8"
-    assert report(speed=[])["speed"] is None
-    assert report(speed=parts()["speed"][:1])["speed"]["own"] is None
+    speed = report().speed
+    assert (speed.own, speed.ratio_vs_eager, speed.ratio_vs_float) == (1, 3.0, 2.0)
+    assert speed.rows[1].engine == "toy-int8"
+    assert report(speed=[]).speed is None
+    assert report(speed=parts()["speed"][:1]).speed.own is None
 
 
 def test_calibration_puzzles_that_were_measured_on_are_told():
     calibration = dataclasses.replace(sample_report.record().calibration, fingerprints=fingerprints(PUZZLES)[:3])
     made = report(quantization=sample_report.record(calibration=calibration))
-    assert made["quantization"]["calibration"]["measured"] == 3
+    assert made.quantization.calibration.measured == 3
     assert "MEASURED ON" in render(made, "md")
     assert "none of them measured on" in render(report(), "md")
 
@@ -129,7 +129,7 @@ def test_a_gate_of_other_answers_is_a_mistake():
 def test_what_is_not_finite_is_null():
     broken = dataclasses.replace(segment(1), z_H_error=math.inf, z_H_cosine=math.nan, logit_rmse=math.nan)
     made = report(drift=[broken, segment(2)])
-    assert made["drift"][0]["z_H_error"] is None
+    assert made.drift[0].z_H_error is None
     assert "NaN" not in render(made, "json")
     render(made, "md")
 
@@ -175,6 +175,10 @@ def test_another_kind_is_refused():
 # -- damaged ---------------------------------------------------------------------------------------------
 
 
+WHOLE = report()
+CONTENT = json.loads(render(WHOLE, "json"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -196,7 +200,7 @@ def test_another_kind_is_refused():
     ],
 )
 def test_one_line_says_where(tmp_path, change, message):
-    made = report()
+    made = copy.deepcopy(CONTENT)
     change(made)
     file = tmp_path / "report.json"
     file.write_text(json.dumps(made))
@@ -221,7 +225,6 @@ def test_no_file_at_all(tmp_path):
         read_report(tmp_path / "report.json")
 
 
-WHOLE = report()
 junk = st.one_of(
     st.none(),
     st.booleans(),
@@ -241,14 +244,14 @@ def places(value, path=()):
         yield from places(item, (*path, key))
 
 
-PLACES = list(places(WHOLE))[1:]
+PLACES = list(places(CONTENT))[1:]
 
 
 @settings(max_examples=150)
 @given(st.sampled_from(PLACES), junk, st.booleans())
 def test_any_damage_is_one_line_or_harmless(tmp_path_factory, place, value, drop):
     """Whatever is read back after all must also be drawn."""
-    damaged = copy.deepcopy(WHOLE)
+    damaged = copy.deepcopy(CONTENT)
     *above, last = place
     inside = damaged
     for key in above:
@@ -266,7 +269,7 @@ def test_any_damage_is_one_line_or_harmless(tmp_path_factory, place, value, drop
         return
     render(read, "md")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_plots, "_svg", lambda draw, label, height=0: "<svg></svg>")
+        patch.setattr(report_plots, "svg", lambda draw, label, height=0: "<svg></svg>")
         render(read, "html")
 
 
@@ -276,15 +279,17 @@ DRAWN = [place for place in PLACES if place[0] in ("drift", "quantization", "hal
 @pytest.mark.slow
 @settings(max_examples=40)
 @given(st.sampled_from(DRAWN), st.one_of(st.none(), st.integers(0, 10**15), st.floats(0, 1e15)))
-def test_any_number_that_is_read_is_drawn(place, value):
-    damaged = copy.deepcopy(WHOLE)
+def test_any_number_that_is_read_is_drawn(tmp_path_factory, place, value):
+    damaged = copy.deepcopy(CONTENT)
     *above, last = place
     inside = damaged
     for key in above:
         inside = inside[key]
     inside[last] = value
+    file = tmp_path_factory.getbasetemp() / "number.json"
+    file.write_text(json.dumps(damaged))
     try:
-        render(damaged, "html")
+        render(read_report(file), "html")
     except InputError as error:
         assert len(str(error).splitlines()) == 1
 

@@ -1,16 +1,22 @@
 """ARC's canvas: grids there and back, translations, text, and one clear line for what only rules give."""
 
+import io
+import xml.etree.ElementTree as ElementTree
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from rich.console import Console
 
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.measure.accuracy import rightness, token_accuracy
+from hrm_edge.report.boards import board_legend, board_svg
 from hrm_edge.solve.answer import read_puzzles
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.boards import board
 
 SMALL = get_task("arc-6x6")
 
@@ -122,3 +128,21 @@ def test_names_and_sizes():
     for grid in (np.zeros((7, 1), int), np.full((1, 1), 10), np.zeros((0, 1), int), np.zeros((1, 1))):
         with pytest.raises(InputError):
             SMALL.encode(grid)
+
+
+def test_a_grid_is_drawn_in_its_colours():
+    tokens = SMALL.encode(np.array([[0, 2], [4, 9]]))
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(board(SMALL, tokens))
+    drawn = console.file.getvalue()
+    for colour in ("0;0;0", "255;65;54", "255;220;0", "135;12;37"):  # black, red, yellow, maroon
+        assert drawn.count(f"48;2;{colour}m") == 1
+    text = SMALL.format(tokens)
+    sides = {side: {"answer": text, "wrong": [0]} for side in ("reference", "candidate")}
+    root = ElementTree.fromstring(board_svg(SMALL, {"question": text, **sides}, "reference", "a grid"))
+    paths = [(path.get("class"), path.get("style"), path.get("d")) for path in root.iter("path")]
+    fills = {style: d for kind, style, d in paths if kind == "fill"}
+    assert fills["fill:#ffdc00"] == "M0 10h10v10h-10z"
+    assert sorted(fills) == ["fill:#000000", "fill:#870c25", "fill:#ff4136", "fill:#ffdc00"]
+    assert [style for kind, style, _ in paths if kind == "cross"] == ["stroke:var(--page);stroke-width:3", None]
+    assert board_legend(SMALL) == ""

@@ -20,13 +20,15 @@ from lowered import at_batch, plainly, program, reroll, saved
 
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.graph.edit import PassFailed
-from hrm_edge.exporters.graph.loop import FIXED, LEARNED, VERIFIED, LoopFacts, wrap_in_loop
+from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
 from hrm_edge.exporters.graph.trace import exported_form, quiet
 from hrm_edge.exporters.quantize.fp16 import convert
 from hrm_edge.exporters.targets.coreml.emit import EMIT
 from hrm_edge.exporters.targets.coreml.weights import Numbers, packed
+from hrm_edge.halting import RULES
 from hrm_edge.precision import PRECISIONS
 
+LEARNED, FIXED, VERIFIED = (rule.number for rule in RULES.values())
 RNG = np.random.default_rng(0)
 INT, FLOAT = TensorProto.INT32, TensorProto.FLOAT
 

@@ -16,8 +16,8 @@ import toys
 from hrm_edge.bundle import Manifest, TensorSpec, open_bundle, write_bundle
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.graph.edit import PassFailed
-from hrm_edge.exporters.graph.loop import FIXED, LEARNED, VERIFIED
 from hrm_edge.exporters.targets.coreml.swift import write_package
+from hrm_edge.halting import RULES
 from hrm_edge.tasks import get_task
 
 SHAPES = ("graph", "host", "stateful")
@@ -264,7 +264,7 @@ def test_the_halting_rule(package, shape):
     assert re.findall(learned, library(package(manifest(shape, no_ACT_continue=True)))) == ["qHalt > 0"]
     source = library(package(manifest(shape)))
     modes = {name: int(value) for name, value in re.findall(r"case (\w+) = (\d)", source)}
-    assert modes == {"learned": LEARNED, "fixed": FIXED, "verified": VERIFIED}
+    assert modes == {rule.name: rule.number for rule in RULES.values()}
     assert "maxThinkSteps: Int = 11," in source
 
 
