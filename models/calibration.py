@@ -19,7 +19,7 @@ from .hrm import HRM
 from .ranges import Histogram
 
 # Which segments of a row's own trajectory of T are counted (numbered from 1), by the name of the choice.
-SEGMENTS = {
+SAMPLINGS = {
     "all": lambda T: set(range(1, T + 1)),
     "first": lambda T: {1},
     "last": lambda T: {T},
@@ -76,7 +76,7 @@ def collect_ranges(
 
     Args:
         identifiers: int32 ``[N]``, rows of the table of puzzle embeddings; zeros by default.
-        segments: which part of each row's trajectory is counted, a key of :data:`SEGMENTS`.
+        segments: which part of each row's trajectory is counted, a key of :data:`SAMPLINGS`.
         smoothing: by layer, float32 ``[K]``: what each input channel is divided by before it is counted
             (SmoothQuant, arXiv 2211.10438).
         seed: of the states, for ``segments="random"``.
@@ -88,8 +88,8 @@ def collect_ranges(
     Raises:
         InputError: an unknown choice of segments, or no questions.
     """
-    if segments not in SEGMENTS:
-        raise InputError(f"calibration segments {segments!r}: choose from {', '.join(SEGMENTS)}")
+    if segments not in SAMPLINGS:
+        raise InputError(f"calibration segments {segments!r}: choose from {', '.join(SAMPLINGS)}")
     if not len(questions):
         raise InputError("calibration needs at least one puzzle")
     rng = np.random.default_rng(seed)
@@ -111,7 +111,7 @@ def collect_ranges(
                 lengths = _trajectory_lengths(model, z_H, z_L, e)
             wanted = np.zeros((len(some), lengths.max() + 1), bool)
             for row, T in enumerate(lengths):
-                wanted[row, list(SEGMENTS[segments](int(T)))] = True
+                wanted[row, list(SAMPLINGS[segments](int(T)))] = True
             _count(model, recorder, z_H, z_L, e, lengths, wanted)
             if progress is not None:
                 progress("calibrating", min(begin + batch, total), total)

@@ -12,7 +12,7 @@ from ...data.puzzles import PuzzleSet
 from ...errors import InputError
 from ...identifiers import rows_of
 from ...models import HRM, Checkpoint, Ranges, collect_ranges
-from ...models.calibration import SEGMENTS
+from ...models.calibration import SAMPLINGS
 from ...models.checkpoint import TrainedScales
 from ...models.ranges import ESTIMATORS, STEPS
 from ...models.smoothing import STRENGTH, smoothing_factors
@@ -48,7 +48,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for flag, value, known in (
             ("--calibration-method", self.estimator, ESTIMATORS),
-            ("--calibration-segments", self.segments, SEGMENTS),
+            ("--calibration-segments", self.segments, SAMPLINGS),
         ):
             if value not in known:
                 raise InputError(f"{flag} {value}: unknown; choose {', '.join(known)}")

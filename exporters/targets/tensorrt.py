@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ...bundle import Manifest
     from ...runtimes.base import CompiledProduct
-    from ...runtimes.tensorrt.build import Built, Rows
+    from ...runtimes.tensorrt.build import Rows, SerializedEngine
     from ...runtimes.tensorrt.engines import EngineFile
     from ...runtimes.tensorrt.flavours import Flavour
     from ..options import ExportOptions
@@ -144,7 +144,12 @@ def _profile(options: ExportOptions) -> Rows | None:
 
 
 def _entry(
-    chosen: Flavour, built: Built, stem: str, folder: Path, capabilities: tuple[int, ...], options: ExportOptions
+    chosen: Flavour,
+    built: SerializedEngine,
+    stem: str,
+    folder: Path,
+    capabilities: tuple[int, ...],
+    options: ExportOptions,
 ) -> EngineFile:
     """Write the engine into the bundle, and say what it is."""
     from ...files import sha256

@@ -23,7 +23,7 @@ _TRIES = 5
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltSet:
     """What was written. ``repeated``: demonstrations left out because they equal a held-out test pair."""
 
     tasks: int
@@ -52,7 +52,7 @@ def build(
     seed: int = 0,
     progress: Progress | None = None,
     overwrite: bool = True,
-) -> Built:
+) -> BuiltSet:
     """Write ``folder/{train,test}`` and ``folder/identifiers.json``, whole or not at all.
 
     Each task is a group; its original and up to ``augmentations`` views of it that all look different are its
@@ -91,7 +91,7 @@ def build(
             rows.append(_write_split(scratch / split, some, split, task, len(names)))
             if progress is not None:
                 progress("ARC tasks", total + total * len(rows) // 2, 2 * total)
-    return Built(len(groups), len(names) - 1, rows[0], rows[1], repeated)
+    return BuiltSet(len(groups), len(names) - 1, rows[0], rows[1], repeated)
 
 
 def _ordered(collection: Collection) -> Iterator[tuple[ArcTask, bool]]:

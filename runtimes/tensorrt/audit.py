@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import GateFailed
 from ..base import CompiledProduct
-from .build import Built, NetworkFacts
+from .build import NetworkFacts, SerializedEngine
 
 _LINE = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*?)\], "
@@ -28,7 +28,7 @@ _NO_PRODUCT = {"kgen", "cast", "reshape", "copy", "transpose", "shuffle", "memse
 WEIGHTS_TOLERANCE = 1.1
 
 
-def products(built: Built) -> list[CompiledProduct]:
+def products(built: SerializedEngine) -> list[CompiledProduct]:
     """The matrix products of an engine as they were compiled, by the names they have in the ONNX graph."""
     nodes = {layer.name for layer in built.network.layers if layer.kind == "MATRIX_MULTIPLY"}
     found: dict[str, CompiledProduct] = {}
@@ -48,7 +48,7 @@ def products(built: Built) -> list[CompiledProduct]:
     return list(found.values())
 
 
-def describe(built: Built) -> dict[str, Any]:
+def describe(built: SerializedEngine) -> dict[str, Any]:
     """The audit as the bundle keeps it: JSON values."""
     network = built.network
     kinds = Counter(f"{product.left} × {product.right}" for product in products(built))
@@ -78,7 +78,7 @@ def _casts(network: NetworkFacts) -> Counter[str]:
 
 
 def raise_unless_sound(
-    built: Built, graph: str, stored_bytes: int, wants_loop: bool, folded_bytes: int = 0
+    built: SerializedEngine, graph: str, stored_bytes: int, wants_loop: bool, folded_bytes: int = 0
 ) -> None:
     """GateFailed when weights were multiplied or widened, or when the halting loop was unrolled or lost.
 

@@ -52,7 +52,7 @@ class NetworkFacts:
 
 
 @dataclass(frozen=True)
-class Built:
+class SerializedEngine:
     """A serialized engine. ``weights_bytes``: memory its weights take, None when the log does not say.
 
     ``log`` holds every message of the builder; ``compiled_layers`` those of its lines that each describe one
@@ -119,7 +119,7 @@ def build(
     hardware_compatible: bool = False,
     version_compatible: bool = True,
     timing_cache: bytes | None = None,
-) -> Built:
+) -> SerializedEngine:
     """Compile an ONNX graph; takes seconds (RTX) to minutes (``tensorrt``, which times kernels on the GPU).
 
     ``compute_capabilities`` × 10: what RTX builds for, with or without a GPU; ``tensorrt`` builds for the GPU
@@ -154,7 +154,7 @@ def build(
             "export for another --target"
         )
     found = [int(match) for line in log.lines for match in _WEIGHTS.findall(line)]
-    return Built(
+    return SerializedEngine(
         plan=bytes(plan),
         weights_bytes=found[-1] if found else None,
         seconds=time.monotonic() - began,

@@ -18,7 +18,7 @@ from ...files import sha256, write_atomically
 from ...progress import Progress, Say
 from ...records import STRICT, FromOne, Number, Text, from_json
 from ..loops.host import DEFAULT_SLOTS
-from .build import Built, Rows, build
+from .build import Rows, SerializedEngine, build
 from .cuda import Gpu
 from .device import LoadedEngine, Refused
 from .flavours import Flavour, as_text
@@ -201,7 +201,7 @@ def _kernels(digest: str) -> Path:
     return cache_folder() / f"{digest[:40]}.kernels"
 
 
-def _keep(file: Path, timings: Path, built: Built, say: Say) -> None:
+def _keep(file: Path, timings: Path, built: SerializedEngine, say: Say) -> None:
     try:
         # An engine behind its own SHA-256, so that any damage shows before TensorRT parses a byte.
         write_atomically(file, hashlib.sha256(built.plan).digest() + built.plan)

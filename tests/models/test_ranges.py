@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrm_edge.cli.export import command
-from hrm_edge.models.calibration import SEGMENTS
+from hrm_edge.models.calibration import SAMPLINGS
 from hrm_edge.models.ranges import BINS, ESTIMATORS, STEPS, Histogram
 
 # From far below to far above 1, so that the range has to double again and again.
@@ -221,7 +221,7 @@ def test_entropy_keeps_an_even_spread_and_cuts_far_outliers():
 
 
 @pytest.mark.parametrize(
-    ("flag", "choices"), [("calibration_method", ESTIMATORS), ("calibration_segments", SEGMENTS)]
+    ("flag", "choices"), [("calibration_method", ESTIMATORS), ("calibration_segments", SAMPLINGS)]
 )
 def test_help_names_every_choice(flag, choices):
     """Written out there: the command line prints its help without loading any of this."""

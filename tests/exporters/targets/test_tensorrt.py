@@ -45,7 +45,7 @@ def export(folder, precision="fp32", loop="host", puzzles=None, **options):
     return export_bundle(checkpoint(traced("grid")[0]), wanted, folder, GateOptions(puzzles, 100.0), quick)
 
 
-def built(model: onnx.ModelProto) -> trt_build.Built:
+def built(model: onnx.ModelProto) -> trt_build.SerializedEngine:
     return trt_build.build(flavour(), serialized(model), compute_capabilities=(86,), rows=(1, 2, 4))
 
 
