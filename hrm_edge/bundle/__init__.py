@@ -1,6 +1,6 @@
 """The bundle: a folder with a manifest, graph files and their hashes, whole and untouched or refused."""
 
-from .folder import ACCURACY, MANIFEST, Bundle, open_bundle, seal_bundle, write_bundle
+from .folder import ACCURACY, MANIFEST, Bundle, open_bundle, seal_bundle
 from .manifest import FORMAT_VERSION, FileEntry, Gate, Manifest, TensorSpec
 
 __all__ = [
@@ -14,5 +14,4 @@ __all__ = [
     "TensorSpec",
     "open_bundle",
     "seal_bundle",
-    "write_bundle",
 ]

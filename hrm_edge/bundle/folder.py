@@ -7,13 +7,12 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import replacing_folder, sha256, write_atomically
+from ..files import sha256, write_atomically
 from ..records import from_json, newer_version
 from .manifest import FORMAT_VERSION, FileEntry, Manifest
 
@@ -48,18 +47,6 @@ class Bundle:
     def size(self) -> int:
         """Bytes of all files the manifest lists."""
         return sum(entry.size for entry in self.manifest.files.values())
-
-
-def write_bundle(
-    target: Path,
-    manifest: Manifest,
-    produce: Callable[[Path], None],
-    accuracy: dict[str, Any] | None = None,
-) -> Manifest:
-    """Publish a bundle at ``target`` whole or not at all; ``produce(folder)`` writes the graph files."""
-    with replacing_folder(Path(target)) as folder:
-        produce(folder)
-        return seal_bundle(folder, manifest, accuracy)
 
 
 def seal_bundle(folder: Path, manifest: Manifest, accuracy: dict[str, Any] | None = None) -> Manifest:

@@ -1,17 +1,17 @@
 """The report's plots, one object each: what it takes from the report, how the page draws it, its table in Markdown.
 
-A new plot is a class here and an object in :data:`PLOTS`; the pages ask :func:`figures` and :func:`tables`.
+A new plot is an object here that stands in :data:`PLOTS`; the pages ask :func:`figures` and :func:`tables`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from .format import Drift, Halting, Quantization, Report, SegmentAccuracy, Site, Trial
-from .svg import DEEP, FLOAT, HEIGHT, INK, LINE, LOW, PAGE, SOFT, TEAL, svg
+from .format import Halting, Quantization, Report, SegmentAccuracy, Site, Trial
+from .plot import Figure, Legend, Plot, Table
+from .svg import DEEP, FLOAT, INK, LOW, PAGE, SOFT, TEAL, log_scale, name_rows, plain_number, whole_numbers
 from .words import cell, cosine, number, origin, percent, points
 
 if TYPE_CHECKING:
@@ -25,68 +25,6 @@ _SECOND = {"color": TEAL, "marker": "o", "linestyle": (0, (4, 2)), "markerfaceco
 _STATES = (("first", "z_H"), ("second", "z_L"))
 
 _ROW = 0.2  # height of a layer's row
-
-Legend = tuple[tuple[str, str], ...]  # (style of the page's key, what it stands for); told apart without colour too
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A plot as the page shows it: `svg` is markup, the rest is text."""
-
-    title: str
-    svg: str
-    legend: Legend
-    note: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """The same figures as text, under a heading of their own; `named`: the first column holds names."""
-
-    heading: str
-    columns: tuple[tuple[str, Callable[[Any], object]], ...]  # (head, a row's cell)
-    rows: Callable[[Report], Sequence[Any]]
-    named: bool = False
-    before: Callable[[Report], str] = lambda report: ""
-    after: Callable[[Report], str] = lambda report: ""
-
-    def markdown(self, report: Report) -> str:
-        heads = " | ".join(head for head, _ in self.columns)
-        sides = ["---" if self.named else "---:"] + ["---:"] * (len(self.columns) - 1)
-        rows = [" | ".join(str(text(row)) for _, text in self.columns) for row in self.rows(report)]
-        lines = [f"| {heads} |", f"|{'|'.join(sides)}|", *(f"| {row} |" for row in rows)]
-        parts = (f"## {self.heading}", self.before(report), "\n".join(lines), self.after(report))
-        return "\n\n".join(part for part in parts if part)
-
-
-class Plot:
-    """One plot of the report. `section`: the page's part that shows it."""
-
-    section: ClassVar[str]
-    title: ClassVar[str]
-    legend: ClassVar[Legend] = ()
-    table: ClassVar[Table | None] = None
-
-    def data(self, report: Report) -> Any:
-        """What it draws; where that is empty there is no plot."""
-        raise NotImplementedError
-
-    def draw(self, ax: Axes, data: Any) -> None:
-        raise NotImplementedError
-
-    def label(self, data: Any) -> str:
-        """What is read aloud."""
-        raise NotImplementedError
-
-    def note(self, data: Any) -> str:
-        return ""
-
-    def height(self, data: Any) -> float:
-        return HEIGHT
-
-    def figure(self, data: Any) -> Figure:
-        drawn = svg(lambda ax: self.draw(ax, data), self.label(data), self.height(data))
-        return Figure(self.title, drawn, self.legend, self.note(data))
 
 
 def figures(report: Report) -> dict[str, list[Figure]]:
@@ -102,19 +40,42 @@ def tables(report: Report) -> dict[str, list[str]]:
     """Section → the tables of its plots as Markdown."""
     found: dict[str, list[str]] = {plot.section: [] for plot in PLOTS}
     for plot in PLOTS:
-        if plot.table and plot.data(report):
-            found[plot.section].append(plot.table.markdown(report))
+        if plot.table and (data := plot.data(report)):
+            found[plot.section].append(plot.table.markdown(report, data))
     return found
 
 
 # -- accuracy and halting --------------------------------------------------------------------------------
 
 
-class AccuracyBySegments(Plot):
-    section = "accuracy"
-    title = "Exact accuracy by segments"
-    legend = (("float", "float reference"), ("low", "this bundle"))
-    table = Table(
+def _draw_accuracy(ax: Axes, rows: Sequence[SegmentAccuracy]) -> None:
+    k = [row.segments for row in rows]
+    sides: Any = ([row.reference for row in rows], _FLOAT_STYLE), ([row.candidate for row in rows], _LOW_STYLE)
+    for rates, style in sides:
+        low, high = zip(*(rate.interval for rate in rates), strict=True)
+        ax.fill_between(k, _percent(low), _percent(high), color=style["color"], alpha=0.16, linewidth=0)
+        ax.plot(k, _percent(rate.exact for rate in rates), **style)
+    if len(k) > 2 and all(count & (count - 1) == 0 for count in k):
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(k, [str(count) for count in k])
+        ax.minorticks_off()
+    ax.set_xlabel("segments")
+    ax.set_ylabel("exactly solved, %")
+    ax.set_ylim(bottom=0)
+
+
+_ACCURACY = Plot(
+    "accuracy",
+    "Exact accuracy by segments",
+    data=lambda report: report.by_segments,
+    draw=_draw_accuracy,
+    label=lambda rows: (
+        f"Line plot: exact-solve accuracy by number of segments. After {rows[-1].segments}: float "
+        f"{rows[-1].reference.exact:.1%}, quantized {rows[-1].candidate.exact:.1%}."
+    ),
+    legend=(("float", "float reference"), ("low", "this bundle")),
+    note=lambda rows: f"On n={rows[-1].n} puzzles, halting off. Shaded: 95 % intervals.",
+    table=Table(
         "Accuracy by number of segments",
         (
             ("segments", lambda row: row.segments),
@@ -122,77 +83,9 @@ class AccuracyBySegments(Plot):
             ("this bundle", lambda row: percent(row.candidate.exact)),
             ("n", lambda row: row.n),
         ),
-        lambda report: report.by_segments,
         before=lambda report: "Halting off.",
-    )
-
-    def data(self, report: Report) -> tuple[SegmentAccuracy, ...]:
-        return report.by_segments
-
-    def draw(self, ax: Axes, data: tuple[SegmentAccuracy, ...]) -> None:
-        k = [row.segments for row in data]
-        sides: Any = ([row.reference for row in data], _FLOAT_STYLE), ([row.candidate for row in data], _LOW_STYLE)
-        for rates, style in sides:
-            low, high = zip(*(rate.interval for rate in rates), strict=True)
-            ax.fill_between(k, _percent(low), _percent(high), color=style["color"], alpha=0.16, linewidth=0)
-            ax.plot(k, _percent(rate.exact for rate in rates), **style)
-        if len(k) > 2 and all(count & (count - 1) == 0 for count in k):
-            ax.set_xscale("log", base=2)
-            ax.set_xticks(k, [str(count) for count in k])
-            ax.minorticks_off()
-        ax.set_xlabel("segments")
-        ax.set_ylabel("exactly solved, %")
-        ax.set_ylim(bottom=0)
-
-    def label(self, data: tuple[SegmentAccuracy, ...]) -> str:
-        last = data[-1]
-        return (
-            f"Line plot: exact-solve accuracy by number of segments. After {last.segments}: float "
-            f"{last.reference.exact:.1%}, quantized {last.candidate.exact:.1%}."
-        )
-
-    def note(self, data: tuple[SegmentAccuracy, ...]) -> str:
-        return f"On n={data[-1].n} puzzles, halting off. Shaded: 95 % intervals."
-
-
-class HaltingSteps(Plot):
-    """How many puzzles stopped after each segment."""
-
-    section = "halting"
-    title = "When thinking stops"
-    legend = (("float-box", "float reference"), ("low-box", "this bundle"))
-    table = Table(
-        "Halting",
-        (
-            ("segments", lambda row: row[0]),
-            ("float reference", lambda row: row[1]),
-            ("this bundle", lambda row: row[2]),
-        ),
-        lambda report: [row for row in _counted(report.halting) if any(row[1:])],
-        before=lambda report: (
-            f"{percent(report.halting.agree)} of the puzzles stop after the same segment, "
-            f"{percent(report.halting.within_one)} within one of it; the mean moved by "
-            f"{points(100 * report.gate.halt_shift)} % ({number(100 * report.gate.max_halt_shift)} % allowed)."
-        ),
-    )
-
-    def data(self, report: Report) -> Halting | None:
-        return report.halting if report.halting.reference else None
-
-    def draw(self, ax: Axes, data: Halting) -> None:
-        styles: Any = ({"facecolor": PAGE, "edgecolor": FLOAT, "linewidth": 1.4}, {"color": LOW})
-        rows = _counted(data)
-        for side, shift, style in zip((1, 2), (-0.2, 0.2), styles, strict=True):
-            taken = [(row[0], row[side]) for row in rows if row[side]]
-            ax.bar([k + shift for k, _ in taken], [count for _, count in taken], 0.36, **style)
-        ax.set_xlim(0.3, len(rows) + 0.7)
-        ax.set_xlabel("segments before the answer")
-        ax.set_ylabel("puzzles")
-        _whole_numbers(ax.xaxis)
-        _whole_numbers(ax.yaxis)
-
-    def label(self, data: Halting) -> str:
-        return f"Histogram of halting steps; {data.agree:.1%} of the puzzles stop after the same segment in both."
+    ),
+)
 
 
 def _counted(halting: Halting) -> list[tuple[int, int, int]]:
@@ -200,51 +93,95 @@ def _counted(halting: Halting) -> list[tuple[int, int, int]]:
     return list(zip(range(1, len(halting.reference) + 1), halting.reference, halting.candidate, strict=True))
 
 
+def _draw_halting(ax: Axes, halting: Halting) -> None:
+    styles: Any = ({"facecolor": PAGE, "edgecolor": FLOAT, "linewidth": 1.4}, {"color": LOW})
+    rows = _counted(halting)
+    for side, shift, style in zip((1, 2), (-0.2, 0.2), styles, strict=True):
+        taken = [(row[0], row[side]) for row in rows if row[side]]
+        ax.bar([k + shift for k, _ in taken], [count for _, count in taken], 0.36, **style)
+    ax.set_xlim(0.3, len(rows) + 0.7)
+    ax.set_xlabel("segments before the answer")
+    ax.set_ylabel("puzzles")
+    whole_numbers(ax.xaxis)
+    whole_numbers(ax.yaxis)
+
+
+_HALTING = Plot(
+    "halting",
+    "When thinking stops",
+    data=lambda report: report.halting if report.halting.reference else None,
+    draw=_draw_halting,
+    label=lambda halting: (
+        f"Histogram of halting steps; {halting.agree:.1%} of the puzzles stop after the same segment in both."
+    ),
+    legend=(("float-box", "float reference"), ("low-box", "this bundle")),
+    table=Table(
+        "Halting",
+        (
+            ("segments", lambda row: row[0]),
+            ("float reference", lambda row: row[1]),
+            ("this bundle", lambda row: row[2]),
+        ),
+        lambda halting: [row for row in _counted(halting) if any(row[1:])],
+        before=lambda report: (
+            f"{percent(report.halting.agree)} of the puzzles stop after the same segment, "
+            f"{percent(report.halting.within_one)} within one of it; the mean moved by "
+            f"{points(100 * report.gate.halt_shift)} % ({number(100 * report.gate.max_halt_shift)} % allowed)."
+        ),
+    ),
+)
+
+
 # -- drift -----------------------------------------------------------------------------------------------
 
 
-class _DriftPlot(Plot):
-    """Figures of the candidate against the reference, segment by segment: (field, style of its line)."""
+def _drift(
+    title: str,
+    ylabel: str,
+    series: dict[str, dict[str, Any]],
+    label: Callable[[Any], str],
+    legend: Legend,
+    note: str = "",
+    table: Table | None = None,
+) -> Plot:
+    """Figures of the candidate against the reference, segment by segment. `series`: field → style of its line;
+    `label`: of the last segment."""
 
-    section = "drift"
-    series: ClassVar[tuple[tuple[str, dict[str, Any]], ...]]
-    ylabel: ClassVar[str]
-    percent: ClassVar[bool] = False
-    from_zero: ClassVar[bool] = True
-
-    def data(self, report: Report) -> tuple[Drift, ...]:
-        return report.drift
-
-    def draw(self, ax: Axes, data: tuple[Drift, ...]) -> None:
-        k = [row.segment for row in data]
-        for name, style in self.series:
-            values = [_or_nan(getattr(row, name)) for row in data]
-            ax.plot(k, _percent(values) if self.percent else values, **style)
+    def draw(ax: Axes, rows: Sequence[Any]) -> None:
+        for name, style in series.items():
+            values = [float("nan") if (value := getattr(row, name)) is None else value for row in rows]
+            ax.plot([row.segment for row in rows], _percent(values) if "%" in ylabel else values, **style)
         ax.set_xlabel("segment")
-        ax.set_ylabel(self.ylabel)
-        _whole_numbers(ax.xaxis)
-        if self.from_zero:
+        ax.set_ylabel(ylabel)
+        whole_numbers(ax.xaxis)
+        if ylabel != "cosine":  # which is near 1
             ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
 
-    def label(self, data: tuple[Drift, ...]) -> str:
-        return f"Line plot: {self.at_the_end(data[-1])} after segment {data[-1].segment}."
-
-    def at_the_end(self, last: Drift) -> str:
-        raise NotImplementedError
-
-
-class StateDirection(_DriftPlot):
-    title = "Direction of the states"
-    legend = (*_STATES, ("first dotted", "z_H, lowest 5 %"), ("second dotted", "z_L, lowest 5 %"))
-    ylabel = "cosine"
-    series = (
-        ("z_H_cosine", _FIRST),
-        ("z_L_cosine", _SECOND),
-        ("z_H_cosine_low", {**_FIRST, "linestyle": ":", "markersize": 2.5}),
-        ("z_L_cosine_low", {**_SECOND, "linestyle": ":", "markersize": 2.5}),
+    return Plot(
+        "drift",
+        title,
+        data=lambda report: report.drift,
+        draw=draw,
+        label=lambda rows: f"Line plot: {label(rows[-1])} after segment {rows[-1].segment}.",
+        legend=legend,
+        note=lambda rows: note,
+        table=table,
     )
-    from_zero = False
-    table = Table(
+
+
+_DIRECTION = _drift(
+    "Direction of the states",
+    "cosine",
+    {
+        "z_H_cosine": _FIRST,
+        "z_L_cosine": _SECOND,
+        "z_H_cosine_low": {**_FIRST, "linestyle": ":", "markersize": 2.5},
+        "z_L_cosine_low": {**_SECOND, "linestyle": ":", "markersize": 2.5},
+    },
+    lambda last: f"cosine between float and quantized states; z_H {_shown(last.z_H_cosine)}",
+    (*_STATES, ("first dotted", "z_H, lowest 5 %"), ("second dotted", "z_L, lowest 5 %")),
+    "1 is no drift. Dotted: 5 % of the tokens lie below.",
+    Table(
         "Drift, segment by segment",
         (
             ("segment", lambda row: row.segment),
@@ -259,65 +196,76 @@ class StateDirection(_DriftPlot):
             ("puzzles differ", lambda row: percent(row.puzzles_differ)),
             ("halting agrees", lambda row: percent(row.halt_agree)),
         ),
-        lambda report: report.drift,
         before=lambda report: (
             f"Both re-rolled from their own states on {report.drift[0].n} puzzles. "
             '"Low" is the value that 5 % of the tokens lie below.'
         ),
         after=lambda report: origin(report.differences) if report.differences else "",
-    )
-
-    def at_the_end(self, last: Drift) -> str:
-        return f"cosine between float and quantized states; z_H {_shown(last.z_H_cosine)}"
-
-    def note(self, data: tuple[Drift, ...]) -> str:
-        return "1 is no drift. Dotted: 5 % of the tokens lie below."
-
-
-class StateError(_DriftPlot):
-    title = "Relative error of the states"
-    legend = _STATES
-    ylabel = "relative error, %"
-    series = (("z_H_error", _FIRST), ("z_L_error", _SECOND))
-    percent = True
-
-    def at_the_end(self, last: Drift) -> str:
-        return f"relative error of the states; z_H {_shown(last.z_H_error)}"
-
-    def note(self, data: tuple[Drift, ...]) -> str:
-        return "‖float − quantized‖ / ‖float‖, each re-rolled from its own states."
-
-
-class LogitError(_DriftPlot):
-    title = "Error of the logits"
-    legend = (("first", "root mean square"),)
-    ylabel = "RMS error of logits"
-    series = (("logit_rmse", _FIRST),)
-
-    def at_the_end(self, last: Drift) -> str:
-        return f"RMS error of the logits, {_shown(last.logit_rmse)}"
+    ),
+)
+_ERROR = _drift(
+    "Relative error of the states",
+    "relative error, %",
+    {"z_H_error": _FIRST, "z_L_error": _SECOND},
+    lambda last: f"relative error of the states; z_H {_shown(last.z_H_error)}",
+    _STATES,
+    "‖float − quantized‖ / ‖float‖, each re-rolled from its own states.",
+)
+_LOGITS = _drift(
+    "Error of the logits",
+    "RMS error of logits",
+    {"logit_rmse": _FIRST},
+    lambda last: f"RMS error of the logits, {_shown(last.logit_rmse)}",
+    (("first", "root mean square"),),
+)
+_GUESSES = _drift(
+    "Guesses that differ",
+    "differ, %",
+    {"puzzles_differ": _FIRST, "cells_differ": _SECOND},
+    lambda last: f"{last.puzzles_differ:.1%} of the puzzles and {last.cells_differ:.2%} of the cells differ",
+    (("first", "puzzles with any such cell"), ("second", "cells whose argmax differs")),
+)
 
 
-class GuessesThatDiffer(_DriftPlot):
-    title = "Guesses that differ"
-    legend = (("first", "puzzles with any such cell"), ("second", "cells whose argmax differs"))
-    ylabel = "differ, %"
-    series = (("puzzles_differ", _FIRST), ("cells_differ", _SECOND))
-    percent = True
-
-    def at_the_end(self, last: Drift) -> str:
-        return f"{last.puzzles_differ:.1%} of the puzzles and {last.cells_differ:.2%} of the cells differ"
+# -- layers ----------------------------------------------------------------------------------------------
 
 
-# -- layers and ranges -----------------------------------------------------------------------------------
+def _worst_first(trials: Sequence[Trial]) -> list[Trial]:
+    return sorted(trials, key=lambda trial: (-trial.drop_points, -trial.lost, trial.halt_agree))
 
 
-class Sensitivity(Plot):
-    """Points of exact accuracy that each layer costs when it alone is quantized, the worst on top."""
+def _draw_sensitivity(ax: Axes, trials: Sequence[Trial]) -> None:
+    ordered = _worst_first(trials)
+    name_rows(ax, [short_name(trial.what) for trial in ordered])
+    drops = [trial.drop_points for trial in ordered]
+    faces = [LOW if drop > 0 else PAGE for drop in drops]
+    ax.barh(range(len(ordered)), drops, 0.58, color=faces, edgecolor=LOW, linewidth=1.2)
+    ax.axvline(0, color=SOFT, linewidth=0.8)
+    ax.set_xlabel("drop of exact accuracy, points")
 
-    section = "layers"
-    title = "Each layer quantized alone"
-    table = Table(
+
+def _sensitivity_label(trials: Sequence[Trial]) -> str:
+    worst = _worst_first(trials)[0]
+    return f"Bar chart: {short_name(worst.what)} is the most sensitive layer, {worst.drop_points:.2f} points."
+
+
+def _sensitivity_note(trials: Sequence[Trial]) -> str:
+    worst = _worst_first(trials)[0]
+    below = any(trial.drop_points < 0 for trial in trials)
+    note = f"On n={worst.n} puzzles, where one puzzle is {100 / worst.n:.2g} points."
+    return note + (" Below 0: more solved than in float." if below else "")
+
+
+# Points of exact accuracy that each layer costs when it alone is quantized, the worst on top.
+_SENSITIVITY = Plot(
+    "layers",
+    "Each layer quantized alone",
+    data=lambda report: report.quantization and report.quantization.sensitivity,
+    draw=_draw_sensitivity,
+    label=_sensitivity_label,
+    note=_sensitivity_note,
+    height=lambda trials: _tall(len(trials)),
+    table=Table(
         "Sensitivity: each layer quantized alone",
         (
             ("layer", lambda trial: cell(trial.what)),
@@ -327,128 +275,13 @@ class Sensitivity(Plot):
             ("n", lambda trial: trial.n),
             ("same halting step", lambda trial: percent(trial.halt_agree)),
         ),
-        lambda report: sorted(_trials(report), key=lambda trial: trial.drop_points, reverse=True),
+        lambda trials: sorted(trials, key=lambda trial: -trial.drop_points),
         named=True,
-    )
-
-    def data(self, report: Report) -> list[Trial]:
-        return sorted(_trials(report), key=lambda trial: (-trial.drop_points, -trial.lost, trial.halt_agree))
-
-    def draw(self, ax: Axes, data: list[Trial]) -> None:
-        _name_rows(ax, [short_name(trial.what) for trial in data])
-        drops = [trial.drop_points for trial in data]
-        faces = [LOW if drop > 0 else PAGE for drop in drops]
-        ax.barh(range(len(data)), drops, 0.58, color=faces, edgecolor=LOW, linewidth=1.2)
-        ax.axvline(0, color=SOFT, linewidth=0.8)
-        ax.set_xlabel("drop of exact accuracy, points")
-
-    def label(self, data: list[Trial]) -> str:
-        worst = data[0]
-        return f"Bar chart: {short_name(worst.what)} is the most sensitive layer, {worst.drop_points:.2f} points."
-
-    def note(self, data: list[Trial]) -> str:
-        n = data[0].n
-        below = " Below 0: more solved than in float." if data[-1].drop_points < 0 else ""
-        return f"On n={n} puzzles, where one puzzle is {100 / n:.2g} points.{below}"
-
-    def height(self, data: list[Trial]) -> float:
-        return _tall(len(data))
-
-
-class _SitePlot(Plot):
-    """One row a layer, one mark for each of its calls."""
-
-    section = "ranges"
-
-    def data(self, report: Report) -> Quantization | None:
-        return report.quantization if report.quantization and report.quantization.sites else None
-
-    def height(self, data: Quantization) -> float:
-        return _tall(len(_sites_by_layer(data.sites)))
-
-
-class Ranges(_SitePlot):
-    title = "Ranges"
-    legend = (
-        ("low-dot", "covered by INT8 (127 steps)"),
-        ("float-dot", "largest activation seen"),
-        ("tick", "largest weight"),
-    )
-    table = Table(
-        "Activation ranges",
-        (
-            ("layer and call", lambda site: cell(site.name)),
-            ("largest seen", lambda site: number(site.absmax)),
-            ("covered", lambda site: number(None if site.scale is None else 127 * site.scale)),
-            ("clipped", lambda site: percent(site.clipped, 4)),
-        ),
-        lambda report: report.quantization.sites if report.quantization else (),
-        named=True,
-    )
-
-    def draw(self, ax: Axes, data: Quantization) -> None:
-        calls = _sites_by_layer(data.sites)
-        weights = {layer.name: layer.absmax for layer in data.layers if layer.absmax}
-        _name_rows(ax, [short_name(name) for name in calls])
-        for row, (name, found) in enumerate(calls.items()):
-            seen = [site.absmax for site in found if site.absmax]
-            covered = [127 * site.scale for site in found if site.scale]
-            ax.plot(seen, [row - 0.14] * len(seen), "o", color=FLOAT, markerfacecolor="none")
-            ax.plot(covered, [row + 0.14] * len(covered), "s", color=LOW, markersize=3)
-            if name in weights:
-                ax.plot([weights[name]], [row], "|", color=INK, markersize=9, markeredgewidth=1.6)
-        _log_scale(ax)
-        ax.set_xlabel("magnitude (log scale)")
-
-    def label(self, data: Quantization) -> str:
-        return f"Dot plot: ranges of {len(data.sites)} activation quantizers."
-
-    def note(self, data: Quantization) -> str:
-        return "One mark for each call of the layer."
-
-
-class Clipping(_SitePlot):
-    title = "Clipping"
-    legend = (("low-dot", "one call of the layer"),)
-
-    def draw(self, ax: Axes, data: Quantization) -> None:
-        calls = _sites_by_layer(data.sites)
-        _name_rows(ax, [short_name(name) for name in calls])
-        for row, found in enumerate(calls.values()):
-            values = [100 * site.clipped for site in found if site.clipped is not None]
-            ax.plot(values, [row] * len(values), "s", color=LOW, alpha=0.75)
-        ax.set_xscale("symlog", linthresh=0.01)
-        ax.set_xlim(-0.002, max(0.1, 200 * max((site.clipped or 0) for site in data.sites)))
-        ax.xaxis.set_major_formatter(_plain_number)
-        ax.minorticks_off()
-        ax.set_xlabel("clipped values, % (0, then log scale)")
-
-    def label(self, data: Quantization) -> str:
-        most = max(data.sites, key=lambda site: site.clipped or 0)
-        return f"Dot plot: part of the values clipped, most at {most.name}."
-
-    def note(self, data: Quantization) -> str:
-        return "Part of the calibration values beyond the range."
-
-
-PLOTS: tuple[Plot, ...] = (
-    AccuracyBySegments(),
-    StateDirection(),
-    StateError(),
-    LogitError(),
-    GuessesThatDiffer(),
-    HaltingSteps(),
-    Sensitivity(),
-    Ranges(),
-    Clipping(),
+    ),
 )
 
 
-# -- what several plots need -----------------------------------------------------------------------------
-
-
-def _trials(report: Report) -> tuple[Trial, ...]:
-    return report.quantization.sensitivity if report.quantization else ()
+# -- ranges: one row a layer, one mark for each of its calls ---------------------------------------------
 
 
 def _sites_by_layer(sites: Sequence[Site]) -> dict[str, list[Site]]:
@@ -459,37 +292,97 @@ def _sites_by_layer(sites: Sequence[Site]) -> dict[str, list[Site]]:
     return groups
 
 
+def _with_sites(report: Report) -> Quantization | None:
+    return report.quantization if report.quantization and report.quantization.sites else None
+
+
+def _range_height(record: Quantization) -> float:
+    return _tall(len(_sites_by_layer(record.sites)))
+
+
+def _draw_ranges(ax: Axes, record: Quantization) -> None:
+    calls = _sites_by_layer(record.sites)
+    weights = {layer.name: layer.absmax for layer in record.layers if layer.absmax}
+    name_rows(ax, [short_name(name) for name in calls])
+    for row, (name, found) in enumerate(calls.items()):
+        seen = [site.absmax for site in found if site.absmax]
+        covered = [127 * site.scale for site in found if site.scale]
+        ax.plot(seen, [row - 0.14] * len(seen), "o", color=FLOAT, markerfacecolor="none")
+        ax.plot(covered, [row + 0.14] * len(covered), "s", color=LOW, markersize=3)
+        if name in weights:
+            ax.plot([weights[name]], [row], "|", color=INK, markersize=9, markeredgewidth=1.6)
+    log_scale(ax)
+    ax.set_xlabel("magnitude (log scale)")
+
+
+_RANGES = Plot(
+    "ranges",
+    "Ranges",
+    data=_with_sites,
+    draw=_draw_ranges,
+    label=lambda record: f"Dot plot: ranges of {len(record.sites)} activation quantizers.",
+    legend=(
+        ("low-dot", "covered by INT8 (127 steps)"),
+        ("float-dot", "largest activation seen"),
+        ("tick", "largest weight"),
+    ),
+    note=lambda record: "One mark for each call of the layer.",
+    height=_range_height,
+    table=Table(
+        "Activation ranges",
+        (
+            ("layer and call", lambda site: cell(site.name)),
+            ("largest seen", lambda site: number(site.absmax)),
+            ("covered", lambda site: number(None if site.scale is None else 127 * site.scale)),
+            ("clipped", lambda site: percent(site.clipped, 4)),
+        ),
+        lambda record: record.sites,
+        named=True,
+    ),
+)
+
+
+def _draw_clipping(ax: Axes, record: Quantization) -> None:
+    calls = _sites_by_layer(record.sites)
+    name_rows(ax, [short_name(name) for name in calls])
+    for row, found in enumerate(calls.values()):
+        values = [100 * site.clipped for site in found if site.clipped is not None]
+        ax.plot(values, [row] * len(values), "s", color=LOW, alpha=0.75)
+    ax.set_xscale("symlog", linthresh=0.01)
+    ax.set_xlim(-0.002, max(0.1, 200 * max((site.clipped or 0) for site in record.sites)))
+    ax.xaxis.set_major_formatter(plain_number)
+    ax.minorticks_off()
+    ax.set_xlabel("clipped values, % (0, then log scale)")
+
+
+_CLIPPING = Plot(
+    "ranges",
+    "Clipping",
+    data=_with_sites,
+    draw=_draw_clipping,
+    label=lambda record: (
+        f"Dot plot: part of the values clipped, most at {max(record.sites, key=lambda s: s.clipped or 0).name}."
+    ),
+    legend=(("low-dot", "one call of the layer"),),
+    note=lambda record: "Part of the calibration values beyond the range.",
+    height=_range_height,
+)
+
+
+PLOTS = (
+    _ACCURACY, _DIRECTION, _ERROR, _LOGITS, _GUESSES, _HALTING, _SENSITIVITY, _RANGES, _CLIPPING
+)  # fmt: skip
+
+
+# -- what several plots need -----------------------------------------------------------------------------
+
+
 def short_name(name: str) -> str:
     """A layer's name as a plot has room for: "L_level.layers.0.mlp.down_proj" is "L.0 down"."""
     name = re.sub(r"^([HL])_level\.layers\.(\d+)\.(?:self_attn|mlp)\.", r"\1.\2 ", name)
     name = re.sub(r"^([HL])_level\.layers\.(\d+)\.mlp_t\.", r"\1.\2 mix ", name)
     name = re.sub(r"_proj\b", "", name)
     return name if len(name) <= 22 else f"{name[:10]}…{name[-11:]}"
-
-
-def _name_rows(ax: Axes, names: Sequence[str]) -> None:
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.tick_params(axis="y", labelcolor=INK)
-    ax.grid(axis="x", color=LINE)
-    ax.grid(axis="y", color=LINE)
-
-
-def _whole_numbers(axis: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
-
-
-def _log_scale(ax: Axes) -> None:
-    """A few plain numbers, however many decades there are."""
-    from matplotlib.ticker import LogLocator
-
-    ax.set_xscale("log")
-    low, high = ax.get_xlim()
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
-    ax.xaxis.set_major_formatter(_plain_number)
-    ax.minorticks_off()
 
 
 def _tall(rows: int) -> float:
@@ -500,13 +393,5 @@ def _percent(values: Any) -> list[float]:
     return [100 * value for value in values]
 
 
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
 def _shown(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
-
-
-def _plain_number(value: float, _: Any) -> str:
-    return f"{value:g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -96,3 +96,35 @@ def _for_page(drawn: str, label: str) -> str:
     body = re.sub(r"\s*\n\s*", " ", body)
     label = escape(label)
     return f'<svg class="plot" {view[0]} role="img" aria-label="{label}"><title>{label}</title>{body}'.strip()
+
+
+# -- axes ------------------------------------------------------------------------------------------------
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", labelcolor=INK)
+    ax.grid(axis="x", color=LINE)
+    ax.grid(axis="y", color=LINE)
+
+
+def whole_numbers(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+
+
+def log_scale(ax: Axes) -> None:
+    """A few plain numbers, however many decades there are."""
+    from matplotlib.ticker import LogLocator
+
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    ax.xaxis.set_major_formatter(plain_number)
+    ax.minorticks_off()
+
+
+def plain_number(value: float, _: Any) -> str:
+    return f"{value:g}"

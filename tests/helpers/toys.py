@@ -6,12 +6,14 @@ some are never finished, and all values are small whole numbers: every backend m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hrm_edge.bundle import Gate, Manifest, TensorSpec, write_bundle
+from hrm_edge.bundle import Gate, Manifest, TensorSpec, seal_bundle
+from hrm_edge.files import replacing_folder
 from hrm_edge.runtimes import GraphLoop, HostLoop
 from hrm_edge.tasks import get_task
 
@@ -135,6 +137,15 @@ def manifest(target: str = "onnx", loop: str = "host", batch: int | str = "dynam
         "gate": Gate(ran=True, passed=True),
     }
     return Manifest(**{**fields, **changes})
+
+
+def write_bundle(
+    path: Path, manifest: Manifest, produce: Callable[[Path], None], accuracy: dict[str, Any] | None = None
+) -> Manifest:
+    """Whole or not at all, as an export; ``produce(folder)`` writes the graph files."""
+    with replacing_folder(path) as folder:
+        produce(folder)
+        return seal_bundle(folder, manifest, accuracy)
 
 
 def write_toy_bundle(

@@ -10,7 +10,7 @@ import toy_graphs
 import toys
 from simulated_trt_builder import Tensor
 
-from hrm_edge.bundle import TensorSpec, write_bundle
+from hrm_edge.bundle import TensorSpec
 
 
 def write_trt_bundle(
@@ -26,7 +26,7 @@ def write_trt_bundle(
 
     wanted = toys.manifest("tensorrt", loop, batch, **changes)
     wanted = replace(wanted, graphs={name: f"{name}.onnx" for name in wanted.graphs})
-    write_bundle(path, wanted, produce, {"exact": 1.0})
+    toys.write_bundle(path, wanted, produce, {"exact": 1.0})
     return path
 
 
@@ -48,7 +48,7 @@ def write_graphs(path: Any, loop: str, graphs: dict[str, onnx.ModelProto], confi
         inputs={name: specs(model.graph.input) for name, model in graphs.items()},
         outputs={name: specs(model.graph.output) for name, model in graphs.items()},
     )
-    write_bundle(
+    toys.write_bundle(
         path,
         manifest,
         lambda folder: [onnx.save(model, folder / f"{name}.onnx") for name, model in graphs.items()],

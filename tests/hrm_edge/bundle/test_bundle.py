@@ -11,7 +11,7 @@ import toys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hrm_edge.bundle import Gate, Manifest, TensorSpec, open_bundle, seal_bundle, write_bundle
+from hrm_edge.bundle import Gate, Manifest, TensorSpec, open_bundle, seal_bundle
 from hrm_edge.errors import InputError
 from hrm_edge.records import from_json
 
@@ -86,7 +86,7 @@ def test_nothing_is_published_when_writing_fails(tmp_path):
         raise RuntimeError("disk full")
 
     with pytest.raises(RuntimeError):
-        write_bundle(tmp_path / "b", toys.manifest(), produce)
+        toys.write_bundle(tmp_path / "b", toys.manifest(), produce)
     assert list(tmp_path.iterdir()) == []
 
 

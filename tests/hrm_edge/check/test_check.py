@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import TASK, host_engine, manifest, write_hollow_bundle, write_toy_bundle
+from toys import TASK, host_engine, manifest, write_bundle, write_hollow_bundle, write_toy_bundle
 
-from hrm_edge.bundle import Gate, write_bundle
+from hrm_edge.bundle import Gate
 from hrm_edge.bundle.quantization import QUANTIZATION, Calibration, Products, Quantization
 from hrm_edge.cli import main
 from hrm_edge.data.leaks import fingerprints

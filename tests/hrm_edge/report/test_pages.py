@@ -12,8 +12,9 @@ from sample_report import PUZZLES, parts, record, report, trial
 from hrm_edge.bundle.quantization import Site
 from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.measure.gate import compare
-from hrm_edge.report import render, words
+from hrm_edge.report import plots, render, words
 from hrm_edge.report.boards import board_legend, board_svg
+from hrm_edge.report.plot import Plot, Table
 from hrm_edge.report.plots import figures, short_name
 from hrm_edge.runtimes import Answers
 from hrm_edge.tasks import get_task
@@ -335,3 +336,22 @@ def test_ranges_have_one_row_a_layer():
     for plot in figures(report(quantization=record(sites=sites, layers=())))["ranges"]:
         labels = re.findall(r">([HL]\.\d \w+)<", plot.svg)
         assert labels == [short_name(name) for name in names]
+
+
+def test_a_new_plot_is_one_object(monkeypatch):
+    """Both pages show it in its section, and neither where its data are empty."""
+    plot = Plot(
+        "drift",
+        "Halting heads that agree",
+        data=lambda report: report.drift,
+        draw=lambda ax, rows: ax.plot([row.halt_agree for row in rows]),
+        label=lambda rows: f"Line plot: {len(rows)} segments.",
+        legend=(("first", "both heads"),),
+        table=Table("Halting heads", (("segment", lambda row: row.segment), ("agree", lambda row: row.halt_agree))),
+    )
+    monkeypatch.setattr(plots, "PLOTS", (*plots.PLOTS, plot))
+    made = report()
+    assert "Halting heads that agree" in Page(render(made, "html")).text
+    rows = rows_of(render(made, "md"), "Halting heads")
+    assert rows == [[str(row.segment), str(row.halt_agree)] for row in made.drift]
+    assert "Halting heads" not in render(report(drift=()), "html") + render(report(drift=()), "md")

@@ -21,7 +21,7 @@ from hrm_edge.errors import InputError
 from hrm_edge.measure.accuracy import Score
 from hrm_edge.measure.statistics import drop_interval, interval, mcnemar
 from hrm_edge.report import FILES, build_report, read_report, render, write_report
-from hrm_edge.report import plots as report_plots
+from hrm_edge.report import plot as report_plot
 from hrm_edge.report.build import SHOWN
 from hrm_edge.report.format import Began, Differences, Rate
 from hrm_edge.runtimes import Answers
@@ -269,7 +269,7 @@ def test_any_damage_is_one_line_or_harmless(tmp_path_factory, place, value, drop
         return
     render(read, "md")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_plots, "svg", lambda draw, label, height=0: "<svg></svg>")
+        patch.setattr(report_plot, "svg", lambda draw, label, height=0: "<svg></svg>")
         render(read, "html")
 
 
