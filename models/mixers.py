@@ -1,7 +1,8 @@
 """What may mix the tokens in a block, one class each: attention, a SwiGLU over the sequence, the grid's structure.
 
 A new mixer is a class here, listed in :data:`MIXERS`, and the fields of :class:`HRMConfig` that ask for it. One
-made of :class:`Linear`, :class:`SwiGLU` and plain tensor operations is exported and quantized without more.
+made of :class:`SwiGLU`, of :class:`Linear` under names that end in ``_proj`` and of plain tensor operations is
+exported and quantized without more.
 """
 
 from __future__ import annotations

@@ -84,12 +84,6 @@ def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
                 side[i] = names.get(name, name)
 
 
-def uses(graph: onnx.GraphProto) -> set[str]:
-    """Names that some node (in a body too) reads, or that are outputs."""
-    read = {name for node in all_nodes(graph) for name in node.input if name}
-    return read | {value.name for inner in all_graphs(graph) for value in inner.output}
-
-
 def value_types(model: onnx.ModelProto) -> dict[str, int]:
     """Element type of every value of the main graph, by shape inference."""
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph

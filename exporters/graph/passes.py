@@ -13,7 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
+import onnx_ir
 from onnx import TensorProto, helper
+from onnx_ir.passes import common
 
 from .edit import (
     all_graphs,
@@ -27,7 +29,6 @@ from .edit import (
     replace_nodes,
     subgraphs,
     tensor_of,
-    uses,
     value_types,
 )
 
@@ -89,36 +90,19 @@ def fold_transposes(model: onnx.ModelProto) -> None:
 
 def merge_equal_initializers(model: onnx.ModelProto) -> None:
     """Store each distinct tensor once."""
-    graph = model.graph
-    first: dict[tuple, str] = {}
-    renamed = {}
-    kept = []
-    for tensor in graph.initializer:
-        key = _content(array_of(tensor))
-        if key in first:
-            renamed[tensor.name] = first[key]
-        else:
-            first[key] = tensor.name
-            kept.append(tensor)
-    replace_initializers(graph, kept)
-    rename(graph, renamed)
-
-
-def _content(array: np.ndarray) -> tuple:
-    """Equal for arrays of the same type, shape and bits."""
-    return array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
+    _run(common.DeduplicateHashedInitializersPass(), model)
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
     """Remove nodes and initializers that nothing reads."""
-    graph = model.graph
-    while True:
-        read = uses(graph)
-        kept = [node for node in graph.node if read & set(node.output)]
-        if len(kept) == len(graph.node):
-            break
-        replace_nodes(graph, kept)
-    replace_initializers(graph, [tensor for tensor in graph.initializer if tensor.name in read])
+    _run(common.RemoveUnusedNodesPass(), model)
+
+
+def _run(ir_pass: onnx_ir.passes.InPlacePass, model: onnx.ModelProto) -> None:
+    """Run a pass of onnx_ir; the model's graph stays the same message."""
+    changed = onnx_ir.from_proto(model)
+    ir_pass(changed)
+    model.graph.CopyFrom(onnx_ir.to_proto(changed).graph)
 
 
 def drop_float64(model: onnx.ModelProto) -> None:
@@ -140,6 +124,11 @@ def drop_float64(model: onnx.ModelProto) -> None:
         del inner.value_info[:]
     wide = [name for name, kind in value_types(model).items() if kind == TensorProto.DOUBLE]
     ensure(not wide, f"drop_float64: still double: {wide[:3]}")
+
+
+def _content(array: np.ndarray) -> tuple:
+    """Equal for arrays of the same type, shape and bits."""
+    return array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
 
 
 def restore_weight_names(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
