@@ -35,8 +35,6 @@ _DECODES = {
     "dequantize": "input",
     "constexpr_affine_dequantize": "quantized_data",
     "constexpr_blockwise_shift_scale": "data",
-    "constexpr_sparse_to_dense": "nonzero_data",
-    "constexpr_cast": "source_val",
 }
 # What converting a program to float16 appends to the names of what it touches.
 _FLOAT16_MARK = "_cast_fp16"

@@ -1,7 +1,7 @@
 """Runs a saved Core ML program in numpy on any machine: the reference interpreter.
 
 What is executed is what was saved: the package's operations, its decoded weights, loops and states. Values of type
-float16 are rounded as the program says (see :mod:`.mil_ops` for how). It is no fast engine, but costs little more
+float16 are rounded as the program says (see :mod:`.ops` for how). It is no fast engine, but costs little more
 than its matrix products: names, constants and what can be freed when are settled at load.
 """
 

@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import InputError
 from .program import MAX_SIZE, Value, storage_dtype
 
-Kernel = Callable[..., Any]  # operands → one array, or a tuple of them when the operation has several outputs
+Kernel = Callable[..., np.ndarray]  # of the operands
 _REQUIRED = object()
 
 
@@ -28,7 +28,7 @@ class Call:
     where: str
     inputs: frozenset[str]
     constants: dict[str, np.ndarray | str]
-    outputs: tuple[Value, ...]
+    output: Value
 
     def parameter(self, name: str, default: Any = _REQUIRED) -> Any:
         """A parameter as numpy array or text, which must not depend on what the program is fed."""
@@ -66,8 +66,8 @@ class Call:
 
     @property
     def dtype(self) -> np.dtype:
-        """What the (only) output is kept in."""
-        return storage_dtype(self.outputs[0].dtype)
+        """What the output is kept in."""
+        return storage_dtype(self.output.dtype)
 
 
 @dataclass(frozen=True)
@@ -122,58 +122,30 @@ def rounded_to_float16(x: np.ndarray) -> np.ndarray:
     return result
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
-def _erf(x: np.ndarray) -> np.ndarray:
-    return np.array([math.erf(value) for value in np.ravel(x).tolist()], x.dtype).reshape(x.shape)
-
-
 def _elementwise() -> None:
     unary: dict[str, Kernel] = {
-        "abs": np.abs,
-        "ceil": np.ceil,
-        "cos": np.cos,
-        "erf": _erf,
-        "exp": np.exp,
-        "exp2": np.exp2,
-        "floor": np.floor,
         "identity": lambda x: x,
         "logical_not": np.logical_not,
-        "relu": lambda x: np.maximum(x, x.dtype.type(0)),
-        "round": np.rint,
-        "sigmoid": _sigmoid,
-        "sign": np.sign,
+        "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
         "silu": lambda x: x / (1 + np.exp(-x)),
-        "sin": np.sin,
         "sqrt": np.sqrt,
         "square": np.square,
-        "tanh": np.tanh,
     }
     for name, function in unary.items():
-        KINDS[name] = Kind(("x",), lambda call, function=function: function, name in ("identity", "abs", "relu"))  # type: ignore[misc]
+        KINDS[name] = Kind(("x",), lambda call, function=function: function, exact=name == "identity")  # type: ignore[misc]
     binary: dict[str, Kernel] = {
         "add": np.add,
         "sub": np.subtract,
         "mul": np.multiply,
-        "floor_div": np.floor_divide,
-        "mod": np.mod,
         "pow": np.power,
-        "minimum": np.minimum,
-        "maximum": np.maximum,
         "equal": np.equal,
-        "not_equal": np.not_equal,
         "less": np.less,
-        "less_equal": np.less_equal,
         "greater": np.greater,
-        "greater_equal": np.greater_equal,
         "logical_and": np.logical_and,
         "logical_or": np.logical_or,
-        "logical_xor": np.logical_xor,
     }
     for name, function in binary.items():
-        KINDS[name] = Kind(("x", "y"), lambda call, function=function: function, name in ("minimum", "maximum"))  # type: ignore[misc]
+        KINDS[name] = Kind(("x", "y"), lambda call, function=function: function)  # type: ignore[misc]
 
 
 _elementwise()
@@ -191,35 +163,6 @@ def _real_div(call: Call) -> Kernel:
 def _rsqrt(call: Call) -> Kernel:
     epsilon = np.float32(call.parameter("epsilon", 1e-12))
     return lambda x: 1 / np.sqrt(x + epsilon)
-
-
-@kind("inverse")
-def _inverse(call: Call) -> Kernel:
-    epsilon = np.float32(call.parameter("epsilon", 1e-4))
-    return lambda x: 1 / (x + epsilon)
-
-
-@kind("log")
-def _log(call: Call) -> Kernel:
-    epsilon = np.float32(call.parameter("epsilon", 1e-45))
-    return lambda x: np.log(x + epsilon)
-
-
-@kind("clip", exact=True)
-def _clip(call: Call) -> Kernel:
-    low, high = (call.parameter(name) for name in ("alpha", "beta"))
-    return lambda x: np.clip(x, low, high)
-
-
-@kind("gelu")
-def _gelu(call: Call) -> Kernel:
-    mode = call.text("mode", "EXACT")
-    if mode == "TANH_APPROXIMATION":
-        slope = np.float32(math.sqrt(2 / math.pi))
-        return lambda x: np.float32(0.5) * x * (1 + np.tanh(slope * (x + np.float32(0.044715) * x * x * x)))
-    if mode == "SIGMOID_APPROXIMATION":
-        return lambda x: x * _sigmoid(np.float32(1.702) * x)
-    return lambda x: np.float32(0.5) * x * (1 + _erf(x * np.float32(math.sqrt(0.5))))
 
 
 @kind("select", "cond", "a", "b", exact=True)
@@ -245,104 +188,39 @@ def _reductions() -> None:
 
         return make
 
-    sums: dict[str, Kernel] = {
-        "reduce_sum": np.sum,
-        "reduce_mean": np.mean,
-        "reduce_prod": np.prod,
-        "reduce_max": np.max,
-        "reduce_min": np.min,
-        "reduce_sum_square": lambda x, **how: np.sum(np.square(x), **how),
-        "reduce_l2_norm": lambda x, **how: np.sqrt(np.sum(np.square(x), **how)),
-    }
-    for name, function in sums.items():
-        KINDS[name] = Kind(("x",), reduction(function), exact=name in ("reduce_max", "reduce_min"))
-    positions: dict[str, Kernel] = {"reduce_argmax": np.argmax, "reduce_argmin": np.argmin}
-    for name, function in positions.items():
-
-        def position(call: Call, function: Kernel = function) -> Kernel:
-            axis, keep, dtype = call.integer("axis", -1), call.flag("keep_dims"), call.dtype
-            return lambda x: function(x, axis=axis, keepdims=keep).astype(dtype)
-
-        KINDS[name] = Kind(("x",), position)
+    for name, function in {"reduce_mean": np.mean, "reduce_max": np.max, "reduce_min": np.min}.items():
+        KINDS[name] = Kind(("x",), reduction(function), exact=name != "reduce_mean")
 
 
 _reductions()
 
 
-def softmax(x: np.ndarray, axis: int) -> np.ndarray:
-    """Softmax along an axis, in the type of ``x``."""
-    y = x - np.max(x, axis=axis, keepdims=True)
-    np.exp(y, out=y)
-    y /= np.sum(y, axis=axis, keepdims=True)
-    return y
+@kind("reduce_argmax")
+def _argmax(call: Call) -> Kernel:
+    axis, keep, dtype = call.integer("axis", -1), call.flag("keep_dims"), call.dtype
+    return lambda x: np.argmax(x, axis=axis, keepdims=keep).astype(dtype)
 
 
 @kind("softmax")
 def _softmax(call: Call) -> Kernel:
     axis = call.integer("axis", -1)
-    return lambda x: softmax(x, axis)
 
-
-@kind("layer_norm", "x", "gamma?", "beta?")
-def _layer_norm(call: Call) -> Kernel:
-    axes = call.integers("axes", None)
-    epsilon = np.float32(call.parameter("epsilon", 1e-5))
-
-    def kernel(x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None) -> np.ndarray:
-        over = tuple(axis % x.ndim for axis in (axes if axes is not None else range(x.ndim)))
-        shape = [size if axis in over else 1 for axis, size in enumerate(x.shape)]
-        centered = x - x.mean(axis=over, keepdims=True)
-        y = centered / np.sqrt(np.square(centered).mean(axis=over, keepdims=True) + epsilon)
-        y = y if gamma is None else y * gamma.reshape(shape)
-        return y if beta is None else y + beta.reshape(shape)
+    def kernel(x: np.ndarray) -> np.ndarray:
+        y = x - np.max(x, axis=axis, keepdims=True)
+        np.exp(y, out=y)
+        y /= np.sum(y, axis=axis, keepdims=True)
+        return y
 
     return kernel
-
-
-# Sizes made out of numbers
-
-
-def bounded(shape: tuple[int, ...], call: Call) -> tuple[int, ...]:
-    """The shape, unless it is one that no sound program asks for."""
-    if math.prod(shape) > MAX_SIZE:
-        raise InputError(f"{call.where}: makes {list(shape)}, more than {MAX_SIZE} values; the program is damaged")
-    return shape
 
 
 @kind("tile", "x", "reps", exact=True)
 def _tile(call: Call) -> Kernel:
     def kernel(x: np.ndarray, reps: np.ndarray) -> np.ndarray:
         times = reps.tolist()
-        bounded((x.size, *times), call)
+        shape = [x.size, *times]
+        if math.prod(shape) > MAX_SIZE:
+            raise InputError(f"{call.where}: makes {shape}, more than {MAX_SIZE} values; the program is damaged")
         return np.tile(x, times)
 
     return kernel
-
-
-@kind("fill", "shape", exact=True)
-def _fill(call: Call) -> Kernel:
-    value, dtype = call.parameter("value", 0.0), call.dtype
-    return lambda shape: np.full(bounded(tuple(shape.tolist()), call), value, dtype)
-
-
-@kind("fill_like", "ref_tensor", exact=True)
-def _fill_like(call: Call) -> Kernel:
-    value, dtype = call.parameter("value", 0.0), call.dtype
-    return lambda x: np.full(x.shape, value, dtype)
-
-
-@kind("range_1d", "start", "end", "step")
-def _range(call: Call) -> Kernel:
-    dtype = call.dtype
-
-    def kernel(start: np.ndarray, end: np.ndarray, step: np.ndarray) -> np.ndarray:
-        bounded((max(0, math.ceil((end.item() - start.item()) / step.item())),), call)
-        return np.arange(start.item(), end.item(), step.item()).astype(dtype)
-
-    return kernel
-
-
-@kind("shape")
-def _shape(call: Call) -> Kernel:
-    dtype = call.dtype
-    return lambda x: np.array(x.shape, dtype)

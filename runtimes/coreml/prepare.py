@@ -130,27 +130,27 @@ class _Compiler:
             for name, slots in bound.items()
             if len(slots) == 1 and slots[0] in self._constants
         }
-        call = Call(operation.where, frozenset(bound), constants, operation.outputs)
+        if len(operation.outputs) != 1:
+            raise InputError(f"{operation.where}: names {'several outputs' if operation.outputs else 'no output'}")
+        (output,) = operation.outputs
+        call = Call(operation.where, frozenset(bound), constants, output)
         ins = tuple(slot for name in kind.operands for slot in _operand(name, bound, operation))
-        outs = tuple(self._slot() for _ in operation.outputs)
-        if not outs:
-            raise InputError(f"{operation.where}: names no output")
+        out = self._slot()
         try:
-            run = _runner(kind.make(call), ins, outs, operation, kind.exact)
+            run = _runner(kind.make(call), ins, out, _checked(output, kind.exact))
         except FAILURES as error:
             raise InputError(f"{operation.where}: {first_line(error)}") from error
         known = self._constants.keys() | {_NOTHING}
         if all(slot in known for slot in ins):
-            self._fold(run, outs, operation)
-            return _Made(outs, None, set())
-        return _Made(outs, run, set(ins))
+            self._fold(run, out, operation)
+            return _Made((out,), None, set())
+        return _Made((out,), run, set(ins))
 
-    def _fold(self, run: Callable[[Frame], None], outs: tuple[int, ...], operation: Operation) -> None:
+    def _fold(self, run: Callable[[Frame], None], out: int, operation: Operation) -> None:
         """Compute now what depends on constants alone; the result is a constant too."""
         with np.errstate(all="ignore"):
             Body((), (_Step(run, (), operation.where),), ()).run(self._frame)
-        for slot in outs:
-            self._constants[slot] = self._frame[slot]
+        self._constants[out] = self._frame[out]
 
     def _bound(
         self, items: tuple[str | Constant, ...], scope: dict[str, int], operation: Operation
@@ -201,21 +201,6 @@ class _Compiler:
 
         return _Made(outs, run, set(ins) | tested | used)
 
-    def cond(self, operation: Operation, scope: dict[str, int]) -> _Made:
-        pred = self._bound(operation.inputs.get("pred", ()), scope, operation)
-        outs = tuple(self._slot() for _ in operation.outputs)
-        blocks = [self._block(block, scope) for block in operation.blocks]
-        if len(pred) != 1 or len(blocks) != 2 or any(len(b.outputs) != len(outs) or b.inputs for b, _ in blocks):
-            raise InputError(f"{operation.where}: its blocks do not fit its outputs")
-        (yes, yes_reads), (no, no_reads) = blocks
-
-        def run(frame: Frame) -> None:
-            chosen = yes if bool(frame[pred[0]]) else no
-            chosen.run(frame)
-            _put(frame, outs, [frame[slot] for slot in chosen.outputs])
-
-        return _Made(outs, run, {*pred, *yes_reads, *no_reads})
-
     def read_state(self, operation: Operation, scope: dict[str, int]) -> _Made:
         (source,) = self._state_of(operation, scope)
         if len(operation.outputs) != 1:
@@ -251,7 +236,6 @@ class _Compiler:
 _SPECIAL = {
     "const": _Compiler.const,
     "while_loop": _Compiler.while_loop,
-    "cond": _Compiler.cond,
     "read_state": _Compiler.read_state,
     "write_state": _Compiler.write_state,
 }
@@ -266,29 +250,20 @@ class _Made:
     reads: set[int]
 
 
-def _runner(
-    kernel: Kernel, ins: tuple[int, ...], outs: tuple[int, ...], operation: Operation, exact: bool
-) -> Callable[[Frame], None]:
-    """The kernel between slots: rounded where the program says float16, and checked against declared types."""
-    checks = [_checked(value, exact) for value in operation.outputs]
-    if len(outs) == 1:
-        (out,), (check,) = outs, checks
+def _runner(kernel: Kernel, ins: tuple[int, ...], out: int, check: Callable[[Any], Any]) -> Callable[[Frame], None]:
+    """The kernel between slots."""
 
-        def one(frame: Frame) -> None:
-            frame[out] = check(kernel(*[frame[slot] for slot in ins]))
+    def run(frame: Frame) -> None:
+        frame[out] = check(kernel(*[frame[slot] for slot in ins]))
 
-        return one
-
-    def several(frame: Frame) -> None:
-        results = kernel(*[frame[slot] for slot in ins])
-        for slot, check, result in zip(outs, checks, results, strict=True):
-            frame[slot] = check(result)
-
-    return several
+    return run
 
 
 def _checked(value: Value, exact: bool) -> Callable[[Any], Any]:
-    """What makes sure that a result is what the program declares: a wrong one would go unnoticed for long."""
+    """What rounds a result where the program says float16, and makes sure that it is what the program declares.
+
+    A wrong one would go unnoticed for long.
+    """
     dtype, shape = storage_dtype(value.dtype), value.shape
     rounding = value.dtype == "float16" and not exact
     fixed = shape is not None and None not in shape

@@ -1,13 +1,11 @@
-"""Products of an ML program: of matrices, over a grid, and attention's."""
+"""Products of an ML program: of matrices, and over a grid."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
 from ...errors import InputError
-from .ops import Call, Kernel, kind, softmax
+from .ops import Call, Kernel, kind
 
 
 @kind("matmul", "x", "y")
@@ -54,22 +52,5 @@ def _conv(call: Call) -> Kernel:
         taps = weight.reshape(groups, out // groups, per_group, high, wide)
         y = np.einsum("bgcxyhw,gochw->bgoxy", seen, taps, optimize=True).reshape(len(x), out, *seen.shape[3:5])
         return y if bias is None else y + bias[:, None, None]
-
-    return kernel
-
-
-@kind("einsum", "*values")
-def _einsum(call: Call) -> Kernel:
-    equation = call.text("equation")
-    return lambda *values: np.einsum(equation, *values, optimize=True)
-
-
-@kind("scaled_dot_product_attention", "query", "key", "value", "attn_mask?")
-def _attention(call: Call) -> Kernel:
-    def kernel(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-        scores = (q @ k.swapaxes(-1, -2)) * np.float32(1 / math.sqrt(q.shape[-1]))
-        if mask is not None:
-            scores = np.where(mask, scores, np.float32(-np.inf)) if mask.dtype == bool else scores + mask
-        return softmax(scores, -1) @ v
 
     return kernel

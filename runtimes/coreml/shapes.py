@@ -47,31 +47,6 @@ def _concat(call: Call) -> Kernel:
     return lambda *values: np.concatenate(values, axis)
 
 
-@kind("stack", "*values", exact=True)
-def _stack(call: Call) -> Kernel:
-    axis = call.integer("axis")
-    return lambda *values: np.stack(values, axis)
-
-
-@kind("split", exact=True)
-def _split(call: Call) -> Kernel:
-    axis = call.integer("axis")
-    sizes = call.integers("split_sizes", None)
-    if sizes is None:
-        parts = call.integer("num_splits")
-        if not 1 <= parts == len(call.outputs):
-            raise InputError(f"{call.where}: splits into {parts} parts but names {len(call.outputs)}")
-        return lambda x: tuple(np.split(x, parts, axis))
-    ends = np.cumsum(sizes)
-
-    def kernel(x: np.ndarray) -> tuple[np.ndarray, ...]:
-        if ends[-1] != x.shape[axis]:
-            raise ValueError(f"sizes {list(sizes)} do not add up to {x.shape[axis]}")
-        return tuple(np.split(x, ends[:-1], axis))
-
-    return kernel
-
-
 @kind("slice_by_index", "x", "begin", "end", exact=True)
 def _slice_by_index(call: Call) -> Kernel:
     stride, from_start, to_end, single = (
@@ -96,38 +71,12 @@ def _slice_by_index(call: Call) -> Kernel:
     return lambda x, begin, end: x[index(begin, end)]
 
 
-@kind("slice_by_size", "x", "begin", "size", exact=True)
-def _slice_by_size(call: Call) -> Kernel:
-    def kernel(x: np.ndarray, begin: np.ndarray, size: np.ndarray) -> np.ndarray:
-        starts = [first % whole if whole else 0 for first, whole in zip(begin.tolist(), x.shape, strict=True)]
-        pairs = zip(starts, size.tolist(), strict=True)
-        return x[tuple(slice(first, None if count == -1 else first + count) for first, count in pairs)]
-
-    return kernel
-
-
 @kind("gather", "x", "indices", exact=True)
 def _gather(call: Call) -> Kernel:
-    axis, batch_dims = call.integer("axis", 0), call.integer("batch_dims", 0)
-    if batch_dims == 0:
-        return lambda x, indices: np.take(x, indices, axis)
-
-    def kernel(x: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        # Along `axis`, rows of their own for each position of the leading axes that x and indices share.
-        shared = x.shape[:batch_dims]
-        inner = axis % x.ndim - batch_dims
-        rows = x.reshape(-1, *x.shape[batch_dims:])
-        wanted = indices.reshape(-1, *indices.shape[batch_dims:])
-        parts = [np.take(row, where, inner) for row, where in zip(rows, wanted, strict=True)]
-        return np.stack(parts).reshape(*shared, *parts[0].shape)
-
-    return kernel
-
-
-@kind("gather_along_axis", "x", "indices", exact=True)
-def _gather_along_axis(call: Call) -> Kernel:
     axis = call.integer("axis", 0)
-    return lambda x, indices: np.take_along_axis(x, indices, axis)
+    if call.integer("batch_dims", 0):
+        raise InputError(f"{call.where}: 'batch_dims' is not supported")
+    return lambda x, indices: np.take(x, indices, axis)
 
 
 # Quantization. Rounding is to the nearest, ties to even.
@@ -208,12 +157,9 @@ def _spread(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _constexpr_lut_to_dense(call: Call) -> Kernel:
     if "shape" in call.inputs:
         return _packed_lut
-    vector_axis = call.parameter("vector_axis", None)
-
-    def kernel(indices: np.ndarray, lut: np.ndarray, _: None) -> np.ndarray:
-        return _lut(indices, lut, None if vector_axis is None else int(vector_axis))
-
-    return kernel
+    if call.parameter("vector_axis", None) is not None:
+        raise InputError(f"{call.where}: 'vector_axis' is not supported")
+    return lambda indices, lut, _: _lut(indices, lut)
 
 
 def _packed_lut(indices: np.ndarray, lut: np.ndarray, shape: np.ndarray) -> np.ndarray:
@@ -229,36 +175,12 @@ def _packed_lut(indices: np.ndarray, lut: np.ndarray, shape: np.ndarray) -> np.n
     return lut[entries].reshape(sizes)
 
 
-def _lut(indices: np.ndarray, lut: np.ndarray, vector_axis: int | None) -> np.ndarray:
-    """Since iOS 18: tables for blocks of a tensor, whose entries may be vectors laid along an axis."""
+def _lut(indices: np.ndarray, lut: np.ndarray) -> np.ndarray:
+    """Since iOS 18: tables for blocks of a tensor."""
     entries, vector = lut.shape[-2:]
+    if vector != 1:
+        raise ValueError("has vectors as entries, but no axis to lay them along")
     blocks = lut.shape[:-2]
     # Which table each element belongs to: the tables are numbered in a tensor that is spread over the elements.
     table = _spread(np.arange(int(np.prod(blocks))).reshape(blocks), indices.shape)
-    found = lut.reshape(-1, entries, vector)[table, indices]  # […, vector]
-    if vector_axis is None:
-        if vector != 1:
-            raise ValueError("has vectors as entries, but no axis to lay them along")
-        return found[..., 0]
-    axis = vector_axis % indices.ndim
-    shape = [size * vector if i == axis else size for i, size in enumerate(indices.shape)]
-    return np.moveaxis(found, -1, axis + 1).reshape(shape)
-
-
-@kind("constexpr_sparse_to_dense", "nonzero_data", "mask", "shape?", exact=True)
-def _constexpr_sparse_to_dense(call: Call) -> Kernel:
-    def kernel(nonzero_data: np.ndarray, mask: np.ndarray, shape: np.ndarray | None) -> np.ndarray:
-        if shape is not None:  # before iOS 18 the mask is packed into bytes
-            sizes = shape.tolist()
-            mask = unpacked(mask, "uint1", int(np.prod(sizes))).reshape(sizes)
-        dense = np.zeros(mask.shape, nonzero_data.dtype)
-        dense[mask != 0] = nonzero_data
-        return dense
-
-    return kernel
-
-
-@kind("constexpr_cast", "source_val")
-def _constexpr_cast(call: Call) -> Kernel:
-    dtype = call.dtype
-    return lambda x: x.astype(dtype)
+    return lut.reshape(-1, entries)[table, indices]

@@ -61,7 +61,7 @@ class Tensor:
 class LoadedEngine:
     """An engine that TensorRT has accepted. Any thread may ask it for contexts.
 
-    ``source``: where it came from, see `trt_engines.SOURCES`. ``kernels``: file that RTX keeps its compiled
+    ``source``: where it came from, see `engines.SOURCES`. ``kernels``: file that RTX keeps its compiled
     kernels in; they are compiled when first run, for seconds.
     """
 

@@ -13,7 +13,7 @@ _SEEN = ("logits", "q")
 
 
 class DeviceSlots:
-    """`slot_loop.Slots` made of a start and a segment engine. Serves one thread at a time."""
+    """`Slots` made of a start and a segment engine. Serves one thread at a time."""
 
     def __init__(self, start: LoadedEngine, segment: LoadedEngine, rows: int) -> None:
         """``rows``: how many slots; both engines must take so many."""
@@ -33,7 +33,7 @@ class DeviceSlots:
         self._segments = 0
 
     def put(self, slots: np.ndarray, tokens: np.ndarray, puzzle_identifiers: np.ndarray | None) -> None:
-        """See `slot_loop.Slots`: starts every slot's puzzle anew, and lets only the fresh ones into the state."""
+        """See `Slots`: starts every slot's puzzle anew, and lets only the fresh ones into the state."""
         self._stream.synchronize()  # what was read from these pinned arrays before must have been read
         fresh = {"tokens": tokens, "puzzle_identifiers": puzzle_identifiers}
         for name, values in fresh.items():
@@ -45,7 +45,7 @@ class DeviceSlots:
             self._take(name, slots)
 
     def think(self) -> tuple[np.ndarray, np.ndarray]:
-        """See `slot_loop.Slots`."""
+        """See `Slots`."""
         if self._graph is not None:
             self._stream.launch(self._graph)
         else:

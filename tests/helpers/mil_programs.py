@@ -60,7 +60,7 @@ def save_torch(path, module, example, ios=17, half=False):
 
 
 def loop_program(path, half=False, ios=17):
-    """x float32[2, 8], count int32[1] → x multiplied by a stored weight and passed through tanh `count` times."""
+    """x float32[2, 8], count int32[1] → x multiplied by a stored weight and put through sigmoid `count` times."""
     weight = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
 
     def program(x, count):
@@ -71,7 +71,7 @@ def loop_program(path, half=False, ios=17):
             return mb.squeeze(x=mb.less(x=done, y=count))
 
         def body(h, done):
-            return mb.tanh(x=mb.linear(x=h, weight=w)), mb.add(x=done, y=np.ones(1, np.int32))
+            return mb.sigmoid(x=mb.linear(x=h, weight=w)), mb.add(x=done, y=np.ones(1, np.int32))
 
         h, done = mb.while_loop(_cond=going, _body=body, loop_vars=(x, zero))
         return mb.identity(x=h, name="y"), mb.identity(x=done, name="rounds")

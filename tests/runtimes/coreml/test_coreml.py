@@ -146,7 +146,7 @@ def stateful_program(path, identifiers=False):
         h = mb.coreml_update_state(state=z_H, value=h)
         low = mb.coreml_update_state(state=z_L, value=mb.add(x=low, y=np.float16(1)))
         logits = mb.expand_dims(x=mb.cast(x=h, dtype="fp32"), axes=[2], name="logits")
-        return logits, mb.cast(x=mb.slice_by_size(x=low, begin=[0, 0], size=[2, 2]), dtype="fp32", name="q")
+        return logits, mb.cast(x=mb.slice_by_index(x=low, begin=[0, 0], end=[2, 2]), dtype="fp32", name="q")
 
     states = [mb.StateTensorSpec((2, 3), dtype=types.fp16) for _ in range(2)]
     specs = [spec((2, 3), "int32"), spec((2,)), *states]
@@ -231,7 +231,7 @@ def test_products_and_what_they_multiply(tmp_path):
             c = mb.matmul(
                 x=mb.reshape(x=near, shape=[2, 8]), y=mb.transpose(x=palette, perm=[1, 0]), name="palette"
             )
-            return mb.tanh(x=mb.add(x=mb.linear(x=b, weight=weight, name="plain"), y=c))
+            return mb.silu(x=mb.add(x=mb.linear(x=b, weight=weight, name="plain"), y=c))
 
         def going(h):
             return mb.less(x=mb.reduce_max(x=h), y=np.float32(9))
@@ -255,7 +255,7 @@ def test_the_audit_finds_our_names_in_a_float16_program(tmp_path):
     def program(x):
         for name in names:
             x = mb.linear(x=x, weight=np.eye(8, dtype=np.float32), name=BACKEND.compiled_name(name))
-        return mb.tanh(x=x)
+        return mb.silu(x=x)
 
     path = save_program(tmp_path / "p.mlpackage", program, [spec((2, 8))], half=True, passes=True)
     products = BACKEND.compiled_products(path)

@@ -39,11 +39,11 @@ def half_program(path, function, shapes, ios=17):
     return load_program(save_program(path, function, [spec(s, "float16") for s in shapes], ios))
 
 
-@pytest.mark.parametrize("op", ["add", "mul", "sub", "real_div", "maximum", "matmul"])
+@pytest.mark.parametrize("op", ["add", "mul", "sub", "real_div", "matmul"])
 def test_float16_results_are_rounded_once(tmp_path, op):
     x, y = (RNG.standard_normal((40, 40)).astype(np.float16) for _ in range(2))
     program = half_program(tmp_path / "p.mlpackage", lambda x, y: getattr(mb, op)(x=x, y=y), [x.shape, y.shape])
-    function = {"real_div": np.divide, "maximum": np.maximum, "sub": np.subtract, "mul": np.multiply}.get(op)
+    function = {"real_div": np.divide, "sub": np.subtract, "mul": np.multiply}.get(op)
     function = function or {"add": np.add, "matmul": np.matmul}[op]
     exact = function(x.astype(np.float64), y.astype(np.float64))
     (got,) = program({"x": x, "y": y}).values()

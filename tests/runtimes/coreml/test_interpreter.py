@@ -19,6 +19,10 @@ from hrm_edge.runtimes.coreml.package import read_package
 from hrm_edge.runtimes.coreml.program import operations
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
 def test_a_loop_runs_as_often_as_it_is_told(tmp_path):
     path, weight = loop_program(tmp_path / "p.mlpackage")
     program = load_program(path)
@@ -27,7 +31,7 @@ def test_a_loop_runs_as_often_as_it_is_told(tmp_path):
         got = program({"x": x, "count": np.array([count], np.int32)})
         wanted = x.astype(np.float64)
         for _ in range(count):
-            wanted = np.tanh(wanted @ weight.astype(np.float64).T)
+            wanted = sigmoid(wanted @ weight.astype(np.float64).T)
         assert np.allclose(got["y"], wanted, atol=1e-5)
         assert got["rounds"].tolist() == [count]
 
@@ -39,7 +43,7 @@ def test_a_float16_loop_is_rounded_in_every_round(tmp_path):
     wanted = x.astype(np.float16)
     for _ in range(5):
         wanted = (wanted.astype(np.float32) @ weight.astype(np.float16).astype(np.float32).T).astype(np.float16)
-        wanted = np.tanh(wanted.astype(np.float32)).astype(np.float16)
+        wanted = sigmoid(wanted.astype(np.float32)).astype(np.float16)
     assert np.abs(got["y"] - wanted.astype(np.float32)).max() <= 2e-3
     assert np.array_equal(got["y"], got["y"].astype(np.float16))
     assert not np.array_equal(
@@ -48,44 +52,39 @@ def test_a_float16_loop_is_rounded_in_every_round(tmp_path):
     )
 
 
-def test_loops_in_branches_in_loops(tmp_path):
-    """Collatz: rounds until 1, with a halving loop inside one branch, against plain Python."""
+def test_loops_in_loops(tmp_path):
+    """Doubles below a limit that grows by one a round, against plain Python: each loop reads what is outside it."""
 
     def program(n):
-        two, one = np.int32(2), np.int32(1)
+        one = np.int32(1)
 
-        def body(v, count):
-            def even():
-                def halve(w, c):
-                    return mb.floor_div(x=w, y=two), mb.add(x=c, y=one)
+        def body(v, limit, count):
+            def double(w, c):
+                return mb.mul(x=w, y=np.int32(2)), mb.add(x=c, y=one)
 
-                return mb.while_loop(
-                    _cond=lambda w, c: mb.equal(x=mb.mod(x=w, y=two), y=np.int32(0)),
-                    _body=halve,
-                    loop_vars=(v, count),
-                )
-
-            def odd():
-                return mb.add(x=mb.mul(x=v, y=np.int32(3)), y=one), mb.add(x=count, y=one)
-
-            pred = mb.equal(x=mb.mod(x=v, y=two), y=np.int32(0))
-            return mb.cond(pred=pred, _true_fn=even, _false_fn=odd)
+            v, count = mb.while_loop(_cond=lambda w, c: mb.less(x=w, y=limit), _body=double, loop_vars=(v, count))
+            return mb.sub(x=v, y=limit), mb.add(x=limit, y=one), count
 
         start = mb.squeeze(x=n, axes=[0])
-        _, count = mb.while_loop(
-            _cond=lambda v, count: mb.greater(x=v, y=one), _body=body, loop_vars=(start, np.int32(0))
+        _, _, count = mb.while_loop(
+            _cond=lambda v, limit, count: mb.greater(x=v, y=np.int32(0)),
+            _body=body,
+            loop_vars=(start, np.int32(20), np.int32(0)),
         )
         return mb.expand_dims(x=count, axes=[0], name="count")
 
     run = load_program(save_program(tmp_path / "p.mlpackage", program, [spec((1,), "int32")]))
 
-    def rounds(n):
-        count = 0
-        while n > 1:
-            n, count = (n // 2 if n % 2 == 0 else 3 * n + 1), count + 1
+    def rounds(v):
+        limit, count = 20, 0
+        while v > 0:
+            while v < limit:
+                v, count = 2 * v, count + 1
+            v, limit = v - limit, limit + 1
         return count
 
-    for n in (1, 2, 3, 7, 27, 64):
+    assert len({rounds(n) for n in (1, 2, 3, 7, 27, 64)}) > 3
+    for n in (0, 1, 2, 3, 7, 27, 64):
         assert run({"n": np.array([n], np.int32)})["count"].tolist() == [rounds(n)]
 
 
@@ -180,8 +179,8 @@ def test_several_threads_share_a_program(tmp_path):
 
 MATRIX = np.random.default_rng(5).standard_normal((4, 4)).astype(np.float32) / 2
 STEPS = {
-    "tanh": (1, lambda a: mb.tanh(x=a), np.tanh),
-    "silu": (1, lambda a: mb.silu(x=a), lambda a: a / (1 + np.exp(-a))),
+    "sigmoid": (1, lambda a: mb.sigmoid(x=a), sigmoid),
+    "silu": (1, lambda a: mb.silu(x=a), lambda a: a * sigmoid(a)),
     "softmax": (1, lambda a: mb.softmax(x=a, axis=1), lambda a: np.exp(a) / np.exp(a).sum(1, keepdims=True)),
     "norm": (
         1,
@@ -193,7 +192,9 @@ STEPS = {
     "turn": (1, lambda a: mb.transpose(x=a, perm=[0, 2, 1]), lambda a: a.transpose(0, 2, 1)),
     "halves": (
         1,
-        lambda a: mb.concat(values=mb.split(x=a, num_splits=2, axis=2)[::-1], axis=2),
+        lambda a: mb.concat(
+            values=[mb.slice_by_index(x=a, begin=[0, 0, i], end=[2, 4, i + 2]) for i in (2, 0)], axis=2
+        ),
         lambda a: np.roll(a, 2, 2),
     ),
     "linear": (1, lambda a: mb.linear(x=a, weight=MATRIX), lambda a: a @ MATRIX.T.astype(np.float64)),
@@ -205,9 +206,9 @@ STEPS = {
     "flat": (1, lambda a: mb.reshape(x=mb.reshape(x=a, shape=[8, 4]), shape=[2, 4, 4]), lambda a: a),
     "add": (2, lambda a, b: mb.add(x=a, y=b), np.add),
     "sub": (2, lambda a, b: mb.sub(x=a, y=b), np.subtract),
-    "bounded_mul": (2, lambda a, b: mb.mul(x=mb.tanh(x=a), y=b), lambda a, b: np.tanh(a) * b),
-    "maximum": (2, lambda a, b: mb.maximum(x=a, y=b), np.maximum),
-    "matmul": (2, lambda a, b: mb.matmul(x=mb.tanh(x=a), y=b), lambda a, b: np.tanh(a) @ b),
+    "bounded_mul": (2, lambda a, b: mb.mul(x=mb.sigmoid(x=a), y=b), lambda a, b: sigmoid(a) * b),
+    "larger": (2, lambda a, b: mb.select(cond=mb.greater(x=a, y=b), a=a, b=b), np.maximum),
+    "matmul": (2, lambda a, b: mb.matmul(x=mb.sigmoid(x=a), y=b), lambda a, b: sigmoid(a) @ b),
 }
 PLANS = st.lists(
     st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=8

@@ -1,7 +1,5 @@
 """Each operation of the interpreter against numpy in float64 and against what coremltools itself infers."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -23,7 +21,6 @@ FLAGS = INTS > 0
 OTHER_FLAGS = OTHER_INTS > 2
 WEIGHT = RNG.standard_normal((5, 4)).astype(np.float32)
 BIAS = RNG.standard_normal(5).astype(np.float32)
-HALVES = np.array([[-2.5, -1.5, -0.5, 0.5], [1.5, 2.5, 0.25, 3.0]], np.float32)
 INDICES = np.array([[2, 0], [1, 1]], np.int32)
 
 
@@ -37,10 +34,6 @@ def convolution(x, *weights, **how):
     torch = pytest.importorskip("torch")
     weights = (torch.from_numpy(weight).double() for weight in weights)
     return torch.nn.functional.conv2d(torch.from_numpy(x), *weights, **how).numpy()
-
-
-def erf(x):
-    return np.vectorize(math.erf)(x)
 
 
 def softmax(x, axis):
@@ -57,21 +50,10 @@ CASES = {
     **{
         name: case(name, {"x": X}, function)
         for name, function in {
-            "abs": np.abs,
-            "ceil": np.ceil,
-            "cos": np.cos,
-            "erf": erf,
-            "exp": np.exp,
-            "exp2": lambda x: 2.0**x,
-            "floor": np.floor,
             "identity": lambda x: x,
-            "relu": lambda x: np.where(x > 0, x, 0),
             "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-            "sign": np.sign,
             "silu": lambda x: x / (1 + np.exp(-x)),
-            "sin": np.sin,
             "square": lambda x: x * x,
-            "tanh": np.tanh,
         }.items()
     },
     **{
@@ -81,10 +63,6 @@ CASES = {
             "sub": lambda x, y: x - y,
             "mul": lambda x, y: x * y,
             "real_div": lambda x, y: x / y,
-            "floor_div": lambda x, y: np.floor(x / y),
-            "mod": lambda x, y: x - y * np.floor(x / y),
-            "minimum": lambda x, y: np.where(x < y, x, y),
-            "maximum": lambda x, y: np.where(x < y, y, x),
             "less": lambda x, y: x < y,
             "greater": lambda x, y: x > y,
         }.items()
@@ -94,12 +72,7 @@ CASES = {
         for name, function in {
             "add": lambda x, y: x + y,
             "mul": lambda x, y: x * y,
-            "floor_div": lambda x, y: np.floor(x / y),
-            "mod": lambda x, y: x - y * np.floor(x / y),
             "equal": lambda x, y: x == y,
-            "not_equal": lambda x, y: x != y,
-            "less_equal": lambda x, y: x <= y,
-            "greater_equal": lambda x, y: x >= y,
         }.items()
     },
     **{
@@ -107,26 +80,13 @@ CASES = {
         for name, function in {
             "logical_and": lambda x, y: (x + y) == 2,
             "logical_or": lambda x, y: (x + y) > 0,
-            "logical_xor": lambda x, y: (x + y) == 1,
         }.items()
     },
     "logical_not": case("logical_not", {"x": FLAGS}, lambda x: x == 0),
     "broadcast": case("add", {"x": X, "y": ROW}, lambda x, y: x + y),
     "pow": case("pow", {"x": POSITIVE, "y": Y}, lambda x, y: np.exp(y * np.log(x))),
     "sqrt": case("sqrt", {"x": POSITIVE}, lambda x: x**0.5),
-    "log": case("log", {"x": POSITIVE}, np.log, epsilon=np.float32(0)),
     "rsqrt": case("rsqrt", {"x": POSITIVE}, lambda x: (x + 0.5) ** -0.5, epsilon=np.float32(0.5)),
-    "inverse": case("inverse", {"x": POSITIVE}, lambda x: 1 / (x + 0.25), epsilon=np.float32(0.25)),
-    "round": case("round", {"x": HALVES}, lambda x: np.array([[-2, -2, 0, 0], [2, 2, 0, 3.0]])),
-    "clip": case("clip", {"x": X}, lambda x: np.minimum(np.maximum(x, -0.5), 0.25), alpha=-0.5, beta=0.25),
-    "gelu": case("gelu", {"x": X}, lambda x: x * (1 + erf(x / 2**0.5)) / 2, mode="EXACT"),
-    "gelu_tanh": case(
-        "gelu",
-        {"x": X},
-        lambda x: x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
-        mode="TANH_APPROXIMATION",
-    ),
-    "gelu_sigmoid": case("gelu", {"x": X}, lambda x: x / (1 + np.exp(-1.702 * x)), mode="SIGMOID_APPROXIMATION"),
     "select": case("select", {"cond": FLAGS, "a": X, "b": Y}, lambda c, a, b: c * a + (1 - c) * b),
     "cast_down": case("cast", {"x": X * 3}, np.trunc, dtype="int32"),
     "cast_up": case("cast", {"x": INTS}, lambda x: x, dtype="fp32"),
@@ -135,29 +95,16 @@ CASES = {
     **{
         name: case(name, {"x": X}, function, axes=[1, -1], keep_dims=True)
         for name, function in {
-            "reduce_sum": lambda x: x.sum((1, 2), keepdims=True),
             "reduce_mean": lambda x: x.sum((1, 2), keepdims=True) / 12,
             "reduce_max": lambda x: x.max((1, 2), keepdims=True),
             "reduce_min": lambda x: -(-x).max((1, 2), keepdims=True),
-            "reduce_prod": lambda x: x.prod((1, 2), keepdims=True),
-            "reduce_sum_square": lambda x: (x * x).sum((1, 2), keepdims=True),
-            "reduce_l2_norm": lambda x: (x * x).sum((1, 2), keepdims=True) ** 0.5,
         }.items()
     },
     "reduce_dropped": case("reduce_mean", {"x": X}, lambda x: x.sum(1) / 3, axes=[1], keep_dims=False),
-    "reduce_ints": case("reduce_sum", {"x": INTS}, lambda x: x.sum(0), axes=[0], keep_dims=False),
+    "reduce_ints": case("reduce_max", {"x": INTS}, lambda x: x.max(0), axes=[0], keep_dims=False),
+    "reduce_all": case("reduce_min", {"x": X}, lambda x: x.min(keepdims=True), axes=[0, 1, 2], keep_dims=True),
     "reduce_argmax": case("reduce_argmax", {"x": X}, lambda x: x.argmax(1), axis=1, keep_dims=False),
-    "reduce_argmin": case("reduce_argmin", {"x": X}, lambda x: (-x).argmax(2)[..., None], axis=-1, keep_dims=True),
     "softmax": case("softmax", {"x": X}, lambda x: softmax(x, 1), axis=1),
-    "layer_norm": case(
-        "layer_norm",
-        {"x": X},
-        lambda x: (x - x.mean(-1, keepdims=True)) / (x.var(-1, keepdims=True) + 1e-3) ** 0.5 * ROW + 2 * ROW,
-        axes=[-1],
-        gamma=ROW[0],
-        beta=2 * ROW[0],
-        epsilon=np.float32(1e-3),
-    ),
     "matmul": case("matmul", {"x": X, "y": Y}, lambda x, y: np.einsum("bij,bkj->bik", x, y), transpose_y=True),
     "matmul_both": case(
         "matmul",
@@ -189,21 +136,12 @@ CASES = {
         pad_type="custom",
         pad=[2, 0, 0, 1],
     ),
-    "einsum": case(
-        "einsum",
-        {"values": (X, Y.reshape(4, 3, 2))},
-        lambda x, y: np.stack([x[:, h].dot(y[:, h]) for h in range(3)], 1),
-        equation="chw,whu->chu",
-    ),
     "transpose": case("transpose", {"x": X}, lambda x: np.moveaxis(x, 0, 2), perm=[1, 2, 0]),
     "reshape": case("reshape", {"x": X}, lambda x: x.reshape(6, 4), shape=[6, -1]),
     "reshape_zero": case("reshape", {"x": X}, lambda x: x.reshape(6, 4), shape=[-1, 0]),
     "squeeze": case("squeeze", {"x": X[:1]}, lambda x: x[0], axes=[0]),
     "expand_dims": case("expand_dims", {"x": X}, lambda x: x[:, None, :, :, None], axes=[1, -1]),
     "concat": case("concat", {"values": (X, Y)}, lambda x, y: np.concatenate([x, y], 2), axis=-1),
-    "stack": case("stack", {"values": (X, Y)}, lambda x, y: np.array([x, y]), axis=0),
-    "split": case("split", {"x": X}, lambda x: (x[..., :2], x[..., 2:]), num_splits=2, axis=-1),
-    "split_sizes": case("split", {"x": X}, lambda x: (x[..., :3], x[..., 3:]), split_sizes=[3, 1], axis=2),
     "slice": case(
         "slice_by_index", {"x": X}, lambda x: x[0:2, 1:3, 0:3:2], begin=[0, 1, 0], end=[2, 3, 3], stride=[1, 1, 2]
     ),
@@ -227,27 +165,9 @@ CASES = {
         begin_mask=[True, True, False],
         end_mask=[True, True, False],
     ),
-    "slice_by_size": case("slice_by_size", {"x": X}, lambda x: x[1:, 1:3, :2], begin=[1, 1, 0], size=[-1, 2, 2]),
     "gather": case("gather", {"x": X, "indices": INDICES}, lambda x, i: x[:, i.astype(int)], axis=1),
     "gather_negative": case("gather", {"x": X, "indices": -INDICES - 1}, lambda x, i: x[:, i.astype(int)], axis=1),
-    "gather_batch": case(
-        "gather",
-        {"x": X, "indices": INDICES},
-        lambda x, i: np.stack([x[0][[2, 0]], x[1][[1, 1]]]),
-        axis=1,
-        batch_dims=1,
-    ),
-    "gather_along_axis": case(
-        "gather_along_axis",
-        {"x": X[0, :2], "indices": INDICES[:, :1]},
-        lambda x, i: x[[0, 1], i[:, 0].astype(int)][:, None],
-        axis=1,
-    ),
     "tile": case("tile", {"x": X}, lambda x: np.concatenate([x, x], 1), reps=[1, 2, 1]),
-    "fill": case("fill", {}, lambda: np.zeros((2, 3)) + 1.5, shape=[2, 3], value=1.5),
-    "fill_like": case("fill_like", {"ref_tensor": X}, lambda x: x * 0 + 1.5, value=1.5),
-    "range_1d": case("range_1d", {}, lambda: np.array([1, 3, 5, 7]), start=1, end=9, step=2),
-    "shape": case("shape", {"x": X}, lambda x: np.array([2, 3, 4])),
     "quantize": case(
         "quantize",
         {"input": X * 100},
@@ -297,7 +217,7 @@ def as_input(array):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Every case in one saved program: name → (interpreter's outputs, what coremltools inferred or None)."""
+    """Every case in one saved program: name → (interpreter's output, what coremltools inferred or None)."""
     inferred = {}
     specs, starts = [], {}
     for name, (_, arrays, _, _) in CASES.items():
@@ -314,10 +234,8 @@ def results(tmp_path_factory):
             ]
             result = build(name, nested(arrays, values))
             known = build(name, nested(arrays, [mb.const(val=a) for a in own]))
-            many = result if isinstance(result, (list, tuple)) else [result]
-            knowns = known if isinstance(known, (list, tuple)) else [known]
-            inferred[name] = [k.val for k in knowns]
-            outputs += [as_output(r, f"{name}_{i}") for i, r in enumerate(many)]
+            inferred[name] = known.val
+            outputs.append(as_output(result, f"{name}_out"))
         return tuple(outputs)
 
     names = [f"i{n}" for n in range(len(specs))]
@@ -328,31 +246,24 @@ def results(tmp_path_factory):
     arrays = [array for _, own, _, _ in CASES.values() for array in flat(own)]
     feeds = {n: a.astype(np.int32) if a.dtype == bool else a for n, a in zip(names, arrays, strict=True)}
     outputs = load_program(path)(feeds)
-    return {
-        name: ([outputs[key] for key in outputs if key.rpartition("_")[0] == name], inferred[name])
-        for name in CASES
-    }
+    return {name: (outputs[f"{name}_out"], inferred[name]) for name in CASES}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_operation_gives_what_numpy_gives(results, name):
     _, arrays, _, reference = CASES[name]
     wanted = reference(*(array.astype(np.float64) for array in flat(arrays)))
-    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
     got = results[name][0]
-    assert len(got) == len(wanted)
-    for mine, theirs in zip(got, wanted, strict=True):
-        assert mine.shape == np.shape(theirs)
-        assert np.allclose(mine, theirs, rtol=2e-6, atol=2e-6)
+    assert got.shape == np.shape(wanted)
+    assert np.allclose(got, wanted, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in NOT_INFERRED])
 def test_an_operation_gives_what_coremltools_infers(results, name):
     got, inferred = results[name]
-    for mine, theirs in zip(got, inferred, strict=True):
-        assert np.allclose(mine, np.asarray(theirs, np.float64), rtol=2e-6, atol=2e-6)
+    assert np.allclose(got, np.asarray(inferred, np.float64), rtol=2e-6, atol=2e-6)
 
 
 def test_every_kind_is_tested_here_or_with_compressed_weights():
-    tested = {op for op, _, _, _ in CASES.values()} | {"dequantize", "scaled_dot_product_attention"}
+    tested = {op for op, _, _, _ in CASES.values()} | {"dequantize"}
     assert {kind for kind in KINDS if not kind.startswith("constexpr_")} == tested
