@@ -78,6 +78,8 @@ class ExportOptions:
         targets = all_targets()
         owners = {field: owner for owner in targets.values() for field in owner.own_options}
         given = {field: value for field, value in own.items() if value is not None}
+        if unknown := sorted(given.keys() - owners.keys()):
+            raise TypeError(f"no target has an option {unknown[0]!r}; there are {', '.join(owners)}")
         for field in given:
             owner = owners[field]
             if owner.name != target:

@@ -59,6 +59,74 @@ def test_options_that_do_not_exist_are_refused_in_one_line(options, line):
     assert str(error.value) == line
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ExportOptions("onnx", "fp32", "graph", None)),
+        ({"target": "openvino", "precision": "int8"}, ExportOptions("openvino", "int8", "graph", None)),
+        ({"target": "coreml"}, ExportOptions("coreml", "fp32", "host", 1)),
+        (
+            {"target": "coreml", "loop": "graph", "batch": 4, "ios": 18},
+            ExportOptions("coreml", "fp32", "graph", 4, ios=18),
+        ),
+        ({"batch": "7", "ios": None}, ExportOptions(batch=7)),
+        ({"batch": "dynamic"}, ExportOptions()),
+        (
+            {"target": "tensorrt", "compute_capabilities": "8.6,120"},
+            ExportOptions("tensorrt", compute_capabilities=(86, 120)),
+        ),
+        (
+            {"target": "tensorrt", "compute_capabilities": (90,)},
+            ExportOptions("tensorrt", compute_capabilities=(90,)),
+        ),
+    ],
+)
+def test_python_gets_the_defaults_of_the_command_line(given, expected):
+    assert ExportOptions.for_target(**given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"ios": 18}, "--ios: has no meaning with --target onnx, only with coreml"),
+        (
+            {"target": "tflite", "compute_capabilities": "8.6"},
+            "--compute-capability: has no meaning with --target tflite, only with tensorrt",
+        ),
+        ({"target": "tflite"}, "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml"),
+        ({"batch": "0"}, "--batch must be a number of rows, from 1 to 65535, or dynamic, not '0'"),
+        (
+            {"target": "coreml", "batch": "dynamic"},
+            "--batch dynamic: Core ML runs fixed shapes; give the number of rows of every call",
+        ),
+        (
+            {"target": "tensorrt", "compute_capabilities": "x"},
+            "--compute-capability: 'x' is none; write them as 8.6,8.9 or 86,89",
+        ),
+    ],
+)
+def test_what_a_target_does_not_know_is_one_line(given, line):
+    with pytest.raises(InputError) as error:
+        ExportOptions.for_target(**given)
+    assert str(error.value) == line
+
+
+def test_an_option_that_no_target_has_is_a_mistake_in_the_code():
+    with pytest.raises(TypeError, match="no target has an option 'android'; there are compute_capabilities, ios"):
+        ExportOptions.for_target(android=12)
+
+
+def test_asking_for_the_facts_of_targets_imports_nothing_heavy():
+    script = (
+        "import sys; from hrm_edge.exporters.targets import all_targets\n"
+        "facts = [(t.name, t.precisions, t.suffix) for t in all_targets().values()]\n"
+        "heavy = {'numpy', 'torch', 'onnx', 'onnxruntime', 'openvino', 'coremltools', 'tensorrt_rtx_bindings'}\n"
+        "print(len(facts), sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.strip() == "4 []", result.stderr
+
+
 def test_bundles_say_what_they_are_and_are_the_same_bytes_when_built_again(tmp_path, one_trace):
     source = checkpoint(network(H_cycles=1, L_cycles=1))
     for target, loop in KINDS:
