@@ -326,6 +326,8 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
     rows = (
         "any number of rows" if options.batch is None else f"{options.batch} row{'s'[: options.batch > 1]} a call"
     )
+    from ..tasks import get_task
+
     target = target_named(options.target)
     more = target.summary(options, made.manifest)
     print(f"{folder}: {size:.2f} MB, {options.target} {options.precision}, {options.loop} loop, {rows}{more}")
@@ -349,8 +351,8 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
         print(f"  report: {folder / 'report.html'}   or   hrm-edge report {folder}")
     if step := target.next_step(folder, made.manifest):
         print(step)
-    elif made.manifest.task.split("-")[0] == "arc":
-        print(f"next: hrm-edge arc {folder} --data FOLDER")
+    elif not (task := get_task(made.manifest.task)).has_rules:
+        print(f"next: {task.answered_with} {folder} --data FOLDER")
     else:
         print(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint} {folder}")
 
