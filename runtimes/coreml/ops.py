@@ -188,7 +188,8 @@ def _reductions() -> None:
 
         return make
 
-    for name, function in {"reduce_mean": np.mean, "reduce_max": np.max, "reduce_min": np.min}.items():
+    functions: dict[str, Kernel] = {"reduce_mean": np.mean, "reduce_max": np.max, "reduce_min": np.min}
+    for name, function in functions.items():
         KINDS[name] = Kind(("x",), reduction(function), exact=name != "reduce_mean")
 
 
