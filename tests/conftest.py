@@ -13,9 +13,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Not this folder itself: `tests/hrm_edge` would then be taken for the package of that name.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
+import shared_traces
+
 # A busy machine is slow, which is no failure: examples have no deadline.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traces_of_this_session(tmp_path_factory):
+    own = tmp_path_factory.getbasetemp()
+    shared_traces.folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "traces"
+
+
+@pytest.fixture
+def one_trace(monkeypatch):
+    """Exports take the traces that the session's tests share, as one takes seconds."""
+    from hrm_edge.exporters import build
+
+    for name in ("trace_start", "trace_segment"):
+        monkeypatch.setattr(build, name, getattr(shared_traces, name))
 
 
 @pytest.fixture(scope="session")

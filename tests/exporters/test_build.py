@@ -1,7 +1,5 @@
 """The pipeline as a whole: options, what the manifest says, and the same bytes every time."""
 
-import copy
-import functools
 import hashlib
 import os
 import subprocess
@@ -17,14 +15,6 @@ from hrm_edge.exporters import build
 from hrm_edge.exporters.build import ExportOptions, build_bundle
 
 KINDS = [(target, loop) for target in ("onnx", "openvino") for loop in ("host", "graph")]
-
-
-@pytest.fixture
-def one_trace(monkeypatch):
-    """Trace each model once, as a trace takes seconds."""
-    for name in ("trace_start", "trace_segment"):
-        traced = functools.cache(getattr(build, name))
-        monkeypatch.setattr(build, name, lambda model, traced=traced: copy.deepcopy(traced(model)))
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -24,6 +24,9 @@ KEPT = np.array([3, 17, 18, 19, 38])
 ASKED = np.array([38, 0, 3, 18, 3, 17], np.int32)
 
 
+pytestmark = pytest.mark.usefixtures("one_trace")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     model = network(num_puzzle_identifiers=40, puzzle_emb_ndim=32)

@@ -1,4 +1,4 @@
-"""Small networks traced once a process (a trace takes seconds), their quantization plans, and what feeds them."""
+"""Small networks traced once a session (a trace takes seconds), their quantization plans, and what feeds them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import functools
 import numpy as np
 import onnx
 import torch
+from shared_traces import trace_segment, trace_start
 from small_networks import TASK, checkpoint, network
 
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
-from hrm_edge.exporters.graph.trace import trace_segment, trace_start
 from hrm_edge.exporters.quantize.plan import Calibrator, Plan, Recipe
 from hrm_edge.models import HRM, quantized_layers
 

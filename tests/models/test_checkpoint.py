@@ -6,12 +6,11 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
+from forked import Forked, context, save_for_ever
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -193,25 +192,14 @@ def test_damaged_scales_are_one_clear_line(tuned, field, value, said):
     assert "\n" not in str(caught.value)
 
 
-KILLED = """
-import torch, sys
-from hrm_edge.models import load_checkpoint, save_checkpoint
-ck = load_checkpoint(sys.argv[1])
-print("ready", flush=True)
-i = 0
-while True:
-    i += 1
-    save_checkpoint(sys.argv[1], ck.model, ck.task.name, str(i), {"i": i})
-"""
-
-
 @pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_checkpoint(saved, tmp_path):
     path = tmp_path / "m"
     shutil.copytree(saved[0], path)
     for attempt in range(5):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE)
-        process.stdout.readline()
+        ready = context.Event()
+        process = Forked(tmp_path / "said", save_for_ever, path, ready)
+        assert ready.wait(60)
         time.sleep(0.05 + 0.037 * attempt)
         process.send_signal(signal.SIGKILL)
         process.wait()

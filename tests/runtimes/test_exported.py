@@ -1,12 +1,12 @@
 """Really exported networks: every backend and loop answers like PyTorch, and rows do not touch each other."""
 
-import copy
 import functools
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shared_traces
 
 from hrm_edge.errors import InputError
 from hrm_edge.runtimes import HALT_MODES, load_engine
@@ -48,8 +48,7 @@ def exported(tmp_path_factory):
     """(checkpoint, its engine) for each kind of bundle, written once and from one trace per checkpoint."""
     patch = pytest.MonkeyPatch()
     for name in ("trace_start", "trace_segment"):
-        traced = functools.cache(getattr(build, name))
-        patch.setattr(build, name, lambda model, traced=traced: copy.deepcopy(traced(model)))
+        patch.setattr(build, name, getattr(shared_traces, name))
     sources = {False: checkpoint(), True: checkpoint(num_puzzle_identifiers=3, puzzle_emb_ndim=32)}
 
     @functools.cache

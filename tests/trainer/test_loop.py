@@ -1,8 +1,8 @@
 """Whole runs: they learn, resume exactly, survive kills, stop at NaN, and agree across processes."""
 
 import json
-import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from forked import Forked, ranks, wait_for_all
 
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
@@ -170,18 +171,7 @@ def test_minutes_bound_the_run():
 
 def command(output, steps, *more):
     return [
-        *(
-            sys.executable,
-            "-m",
-            "hrm_edge.cli",
-            "train",
-            "--task",
-            TASK.name,
-            "--preset",
-            "tiny",
-            "--device",
-            "cpu",
-        ),
+        *("train", "--task", TASK.name, "--preset", "tiny", "--device", "cpu"),
         *("--data", DATA[0], "--steps", str(steps), "-o", str(output), "--threads", "1"),
         *("--set", "train.batch_size=8", "--set", "train.final_puzzles=4", "--set", "train.log_every=1"),
         *more,
@@ -196,9 +186,9 @@ def test_sigkill_at_random_moments(tmp_path):
     more = ("--set", "train.save_every=1")
     kills = 0
     for _ in range(40):
-        process = subprocess.Popen(command(output, 60, *more), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = Forked.command(tmp_path / "said", command(output, 60, *more))
         if kills == 3:
-            assert process.wait(timeout=300) == 0
+            assert process.wait() == 0
             break
         metrics = output / "metrics.jsonl"
         size = metrics.stat().st_size if metrics.exists() else 0
@@ -245,16 +235,13 @@ def test_two_processes_compute_what_one_does(tmp_path):
         "for a, b in zip(shared, alone, strict=True): torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)\n"
         "world.leave()\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, str(script)], check=True, env=env, timeout=300, capture_output=True)
+    started = [Forked(tmp_path / "said", runpy.run_path, str(script), **rank) for rank in ranks(2)]
+    assert wait_for_all(started) == [0, 0], (tmp_path / "said").read_text()
 
 
 @pytest.mark.slow
 def test_the_number_of_processes_and_accumulation_change_no_loss(tmp_path):
     """4 steps by two processes, 4 more by one that accumulates, 4 by two again: the losses of one process alone."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     common = (
         "--set",
@@ -266,38 +253,37 @@ def test_the_number_of_processes_and_accumulation_change_no_loss(tmp_path):
         "--set",
         "train.rollout=2",
     )
-    subprocess.run(command(alone, 12, *common), check=True, env=env, timeout=300, capture_output=True)
-    for steps, start, more in (
-        (4, launch, []),
-        (8, [sys.executable], ["--set", "train.accumulate=4"]),
-        (12, launch, []),
-    ):
-        whole = command(shared, steps, *common, *more)[1:]
-        subprocess.run([*start, *whole], check=True, env=env, timeout=300, capture_output=True)
+    assert Forked.command(tmp_path / "said", command(alone, 12, *common)).wait() == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    as_users_do = [*launch, "-m", "hrm_edge.cli", *command(shared, 4, *common)]
+    subprocess.run(as_users_do, check=True, timeout=300, capture_output=True)
+    for steps, processes, more in ((8, 1, ["--set", "train.accumulate=4"]), (12, 2, [])):
+        whole = command(shared, steps, *common, *more)
+        started = [Forked.command(tmp_path / "said", whole, **rank) for rank in ranks(processes)]
+        assert wait_for_all(started) == [0] * processes
     assert sorted(p.name for p in (shared / "state").iterdir()) == ["rank0.pt", "rank1.pt", "shared.pt"]
     assert [row["step"] for row in rows(shared)] == list(range(1, 13))
     for one, two in zip(rows(alone), rows(shared), strict=True):
         assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
-    refused = subprocess.run(
-        [*launch, *command(shared, 13, *common, "--set", "train.accumulate=3")[1:]], env=env, capture_output=True
-    )
-    assert b"it must be a multiple of 6 (2 processes, accumulate 3)" in refused.stderr
+    refused = command(shared, 13, *common, "--set", "train.accumulate=3")
+    wait_for_all([Forked.command(tmp_path / "refused", refused, **rank) for rank in ranks(2)])
+    said = (tmp_path / "refused").read_text()
+    assert "it must be a multiple of 6 (2 processes, accumulate 3)" in said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_asked_to_stop_saves_first(tmp_path, number, code):
-    process = subprocess.Popen(command(tmp_path, 100_000), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = Forked.command(tmp_path / "said", command(tmp_path, 100_000))
     metrics = tmp_path / "metrics.jsonl"
     while not metrics.exists() or metrics.stat().st_size < 1000:
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(number)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == code
+    assert process.wait() == code
     last = rows(tmp_path)[-1]["step"]
-    assert f"stopped and saved at step {last}; the same command goes on" in said.decode()
-    subprocess.run(command(tmp_path, last + 3), check=True, capture_output=True, timeout=300)
+    assert f"stopped and saved at step {last}; the same command goes on" in process.said.read_text()
+    assert Forked.command(tmp_path / "said", command(tmp_path, last + 3)).wait() == 0
     assert [row["step"] for row in rows(tmp_path)] == list(range(1, last + 4))
 
 

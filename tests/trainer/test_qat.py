@@ -2,13 +2,12 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 
 from hrm_edge.cli import main
 from hrm_edge.data.choose import HELD_OUT_SEED
@@ -240,15 +239,14 @@ def test_sigkill_between_saves(tmp_path, start):
     output = tmp_path / "run"
     settings = [part for setting in (*SMALL, "train.save_every=1") for part in ("--set", setting)]
     more = ["--qat", "--from", str(start.path), "--steps", "40", "-o", str(output), "--threads", "1"]
-    command = [sys.executable, "-m", "hrm_edge.cli", *TRAIN, *settings, *more]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [*TRAIN, *settings, *more]
     for wanted in (5, 15):
-        process = subprocess.Popen(command, **quiet)
+        process = Forked.command(tmp_path / "said", command)
         while process.poll() is None and not ((output / "metrics.jsonl").exists() and len(rows(output)) >= wanted):
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert quantization_of(load_checkpoint(output / "checkpoint")) is not None
-    assert subprocess.run(command, timeout=300, **quiet).returncode == 0
+    assert Forked.command(tmp_path / "said", command).wait() == 0
     assert [row["step"] for row in rows(output)] == list(range(1, 41))
     assert load_checkpoint(output / "checkpoint").metadata["steps"] == 40

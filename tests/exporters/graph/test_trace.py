@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import onnx
 import pytest
+import shared_traces
 import torch
 from onnx import TensorProto
 from run_onnx import run
@@ -133,8 +134,10 @@ def test_stored_weights_do_not_grow_with_the_number_of_cycles(traced):
     assert abs(stored(many) - stored(once)) < 200  # a constant more or less, of some hundred thousand bytes
 
 
-def test_tracing_is_silent(capfd):
-    trace_segment(network(H_cycles=1, L_cycles=1))
+def test_tracing_is_silent_and_gives_what_the_tests_share(traced, capfd):
+    model, *shared = traced("grid")
+    capfd.readouterr()
+    assert [trace_start(model), trace_segment(model)] == shared
     assert capfd.readouterr() == ("", "")
 
 
@@ -168,4 +171,5 @@ def test_parity_with_what_the_public_implementation_computes(shared_data, public
 @pytest.fixture(scope="session", params=["hrm-rope", pytest.param("trm-att", marks=pytest.mark.slow)])
 def public_graphs(request, shared_data):
     model, _ = import_public(shared_data / "parity" / request.param, None, None)
-    return request.param, tuple(trace(model).SerializeToString() for trace in (trace_start, trace_segment))
+    traces = shared_traces.trace_start(model), shared_traces.trace_segment(model)
+    return request.param, tuple(graph.SerializeToString() for graph in traces)

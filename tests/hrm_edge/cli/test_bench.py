@@ -63,7 +63,9 @@ def test_json_is_one_object_and_nothing_else(folder, capsys):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_alone_is_exported_for_every_backend_and_loop(folder, capsys, tmp_path, monkeypatch):
+def test_a_checkpoint_alone_is_exported_for_every_backend_and_loop(
+    folder, capsys, tmp_path, monkeypatch, one_trace
+):
     pytest.importorskip("openvino")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     import tempfile

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import onnx
 import pytest
+from shared_traces import trace_segment, trace_start
 from small_networks import TASK, checkpoint, think
 from traced_networks import expected_products, traced
 
@@ -16,7 +17,6 @@ from hrm_edge.export import GateOptions, export_bundle
 from hrm_edge.exporters import build
 from hrm_edge.exporters.graph.edit import all_graphs
 from hrm_edge.exporters.graph.passes import fix_batch
-from hrm_edge.exporters.graph.trace import trace_segment, trace_start
 from hrm_edge.exporters.options import ExportOptions
 from hrm_edge.exporters.search.decide import Quantizing
 from hrm_edge.exporters.targets.base import Context

@@ -1,0 +1,92 @@
+"""Processes that need not import torch anew: forks of a server that has it, to run a command line or a function."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["torch._dynamo", "torch.distributed", "hrm_edge.cli.train", "hrm_edge.trainer"])
+
+
+class Forked:
+    """A process that runs ``function(*arguments)``, with this one's environment and folder as they are now."""
+
+    def __init__(self, said: Path, function: Callable[..., object], *arguments: Any, **environment: str):
+        self.said = said  # what it writes to stderr
+        place = (dict(os.environ) | environment, os.getcwd(), str(said))
+        self.process = context.Process(target=_run, args=(place, function, arguments))
+        self.process.start()
+
+    @classmethod
+    def command(cls, said: Path, arguments: list[Any], **environment: str) -> Forked:
+        """``hrm-edge ARGUMENTS``"""
+        return cls(said, _command_line, [str(argument) for argument in arguments], **environment)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float = 300) -> int:
+        """Its exit code, or minus the signal that ended it."""
+        self.process.join(timeout)
+        code = self.process.exitcode
+        if code is None:
+            self.process.kill()
+            raise TimeoutError(f"still running after {timeout} s; it said: {self.said.read_text()}")
+        return code
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """The environments in which so many gloo processes meet, as `torchrun` would set them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meet = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [{**meet, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
+def wait_for_all(processes: list[Forked]) -> list[int]:
+    """Their exit codes; none of them is left running."""
+    try:
+        return [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            process.process.kill()
+
+
+def _run(place: tuple[dict[str, str], str, str], function: Callable[..., object], arguments: tuple) -> None:
+    environment, folder, said = place
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, path in ((1, os.devnull), (2, said)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdin.close()
+    function(*arguments)
+
+
+def _command_line(arguments: list[str]) -> None:
+    from hrm_edge.cli import main
+
+    main(arguments)
+
+
+def save_for_ever(path: Path, ready: Any) -> None:
+    """Write a checkpoint over itself, numbered in its card and metadata alike."""
+    from hrm_edge.models import load_checkpoint, save_checkpoint
+
+    checkpoint, i = load_checkpoint(path), 0
+    ready.set()
+    while True:
+        i += 1
+        save_checkpoint(path, checkpoint.model, checkpoint.task.name, str(i), {"i": i})
