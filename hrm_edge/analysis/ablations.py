@@ -68,9 +68,6 @@ class Run:
     n: int
     exact: dict[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
 
 def recipe(
     task: str, preset: str, variant: Variant, seed: int, settings: Sequence[str]
@@ -142,7 +139,7 @@ def _run(
         n=measured["n"],
         exact=measured["exact_by_segments"],
     )
-    write_atomically(file, json.dumps({"asked": asked, "run": run.to_dict()}, indent=2) + "\n")
+    write_atomically(file, json.dumps({"asked": asked, "run": dataclasses.asdict(run)}, indent=2) + "\n")
     return run
 
 

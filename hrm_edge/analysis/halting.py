@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -70,10 +69,6 @@ class Halting:
     by_rating: tuple[HaltingRow, ...]  # easiest first
     correlation: float | None  # Spearman's, of rating and halting step
     head: HeadQuality
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of ``hrm-edge analyze halting``."""
-        return asdict(self)
 
 
 def halting(engine: Engine, puzzles: PuzzleSet, *, name: str = "", progress: Progress | None = None) -> Halting:

@@ -30,10 +30,9 @@ trajectories comes closest to both published figures together, and is the conven
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +49,7 @@ STATES = ("z_H", "z_L")
 _ROWS = 4  # puzzles rolled out together: at paper size their activations take some 20 MB
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Moments:
     """What a covariance needs of its samples [n, D], so that sets can be joined."""
 
@@ -76,7 +75,7 @@ class Moments:
         return trace**2 / float((covariance**2).sum())
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Point:
     """The participation ratio at one number of trajectories: mean, least and most over disjoint sets."""
 
@@ -87,7 +86,7 @@ class Point:
     most: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Participation:
     """One model's participation ratios; `growth` by state ("z_H", "z_L"), fewest trajectories first."""
 
@@ -95,10 +94,6 @@ class Participation:
     hidden_size: int
     segments: int
     growth: dict[str, tuple[Point, ...]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of ``hrm-edge analyze participation``."""
-        return dataclasses.asdict(self)
 
 
 def networks_and_puzzles(

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .flags import Json, MaxThinkSteps, Threads
+
 
 def command(
     artifact: Annotated[str, typer.Argument(help="Checkpoint folder, run folder or bundle.")],
@@ -18,12 +20,10 @@ def command(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Submission file (JSON) in the ARC Prize's format.")
     ] = None,
-    max_think_steps: Annotated[
-        int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")
-    ] = None,
+    max_think_steps: MaxThinkSteps = None,
     halt: Annotated[str, typer.Option(help="learned or fixed.")] = "learned",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    threads: Threads = None,
+    json_: Json = False,
 ) -> None:
     """Answer every held-out test input as two attempts, by a vote over its augmented views."""
     from ..arc.vote import ask, count_votes, read_test, score, submission

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..progress import progress, say
+from .flags import Json
 
 if TYPE_CHECKING:
     from ..data.overlap import Overlap, Pair
@@ -134,7 +135,7 @@ def overlap(
         list[Path], typer.Argument(metavar="FILE...", help="Sets of one task: CSV, text, or .npy folders.")
     ],
     task: TaskName = "sudoku",
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """Find puzzles that stand in several sets (train and test, say), or more than once in one.
 
@@ -160,14 +161,10 @@ def overlap(
 
 
 def _print_overlap(found: Overlap) -> None:
-    from .tables import plain_table, print_table
+    from .tables import print_rows
 
-    table = plain_table("set")
-    for column in ("puzzles", "repeated", "up to symmetry"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for one in found.sets:
-        table.add_row(one.name, str(one.n), str(one.exact), str(one.symmetric))
-    print_table(table)
+    rows = [(one.name, str(one.n), str(one.exact), str(one.symmetric)) for one in found.sets]
+    print_rows(("set", "puzzles", "repeated", "up to symmetry"), rows)
     for one in found.sets:
         _print_examples(one.examples, f"{one.name}: puzzle", "stands again as puzzle")
     for two in found.pairs:

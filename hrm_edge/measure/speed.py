@@ -68,17 +68,13 @@ class SpeedRow:
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """The rows of all engines, the machine's ceilings, and notes that qualify them."""
+    """What `bench --json` prints: all engines' rows, the machine's ceilings, and notes that qualify them."""
 
     rows: list[SpeedRow]
     ceilings: dict[str, float]
     settings: Settings
     puzzles: int
     notes: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object that `hrm-edge bench --json` prints."""
-        return asdict(self)
 
 
 @dataclass
