@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from ..bundle import Bundle
 from ..bundle.manifest import Manifest
-from ..bundle.quantization import Quantization as QuantizationRecord
-from ..bundle.quantization import Trial as TrialRecord
+from ..bundle.quantization import Quantization
 from ..data.leaks import fingerprints
 from ..data.puzzles import PuzzleSet
 from ..errors import InputError
@@ -26,38 +26,12 @@ from ..measure.statistics import CONFIDENCE, drop_interval, interval, mcnemar
 from ..records import from_json, newer_version
 from ..runtimes import Answers
 from ..tasks.boards import wrong_cells
-from .format import (
-    FORMAT_VERSION,
-    Answer,
-    Began,
-    BundleFacts,
-    Calibration,
-    Differences,
-    Drift,
-    Halting,
-    Layer,
-    Products,
-    Puzzle,
-    PuzzleKinds,
-    Puzzles,
-    Quantization,
-    Rate,
-    Report,
-    SegmentAccuracy,
-    Side,
-    Sides,
-    Site,
-    Speed,
-    SpeedRow,
-    Trial,
-    Verdict,
-)
+from .format import FORMAT_VERSION, BundleFacts, Report, SpeedRow, Verdict
 from .pages import html_page, markdown_page
 
 REPORT = "report.json"
 FILES = {"html": "report.html", "md": "report.md", "json": REPORT}
 SHOWN = 12  # boards drawn of each kind of puzzle
-T = TypeVar("T")
 _LARGEST = 64 * 2**20  # bytes; a report of 96 sites and 36 mazes is a quarter of one MB
 
 
@@ -65,7 +39,7 @@ def build_report(
     *,
     manifest: Manifest,
     gate: Mapping[str, Any],
-    quantization: QuantizationRecord | None,
+    quantization: Quantization | None,
     puzzles: PuzzleSet,
     reference: Answers,
     candidate: Answers,
@@ -92,18 +66,19 @@ def build_report(
     """
     sides = {"reference": reference, "candidate": candidate}
     right = {name: rightness(puzzles, answers.tokens) for name, answers in sides.items()}
-    return Report(
-        bundle=_bundle(manifest, bundle_bytes),
-        gate=_verdict(gate, right),
-        accuracy=Sides(**{name: _side(gate, name, right[name], puzzles, sides[name]) for name in sides}),
-        by_segments=_by_segments(by_segments or {}, drift),
-        drift=tuple(Drift(**asdict(each)) for each in drift),
-        differences=_differences(differences) if drift else None,
-        halting=_halting(reference, candidate),
-        quantization=None if quantization is None else _quantization(quantization, puzzles),
-        speed=_speed(manifest, speed),
-        puzzles=_puzzles(puzzles, sides, right, differences),
-    )
+    content = {
+        "bundle": _only(BundleFacts, {**manifest.architecture, **vars(manifest), "bytes": bundle_bytes}),
+        "gate": _verdict(gate, right),
+        "accuracy": {name: _side(gate, name, right[name], puzzles, sides[name]) for name in sides},
+        "by_segments": _by_segments(by_segments or {}, drift),
+        "drift": [asdict(each) for each in drift],
+        "differences": _differences(differences) if drift else None,
+        "halting": _halting(reference, candidate),
+        "quantization": None if quantization is None else _quantization(quantization, puzzles),
+        "speed": _speed(manifest, speed),
+        "puzzles": _puzzles(puzzles, sides, right, differences),
+    }
+    return TypeAdapter(Report).validate_json(json.dumps(_plain(content)))
 
 
 def write_report(report: Report, folder: Path) -> None:
@@ -153,12 +128,11 @@ def bundle_report(bundle: Bundle) -> Report:
     """The report inside an opened bundle. InputError, saying how to get one, when there is none."""
     if REPORT in bundle.manifest.files:
         return read_report(bundle.path / REPORT)
-    why = (
-        "it was exported without its accuracy gate"
-        if not bundle.manifest.gate.ran
-        else "nothing is quantized in it"
-    )
-    if bundle.manifest.gate.ran and bundle.manifest.precision != "fp32":
+    if not bundle.manifest.gate.ran:
+        why = "it was exported without its accuracy gate"
+    elif bundle.manifest.precision == "fp32":
+        why = "nothing is quantized in it"
+    else:
         why = "it was exported before there were reports"
     raise InputError(
         f"{bundle.path}: has no accuracy report ({why}); "
@@ -166,138 +140,132 @@ def bundle_report(bundle: Bundle) -> Report:
     )
 
 
-# -- the parts -----------------------------------------------------------------------------------------
+# -- the parts, as JSON has them -------------------------------------------------------------------------
 
 
-def _bundle(manifest: Manifest, size: int | None) -> BundleFacts:
-    same = ("name", "task", "target", "precision", "precision_parts", "loop", "batch", "source", "tools")
-    sizes = ("parameters", "hidden_size", "halt_max_steps")
-    return BundleFacts(
-        **{name: getattr(manifest, name) for name in same},
-        **{name: manifest.architecture[name] for name in sizes},
-        bytes=size,
-    )
+def _plain(value: Any) -> Any:
+    """A JSON value of what was measured: numpy's numbers as Python's, not finite as None, text printable."""
+    if isinstance(value, dict):
+        return {_plain(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else "�" for c in value)
+    return value
 
 
-def _verdict(gate: Mapping[str, Any], right: Mapping[str, np.ndarray]) -> Verdict:
+def _only(kind: Any, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that a record of this kind has fields for."""
+    return {field.name: content[field.name] for field in fields(kind)}
+
+
+def _verdict(gate: Mapping[str, Any], right: Mapping[str, np.ndarray]) -> dict[str, Any]:
     lost = int((right["reference"] & ~right["candidate"]).sum())
     won = int((~right["reference"] & right["candidate"]).sum())
     n = len(right["reference"])
     if (lost, won, n) != (gate["lost"], gate["won"], gate["n"]):
         raise ValueError("the gate's report is of other answers than those given")
-    return Verdict(
-        **{
-            **{field.name: gate[field.name] for field in fields(Verdict) if field.name in gate},
-            "notes": tuple(gate["notes"]),
-            "drop_points": 100 * (lost - won) / n,
-            "drop_interval": drop_interval(lost, won, n),
-            "confidence": CONFIDENCE,
-            "p_value": mcnemar(lost, won),
-        }
-    )
+    counted = {
+        "drop_points": 100 * (lost - won) / n,
+        "drop_interval": drop_interval(lost, won, n),
+        "confidence": CONFIDENCE,
+        "p_value": mcnemar(lost, won),
+    }
+    return _only(Verdict, {**gate, **counted})
 
 
-def _side(gate: Mapping[str, Any], name: str, right: np.ndarray, puzzles: PuzzleSet, answers: Answers) -> Side:
+def _side(
+    gate: Mapping[str, Any], name: str, right: np.ndarray, puzzles: PuzzleSet, answers: Answers
+) -> dict[str, Any]:
     """Puzzles are what is sampled, cells are not: so the interval of tokens is that of a rate over n puzzles
     too, which for fractions of puzzles is on the safe side."""
     n = len(right)
     token = token_accuracy(puzzles, answers.tokens)
-    return Side(
-        engine=gate["reference" if name == "reference" else "bundle"]["engine"],
-        exact=right.mean(),
-        exact_interval=interval(int(right.sum()), n),
-        token=None if token is None else token.mean(),
-        token_interval=None if token is None else interval(min(float(token.sum()), n), n),
-        steps_mean=answers.steps.mean(),
-        halted=answers.halted.mean(),
-    )
+    return {
+        "engine": gate["reference" if name == "reference" else "bundle"]["engine"],
+        "exact": right.mean(),
+        "exact_interval": interval(int(right.sum()), n),
+        "token": None if token is None else token.mean(),
+        "token_interval": None if token is None else interval(min(float(token.sum()), n), n),
+        "steps_mean": answers.steps.mean(),
+        "halted": answers.halted.mean(),
+    }
 
 
-def _by_segments(
-    scores: Mapping[str, Mapping[int, Score]], drift: Sequence[SegmentDrift]
-) -> tuple[SegmentAccuracy, ...]:
+def _by_segments(scores: Mapping[str, Mapping[int, Score]], drift: Sequence[SegmentDrift]) -> list[dict[str, Any]]:
     if scores.get("reference") and scores.get("candidate"):
         both = [(k, score, scores["candidate"][k]) for k, score in scores["reference"].items()]
         rows = [(int(k), a.n, a.exact, b.exact) for k, a, b in both if k in scores["candidate"]]
     else:
         counted = [each for each in drift if each.reference_exact is not None and each.candidate_exact is not None]
         rows = [(d.segment, d.n, d.reference_exact or 0.0, d.candidate_exact or 0.0) for d in counted]
-    return tuple(SegmentAccuracy(k, n, _rate(exact, n), _rate(other, n)) for k, n, exact, other in sorted(rows))
+    return [
+        {"segments": k, "n": n, "reference": _rate(exact, n), "candidate": _rate(other, n)}
+        for k, n, exact, other in sorted(rows)
+    ]
 
 
-def _rate(exact: float, n: int) -> Rate:
-    return Rate(exact, interval(round(exact * n), n))
+def _rate(exact: float, n: int) -> dict[str, Any]:
+    return {"exact": exact, "interval": interval(round(exact * n), n)}
 
 
-def _differences(differences: Sequence[Difference]) -> Differences:
+def _differences(differences: Sequence[Difference]) -> dict[str, Any]:
     margins = [each.margin for each in differences if each.margin is not None and math.isfinite(each.margin)]
     began = [each.segment for each in differences if each.segment is not None]
-    return Differences(
-        followed=len(differences),
-        only_stops=sum(each.segment is None for each in differences),
-        segment_median=median(began) if began else None,
-        margin_median=median(margins) if margins else None,
-        margin_max=max(margins, default=None),
-    )
+    return {
+        "followed": len(differences),
+        "only_stops": len(differences) - len(began),
+        "segment_median": median(began) if began else None,
+        "margin_median": median(margins) if margins else None,
+        "margin_max": max(margins, default=None),
+    }
 
 
-def _halting(reference: Answers, candidate: Answers) -> Halting:
+def _halting(reference: Answers, candidate: Answers) -> dict[str, Any]:
     last = int(max(reference.steps.max(), candidate.steps.max()))
     apart = np.abs(reference.steps.astype(int) - candidate.steps.astype(int))
-    return Halting(
-        reference=tuple(np.bincount(reference.steps, minlength=last + 1)[1:]),
-        candidate=tuple(np.bincount(candidate.steps, minlength=last + 1)[1:]),
-        agree=(apart == 0).mean(),
-        within_one=(apart <= 1).mean(),
-    )
+    return {
+        "reference": np.bincount(reference.steps, minlength=last + 1)[1:].tolist(),
+        "candidate": np.bincount(candidate.steps, minlength=last + 1)[1:].tolist(),
+        "agree": (apart == 0).mean(),
+        "within_one": (apart <= 1).mean(),
+    }
 
 
-def _quantization(record: QuantizationRecord, puzzles: PuzzleSet) -> Quantization:
+def _quantization(record: Quantization, puzzles: PuzzleSet) -> dict[str, Any]:
     """Of the fingerprints, which only a machine reads, how many are of measured puzzles."""
-    calibration = None
+    content = asdict(record)
+    for name in ("comparison", "sensitivity", "budget"):
+        content[name] = [
+            {**asdict(trial), "drop_points": trial.drop_points, "p_value": mcnemar(trial.lost, trial.won)}
+            for trial in getattr(record, name)
+        ]
     if record.calibration is not None:
-        measured = set(record.calibration.fingerprints) & set(fingerprints(puzzles))
-        calibration = _taken(Calibration, {**asdict(record.calibration), "measured": len(measured)})
-    return _taken(
-        Quantization,
-        {
-            **vars(record),
-            "layers": tuple(Layer(**asdict(layer)) for layer in record.layers),
-            "sites": tuple(Site(**asdict(site)) for site in record.sites),
-            **{name: tuple(map(_trial, getattr(record, name))) for name in ("comparison", "sensitivity", "budget")},
-            "calibration": calibration,
-            "products": None if record.products is None else Products(**asdict(record.products)),
-        },
-    )
+        calibrated = content["calibration"].pop("fingerprints")
+        content["calibration"]["measured"] = len(set(calibrated) & set(fingerprints(puzzles)))
+    return content
 
 
-def _trial(trial: TrialRecord) -> Trial:
-    return Trial(**asdict(trial), drop_points=trial.drop_points, p_value=mcnemar(trial.lost, trial.won))
-
-
-def _taken(kind: type[T], content: Mapping[str, Any]) -> T:
-    """A record of those values that it has fields for."""
-    return kind(**{field.name: content[field.name] for field in fields(kind)})  # type: ignore[arg-type]
-
-
-def _speed(manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> Speed | None:
+def _speed(manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The rows, which of them is the bundle's, and how it compares with the same target in float32."""
     if not rows:
         return None
     kinds = [(row["backend"], row["precision"], row["loop"]) for row in rows]
     ours, theirs = ((manifest.target, precision, manifest.loop) for precision in (manifest.precision, "fp32"))
     own = kinds.index(ours) if ours in kinds else None
-    ratio = None
-    if own is not None and theirs in kinds and theirs != ours:
-        ratio = rows[kinds.index(theirs)]["ms_per_segment"] / rows[own]["ms_per_segment"]
-    name = {"engine": manifest.name}
-    return Speed(
+    shown = [_only(SpeedRow, row) for row in rows]
+    ratios = {"ratio_vs_eager": None, "ratio_vs_float": None}
+    if own is not None:
         # Timed before it was published, the bundle may still have had another name.
-        rows=tuple(_taken(SpeedRow, {**row, **(name if i == own else {})}) for i, row in enumerate(rows)),
-        own=own,
-        ratio_vs_eager=None if own is None else rows[own]["ratio_vs_eager"],
-        ratio_vs_float=ratio,
-    )
+        shown[own]["engine"] = manifest.name
+        ratios["ratio_vs_eager"] = rows[own]["ratio_vs_eager"]
+        if theirs in kinds and theirs != ours:
+            ratios["ratio_vs_float"] = rows[kinds.index(theirs)]["ms_per_segment"] / rows[own]["ms_per_segment"]
+    return {"rows": shown, "own": own, **ratios}
 
 
 def _puzzles(
@@ -305,40 +273,31 @@ def _puzzles(
     sides: Mapping[str, Answers],
     right: Mapping[str, np.ndarray],
     differences: Sequence[Difference],
-) -> PuzzleKinds:
+) -> dict[str, Any]:
     """The first few puzzles of each kind, with both answers and where they came apart."""
     before, after = right["reference"], right["candidate"]
     differ = (sides["reference"].tokens != sides["candidate"].tokens).any(axis=1)
-    began = {each.puzzle: each for each in differences}
+    began = {
+        each.puzzle: {"segment": each.segment, "cells": each.cells, "margin": each.margin}
+        for each in differences
+        if each.segment is not None
+    }
 
-    def kind(rows: np.ndarray) -> Puzzles:
-        numbers = [int(row) for row in np.flatnonzero(rows)]
-        shown = (_puzzle(row, puzzles, sides, right, began.get(row)) for row in numbers[:SHOWN])
-        return Puzzles(len(numbers), tuple(shown))
+    def shown(row: int) -> dict[str, Any]:
+        return {
+            "number": row + 1,
+            "source": puzzles.sources[row],
+            "question": puzzles.task.format(puzzles.questions[row]),
+            "began": began.get(row),
+            **{name: _answer(row, puzzles, answers, bool(right[name][row])) for name, answers in sides.items()},
+        }
 
-    return PuzzleKinds(kind(before & ~after), kind(~before & after), kind(differ & (before == after)))
-
-
-def _puzzle(
-    row: int,
-    puzzles: PuzzleSet,
-    sides: Mapping[str, Answers],
-    right: Mapping[str, np.ndarray],
-    difference: Difference | None,
-) -> Puzzle:
-    began = None
-    if difference is not None and difference.segment is not None:
-        began = Began(difference.segment, difference.cells, difference.margin)
-    return Puzzle(
-        number=row + 1,
-        source=puzzles.sources[row],
-        question=puzzles.task.format(puzzles.questions[row]),
-        began=began,
-        **{name: _answer(row, puzzles, answers, bool(right[name][row])) for name, answers in sides.items()},
-    )
+    kinds = {"lost": before & ~after, "won": ~before & after, "differ": differ & (before == after)}
+    rows = {kind: np.flatnonzero(of_kind).tolist() for kind, of_kind in kinds.items()}
+    return {kind: {"total": len(all_), "shown": list(map(shown, all_[:SHOWN]))} for kind, all_ in rows.items()}
 
 
-def _answer(row: int, puzzles: PuzzleSet, answers: Answers, right: bool) -> Answer:
+def _answer(row: int, puzzles: PuzzleSet, answers: Answers, right: bool) -> dict[str, Any]:
     question, answer = puzzles.questions[row], answers.tokens[row]
     if right:
         wrong = np.zeros(len(question), bool)
@@ -346,4 +305,9 @@ def _answer(row: int, puzzles: PuzzleSet, answers: Answers, right: bool) -> Answ
         wrong = wrong_cells(puzzles.task, question, answer)
     else:
         wrong = answer != puzzles.answers[row]
-    return Answer(puzzles.task.format(answer), right, tuple(np.flatnonzero(wrong)), answers.steps[row])
+    return {
+        "answer": puzzles.task.format(answer),
+        "right": right,
+        "wrong": np.flatnonzero(wrong).tolist(),
+        "steps": answers.steps[row],
+    }

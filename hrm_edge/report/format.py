@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WrapValidator, model_validator
+from pydantic import AfterValidator, Field, WrapValidator, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
@@ -22,19 +20,6 @@ FORMAT_VERSION = 1
 _LARGEST = 1e15  # nothing measured here comes near it, and plots stay sane below it
 _LONGEST = 4000  # characters, but for boards
 _MOST = 100_000  # entries of a list
-
-
-def _plain(value: Any, info: ValidationInfo) -> Any:
-    """A JSON value of what was measured: numpy's numbers as Python's, not finite as None, text printable."""
-    if info.mode == "json":
-        return value  # a file holds plain values, or is refused
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, str):
-        return "".join(c if c.isprintable() else "�" for c in value)
-    return value
 
 
 def _number(low: float = -_LARGEST, high: float = _LARGEST) -> WrapValidator:
@@ -55,21 +40,20 @@ def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-_Plain = BeforeValidator(_plain)
-Line = Annotated[str, must_be("a line of text", _is_line), _Plain]
+Line = Annotated[str, must_be("a line of text", _is_line)]
 Lines = Annotated[tuple[Line, ...], Field(max_length=2000)]
 Named = dict[Line, Line]
-Count = Annotated[int, _whole(0), _Plain]
-FromOne = Annotated[int, _whole(1), _Plain]
+Count = Annotated[int, _whole(0)]
+FromOne = Annotated[int, _whole(1)]
 Counts = Annotated[tuple[Count, ...], Field(max_length=1000)]
-Anything = Annotated[int | float, _number(), _Plain]
-Size = Annotated[int | float, _number(0), _Plain]
-Fraction = Annotated[int | float, _number(0, 1 + 1e-9), _Plain]
-Points = Annotated[int | float, _number(-100, 100), _Plain]
+Anything = Annotated[int | float, _number()]
+Size = Annotated[int | float, _number(0)]
+Fraction = Annotated[int | float, _number(0, 1 + 1e-9)]
+Points = Annotated[int | float, _number(-100, 100)]
 # None: nobody measured it, or it is not finite.
-MaybeSize = Annotated[Size | None, _Plain]
-MaybeFraction = Annotated[Fraction | None, _Plain]
-MaybeCosine = Annotated[Annotated[int | float, _number(-1 - 1e-6, 1 + 1e-6)] | None, _Plain]
+MaybeSize = Size | None
+MaybeFraction = Fraction | None
+MaybeCosine = Annotated[int | float, _number(-1 - 1e-6, 1 + 1e-6)] | None
 Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_ordered)]
 
 

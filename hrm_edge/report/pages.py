@@ -19,11 +19,13 @@ def html_page(report: Report) -> str:
     from .plots import figures
 
     task = get_task(report.bundle.task)
-    return _template("report.html.j2", html=True).render(
+    return _rendered(
+        "report.html.j2",
+        report,
+        task,
         plots=figures(report),
         board_legend=board_legend(task),
         draw=lambda puzzle, side, label: board_svg(task, asdict(puzzle), side, label),
-        **_shared(report, task),
     )
 
 
@@ -32,31 +34,17 @@ def markdown_page(report: Report) -> str:
     from .plots import tables
 
     task = get_task(report.bundle.task)
-    return _template("report.md.j2", html=False).render(
+    return _rendered(
+        "report.md.j2",
+        report,
+        task,
         tables=tables(report),
         most=_TEXT_BOARDS,
         draw=lambda puzzle, side: board_text(task, asdict(puzzle), side),
-        **_shared(report, task),
     )
 
 
-def _shared(report: Report, task: Task) -> dict[str, Any]:
-    """What both templates show and call."""
-    return {
-        "r": report,
-        "task": task,
-        "tiles": words.tiles(report),
-        "target_name": words.target_name,
-        "kinds": words.KINDS,
-        "verdict": words.verdict,
-        "origin": words.origin,
-        "began": words.began,
-        "calibration": words.calibration,
-        "wrong_cells": lambda cells: wrong_cells_text(task, cells),
-    }
-
-
-def _template(name: str, html: bool) -> Any:
+def _rendered(name: str, report: Report, task: Task, **own: Any) -> str:
     try:
         import jinja2
     except ImportError as error:
@@ -65,11 +53,12 @@ def _template(name: str, html: bool) -> Any:
         ) from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hrm_edge.report", "templates"),
-        autoescape=html,
+        autoescape=name == "report.html.j2",
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update({each.__name__: each for each in words.FILTERS})
-    return environment.get_template(name)
+    environment.globals.update(words=words, wrong_cells=lambda cells: wrong_cells_text(task, cells))
+    return environment.get_template(name).render(r=report, task=task, **own)

@@ -28,11 +28,7 @@ def tiles(report: Report) -> list[dict[str, str]]:
     gate, accuracy, quantization = report.gate, report.accuracy, report.quantization
     before, after = accuracy.reference, accuracy.candidate
     found = [
-        _tile(
-            "Exact-solve accuracy",
-            percent(after.exact),
-            f"float {percent(before.exact)}, n = {gate.n}",
-        ),
+        _tile("Exact-solve accuracy", percent(after.exact), f"float {percent(before.exact)}, n = {gate.n}"),
         _tile(
             "Drop",
             f"{points(gate.drop_points)} points",
@@ -42,7 +38,7 @@ def tiles(report: Report) -> list[dict[str, str]]:
         _tile(
             "McNemar’s test",
             f"p = {chance(gate.p_value)}",
-            f"{gate.lost} lost, {gate.won} won; " + _significance(gate.p_value),
+            f"{gate.lost} lost, {gate.won} won; {'no' if gate.p_value >= 0.05 else 'a'} significant difference",
         ),
         _tile(
             "Same halting step",
@@ -84,10 +80,6 @@ def _speed_tiles(report: Report) -> list[dict[str, str]]:
 
 def _tile(name: str, value: str, note: str, state: str = "plain") -> dict[str, str]:
     return {"name": name, "value": value, "note": note, "state": state}
-
-
-def _significance(p: float) -> str:
-    return "no significant difference" if p >= 0.05 else "a significant difference"
 
 
 # -- sentences -------------------------------------------------------------------------------------------
