@@ -129,8 +129,6 @@ def test_stored_weights_do_not_grow_with_the_number_of_cycles(each):
     model, _, segment = each
     untied = ("embed_", "puzzle_emb")
     own = sum(4 * p.numel() for name, p in model.named_parameters() if not name.startswith(untied))
-        4 * p.numel() for name, p in model.named_parameters() if not name.startswith(("embed_", "puzzle_emb"))
-    )
     tables = sum(4 * buffer.numel() for buffer in model.buffers())
     stored = sum(array_of(tensor).nbytes for tensor in segment.graph.initializer)
     # Constants and the norms' gains beside them; the smallest product's weight has 4 096 bytes.
