@@ -27,12 +27,13 @@ def command(
     Exits with 2 when a bundle that was named can not be opened.
     """
     import json
+    from dataclasses import asdict
 
     from ..environment import look_around
 
     environment = look_around(bundles or [])
     if as_json:
-        print(json.dumps(environment.to_dict(), indent=2))
+        print(json.dumps(asdict(environment), indent=2))
     else:
         _print(environment)
     if bundles and any(state.broken for state in environment.bundles):
