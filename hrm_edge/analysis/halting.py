@@ -76,10 +76,7 @@ def halting(engine: Engine, puzzles: PuzzleSet, *, name: str = "", progress: Pro
 
     The halting head is judged in a second pass with halting off: at the moment it fires it is sure by
     definition, which would say nothing about the guesses it kept thinking about. Puzzles that have no label where
-    only labels tell what is right are left out.
-
-    Raises:
-        InputError: no puzzles, puzzles of another task, or none that has a right answer.
+    only labels tell what is right are left out; InputError where none is left, or all are of another task.
     """
     check_match(engine, puzzles)
     puzzles = judged_only(puzzles)

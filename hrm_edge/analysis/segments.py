@@ -94,13 +94,9 @@ def segment_rates(
     """Solve rates of `engine` on `puzzles` by number of segments and, with `retries`, by number of retries.
 
     The figures are those of :func:`hrm_edge.measure.accuracy.evaluate`, asked once for each number: `halt="fixed"`,
-    and with `retries` also `halt="verified"` with the same `seed`; but the figure by retries after fewer than all
-    of them counts the first of those same variants, not a smaller draw. A task without rules cannot verify:
-    there `retries` count as 0, and puzzles without a label are left out.
-
-    Raises:
-        InputError: no puzzles, puzzles of another task, none that has a right answer, or numbers that make
-            no sense.
+    and with `retries` also `halt="verified"` with the same `seed`. A task without rules cannot verify: there
+    `retries` count as 0, and puzzles without a label are left out. InputError for puzzles that do not fit or have
+    no right answer, and for numbers that make no sense.
     """
     check_match(engine, puzzles)
     puzzles = judged_only(puzzles)
@@ -207,12 +203,7 @@ class _Attempts:
 
 
 def _retry(
-    engine: Engine,
-    puzzles: PuzzleSet,
-    attempts: _Attempts,
-    retries: int,
-    seed: int,
-    progress: Progress | None,
+    engine: Engine, puzzles: PuzzleSet, attempts: _Attempts, retries: int, seed: int, progress: Progress | None
 ) -> Iterator[int]:
     """Attempt what is unsolved in another guise; yields the number of retries done, 0 to `retries`."""
     yield 0

@@ -17,8 +17,7 @@ _LONGEST_LABEL = 40  # what is longer gets a line of its own
 
 def command(
     bundles: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="BUNDLE", help="Bundles to check; by default those in ./bundles."),
+        list[str] | None, typer.Argument(metavar="BUNDLE", help="Bundles to check; by default those in ./bundles.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:

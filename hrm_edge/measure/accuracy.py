@@ -126,16 +126,9 @@ def evaluate(
 ) -> Evaluation:
     """Score `engine` on `puzzles`. Those without a label count for nothing where a task has no rules.
 
-    Args:
-        max_think_steps: most segments per puzzle; the model's own `halt_max_steps` when None.
-        halt: "learned", "verified" or "fixed", as in `Engine.solve`.
-        retries: symmetric variants to think about again when a board does not verify, chosen by `seed`.
-        by: "source" and/or "segments". Segments costs a second pass, with halting off and no retries.
-        progress: called after every chunk of puzzles.
-
-    Raises:
-        InputError: no puzzles, puzzles of another task, none that has a right answer, or a breakdown that does
-            not exist.
+    Arguments are those of :func:`answer_all`. `by`: "source" and/or "segments", which costs a second pass, with
+    halting off and no retries. InputError for puzzles that do not fit or have no right answer, and for a breakdown
+    that does not exist.
     """
     check_match(engine, puzzles)
     counted = judged(puzzles)
@@ -143,13 +136,7 @@ def evaluate(
     if unknown := sorted(set(by) - {"source", "segments"}):
         raise InputError(f"cannot break scores down by {unknown[0]!r}; use source, segments or source,segments")
     answers = answer_all(
-        engine,
-        puzzles,
-        max_think_steps=max_think_steps,
-        halt=halt,
-        retries=retries,
-        seed=seed,
-        progress=progress,
+        engine, puzzles, max_think_steps=max_think_steps, halt=halt, retries=retries, seed=seed, progress=progress
     )
     right = rightness(puzzles, answers.tokens)
     token = token_accuracy(puzzles, answers.tokens)
@@ -172,10 +159,7 @@ def evaluate(
 
 
 def by_segments(
-    engine: Engine,
-    puzzles: PuzzleSet,
-    max_think_steps: int | None = None,
-    progress: Progress | None = None,
+    engine: Engine, puzzles: PuzzleSet, max_think_steps: int | None = None, progress: Progress | None = None
 ) -> dict[int, Score]:
     """Scores of the guess after 1, 2, 4, … segments (at most `max_think_steps`, else 32), halting off."""
     puzzles = judged_only(puzzles)

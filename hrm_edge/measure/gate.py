@@ -84,9 +84,6 @@ def paired_answers(
     """(the float reference's answers, the bundle's) to the same puzzles, through the runtime that a user would use.
 
     The reference's answers are cached. `say` is told how long it will take before it starts.
-
-    Raises:
-        InputError: no puzzles, or puzzles of another task.
     """
     from .reference import reference_answers
 

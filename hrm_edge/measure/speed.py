@@ -103,11 +103,7 @@ def default_threads() -> int:
 def bench(
     artifacts: Sequence[Artifact], puzzles: PuzzleSet, settings: Settings, progress: Progress | None = None
 ) -> SpeedReport:
-    """Measure every artifact on the same puzzles.
-
-    Raises:
-        InputError: puzzles of another task, or a bundle whose fixed batch is not `settings.batch`.
-    """
+    """Every artifact on the same puzzles. InputError where a bundle's fixed batch is not `settings.batch`."""
     for artifact in artifacts:
         check_match(artifact.engine, puzzles)
         if artifact.engine.batch not in (None, settings.batch):
