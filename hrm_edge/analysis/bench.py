@@ -20,9 +20,6 @@ def paths_to_time(
     """Paths of everything to time, the checkpoint first; what is missing is made in `scratch`.
 
     A checkpoint alone is exported; bundles alone are timed beside the shipped model that they were made from.
-
-    Raises:
-        InputError: nothing was given or too much, an unknown size or precision, or no backend that is usable here.
     """
     if (random_weights is None) == (not given):
         raise InputError("give a checkpoint or bundles to bench, or --random-weights paper, but not both")

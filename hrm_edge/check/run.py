@@ -64,10 +64,8 @@ def run_check(
 ) -> CheckReport:
     """Measure and judge everything a spec names. `update_baseline` writes the baseline instead of comparing.
 
-    Nothing is raised for a rule that fails, and then no baseline is written either.
-
-    Raises:
-        InputError: a mistake in the spec, in what it names or in the baseline; before anything is measured.
+    Nothing is raised for a rule that fails, and then no baseline is written either. InputError for a mistake in the
+    spec, in what it names or in the baseline; before anything is measured.
     """
     spec, say = read_spec(path), say or (lambda line: None)
     old = _old_baseline(spec, update_baseline, say)
@@ -93,8 +91,7 @@ def run_check(
     return CheckReport(str(spec.path), spec.when_unsure, verdicts, updated)
 
 
-def update_command(spec: Spec) -> str:
-    """What to type to write the baseline."""
+def _update_command(spec: Spec) -> str:
     return f"hrm-edge check {spec.path} --update-baseline"
 
 
@@ -108,13 +105,13 @@ def _old_baseline(spec: Spec, update: bool, say: Say) -> Baseline | None:
         return None
     if update:
         try:
-            return read_baseline(spec.baseline, update_command(spec)) if spec.baseline.exists() else None
+            return read_baseline(spec.baseline, _update_command(spec)) if spec.baseline.exists() else None
         except InputError as error:
             say(f"replacing the old baseline unread: {error}")
             return None
     if not any(check.needs("baseline") for check in spec.checks):
         return None
-    return read_baseline(spec.baseline, update_command(spec))
+    return read_baseline(spec.baseline, _update_command(spec))
 
 
 def _refuse_incomparable(spec: Spec, case: Case) -> None:
@@ -127,7 +124,7 @@ def _refuse_incomparable(spec: Spec, case: Case) -> None:
         if why:
             raise InputError(
                 f"{spec.baseline}: {why}, so {rule.name} of {case.check.name!r} ({spec.path}:{each.line}) can not "
-                f"be judged; when that is meant, write what the bundles come to now with `{update_command(spec)}`"
+                f"be judged; when that is meant, write what the bundles come to now with `{_update_command(spec)}`"
             )
 
 

@@ -82,11 +82,7 @@ class Spec:
 
 
 def read_spec(path: Path | str) -> Spec:
-    """Read and check a spec without opening what it names.
-
-    Raises:
-        InputError: `SPEC:LINE: what is wrong and what to do`, for the first mistake.
-    """
+    """Read and check a spec without opening what it names. InputError `SPEC:LINE: …` for the first mistake."""
     path = Path(path)
     text = _read(path)
     try:

@@ -80,7 +80,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
         raise KeyboardInterrupt
 
     # Ctrl-C during an import comes out of some libraries as another exception: remember what it was.
-    before = signal.signal(signal.SIGINT, interrupt) if _in_main_thread() else None
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, interrupt) if in_main_thread else None
     try:
         code = app(args=argv, standalone_mode=False) or 0
     except HrmEdgeError as error:
@@ -122,7 +123,3 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def _fail(line: str, code: int) -> int:
     print(f"hrm-edge: {line}", file=sys.stderr)
     return code
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

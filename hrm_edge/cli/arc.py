@@ -26,10 +26,10 @@ def command(
     json_: Json = False,
 ) -> None:
     """Answer every held-out test input as two attempts, by a vote over its augmented views."""
-    from ..arc.vote import ask, count_votes, read_test, score, submission
+    from ..arc.vote import count_votes, read_test, score, submission
     from ..data.puzzles import judged
     from ..files import check_file, write_atomically
-    from ..measure.accuracy import rightness
+    from ..measure.accuracy import answer_all, rightness
     from ..measure.artifact import open_artifact
     from ..progress import progress, say
 
@@ -40,8 +40,10 @@ def command(
         say(f"warning: {opened.warning}")
     asked = read_test(data, opened.engine.task, augmentations)
     with progress() as report:
-        tokens, q_halt = ask(opened.engine, asked, max_think_steps=max_think_steps, halt=halt, progress=report)
-    ballots = count_votes(asked, tokens, q_halt)
+        answers = answer_all(
+            opened.engine, asked.puzzles, max_think_steps=max_think_steps, halt=halt, progress=report
+        )
+    ballots = count_votes(asked, answers.tokens, answers.q[:, 0])
     if output is not None:
         write_atomically(output, json.dumps(submission(ballots)) + "\n")
     known = judged(asked.puzzles)
@@ -50,10 +52,10 @@ def command(
         "data": str(data),
         "tasks": len(ballots),
         "test_inputs": sum(map(len, ballots.values())),
-        "answers": len(tokens),
+        "answers": len(answers.tokens),
         "pass@1": score(ballots, 1),
         "pass@2": score(ballots, 2),
-        "single": float(rightness(asked.puzzles, tokens)[known].mean()) if known.any() else None,
+        "single": float(rightness(asked.puzzles, answers.tokens)[known].mean()) if known.any() else None,
         "unlabelled": int((~known).sum()),
     }
     if json_:

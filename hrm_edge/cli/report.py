@@ -72,10 +72,7 @@ def _print(bundle: Bundle, report: Report) -> None:
     if how := bundle.manifest.gate.reason:
         print(f"  {how}")
     rows = []
-    for label, side in (
-        ("float reference", report.accuracy.reference),
-        ("this bundle", report.accuracy.candidate),
-    ):
+    for label, side in (("float reference", report.accuracy.reference), ("this bundle", report.accuracy.candidate)):
         low, high = map(percent, side.exact_interval)
         figures = percent(side.exact), f"{low} to {high}", percent(side.token), number(side.steps_mean)
         rows.append((label, *figures, percent(side.halted)))

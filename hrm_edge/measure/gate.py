@@ -20,13 +20,14 @@ from ..errors import GateFailed, InputError
 from ..progress import Progress, Say
 from ..runtimes import Answers, Engine
 from .accuracy import answer_all, check_match, rightness, token_accuracy
-from .statistics import CONFIDENCE, drop_interval, upper_bound
+from .statistics import CONFIDENCE, drop_interval, percent, upper_bound
 
 if TYPE_CHECKING:
     from ..models import Checkpoint
 
 MAX_DROP = 0.5  # points of exact-solve accuracy
 MAX_HALT_SHIFT = 0.05  # fraction of the reference's mean number of segments
+_TIMED = 16  # puzzles from which the time that the gate will take is estimated
 FEW_SOLVED = 0.05  # of the puzzles: with fewer solved, exact-solve accuracy cannot fall enough to tell
 
 
@@ -77,62 +78,21 @@ class GateReport:
             raise GateFailed(f"{what}: {self.reason}; nothing was published{advice}")
 
 
-def run_gate(
-    engine: Engine,
-    checkpoint: Checkpoint,
-    puzzles: PuzzleSet,
-    *,
-    max_drop: float = MAX_DROP,
-    max_halt_shift: float = MAX_HALT_SHIFT,
-    max_think_steps: int | None = None,
-    halt: str = "learned",
-    say: Say | None = None,
-    progress: Progress | None = None,
-) -> GateReport:
-    """Answer `puzzles` with the bundle's `engine` and with the checkpoint's float reference, and compare.
-
-    Goes through the same runtime a user would use. The reference's answers are cached. `say` is told how
-    long it will take before it starts. The report says whether it passed; nothing is raised for a failure.
-
-    Raises:
-        InputError: no puzzles, puzzles of another task, or a budget that is not a number ≥ 0.
-    """
-    reference, candidate = paired_answers(
-        engine, checkpoint, puzzles, max_think_steps=max_think_steps, halt=halt, say=say, progress=progress
-    )
-    return compare(
-        reference,
-        candidate,
-        puzzles,
-        max_drop=max_drop,
-        max_halt_shift=max_halt_shift,
-        max_think_steps=max_think_steps or engine.halt_max_steps,
-        halt=halt,
-        engine=f"{engine.backend} {engine.loop} loop",
-    )
-
-
 def paired_answers(
-    engine: Engine,
-    checkpoint: Checkpoint,
-    puzzles: PuzzleSet,
-    *,
-    max_think_steps: int | None = None,
-    halt: str = "learned",
-    say: Say | None = None,
-    progress: Progress | None = None,
+    engine: Engine, checkpoint: Checkpoint, puzzles: PuzzleSet, *, say: Say, progress: Progress | None = None
 ) -> tuple[Answers, Answers]:
-    """(the float reference's answers, the bundle's) to the same puzzles; as :func:`run_gate`."""
+    """(the float reference's answers, the bundle's) to the same puzzles, through the runtime that a user would use.
+
+    The reference's answers are cached. `say` is told how long it will take before it starts.
+    """
     from .reference import reference_answers
 
     check_match(engine, puzzles)
-    if say is not None:
-        seconds, cached = estimate_seconds(engine, checkpoint, puzzles, max_think_steps, halt)
-        kept = " (the reference's answers are kept from before)" if cached else ""
-        say(f"gate: {len(puzzles)} puzzles from {puzzles.name}, about {readable(seconds)}{kept}")
-    settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt, "progress": progress}
-    reference = reference_answers(checkpoint, puzzles, **settings)
-    return reference, answer_all(engine, puzzles, **settings)
+    seconds, cached = estimate_seconds(engine, checkpoint, puzzles)
+    kept = " (the reference's answers are kept from before)" if cached else ""
+    say(f"gate: {len(puzzles)} puzzles from {puzzles.name}, about {readable(seconds)}{kept}")
+    reference = reference_answers(checkpoint, puzzles, progress=progress)
+    return reference, answer_all(engine, puzzles, progress=progress)
 
 
 def compare(
@@ -163,7 +123,7 @@ def compare(
     return GateReport(
         passed=reason is None,
         reason=reason
-        or f"passed on n={n}: exact {_percent(sides[0].exact)} → {_percent(sides[1].exact)} "
+        or f"passed on n={n}: exact {percent(sides[0].exact)} → {percent(sides[1].exact)} "
         f"({lost} lost, {won} won), {differ} answers differ, halting moved by {100 * shift:+.1f} %",
         notes=_notes(n, lost, won, differ, sides, max_drop),
         puzzles=puzzles.name,
@@ -214,16 +174,16 @@ def _why_failed(
     if drop > max_drop + 1e-9:
         low, high = drop_interval(lost, won, n)
         reasons.append(
-            f"exact-solve accuracy dropped {drop:.2f} points, from {_percent(sides[0].exact)} to "
-            f"{_percent(sides[1].exact)} (n={n}, {lost} lost, {won} won, 95 % interval {low:.2f} to {high:.2f}), "
+            f"exact-solve accuracy dropped {drop:.2f} points, from {percent(sides[0].exact)} to "
+            f"{percent(sides[1].exact)} (n={n}, {lost} lost, {won} won, 95 % interval {low:.2f} to {high:.2f}), "
             f"more than the {max_drop:g} allowed"
         )
     ours, theirs = sides[1].token, sides[0].token
     few = sides[0].exact < FEW_SOLVED
     if few and ours is not None and theirs is not None and 100 * (theirs - ours) > max_drop + 1e-9:
         reasons.append(
-            f"token accuracy dropped {100 * (theirs - ours):.2f} points, from {_percent(theirs)} to "
-            f"{_percent(ours)} (n={n}; the reference solves {_solved(sides[0].exact)} of them), "
+            f"token accuracy dropped {100 * (theirs - ours):.2f} points, from {percent(theirs)} to "
+            f"{percent(ours)} (n={n}; the reference solves {_solved(sides[0].exact)} of them), "
             f"more than the {max_drop:g} allowed"
         )
     if abs(shift) > max_halt_shift + 1e-9:
@@ -263,27 +223,19 @@ def _notes(n: int, lost: int, won: int, differ: int, sides: tuple[Side, Side], m
 # -- the time it takes ---------------------------------------------------------------------------------
 
 
-def estimate_seconds(
-    engine: Engine,
-    checkpoint: Checkpoint,
-    puzzles: PuzzleSet,
-    max_think_steps: int | None = None,
-    halt: str = "learned",
-    sample: int = 16,
-) -> tuple[float, bool]:
+def estimate_seconds(engine: Engine, checkpoint: Checkpoint, puzzles: PuzzleSet) -> tuple[float, bool]:
     """(seconds the gate will take, whether the reference's answers are cached), from timing a few puzzles."""
     from ..models.engine import TorchEngine
     from .reference import has_reference_answers
 
-    cached = has_reference_answers(checkpoint, puzzles, max_think_steps=max_think_steps, halt=halt)
-    few = puzzles.questions[:sample]
-    some = None if puzzles.identifiers is None else puzzles.identifiers[:sample]
+    cached = has_reference_answers(checkpoint, puzzles)
+    few = puzzles.select(np.arange(min(_TIMED, len(puzzles))))
+    first = few.select(np.arange(1))
     seconds = 0.0
     for timed in [engine] if cached else [engine, TorchEngine(checkpoint)]:
-        first = None if some is None else some[:1]
-        timed.solve(few[:1], max_think_steps=1, halt="fixed", puzzle_identifiers=first)  # warm up
+        timed.solve(first.questions, 1, "fixed", puzzle_identifiers=first.identifiers)  # warm up
         start = time.perf_counter()
-        timed.solve(few, max_think_steps=max_think_steps, halt=halt, puzzle_identifiers=some)
+        timed.solve(few.questions, puzzle_identifiers=few.identifiers)
         seconds += (time.perf_counter() - start) * len(puzzles) / len(few)
     return seconds, cached
 
@@ -296,8 +248,4 @@ def readable(seconds: float) -> str:
 
 
 def _solved(exact: float) -> str:
-    return f"only {_percent(exact)}" if exact else "none"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"
+    return f"only {percent(exact)}" if exact else "none"

@@ -38,12 +38,9 @@ def reference_answers(
     return cached_answers(_KIND, _key(checkpoint, puzzles, max_think_steps, halt), compute)
 
 
-def has_reference_answers(
-    checkpoint: Checkpoint, puzzles: PuzzleSet, *, max_think_steps: int | None = None, halt: str = "learned"
-) -> bool:
-    """Whether :func:`reference_answers` would find them ready."""
-    file = cache_file(_KIND, _key(checkpoint, puzzles, max_think_steps, halt))
-    return read_answers(file) is not None
+def has_reference_answers(checkpoint: Checkpoint, puzzles: PuzzleSet) -> bool:
+    """Whether :func:`reference_answers` would find them ready, learned halting within the usual segments."""
+    return read_answers(cache_file(_KIND, _key(checkpoint, puzzles, None, "learned"))) is not None
 
 
 _KIND = "reference"

@@ -8,7 +8,6 @@ moment hits both sides. Everything goes through `Engine.solve`, so a loop's over
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from ..data.puzzles import PuzzleSet, judged
 from ..errors import InputError
 from ..progress import Progress
 from ..runtimes import Answers
+from ..tasks.parallel import usable_cores
 from .accuracy import check_match, rightness
 from .artifact import Artifact, open_artifact
 from .memory import peak_memory
@@ -97,17 +97,13 @@ def default_threads() -> int:
         import torch
 
         return torch.get_num_threads()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def bench(
     artifacts: Sequence[Artifact], puzzles: PuzzleSet, settings: Settings, progress: Progress | None = None
 ) -> SpeedReport:
-    """Measure every artifact on the same puzzles.
-
-    Raises:
-        InputError: puzzles of another task, or a bundle whose fixed batch is not `settings.batch`.
-    """
+    """Every artifact on the same puzzles. InputError where a bundle's fixed batch is not `settings.batch`."""
     for artifact in artifacts:
         check_match(artifact.engine, puzzles)
         if artifact.engine.batch not in (None, settings.batch):

@@ -59,6 +59,10 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     return ordered[max(k - 1, 0)], ordered[n - max(k, 1)]
 
 
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
 def _z(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
