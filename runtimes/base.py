@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import operator
+import queue
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..progress import Progress, Say
     from ..tasks import Task
+
+T = TypeVar("T")
 
 # A graph loaded by a backend: arrays by input name → arrays by output name; safe to call from any thread.
 Graph = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -269,6 +273,25 @@ class Engine(ABC):
             q=np.zeros((0, 2), np.float32),
             trace=np.zeros((0, 0, length), np.int32) if request.trace else None,
         )
+
+
+class Idle(Generic[T]):
+    """What serves one caller at a time: as many, each from `make()`, as there ever were callers at once."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._waiting: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self._waiting.put(make())  # memory that is lacking should be missed at load, not at the first puzzle
+
+    @contextmanager
+    def one(self) -> Iterator[T]:
+        """One of them. When an error is raised in it, it is dropped: nobody knows what state it is in."""
+        try:
+            taken = self._waiting.get_nowait()
+        except queue.Empty:
+            taken = self._make()
+        yield taken
+        self._waiting.put(taken)
 
 
 def first_line(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .base import Available, Backend, CompiledProduct, Graph, first_line
+from .base import Available, Backend, CompiledProduct, Graph, Idle, first_line
 
 INSTALL = "pip install 'hrm-edge[openvino]'"
 
@@ -108,20 +107,14 @@ class _Compiled:
     """A compiled graph. An infer request serves one call at a time, and there are as many as callers."""
 
     def __init__(self, model: Any, names: list[str]) -> None:
-        self._model = model
         self._names = names
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._requests: Idle[Any] = Idle(model.create_infer_request)
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        try:
-            request = self._idle.get_nowait()
-        except queue.Empty:
-            request = self._model.create_infer_request()
-        # Inputs are read in place; outputs are copied, as the request's next call writes over its own.
-        outputs = request.infer(feeds, share_inputs=True)
-        result = {name: outputs[index] for index, name in enumerate(self._names)}
-        self._idle.put(request)
-        return result
+        with self._requests.one() as request:
+            # Inputs are read in place; outputs are copied, as the request's next call writes over its own.
+            outputs = request.infer(feeds, share_inputs=True)
+            return {name: outputs[index] for index, name in enumerate(self._names)}
 
 
 class _ByRows:

@@ -18,7 +18,7 @@ import numpy as np
 from ...errors import InputError
 from ..base import Available, Backend, CompiledProduct, Engine, Graph, first_line
 from ..loops.slots import SlotLoop, Slots
-from .interpreter import load_program
+from .interpreter import Program, load_program
 from .package import check_reader, input_shapes, read_package
 from .program import Block, Constant, Operation, operations
 
@@ -38,9 +38,6 @@ _DECODES = {
 }
 # What converting a program to float16 appends to the names of what it touches.
 _FLOAT16_MARK = "_cast_fp16"
-
-# One call of a package that keeps its state: inputs by name → outputs by name.
-_Call = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class CoreMl(Backend):
@@ -76,7 +73,7 @@ class CoreMl(Backend):
 
         ``threads`` changes nothing: Core ML has no such setting, and numpy's products read theirs at start-up.
         """
-        return _Predictor(path) if _on_mac() else load_program(path)
+        return _model(path)
 
     def compiled_products(self, path: Path) -> list[CompiledProduct]:
         """Every matrix product of the saved program, loop bodies included, in order.
@@ -112,8 +109,8 @@ def load_stateful(path: Path) -> Callable[[], Slots]:
     shapes = input_shapes(path)
     if not {"tokens", "fresh"} <= shapes.keys() or len(shapes["tokens"]) != 2:
         raise InputError(f"{path}: does not take tokens[B, S] and fresh[B]; export the bundle again")
-    session = _Predictor(path).session if _on_mac() else _interpreted_session(path)
-    return lambda: _StateSlots(session(), shapes)
+    model = _model(path)
+    return lambda: _StateSlots(model.session(), shapes)
 
 
 def _operand_kind(bound: tuple[str | Constant, ...], around: tuple[Block, ...]) -> str:
@@ -174,6 +171,10 @@ def _producer(name: str, around: tuple[Block, ...]) -> tuple[Operation | None, s
     return None, "nothing"
 
 
+def _model(path: Path) -> _Predictor | Program:
+    return _Predictor(path) if _on_mac() else load_program(path)
+
+
 def _on_mac() -> bool:
     return sys.platform == "darwin"
 
@@ -200,16 +201,16 @@ class _Predictor:
                 f"{path}: Core ML can not load it ({first_line(error)}); export the bundle again"
             ) from error
 
-    def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self._predict(feeds)
-
-    def session(self) -> _Call:
+    def session(self) -> Graph:
         """Calls that share a state of their own."""
         state = self._model.make_state()
-        return lambda feeds: self._predict(feeds, state=state)
+        return lambda feeds: self(feeds, state=state)
 
-    def _predict(self, feeds: dict[str, np.ndarray], **state: Any) -> dict[str, np.ndarray]:
-        shaped = {name: _with_shape(np.asarray(array), self._shapes.get(name)) for name, array in feeds.items()}
+    def __call__(self, feeds: dict[str, np.ndarray], **state: Any) -> dict[str, np.ndarray]:
+        shaped = {name: np.asarray(array) for name, array in feeds.items()}
+        for name, array in shaped.items():
+            if array.ndim == 0 and self._shapes.get(name) == (1,):
+                shaped[name] = array.reshape(1)
         try:
             with self._lock:
                 outputs = self._model.predict(shaped, **state)
@@ -219,31 +220,13 @@ class _Predictor:
         return {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
 
 
-def _with_shape(array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
-    return array.reshape(1) if array.ndim == 0 and shape == (1,) else array
-
-
-def _interpreted_session(path: Path) -> Callable[[], _Call]:
-    program = load_program(path)
-
-    def session() -> _Call:
-        states = program.new_states()
-        return lambda feeds: program(feeds, states)
-
-    return session
-
-
 class _StateSlots(Slots):
     """Slots whose state lies in the package's states; the host only keeps each slot's puzzle."""
 
-    def __init__(self, call: _Call, shapes: dict[str, tuple[int, ...]]) -> None:
+    def __init__(self, call: Graph, shapes: dict[str, tuple[int, ...]]) -> None:
         self._call = call
-        self._feeds = {
-            "tokens": np.zeros(shapes["tokens"], np.int32),
-            "fresh": np.zeros(shapes["fresh"], np.float32),
-        }
-        if "puzzle_identifiers" in shapes:
-            self._feeds["puzzle_identifiers"] = np.zeros(shapes["puzzle_identifiers"], np.int32)
+        dtypes = {"tokens": np.int32, "fresh": np.float32, "puzzle_identifiers": np.int32}
+        self._feeds = {name: np.zeros(shapes[name], dtype) for name, dtype in dtypes.items() if name in shapes}
 
     def put(self, slots: np.ndarray, tokens: np.ndarray, puzzle_identifiers: np.ndarray | None) -> None:
         self._feeds["tokens"][slots] = tokens

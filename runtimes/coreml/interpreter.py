@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ..base import Graph
 from .ops import rounded_to_float16
 from .package import read_package
 from .prepare import Ready, fits, prepare, sizes
@@ -67,6 +68,11 @@ class Program:
     def new_states(self) -> dict[str, np.ndarray]:
         """Zeros for every state, as Core ML makes them."""
         return {value.name: np.zeros(sizes(value), storage_dtype(value.dtype)) for value in self.states}
+
+    def session(self) -> Graph:
+        """Calls that share states of their own."""
+        states = self.new_states()
+        return lambda feeds: self(feeds, states)
 
     def _fed(self, value: Value, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
         if value.name not in feeds:

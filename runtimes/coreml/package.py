@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import math
 import struct
 import sys
 import types
@@ -24,43 +25,16 @@ from .program import MAX_SIZE, PACKED, Block, Constant, Function, Operation, Pac
 
 # Number of a type in a program → its name here. Types no number stands for are refused by number.
 _DTYPES = {
-    1: "bool",
-    2: "string",
-    10: "float16",
-    11: "float32",
-    12: "float64",
-    21: "int8",
-    22: "int16",
-    23: "int32",
-    24: "int64",
-    25: "int4",
-    31: "uint8",
-    32: "uint16",
-    33: "uint32",
-    34: "uint64",
-    35: "uint4",
-    36: "uint2",
-    37: "uint1",
-    38: "uint6",
-    39: "uint3",
-}
+    1: "bool", 2: "string", 10: "float16", 11: "float32", 12: "float64",
+    21: "int8", 22: "int16", 23: "int32", 24: "int64", 25: "int4",
+    31: "uint8", 32: "uint16", 33: "uint32", 34: "uint64",
+    35: "uint4", 36: "uint2", 37: "uint1", 38: "uint6", 39: "uint3",
+}  # fmt: skip
 # Number of a type in a weight file → its name here.
 _BLOB_DTYPES = {
-    1: "float16",
-    2: "float32",
-    3: "uint8",
-    4: "int8",
-    6: "int16",
-    7: "uint16",
-    8: "int4",
-    9: "uint1",
-    10: "uint2",
-    11: "uint4",
-    12: "uint3",
-    13: "uint6",
-    14: "int32",
-    15: "uint32",
-}
+    1: "float16", 2: "float32", 3: "uint8", 4: "int8", 6: "int16", 7: "uint16", 8: "int4",
+    9: "uint1", 10: "uint2", 11: "uint4", 12: "uint3", 13: "uint6", 14: "int32", 15: "uint32",
+}  # fmt: skip
 _BLOB_SENTINEL = 0xDEADBEEF
 _BLOB_HEADER = struct.Struct("<IIQQ")  # sentinel, type, bytes, offset; the header's other bytes are not needed
 _MAX_DEPTH = 32  # of blocks within blocks
@@ -213,7 +187,7 @@ class _Reader:
             return _DTYPES[tensor.dataType], None
         sizes = [item.constant.size if item.HasField("constant") else None for item in tensor.dimensions]
         # A size of 0 does not make the others sound.
-        if _count(tuple(size for size in sizes if size)) > MAX_SIZE:
+        if math.prod(size for size in sizes if size) > MAX_SIZE:
             raise self._wrong(f"{what} has shape {sizes}, which is too large")
         return _DTYPES[tensor.dataType], tuple(sizes)
 
@@ -240,11 +214,10 @@ class _Reader:
             raise self._wrong(f"a constant text where {dtype} is declared")
         if which == "bytes":
             return Constant(dtype, self._decoded(values, dtype, shape, f"a constant {dtype}"))
-        count = _count(shape)
-        if len(values) == 1 and count != 1:
-            raise self._wrong(f"a constant {dtype} holds 1 value instead of {count}")
+        count = math.prod(shape)
         if len(values) != count:
-            raise self._wrong(f"a constant {dtype} holds {len(values)} values instead of {count}")
+            held = "1 value" if len(values) == 1 else f"{len(values)} values"
+            raise self._wrong(f"a constant {dtype} holds {held} instead of {count}")
         try:
             array = np.array(values, _declared_dtype(dtype)).astype(storage_dtype(dtype))
         except (OverflowError, ValueError, TypeError) as error:
@@ -267,7 +240,7 @@ class _Reader:
         return self._folder / relative
 
     def _decoded(self, data: bytes, dtype: str, shape: tuple[Any, ...], what: str) -> np.ndarray:
-        count = _count(shape)
+        count = math.prod(shape)
         bits = PACKED.get(dtype) or 8 * _declared_dtype(dtype).itemsize
         if len(data) != -(-count * bits // 8):
             raise self._wrong(
@@ -295,13 +268,6 @@ def unpacked(data: np.ndarray, dtype: str, count: int) -> np.ndarray:
 def _declared_dtype(dtype: str) -> np.dtype:
     """The numpy type a value has where it is stored."""
     return np.dtype(np.float16) if dtype == "float16" else storage_dtype(dtype)
-
-
-def _count(shape: tuple[Any, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 class _BlobFile:

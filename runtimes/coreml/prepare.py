@@ -21,16 +21,7 @@ _NOTHING = 0
 # A loop that runs longer is taken for one that never ends.
 MAX_ROUNDS = 10_000
 # What damaged programs make numpy raise.
-FAILURES = (
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    ZeroDivisionError,
-    MemoryError,
-    AttributeError,
-)
+FAILURES = (ValueError, TypeError, LookupError, ArithmeticError, MemoryError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -76,29 +67,27 @@ def prepare(function: Function) -> Ready:
     Raises:
         InputError: an operation is not supported, or does not fit its inputs; its name is in the message.
     """
-    return _Compiler().function(function)
+    compiler = _Compiler()
+    scope = {value.name: compiler.slot() for value in function.inputs}
+    body, _ = compiler.block(function.block, scope)
+    return Ready(compiler.frame, scope, body)
 
 
 class _Compiler:
     """Gives every value a slot and every operation a function of slots."""
 
     def __init__(self) -> None:
-        self._frame: Frame = [None]
+        self.frame: Frame = [None]
         self._constants: dict[int, np.ndarray | str] = {}
 
-    def function(self, function: Function) -> Ready:
-        scope = {value.name: self._slot() for value in function.inputs}
-        body, _ = self._block(function.block, scope)
-        return Ready(self._frame, scope, body)
+    def slot(self) -> int:
+        self.frame.append(None)
+        return len(self.frame) - 1
 
-    def _slot(self) -> int:
-        self._frame.append(None)
-        return len(self._frame) - 1
-
-    def _block(self, block: Block, outer: dict[str, int]) -> tuple[Body, set[int]]:
+    def block(self, block: Block, outer: dict[str, int]) -> tuple[Body, set[int]]:
         """The block ready to run, and every slot that it and the blocks inside it read."""
         scope = dict(outer)
-        inputs = tuple(self._slot() for _ in block.inputs)
+        inputs = tuple(self.slot() for _ in block.inputs)
         scope.update(zip((value.name for value in block.inputs), inputs, strict=True))
         own = set(inputs)
         steps: list[tuple[Callable[[Frame], None], set[int], str]] = []
@@ -135,7 +124,7 @@ class _Compiler:
         (output,) = operation.outputs
         call = Call(operation.where, frozenset(bound), constants, output)
         ins = tuple(slot for name in kind.operands for slot in _operand(name, bound, operation))
-        out = self._slot()
+        out = self.slot()
         try:
             run = _runner(kind.make(call), ins, out, _checked(output, kind.exact))
         except FAILURES as error:
@@ -149,8 +138,8 @@ class _Compiler:
     def _fold(self, run: Callable[[Frame], None], out: int, operation: Operation) -> None:
         """Compute now what depends on constants alone; the result is a constant too."""
         with np.errstate(all="ignore"):
-            Body((), (_Step(run, (), operation.where),), ()).run(self._frame)
-        self._constants[out] = self._frame[out]
+            Body((), (_Step(run, (), operation.where),), ()).run(self.frame)
+        self._constants[out] = self.frame[out]
 
     def _bound(
         self, items: tuple[str | Constant, ...], scope: dict[str, int], operation: Operation
@@ -161,8 +150,8 @@ class _Compiler:
         )
 
     def _constant(self, constant: Constant) -> int:
-        slot = self._slot()
-        self._frame[slot] = self._constants[slot] = constant.value
+        slot = self.slot()
+        self.frame[slot] = self._constants[slot] = constant.value
         return slot
 
     def const(self, operation: Operation, scope: dict[str, int]) -> _Made:
@@ -177,8 +166,8 @@ class _Compiler:
 
     def while_loop(self, operation: Operation, scope: dict[str, int]) -> _Made:
         ins = self._bound(operation.inputs.get("loop_vars", ()), scope, operation)
-        outs = tuple(self._slot() for _ in operation.outputs)
-        blocks = [self._block(block, scope) for block in operation.blocks]
+        outs = tuple(self.slot() for _ in operation.outputs)
+        blocks = [self.block(block, scope) for block in operation.blocks]
         if len(blocks) != 2 or not len(ins) == len(outs) == len(blocks[1][0].outputs):
             raise InputError(f"{operation.where}: its blocks do not fit its variables")
         (test, tested), (body, used) = blocks
@@ -205,7 +194,7 @@ class _Compiler:
         (source,) = self._state_of(operation, scope)
         if len(operation.outputs) != 1:
             raise InputError(f"{operation.where}: names no output")
-        out = self._slot()
+        out = self.slot()
 
         def run(frame: Frame) -> None:
             frame[out] = frame[source][0]

@@ -93,14 +93,10 @@ class Package:
         return self.functions[self.default]
 
 
-def operations(block: Block) -> Iterator[tuple[Operation, tuple[Block, ...]]]:
+def operations(block: Block, around: tuple[Block, ...] = ()) -> Iterator[tuple[Operation, tuple[Block, ...]]]:
     """Every operation of a block and of the blocks inside it, in order, with the blocks it stands in."""
-    yield from _operations(block, ())
-
-
-def _operations(block: Block, around: tuple[Block, ...]) -> Iterator[tuple[Operation, tuple[Block, ...]]]:
     inside = (*around, block)
     for operation in block.operations:
         yield operation, inside
         for inner in operation.blocks:
-            yield from _operations(inner, inside)
+            yield from operations(inner, inside)

@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import InputError
 from ...halting import RULES
 from ..base import Answers, Engine, Request
+from .host import padded
 
 if TYPE_CHECKING:
     from ...tasks import Task
@@ -70,12 +71,7 @@ class GraphLoop(Engine):
             missing = (self.batch or len(tokens)) - len(tokens)
             extra = []
             if request.puzzle_identifiers is not None:
-                extra = [_padded(request.puzzle_identifiers[first : first + self._rows], missing)]
-            outputs = self._model(_padded(tokens, missing), limit, halt, *extra)
+                extra = [padded(request.puzzle_identifiers[first : first + self._rows], missing)]
+            outputs = self._model(padded(tokens, missing), limit, halt, *extra)
             parts.append([output[: len(tokens)] for output in outputs])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
-def _padded(array: np.ndarray, missing: int) -> np.ndarray:
-    """Copies of the last row make up what a fixed batch lacks: they halt no later than that row does."""
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array

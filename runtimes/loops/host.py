@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -54,14 +53,14 @@ class HostLoop(Engine):
 
     def _solve(self, request: Request) -> Answers:
         results = Results(request, self.task.seq_len)
-        flight = _Flight.empty()
+        flight = _Flight(*[np.zeros(0, np.int32)] * 5)
         waiting = 0  # the next puzzle nobody has thought about yet
         while waiting < len(request.tokens) or len(flight.rows):
             free = self.slots - len(flight.rows)
             if free and waiting < len(request.tokens):
                 fresh = np.arange(waiting, min(waiting + free, len(request.tokens)))
                 waiting = int(fresh[-1]) + 1
-                flight = flight.joined(fresh, self._begin(request, fresh))
+                flight = flight.joined(_Flight(fresh, np.zeros(len(fresh), np.int32), *self._begin(request, fresh)))
             z_H, z_L, logits, q = self._padded(self._segment, flight.z_H, flight.z_L, flight.e)
             flight = _Flight(flight.rows, flight.steps + 1, flight.e, z_H, z_L)
             guess = logits.argmax(axis=-1).astype(np.int32)
@@ -83,12 +82,15 @@ class HostLoop(Engine):
         missing = (self.batch or count) - count
         if not missing:
             return function(*arrays)
-        full = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in arrays]
-        return [output[:count] for output in function(*full)]
+        return [output[:count] for output in function(*(padded(array, missing) for array in arrays))]
 
 
-@dataclass(frozen=True)
-class _Flight:
+def padded(array: np.ndarray, missing: int) -> np.ndarray:
+    """Copies of the last row make up what a fixed batch lacks: they halt no later than that row does."""
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+
+
+class _Flight(NamedTuple):
     """The rows being thought over: their puzzle's number, segments so far, and state."""
 
     rows: np.ndarray
@@ -97,23 +99,13 @@ class _Flight:
     z_H: np.ndarray
     z_L: np.ndarray
 
-    @classmethod
-    def empty(cls) -> _Flight:
-        nothing = np.zeros(0, np.int32)
-        return cls(nothing, nothing, nothing, nothing, nothing)
-
-    def joined(self, rows: np.ndarray, state: Sequence[np.ndarray]) -> _Flight:
-        e, z_H, z_L = state
-        fresh = _Flight(rows, np.zeros(len(rows), np.int32), e, z_H, z_L)
+    def joined(self, fresh: _Flight) -> _Flight:
         if not len(self.rows):
             return fresh
-        return _Flight(*(np.concatenate(pair) for pair in zip(self._arrays(), fresh._arrays(), strict=True)))
+        return _Flight(*(np.concatenate(pair) for pair in zip(self, fresh, strict=True)))
 
     def kept(self, keep: np.ndarray) -> _Flight:
-        return _Flight(*(array[keep] for array in self._arrays()))
-
-    def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.rows, self.steps, self.e, self.z_H, self.z_L
+        return _Flight(*(array[keep] for array in self))
 
 
 class Results:

@@ -6,13 +6,12 @@ is a *slot*: a puzzle is put into it once, every call thinks on about all slots,
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..base import Answers, Engine, Request
+from ..base import Answers, Engine, Idle, Request
 from .host import Results
 
 if TYPE_CHECKING:
@@ -46,18 +45,11 @@ class SlotLoop(Engine):
         """``make()`` gives a fresh set of ``batch`` slots; ``facts`` are :class:`Engine`'s."""
         super().__init__(task, halt_max_steps, batch=batch, **facts)
         self._rows = batch
-        self._make = make
-        self._idle: queue.SimpleQueue[Slots] = queue.SimpleQueue()
+        self._idle = Idle(make)
 
     def _solve(self, request: Request) -> Answers:
-        try:
-            slots = self._idle.get_nowait()
-        except queue.Empty:
-            slots = self._make()
-        # A set that an error was raised in is dropped: nobody knows what state it is in.
-        answers = self._run(slots, request)
-        self._idle.put(slots)
-        return answers
+        with self._idle.one() as slots:
+            return self._run(slots, request)
 
     def _run(self, slots: Slots, request: Request) -> Answers:
         results = Results(request, self.task.seq_len)

@@ -57,7 +57,7 @@ class TensorRt(Backend):
             reason, _, command = str(error).partition("; run: ")
             return Available(False, version, reason, command)
         if not any(flavour.runs_on(gpu.compute_capability) for flavour in found):
-            return Available(False, version, _no_flavour(found, gpu), INSTALL[FULL])
+            return Available(False, version, _no_flavour(found, gpu.compute_capability), INSTALL[FULL])
         return Available(True, f"{version} on {gpu.name}", None, INSTALL[RTX])
 
     def note(self, gpus: Sequence[Any]) -> str | None:
@@ -122,7 +122,12 @@ class TensorRt(Backend):
         """
         say = say or announce
         any_flavour()
-        gpu, why_not = _gpu_or_reason()
+        gpu: Gpu | None = None
+        why_not = ""
+        try:
+            gpu = find_gpu()
+        except InputError as error:
+            why_not = str(error)
         if not compute_capabilities:
             if gpu is None:
                 raise InputError(
@@ -168,17 +173,7 @@ def _slot_loop(
     from .slots import DeviceSlots
 
     rows = facts["batch"] or _rows_of_a_call([start, segment])
-    # The first set at once: memory that is lacking should be missed at load, not at the first puzzle.
-    ready = [DeviceSlots(start, segment, rows)]
-
-    def make() -> DeviceSlots:
-        try:
-            return ready.pop()
-        except IndexError:
-            return DeviceSlots(start, segment, rows)
-
-    others = {name: value for name, value in facts.items() if name != "batch"}
-    return SlotLoop(task, steps, make, batch=rows, **others)
+    return SlotLoop(task, steps, lambda: DeviceSlots(start, segment, rows), **{**facts, "batch": rows})
 
 
 def _rows_of_a_call(engines: Sequence[LoadedEngine]) -> int:
@@ -191,9 +186,10 @@ def _rows_of_a_call(engines: Sequence[LoadedEngine]) -> int:
 def _check_bindings(bundle: Bundle, graph: str, engine: LoadedEngine) -> None:
     """An engine must take and give what the manifest says; one of another graph would answer nonsense."""
     manifest = bundle.manifest
-    batch = manifest.batch
+    free = -1 if manifest.batch == "dynamic" else manifest.batch
     for listed, is_input in ((manifest.inputs[graph], True), (manifest.outputs[graph], False)):
-        wanted = {(t.name, t.dtype, tuple(_size(size, batch) for size in t.shape)) for t in listed}
+        shapes = {t.name: tuple(size if isinstance(size, int) else free for size in t.shape) for t in listed}
+        wanted = {(t.name, t.dtype, shapes[t.name]) for t in listed}
         found = {(t.name, str(t.dtype), t.shape) for t in engine.tensors if t.is_input == is_input}
         if wanted != found:
             name = min(one[0] for one in wanted ^ found)
@@ -202,12 +198,6 @@ def _check_bindings(bundle: Bundle, graph: str, engine: LoadedEngine) -> None:
                 f"{bundle.path}: {side} {name!r} of the engine of {graph!r} is not what the manifest says; "
                 "export the bundle again"
             )
-
-
-def _size(size: int | str, batch: int | str) -> int:
-    if isinstance(size, int):
-        return size
-    return batch if isinstance(batch, int) else -1
 
 
 def _here(bundle: Bundle, progress: Progress | None = None) -> Here:
@@ -232,11 +222,7 @@ def _flavour_for(bundle: Bundle, compute_capability: int, on_device: bool) -> Fl
         if not on_device or not found:
             why = broken[0] if broken else f"{RTX} is not installed"
             raise InputError(f"{why}; run: {INSTALL[RTX]}")
-        names = " and ".join(flavour.name for flavour in found)
-        raise InputError(
-            f"the GPU has compute capability {as_text([compute_capability])}, which {names} does not run; "
-            f"run: {INSTALL[FULL]}"
-        )
+        raise InputError(f"{_no_flavour(found, compute_capability)}; run: {INSTALL[FULL]}")
     index = read_index(bundle)
     for flavour in able:
         if all(fitting(index, graph, flavour, compute_capability) for graph in bundle.manifest.graphs):
@@ -244,16 +230,9 @@ def _flavour_for(bundle: Bundle, compute_capability: int, on_device: bool) -> Fl
     return able[0]
 
 
-def _no_flavour(found: Sequence[Flavour], gpu: Gpu) -> str:
+def _no_flavour(found: Sequence[Flavour], compute_capability: int) -> str:
     names = " and ".join(flavour.name for flavour in found)
-    return f"the GPU has compute capability {as_text([gpu.compute_capability])}, which {names} does not run"
-
-
-def _gpu_or_reason() -> tuple[Gpu | None, str]:
-    try:
-        return find_gpu(), ""
-    except InputError as error:
-        return None, str(error)
+    return f"the GPU has compute capability {as_text([compute_capability])}, which {names} does not run"
 
 
 def _state(bundle: Bundle, graph: str, flavour: Flavour, compute_capability: int, force: bool) -> tuple[str, Path]:

@@ -135,7 +135,9 @@ def build(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # "float32" in a manifest is a promise of 24 bits; a default of TensorRT would keep 11 of them.
     config.clear_flag(trt.BuilderFlag.TF32)
-    monitor = _watch(trt, config, progress, what)
+    monitor = None if progress is None else make_monitor(trt, progress, what)
+    if monitor is not None:
+        config.progress_monitor = monitor
     _aim(flavour, config, compute_capabilities, hardware_compatible, version_compatible)
     facts = facts_of(flavour, network)
     _give_rows(flavour, builder, network, config, rows)
@@ -170,16 +172,11 @@ def facts_of(flavour: Flavour, network: Any) -> NetworkFacts:
     layers = []
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        inputs = [layer.get_input(i) for i in range(layer.num_inputs)]
-        outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
-        layers.append(
-            Layer(
-                name=layer.name,
-                kind=str(layer.type).rpartition(".")[2],
-                inputs=tuple(_dtype(trt, one.dtype) for one in inputs if one is not None),
-                outputs=tuple(_dtype(trt, one.dtype) for one in outputs if one is not None),
-            )
+        inputs, outputs = (
+            tuple(_dtype(trt, one.dtype) for one in _tensors(layer, side) if one is not None)
+            for side in ("input", "output")
         )
+        layers.append(Layer(layer.name, str(layer.type).rpartition(".")[2], inputs, outputs))
     return NetworkFacts(_bindings(trt, network, "input"), _bindings(trt, network, "output"), tuple(layers))
 
 
@@ -230,8 +227,11 @@ def _parser_reason(error: Any) -> str:
 
 
 def _bindings(trt: Any, network: Any, side: str) -> tuple[Binding, ...]:
-    tensors = [getattr(network, f"get_{side}")(i) for i in range(getattr(network, f"num_{side}s"))]
-    return tuple(Binding(one.name, _dtype(trt, one.dtype), tuple(one.shape)) for one in tensors)
+    return tuple(Binding(one.name, _dtype(trt, one.dtype), tuple(one.shape)) for one in _tensors(network, side))
+
+
+def _tensors(owner: Any, side: str) -> list[Any]:
+    return [getattr(owner, f"get_{side}")(i) for i in range(getattr(owner, f"num_{side}s"))]
 
 
 def _dtype(trt: Any, dtype: Any) -> str:
@@ -286,13 +286,6 @@ def _give_rows(flavour: Flavour, builder: Any, network: Any, config: Any, rows: 
             needed = True
     if needed:
         config.add_optimization_profile(profile)
-
-
-def _watch(trt: Any, config: Any, progress: Progress | None, what: str) -> Any:
-    if progress is None:
-        return None
-    config.progress_monitor = monitor = make_monitor(trt, progress, what)
-    return monitor
 
 
 def make_monitor(trt: Any, progress: Progress, what: str) -> Any:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...files import write_atomically
-from ..base import first_line
+from ..base import Idle, first_line
 from .build import make_log, plain
 from .cuda import DeviceMemory, PinnedArray, Stream, out_of_memory
 from .flavours import Flavour
@@ -52,6 +51,11 @@ class Tensor:
     def of(self, rows: int) -> tuple[int, ...]:
         """Its shape in a call with this many rows."""
         return tuple(rows if size == -1 else size for size in self.shape)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it takes or gives any number of rows."""
+        return self.shape[:1] == (-1,)
 
     def size(self, rows: int) -> int:
         """Bytes."""
@@ -127,10 +131,8 @@ class LoadedEngine:
             if content == self._kept:
                 return
             self._kept = content
-            try:
+            with suppress(OSError):  # only time is lost; a cache folder that can not be written was told of before
                 write_atomically(self._kernels, content)
-            except OSError:
-                return  # only time is lost; a cache folder that can not be written was told of before
 
     def _open_kernels(self) -> None:
         trt = self.flavour.trt
@@ -158,7 +160,7 @@ class LoadedEngine:
 
     def _rows(self) -> tuple[int, int] | None:
         """Fewest and most rows of a call; None when their number is fixed."""
-        free = [tensor for tensor in self.tensors if tensor.is_input and tensor.shape[:1] == (-1,)]
+        free = [tensor for tensor in self.tensors if tensor.is_input and tensor.is_free]
         if not free:
             return None
         shapes = [self._engine.get_tensor_profile_shape(tensor.name, 0) for tensor in free]
@@ -181,8 +183,7 @@ def _check_header(trt: Any, runtime: Any, plan: bytes, log: Any) -> None:
 class Bound:
     """A context with buffers for so many rows: device memory bound to it, pinned arrays to fill and read.
 
-    Serves one thread at a time. ``skip_host``: tensors that never leave the GPU and so need no pinned array;
-    ``shared``: device memory that others own, bound by name.
+    Serves one thread at a time. ``skip_host``: tensors that never leave the GPU and so need no pinned array.
     """
 
     def __init__(
@@ -193,7 +194,6 @@ class Bound:
         *,
         capture: bool = False,
         skip_host: frozenset[str] = frozenset(),
-        shared: Mapping[str, DeviceMemory] | None = None,
     ) -> None:
         self.engine, self.stream = engine, stream
         self.tensors = {tensor.name: tensor for tensor in engine.tensors}
@@ -203,10 +203,8 @@ class Bound:
             for tensor in engine.tensors
             if tensor.name not in skip_host or tensor.on_host
         }
-        self.device = dict(shared or {})
+        self.device = {t.name: DeviceMemory(t.size(rows)) for t in engine.tensors if not t.on_host}
         for tensor in engine.tensors:
-            if not tensor.on_host and tensor.name not in self.device:
-                self.device[tensor.name] = DeviceMemory(tensor.size(rows))
             place = self.host if tensor.on_host else self.device
             if self._context.set_tensor_address(tensor.name, place[tensor.name].address) is False:
                 raise engine.failure(f"binding {tensor.name!r}")
@@ -217,8 +215,8 @@ class Bound:
         if rows == self._rows:
             return
         for tensor in self.tensors.values():
-            free = tensor.is_input and tensor.shape[:1] == (-1,)
-            if free and not self._context.set_input_shape(tensor.name, tensor.of(rows)):
+            takes_any = tensor.is_input and tensor.is_free
+            if takes_any and not self._context.set_input_shape(tensor.name, tensor.of(rows)):
                 raise self.engine.failure(f"running {rows} rows")
         self._rows = rows
 
@@ -256,32 +254,23 @@ class DeviceCall:
     def __init__(self, engine: LoadedEngine) -> None:
         self._engine = engine
         self._low, self._high = engine.rows or (0, 0)
-        self._idle: queue.SimpleQueue[Bound] = queue.SimpleQueue()
-        self._idle.put(self._bound())  # memory that is lacking should be missed at load, not at the first puzzle
+        self._idle = Idle(lambda: Bound(engine, Stream(), self._high))
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Raises :class:`InputError` when the GPU fails."""
-        try:
-            bound = self._idle.get_nowait()
-        except queue.Empty:
-            bound = self._bound()
-        # A context that an error was raised in is dropped: nobody knows what state it is in.
-        result = self._run(bound, feeds)
-        self._idle.put(bound)
+        with self._idle.one() as bound:
+            result = self._run(bound, feeds)
         self._engine.keep_kernels()
         return result
 
-    def _bound(self) -> Bound:
-        return Bound(self._engine, Stream(), self._high)
-
     def _run(self, bound: Bound, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         inputs = [tensor for tensor in bound.tensors.values() if tensor.is_input]
-        count = next((len(feeds[t.name]) for t in inputs if t.shape[:1] == (-1,)), 0)
+        count = next((len(feeds[t.name]) for t in inputs if t.is_free), 0)
         rows = max(count, self._low)
         bound.set_rows(rows)
         for tensor in inputs:
             array = np.asarray(feeds[tensor.name])
-            if tensor.shape[:1] == (-1,):
+            if tensor.is_free:
                 # Rows that only make up the fewest possible repeat the last one.
                 array = array[np.minimum(np.arange(rows), count - 1)]
             if array.shape != tensor.of(rows) or array.dtype != tensor.dtype:
@@ -289,7 +278,8 @@ class DeviceCall:
                     f"{tensor.name} must be {tensor.dtype} of shape {list(tensor.of(rows))}, "
                     f"not {array.dtype} of shape {list(array.shape)}"
                 )
-            _fill(bound.host[tensor.name].array, array)
+            pinned = bound.host[tensor.name].array
+            np.copyto(pinned[: len(array)] if array.ndim else pinned, array)
             bound.upload(tensor.name)
         bound.enqueue()
         outputs = [tensor for tensor in bound.tensors.values() if not tensor.is_input]
@@ -297,17 +287,5 @@ class DeviceCall:
             bound.download(tensor.name)
         bound.stream.synchronize()
         # The pinned arrays serve the next call.
-        return {tensor.name: _read(bound.host[tensor.name].array, tensor, rows, count) for tensor in outputs}
-
-
-def _fill(pinned: np.ndarray, array: np.ndarray) -> None:
-    if array.ndim:
-        pinned[: len(array)] = array
-    else:
-        pinned[...] = array
-
-
-def _read(pinned: np.ndarray, tensor: Tensor, rows: int, count: int) -> np.ndarray:
-    if tensor.shape[:1] == (-1,):
-        return pinned[:count].copy()
-    return pinned.copy()
+        arrays = {tensor.name: bound.host[tensor.name].array for tensor in outputs}
+        return {t.name: (arrays[t.name][:count] if t.is_free else arrays[t.name]).copy() for t in outputs}

@@ -114,19 +114,18 @@ def load(bundle: Bundle, graph: str, here: Here) -> LoadedEngine:
     if shipped is not None:
         try:
             plan = (bundle.path / shipped.file).read_bytes()
-            return LoadedEngine(here.flavour, plan, SHIPPED, _kernels(shipped.sha256))
+            return _loaded(here, plan, SHIPPED)
         except Refused as refused:
             why = f"{shipped.file} is refused ({refused})"
-    try:
-        kept = _load_kept(bundle, graph, here)
-    except Refused as refused:
-        kept, why = None, f"the engine kept from before is refused ({refused})"
-    if kept is not None:
-        return kept
+    if kept := kept_plan(bundle, graph, here.flavour, here.gpu.compute_capability):
+        try:
+            return _loaded(here, kept, KEPT)
+        except Refused as refused:
+            why = f"the engine kept from before is refused ({refused})"
     here.say(f"{bundle.path}: {why}: building an engine of {graph!r} for {here.gpu.name} (once)")
     plan = compile_graph(bundle, graph, here.flavour, here.gpu.compute_capability, here.say, here.progress)
     try:
-        return LoadedEngine(here.flavour, plan, BUILT, _kernels(hashlib.sha256(plan).hexdigest()))
+        return _loaded(here, plan, BUILT)
     except Refused as refused:
         raise InputError(
             f"{bundle.path}: {here.flavour.name} {here.flavour.version} does not load the engine it has just built "
@@ -190,15 +189,9 @@ def cache_folder() -> Path:
     return shared_cache() / "tensorrt"
 
 
-def _load_kept(bundle: Bundle, graph: str, here: Here) -> LoadedEngine | None:
-    plan = kept_plan(bundle, graph, here.flavour, here.gpu.compute_capability)
-    if plan is None:
-        return None
-    return LoadedEngine(here.flavour, plan, KEPT, _kernels(hashlib.sha256(plan).hexdigest()))
-
-
-def _kernels(digest: str) -> Path:
-    return cache_folder() / f"{digest[:40]}.kernels"
+def _loaded(here: Here, plan: bytes, source: str) -> LoadedEngine:
+    kernels = cache_folder() / f"{hashlib.sha256(plan).hexdigest()[:40]}.kernels"
+    return LoadedEngine(here.flavour, plan, source, kernels)
 
 
 def _keep(file: Path, timings: Path, built: SerializedEngine, say: Say) -> None:
