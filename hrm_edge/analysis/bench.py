@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..bundle import open_bundle
 from ..errors import InputError
 from ..measure.artifact import Artifact, is_bundle, open_artifact
+from ..tasks import Task, get_task
 from ..zoo import zoo_models
-from .random_weights import random_config
+
+if TYPE_CHECKING:
+    from ..models import HRMConfig
 
 _RANDOM_SEED = 0  # of the weights of a size that nobody has trained
 
@@ -31,6 +35,15 @@ def paths_to_time(
         return [*(checkpoints or _source(bundles)), *bundles]
     made = [bundle for path in checkpoints for bundle in _exported(path, precisions, scratch)]
     return [*checkpoints, *made]
+
+
+def random_config(size: str) -> tuple[HRMConfig, Task]:
+    """The configuration and the task of a named size. InputError for an unknown one."""
+    if size != "paper":
+        raise InputError(f"--random-weights {size}: unknown size; choose paper")
+    from ..models import HRMConfig
+
+    return HRMConfig.paper(), get_task("sudoku-9x9")
 
 
 def _random_checkpoint(size: str, scratch: Path) -> Path:

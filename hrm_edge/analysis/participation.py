@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..identifiers import rows_of
 from ..models import HRM, Checkpoint, build_model, load_checkpoint
 from ..progress import Progress
-from .random_weights import random_config
+from .bench import random_config
 
 GROWTH = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 STATES = ("z_H", "z_L")

@@ -27,12 +27,9 @@ _STATE = {"z_H": _COLOURS[0], "z_L": _COLOURS[2]}
 
 _WIDTH, _HEIGHT = 5.2, 3.2  # inches, of each pair of axes
 
-# (pairs of axes) → None: puts everything on them
-Draw = Callable[[np.ndarray], None]
 
-
-def picture(draw: Draw, rows: int, columns: int, kind: str) -> bytes:
-    """What `draw` puts on rows × columns pairs of axes, as "png" or "svg"; equal input gives equal bytes."""
+def picture(draw: Callable[[np.ndarray], None], rows: int, columns: int, kind: str) -> bytes:
+    """What `draw` puts on an array [rows, columns] of axes, as "png" or "svg"; equal input gives equal bytes."""
     with style(_INK, _SOFT, _LINE):
         from matplotlib.figure import Figure
 

@@ -31,13 +31,10 @@ class CheckReport:
         return [verdict for verdict in self.verdicts if not verdict.passed]
 
     @property
-    def unsure(self) -> list[Verdict]:
-        return [verdict for verdict in self.verdicts if not verdict.finding.sure]
-
-    @property
     def summary(self) -> str:
         """How many rules held, in one line."""
-        count, failed, unsure = len(self.verdicts), len(self.failed), len(self.unsure)
+        count, failed = len(self.verdicts), len(self.failed)
+        unsure = sum(not verdict.finding.sure for verdict in self.verdicts)
         doubt = f"; {unsure} in doubt, decided by when_unsure" if unsure else ""
         return f"{count - failed} of {count} rules hold" + (f", {failed} failed" if failed else "") + doubt
 

@@ -296,17 +296,16 @@ def _print_json(folder: Path, made: Exported, size: float) -> None:
 
     accuracy = made.gate.to_dict() if made.gate else None
     content = {"bundle": str(folder), "accuracy": accuracy, "passed": made.gate and made.gate.passed}
-    print(json.dumps({**content, "size_mb": size, "quantization": made.quantization and _facts(made.quantization)}))
-
-
-def _facts(record: Quantization) -> dict[str, object]:
-    """The record's figures that a script would look at; all of it is in the bundle."""
-    products = record.products
-    return {
-        "products": products and {"expected": products.expected, "found": products.found},
-        "weights_ratio": record.weights_bytes / record.float_weights_bytes,
-        "kept": {layer.name: layer.kept for layer in record.layers if layer.kept},
-    }
+    facts = None
+    if record := made.quantization:
+        # The figures that a script would look at; all of the record is in the bundle.
+        products = record.products
+        facts = {
+            "products": products and {"expected": products.expected, "found": products.found},
+            "weights_ratio": record.weights_bytes / record.float_weights_bytes,
+            "kept": {layer.name: layer.kept for layer in record.layers if layer.kept},
+        }
+    print(json.dumps({**content, "size_mb": size, "quantization": facts}))
 
 
 def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: float, made: Exported) -> None:

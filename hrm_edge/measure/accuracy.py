@@ -141,10 +141,8 @@ def evaluate(
     right = rightness(puzzles, answers.tokens)
     token = token_accuracy(puzzles, answers.tokens)
     sources = np.array(puzzles.sources)
-    by_source = {}
-    if "source" in by:
-        for name in dict.fromkeys(sources[counted].tolist()):
-            by_source[name] = _score(right, token, answers.steps, counted & (sources == name))
+    names = dict.fromkeys(sources[counted].tolist()) if "source" in by else ()
+    by_source = {name: _score(right, token, answers.steps, counted & (sources == name)) for name in names}
     return Evaluation(
         total=_score(right, token, answers.steps, counted),
         steps_histogram={

@@ -30,12 +30,12 @@ def reference_answers(
     progress: Progress | None = None,
 ) -> Answers:
     """The reference's answers to `puzzles`, from the cache when they were computed before."""
-    engine = TorchEngine(checkpoint)
+    settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt}
 
     def compute() -> Answers:
-        return answer_all(engine, puzzles, max_think_steps=max_think_steps, halt=halt, progress=progress)
+        return answer_all(TorchEngine(checkpoint), puzzles, **settings, progress=progress)
 
-    return cached_answers(_KIND, _key(checkpoint, puzzles, max_think_steps, halt), compute)
+    return cached_answers(_KIND, _key(checkpoint, puzzles, **settings), compute)
 
 
 def has_reference_answers(checkpoint: Checkpoint, puzzles: PuzzleSet) -> bool:

@@ -86,10 +86,6 @@ class _Timed:
     puzzle: list[float] = field(default_factory=list)  # seconds
     right: list[bool] = field(default_factory=list)
 
-    @property
-    def is_eager(self) -> bool:
-        return self.artifact.checkpoint is not None and self.artifact.engine.backend == "torch"
-
 
 def default_threads() -> int:
     """What PyTorch would use (the physical cores), or all CPUs this process may run on."""
@@ -199,7 +195,8 @@ def _slice(puzzles: PuzzleSet, settings: Settings, number: int) -> PuzzleSet:
 
 def _row(each: _Timed, timed: list[_Timed], peak: float | None, settings: Settings, notes: list[str]) -> SpeedRow:
     artifact = each.artifact
-    eager = next((o for o in timed if o.is_eager and o.artifact.source_hash == artifact.source_hash), None)
+    same_weights = [other for other in timed if other.artifact.source_hash == artifact.source_hash]
+    eager = next((other for other in same_weights if other.artifact.engine.backend == "torch"), None)
     ratio = None
     if eager is None:
         notes.append(f"{artifact.label}: no ratio, as no checkpoint with the same weights was given")

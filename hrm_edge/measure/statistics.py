@@ -82,11 +82,7 @@ def upper_bound(count: int, n: int) -> float:
 
 
 def _at_most(count: int, n: int, rate: float) -> float:
-    """P(X ≤ count) for X binomial(n, rate), 0 ≤ rate < 1."""
-    if rate <= 0:
-        return 1.0
-    if rate >= 1:
-        return 0.0
+    """P(X ≤ count) for X binomial(n, rate), 0 < rate < 1."""
     log_terms = (
         math.lgamma(n + 1)
         - math.lgamma(k + 1)
