@@ -7,9 +7,9 @@ import queue
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -168,34 +168,20 @@ class Request:
     puzzle_identifiers: np.ndarray | None  # int32[B]; None when the model has a single identifier
 
 
+@dataclass(eq=False, repr=False)
 class Engine(ABC):
     """A model ready to answer puzzles of one task; may be called from several threads at once."""
 
-    loop: str  # "host" or "graph"
+    loop: ClassVar[str]  # "host" or "graph"
 
-    def __init__(
-        self,
-        task: Task,
-        halt_max_steps: int,
-        *,
-        backend: str,
-        no_ACT_continue: bool = False,
-        batch: int | None = None,
-        num_puzzle_identifiers: int = 1,
-        kept_identifiers: np.ndarray | None = None,
-    ) -> None:
-        """``batch`` is the fixed number of rows of the artifact's inputs, or None when it takes any.
-
-        ``kept_identifiers`` int32[num_puzzle_identifiers]: those that the model's table has left, rising; None:
-        all of them.
-        """
-        self.task = task
-        self.halt_max_steps = halt_max_steps
-        self.no_ACT_continue = no_ACT_continue
-        self.backend = backend
-        self.batch = batch
-        self.num_puzzle_identifiers = num_puzzle_identifiers
-        self.kept_identifiers = kept_identifiers
+    task: Task
+    halt_max_steps: int
+    _: KW_ONLY
+    backend: str
+    no_ACT_continue: bool = False
+    batch: int | None = None  # the fixed number of rows of the artifact's inputs; None: it takes any
+    num_puzzle_identifiers: int = 1
+    kept_identifiers: np.ndarray | None = None  # int32[…]: those that the model's table has left, rising; None: all
 
     def solve(
         self,

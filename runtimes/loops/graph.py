@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from ...errors import InputError
 from ...halting import RULES
 from ..base import Answers, Engine, Request
 from .host import padded
-
-if TYPE_CHECKING:
-    from ...tasks import Task
 
 # (tokens int32[b, S], max_think_steps int32[], halt int32[] (, puzzle_identifiers int32[b]))
 #   → (answer int32[b, S], steps int32[b], q float32[b, 2])
@@ -24,6 +21,7 @@ Model = Callable[..., Sequence[np.ndarray]]
 DEFAULT_ROWS = 8
 
 
+@dataclass(eq=False, repr=False)
 class GraphLoop(Engine):
     """An engine made of one callable that runs the whole halting loop (see ``Model`` above).
 
@@ -33,20 +31,11 @@ class GraphLoop(Engine):
 
     loop = "graph"
 
-    def __init__(
-        self,
-        task: Task,
-        halt_max_steps: int,
-        model: Model,
-        *,
-        rows: int = DEFAULT_ROWS,
-        batch: int | None = None,
-        **facts: Any,
-    ) -> None:
-        """``facts`` are :class:`Engine`'s: ``backend``, ``no_ACT_continue``, ``num_puzzle_identifiers``."""
-        super().__init__(task, halt_max_steps, batch=batch, **facts)
-        self._rows = batch or rows
-        self._model = model
+    model: Model
+    rows: int = field(default=DEFAULT_ROWS, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.rows = self.batch or self.rows
 
     def _solve(self, request: Request) -> Answers:
         if RULES[request.halt].judged and self.task.groups is None:
@@ -66,12 +55,12 @@ class GraphLoop(Engine):
         limit = np.array(max_think_steps, np.int32)
         halt = np.array(RULES[request.halt].number, np.int32)
         parts = []
-        for first in range(0, len(request.tokens), self._rows):
-            tokens = request.tokens[first : first + self._rows]
+        for first in range(0, len(request.tokens), self.rows):
+            tokens = request.tokens[first : first + self.rows]
             missing = (self.batch or len(tokens)) - len(tokens)
             extra = []
             if request.puzzle_identifiers is not None:
-                extra = [padded(request.puzzle_identifiers[first : first + self._rows], missing)]
-            outputs = self._model(padded(tokens, missing), limit, halt, *extra)
+                extra = [padded(request.puzzle_identifiers[first : first + self.rows], missing)]
+            outputs = self.model(padded(tokens, missing), limit, halt, *extra)
             parts.append([output[: len(tokens)] for output in outputs])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]

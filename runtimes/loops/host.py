@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from ..base import Answers, Engine, Request
-
-if TYPE_CHECKING:
-    from ...tasks import Task
 
 # (tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, z_H, z_L), each float32[b, S', D]
 Start = Callable[..., Sequence[np.ndarray]]
@@ -23,6 +21,7 @@ Segment = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[np.ndarray]]
 DEFAULT_SLOTS = 8
 
 
+@dataclass(eq=False, repr=False)
 class HostLoop(Engine):
     """An engine made of two callables, ``start`` and ``segment`` (see the types above).
 
@@ -34,22 +33,12 @@ class HostLoop(Engine):
 
     loop = "host"
 
-    def __init__(
-        self,
-        task: Task,
-        halt_max_steps: int,
-        start: Start,
-        segment: Segment,
-        *,
-        slots: int = DEFAULT_SLOTS,
-        batch: int | None = None,
-        **facts: Any,
-    ) -> None:
-        """``facts`` are :class:`Engine`'s: ``backend``, ``no_ACT_continue``, ``num_puzzle_identifiers``."""
-        super().__init__(task, halt_max_steps, batch=batch, **facts)
-        self.slots = batch or slots
-        self._start = start
-        self._segment = segment
+    start: Start
+    segment: Segment
+    slots: int = field(default=DEFAULT_SLOTS, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.slots = self.batch or self.slots
 
     def _solve(self, request: Request) -> Answers:
         results = Results(request, self.task.seq_len)
@@ -61,7 +50,7 @@ class HostLoop(Engine):
                 fresh = np.arange(waiting, min(waiting + free, len(request.tokens)))
                 waiting = int(fresh[-1]) + 1
                 flight = flight.joined(_Flight(fresh, np.zeros(len(fresh), np.int32), *self._begin(request, fresh)))
-            z_H, z_L, logits, q = self._padded(self._segment, flight.z_H, flight.z_L, flight.e)
+            z_H, z_L, logits, q = self._padded(self.segment, flight.z_H, flight.z_L, flight.e)
             flight = _Flight(flight.rows, flight.steps + 1, flight.e, z_H, z_L)
             guess = logits.argmax(axis=-1).astype(np.int32)
             stop = self.stops(request, flight.rows, guess, q)
@@ -73,8 +62,8 @@ class HostLoop(Engine):
 
     def _begin(self, request: Request, rows: np.ndarray) -> Sequence[np.ndarray]:
         if request.puzzle_identifiers is None:
-            return self._padded(self._start, request.tokens[rows])
-        return self._padded(self._start, request.tokens[rows], request.puzzle_identifiers[rows])
+            return self._padded(self.start, request.tokens[rows])
+        return self._padded(self.start, request.tokens[rows], request.puzzle_identifiers[rows])
 
     def _padded(self, function: Callable[..., Sequence[np.ndarray]], *arrays: np.ndarray) -> Sequence[np.ndarray]:
         """Call with as many rows as the artifact wants, and give back only the real ones."""

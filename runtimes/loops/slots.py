@@ -7,15 +7,13 @@ is a *slot*: a puzzle is put into it once, every call thinks on about all slots,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ..base import Answers, Engine, Idle, Request
 from .host import Results
-
-if TYPE_CHECKING:
-    from ...tasks import Task
 
 
 class Slots(Protocol):
@@ -34,18 +32,16 @@ class Slots(Protocol):
         """
 
 
+@dataclass(eq=False, repr=False)
 class SlotLoop(Engine):
-    """An engine made of slots. There are as many sets of them as threads that ever called at once."""
+    """An engine made of slots: `make()` gives a fresh set of `batch` of them, one for every thread at once."""
 
     loop = "host"
 
-    def __init__(
-        self, task: Task, halt_max_steps: int, make: Callable[[], Slots], *, batch: int, **facts: Any
-    ) -> None:
-        """``make()`` gives a fresh set of ``batch`` slots; ``facts`` are :class:`Engine`'s."""
-        super().__init__(task, halt_max_steps, batch=batch, **facts)
-        self._rows = batch
-        self._idle = Idle(make)
+    make: Callable[[], Slots]
+
+    def __post_init__(self) -> None:
+        self._idle = Idle(self.make)
 
     def _solve(self, request: Request) -> Answers:
         with self._idle.one() as slots:
@@ -53,8 +49,9 @@ class SlotLoop(Engine):
 
     def _run(self, slots: Slots, request: Request) -> Answers:
         results = Results(request, self.task.seq_len)
-        rows = np.full(self._rows, -1)  # which puzzle each slot thinks about; -1: none
-        steps = np.zeros(self._rows, np.int32)
+        assert self.batch is not None
+        rows = np.full(self.batch, -1)  # which puzzle each slot thinks about; -1: none
+        steps = np.zeros(self.batch, np.int32)
         waiting = 0
         while waiting < len(request.tokens) or (rows >= 0).any():
             free = np.flatnonzero(rows < 0)[: len(request.tokens) - waiting]

@@ -196,7 +196,7 @@ def test_puzzles_are_answered_one_at_a_time_unless_the_batch_is_fixed():
         return toys.start(tokens)
 
     for engine in (toys.host_engine(), toys.host_engine(batch=2)):
-        engine._start = start
+        engine.start = start
         solved = list(solve_each(engine, PUZZLES[:3]))
         assert [row.number for row in solved] == [1, 2, 3]
     assert sizes == [1, 1, 1, 1, 2, 2, 2]
