@@ -27,8 +27,6 @@ from .progress import Progress, Say
 from .runtimes import Answers, load_engine
 from .runtimes.base import CompiledProduct
 
-_NO_GATE = "exported with --no-gate"
-
 
 @dataclass(frozen=True)
 class GateOptions:
@@ -170,7 +168,9 @@ class _Export:
         """GateFailed where the bundle, run as its user would run it, answers too many puzzles wrong."""
         puzzles = self.gate.puzzles
         if puzzles is None:
-            self.manifest = replace(self.manifest, gate=Gate(ran=False, passed=None, reason=_NO_GATE))
+            self.manifest = replace(
+                self.manifest, gate=Gate(ran=False, passed=None, reason="exported with --no-gate")
+            )
             return
         self._seal()
         engine = (load_engine if self._target.runs_here() else emulated_engine)(self.scratch, self.threads)

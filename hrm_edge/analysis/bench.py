@@ -15,8 +15,6 @@ from ..zoo import zoo_models
 if TYPE_CHECKING:
     from ..models import HRMConfig
 
-_RANDOM_SEED = 0  # of the weights of a size that nobody has trained
-
 
 def paths_to_time(
     given: list[str], random_weights: str | None, precisions: list[str], scratch: Path
@@ -53,7 +51,7 @@ def _random_checkpoint(size: str, scratch: Path) -> Path:
 
     from ..models import build_model, save_checkpoint
 
-    torch.manual_seed(_RANDOM_SEED)
+    torch.manual_seed(0)
     model = build_model(config, task)
     return save_checkpoint(scratch / f"random-{size}", model, task.name, "Random weights, for timing only.\n")
 
