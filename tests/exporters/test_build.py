@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from small_networks import TASK, checkpoint, network
+from ungated import build_bundle
 
 from hrm_edge.bundle import open_bundle
 from hrm_edge.errors import InputError
 from hrm_edge.exporters import build
-from hrm_edge.exporters.build import ExportOptions, build_bundle
+from hrm_edge.exporters.build import ExportOptions
 
 KINDS = [(target, loop) for target in ("onnx", "openvino") for loop in ("host", "graph")]
 
@@ -153,7 +154,8 @@ BUILD_ALL = """
 import sys
 from pathlib import Path
 from small_networks import checkpoint, network
-from hrm_edge.exporters.build import ExportOptions, build_bundle
+from hrm_edge.exporters.build import ExportOptions
+from ungated import build_bundle
 source = checkpoint(network(H_cycles=1, L_cycles=2))
 kinds = [("onnx", "fp16", "graph"), ("openvino", "fp32", "host"), ("openvino", "int8", "graph")]
 kinds += [("onnx", "int8", "host"), ("onnx", "int4-weights", "graph"), ("openvino", "int4-weights", "host")]
