@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from . import __version__
 from .bundle import MANIFEST, open_bundle
@@ -22,6 +20,7 @@ from .runtimes import backend, backends
 from .runtimes.base import first_line
 from .runtimes.tensorrt.cuda import find_gpu
 from .runtimes.tensorrt.flavours import as_text
+from .tasks.parallel import usable_cores
 
 # CPU features that decide how fast (and in which precision) a backend computes.
 _FEATURES = (
@@ -84,7 +83,7 @@ class BundleState:
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything ``hrm-edge env`` prints."""
+    """Everything ``hrm-edge env`` prints; with ``--json``, as it is."""
 
     hrm_edge: str
     python: str
@@ -95,10 +94,6 @@ class Environment:
     gpus: list[GpuState]
     backends: list[Backend]
     bundles: list[BundleState]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of ``hrm-edge env --json``."""
-        return asdict(self)
 
 
 def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
@@ -115,19 +110,12 @@ def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
         python=platform.python_version(),
         platform=platform.platform(),
         cpu=model,
-        threads=usable_threads(),
+        threads=usable_cores(),
         features=features,
         gpus=gpus,
         backends=[*running, *_making(gpus)],
         bundles=[_state(Path(path), usable) for path in bundles],
     )
-
-
-def usable_threads() -> int:
-    """CPU threads this process may run on, which a container's limit may make fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _running(name: str, gpus: list[GpuState]) -> Backend:

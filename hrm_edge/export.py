@@ -94,9 +94,9 @@ class _Export:
     answers: tuple[Answers, Answers] | None = None  # of the reference and of the bundle
 
     def run(self, folder: Path) -> Exported:
-        self._trace()
+        self.traced = trace(self.checkpoint, self._stage)
         self._decide()
-        self._build()
+        self.graphs = build_graphs(self.checkpoint, self.traced, self.options, self._plan, self._stage)
         with replacing_folder(folder) as self.scratch:
             compiled = self._write(folder.name)
             self._prove(compiled, str(folder))
@@ -119,9 +119,6 @@ class _Export:
     def _stage(self, stage: str) -> None:
         self.say(f"export: {stage}")
 
-    def _trace(self) -> None:
-        self.traced = trace(self.checkpoint, self._stage)
-
     def _decide(self) -> None:
         """How to quantize, where the precision leaves anything to decide."""
         if not self._precision.calibrated:
@@ -139,9 +136,6 @@ class _Export:
             say=self._stage,
             progress=self.progress,
         )
-
-    def _build(self) -> None:
-        self.graphs = build_graphs(self.checkpoint, self.traced, self.options, self._plan, self._stage)
 
     def _write(self, name: str) -> list[CompiledProduct] | None:
         """The products that the target's compiler told of, if it did."""

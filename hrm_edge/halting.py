@@ -26,22 +26,15 @@ class HaltRule:
     judged: bool = False  # by the task's rules, which must know a right answer
 
 
-def _head(task: Task, questions: np.ndarray, guesses: np.ndarray, says: np.ndarray) -> np.ndarray:
-    return says
-
-
-def _never(task: Task, questions: np.ndarray, guesses: np.ndarray, says: np.ndarray) -> np.ndarray:
-    return np.zeros(len(guesses), bool)
-
-
-def _right(task: Task, questions: np.ndarray, guesses: np.ndarray, says: np.ndarray) -> np.ndarray:
-    return np.asarray(task.verify(questions, guesses), bool)
-
-
-LEARNED = HaltRule("learned", 0, "when the model says so", _head)
-FIXED = HaltRule("fixed", 1, "never", _never)
-VERIFIED = HaltRule("verified", 2, "when the answer is right", _right, judged=True)
-
+LEARNED = HaltRule("learned", 0, "when the model says so", lambda task, questions, guesses, says: says)
+FIXED = HaltRule("fixed", 1, "never", lambda task, questions, guesses, says: np.zeros(len(guesses), bool))
+VERIFIED = HaltRule(
+    "verified",
+    2,
+    "when the answer is right",
+    lambda task, questions, guesses, says: np.asarray(task.verify(questions, guesses), bool),
+    judged=True,
+)
 RULES = {rule.name: rule for rule in (LEARNED, FIXED, VERIFIED)}
 HALT_MODES = tuple(RULES)
 

@@ -1,5 +1,6 @@
 """What tests of several folders share: helper modules in `helpers/`, hypothesis settings, shared data."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,11 @@ import shared_traces
 # A busy machine is slow, which is no failure: examples have no deadline.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+
+def pytest_collection_finish():
+    """What was imported stays for good: full collections need not search it, which coremltools has many of."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

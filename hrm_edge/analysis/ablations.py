@@ -68,9 +68,6 @@ class Run:
     n: int
     exact: dict[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
 
 def recipe(
     task: str, preset: str, variant: Variant, seed: int, settings: Sequence[str]
@@ -92,14 +89,8 @@ def run_ablations(
     """Train every variant with every seed, each in its own folder ``output/VARIANT-SEED``.
 
     The variants of a seed see the same puzzles in the same order wherever they ask for as many. What is finished
-    is not run again, and what was interrupted goes on.
-
-    Args:
-        only: names of the variants to run; all when empty.
-        settings: ``section.field=value`` for all of them, with the limit in steps or minutes among them.
-
-    Raises:
-        InputError: an unknown variant, a recipe that is refused, or a folder that holds another run.
+    is not run again, and what was interrupted goes on. ``only``: names of variants, all when empty. ``settings``:
+    ``section.field=value`` for all of them, with the limit in steps or minutes among them.
     """
     chosen = variants(recipe(task, preset, Variant("full", ""), 0, settings)[0])
     if unknown := sorted(set(only) - {variant.name for variant in chosen}):
@@ -115,13 +106,7 @@ def run_ablations(
 
 
 def _run(
-    task: str,
-    folder: Path,
-    variant: Variant,
-    seed: int,
-    arch: HRMConfig,
-    config: TrainConfig,
-    data: Sequence[str],
+    task: str, folder: Path, variant: Variant, seed: int, arch: HRMConfig, config: TrainConfig, data: Sequence[str]
 ) -> Run:
     asked = {"task": task, "arch": arch.to_dict(), "train": dataclasses.asdict(config), "data": list(data)}
     file = folder / RESULT
@@ -142,7 +127,7 @@ def _run(
         n=measured["n"],
         exact=measured["exact_by_segments"],
     )
-    write_atomically(file, json.dumps({"asked": asked, "run": run.to_dict()}, indent=2) + "\n")
+    write_atomically(file, json.dumps({"asked": asked, "run": dataclasses.asdict(run)}, indent=2) + "\n")
     return run
 
 

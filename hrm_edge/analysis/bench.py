@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..bundle import open_bundle
 from ..errors import InputError
 from ..measure.artifact import Artifact, is_bundle, open_artifact
+from ..tasks import Task, get_task
 from ..zoo import zoo_models
-from .random_weights import random_config
+
+if TYPE_CHECKING:
+    from ..models import HRMConfig
 
 _RANDOM_SEED = 0  # of the weights of a size that nobody has trained
 
@@ -20,9 +24,6 @@ def paths_to_time(
     """Paths of everything to time, the checkpoint first; what is missing is made in `scratch`.
 
     A checkpoint alone is exported; bundles alone are timed beside the shipped model that they were made from.
-
-    Raises:
-        InputError: nothing was given or too much, an unknown size or precision, or no backend that is usable here.
     """
     if (random_weights is None) == (not given):
         raise InputError("give a checkpoint or bundles to bench, or --random-weights paper, but not both")
@@ -34,6 +35,15 @@ def paths_to_time(
         return [*(checkpoints or _source(bundles)), *bundles]
     made = [bundle for path in checkpoints for bundle in _exported(path, precisions, scratch)]
     return [*checkpoints, *made]
+
+
+def random_config(size: str) -> tuple[HRMConfig, Task]:
+    """The configuration and the task of a named size. InputError for an unknown one."""
+    if size != "paper":
+        raise InputError(f"--random-weights {size}: unknown size; choose paper")
+    from ..models import HRMConfig
+
+    return HRMConfig.paper(), get_task("sudoku-9x9")
 
 
 def _random_checkpoint(size: str, scratch: Path) -> Path:

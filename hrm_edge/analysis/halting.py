@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..data.puzzles import PuzzleSet, judged_only
-from ..measure.accuracy import CHUNK, answer_all, check_match, rightness
+from ..measure.accuracy import answer_all, check_match, in_chunks, rightness
 from ..progress import Progress
 from ..runtimes import Engine
 
@@ -71,20 +70,13 @@ class Halting:
     correlation: float | None  # Spearman's, of rating and halting step
     head: HeadQuality
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of ``hrm-edge analyze halting``."""
-        return asdict(self)
-
 
 def halting(engine: Engine, puzzles: PuzzleSet, *, name: str = "", progress: Progress | None = None) -> Halting:
     """Learned halting of `engine` on `puzzles`, by source and by the task's rating of each puzzle.
 
     The halting head is judged in a second pass with halting off: at the moment it fires it is sure by
     definition, which would say nothing about the guesses it kept thinking about. Puzzles that have no label where
-    only labels tell what is right are left out.
-
-    Raises:
-        InputError: no puzzles, puzzles of another task, or none that has a right answer.
+    only labels tell what is right are left out; InputError where none is left, or all are of another task.
     """
     check_match(engine, puzzles)
     puzzles = judged_only(puzzles)
@@ -165,14 +157,10 @@ def _head(engine: Engine, puzzles: PuzzleSet, progress: Progress | None) -> Head
     segments = tuple(sorted({k for k in HEAD_SEGMENTS if k < limit} | {limit}))
     q = np.zeros((len(segments), len(puzzles)))
     right = np.zeros(q.shape, bool)
-    for begin in range(0, len(puzzles), CHUNK):
-        rows = np.arange(begin, min(begin + CHUNK, len(puzzles)))
-        some = puzzles.select(rows)
+    for rows, some in in_chunks(puzzles, progress, "asking the halting head"):
         for i, k in enumerate(segments):
             answers = engine.solve(some.questions, k, "fixed", puzzle_identifiers=some.identifiers)
             q[i, rows], right[i, rows] = answers.q[:, 0], rightness(some, answers.tokens)
-        if progress is not None:
-            progress("asking the halting head", int(rows[-1]) + 1, len(puzzles))
     by_segments = {k: area_under_curve(*pair) for k, *pair in zip(segments, q, right, strict=True)}
     bins = calibration(1 / (1 + np.exp(-np.clip(q.ravel(), -60, 60))), right.ravel())
     error = sum(bin_.n * abs(bin_.predicted - bin_.right) for bin_ in bins) / q.size

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import check_file, write_atomically
 from ..report.svg import require_matplotlib
+from .tables import Table
 
 PLOTS = (".png", ".svg")
 KINDS = (*PLOTS, ".json", ".md")
@@ -26,14 +27,12 @@ def check_outputs(paths: Sequence[Path]) -> None:
             require_matplotlib()
 
 
-def write_outputs(
-    paths: Sequence[Path], content: Any, markdown: Callable[[], str], picture: Callable[[str], bytes]
-) -> None:
-    """Write each of `paths`: `content` as JSON, `markdown()` or `picture("png" or "svg")`, whole or not at all."""
+def write_outputs(paths: Sequence[Path], content: Any, table: Table, picture: Callable[[str], bytes]) -> None:
+    """Write each of `paths`: `content` as JSON, the table or `picture("png" or "svg")`, whole or not at all."""
     for path in paths:
         if path.suffix == ".json":
             write_atomically(path, json.dumps(content, indent=2) + "\n")
         elif path.suffix == ".md":
-            write_atomically(path, markdown())
+            write_atomically(path, table.markdown())
         else:
             write_atomically(path, picture(path.suffix[1:]))

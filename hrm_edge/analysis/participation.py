@@ -1,39 +1,14 @@
 """How many dimensions the states use: the participation ratio (Σλ)² / Σλ² of the covariance of z_H and of z_L.
 
-λ are the covariance's eigenvalues: D equal ones give D, a single one gives 1 (paper, section on the brain). What
-is a sample is not published, and it decides the figure: PR grows with the number of trajectories, a trajectory
-being one puzzle's states over the segments. At the paper's size with random weights (D 512, N = T = 2, 16
-segments, rope, hard 9x9 Sudokus; published: z_H 40.75, z_L 42.09) candidates gave, as z_H / z_L:
-
-| samples                                           | 1           | 5           | 10          | 50 trajectories |
-|---------------------------------------------------|-------------|-------------|-------------|-----------------|
-| segment ends, every cell  (the convention here)   | 13.6 / 14.6 | 43.8 / 41.6 | 59.3 / 53.6 |                 |
-| segment ends, mean over cells                     | 13.4 / 13.2 | 43.5 / 38.0 | 58.8 / 49.1 | 84.1 / 63.0     |
-| segment ends, last cell                           | 13.4 / 13.3 | 43.6 / 39.6 | 59.2 / 52.4 | 84.5 / 67.4     |
-| segment ends, all cells as one vector             | 13.4 / 13.5 | 43.6 / 40.1 | 59.1 / 52.4 |                 |
-| segment ends, every cell, not centred             | 14.1 / 14.6 | 40.9 / 37.9 | 53.6 / 44.3 |                 |
-| every L and H step, every cell                    | 20.9 / 26.1 | 56.9 / 63.4 | 73.8 / 73.8 |                 |
-| every L and H step, mean over cells               | 21.0 / 24.5 |             | 73.3 / 67.9 | 93.0 / 76.8     |
-| end of the last segment, every cell               |  6.2 / 5.3  |  4.0 / 4.4  |  8.6 / 9.2  |                 |
-| end of the last segment, mean over cells          |             |             |  8.6 / 8.3  | 37.4 / 34.5     |
-| first segment's steps, every cell                 |  1.0 / 2.6  |  1.3 / 2.8  |  1.3 / 2.8  |                 |
-| with learned positions, T = 8, 8 segments (the published full-data run's settings):                              |
-| segment ends, every cell                          |  6.9 / 7.4  | 28.6 / 29.8 | 46.2 / 44.9 |                 |
-| segment ends, mean over cells                     |  6.7 / 6.7  | 28.4 / 26.6 | 45.8 / 40.4 |                 |
-| every L and H step, every cell                    | 12.6 / 24.5 | 41.8 / 57.4 | 59.5 / 73.3 |                 |
-
-(The rows of segment ends at 5 are means over four disjoint sets of 5; the others are one set.) Random weights
-drive all cells to nearly one state within a puzzle, which is why it hardly matters how cells are pooled, and why
-few puzzles give a low figure: the number of segment ends bounds it. Segment ends, every cell, centred, 5
-trajectories comes closest to both published figures together, and is the convention here.
+λ are the covariance's eigenvalues: D equal ones give D, a single one gives 1 (paper, section on the brain). What is
+a sample is not published, and it decides the figure; README.md beside this file has what candidates gave.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,14 +18,14 @@ from ..errors import InputError
 from ..identifiers import rows_of
 from ..models import HRM, Checkpoint, build_model, load_checkpoint
 from ..progress import Progress
-from .random_weights import random_config
+from .bench import random_config
 
 GROWTH = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 STATES = ("z_H", "z_L")
 _ROWS = 4  # puzzles rolled out together: at paper size their activations take some 20 MB
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Moments:
     """What a covariance needs of its samples [n, D], so that sets can be joined."""
 
@@ -76,7 +51,7 @@ class Moments:
         return trace**2 / float((covariance**2).sum())
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Point:
     """The participation ratio at one number of trajectories: mean, least and most over disjoint sets."""
 
@@ -87,7 +62,7 @@ class Point:
     most: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Participation:
     """One model's participation ratios; `growth` by state ("z_H", "z_L"), fewest trajectories first."""
 
@@ -96,20 +71,12 @@ class Participation:
     segments: int
     growth: dict[str, tuple[Point, ...]]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of ``hrm-edge analyze participation``."""
-        return dataclasses.asdict(self)
-
 
 def networks_and_puzzles(
     checkpoint: str | None, random_weights: str | None, data: Path | None, n: int, seed: int
 ) -> tuple[list[tuple[str, HRM]], tuple[np.ndarray, np.ndarray | None]]:
     """(name, network) of a checkpoint and of its untrained twin, or of a size with random weights alone; and the
-    puzzles int32[n, S] to follow them on, with their rows int32[n] in the tables of embeddings, or None.
-
-    Raises:
-        InputError: both or neither of `checkpoint` and `random_weights`, an unknown size, or unusable puzzles.
-    """
+    puzzles int32[n, S] to follow them on, with their rows int32[n] in the tables of embeddings, or None."""
     if (checkpoint is None) == (random_weights is None):
         raise InputError("give a checkpoint, or --random-weights paper, but not both")
     trained: list[Checkpoint] = []
@@ -138,14 +105,9 @@ def participation(
 ) -> Participation:
     """Participation ratios of `model`'s states on puzzles `tokens` int32[n, S], halting off.
 
-    `identifiers` int32[n] are the puzzles' rows in the model's table of embeddings; None: all row 0.
-
-    A puzzle's samples are its states of every cell (prefix left out) at the end of each of `halt_max_steps`
-    segments. k trajectories are pooled for k = 1, 2, 5, 10, … and n; smaller sets are averaged over the disjoint
-    ones that n puzzles make.
-
-    Raises:
-        InputError: no puzzles, identifiers that the model has not, or a network without a state.
+    `identifiers` int32[n] are the puzzles' rows in the model's table of embeddings; None: all row 0. A puzzle's
+    samples are its states of every cell (prefix left out) at the end of each of `halt_max_steps` segments. k
+    trajectories are pooled for k = 1, 2, 5, 10, … and n; smaller sets are averaged over the disjoint ones.
     """
     if not len(tokens):
         raise InputError("no puzzles to follow")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,27 +27,18 @@ _STATE = {"z_H": _COLOURS[0], "z_L": _COLOURS[2]}
 
 _WIDTH, _HEIGHT = 5.2, 3.2  # inches, of each pair of axes
 
-# (pairs of axes) → None: puts everything on them
-Draw = Callable[[np.ndarray], None]
 
-
-def picture(draw: Draw, rows: int, columns: int, kind: str) -> bytes:
-    """What `draw` puts on rows × columns pairs of axes, as "png" or "svg"; equal input gives equal bytes."""
-    with _figure(rows, columns) as (figure, axes):
-        draw(axes)
-        buffer = io.BytesIO()
-        metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, dpi=144, facecolor="white", metadata=metadata)
-    return buffer.getvalue()
-
-
-@contextmanager
-def _figure(rows: int, columns: int) -> Iterator[Any]:
+def picture(draw: Callable[[np.ndarray], None], rows: int, columns: int, kind: str) -> bytes:
+    """What `draw` puts on an array [rows, columns] of axes, as "png" or "svg"; equal input gives equal bytes."""
     with style(_INK, _SOFT, _LINE):
         from matplotlib.figure import Figure
 
         figure = Figure((_WIDTH * columns, _HEIGHT * rows), layout="constrained")
-        yield figure, figure.subplots(rows, columns, squeeze=False)
+        draw(figure.subplots(rows, columns, squeeze=False))
+        buffer = io.BytesIO()
+        metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=144, facecolor="white", metadata=metadata)
+    return buffer.getvalue()
 
 
 def segments_picture(results: Sequence[SegmentRates], kind: str) -> bytes:

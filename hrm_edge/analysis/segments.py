@@ -8,14 +8,14 @@ the puzzles that no attempt has solved yet, and only as many segments as could s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..data.puzzles import PuzzleSet, judged_only
 from ..errors import InputError
-from ..measure.accuracy import CHUNK, check_match, rightness
+from ..measure.accuracy import check_match, guesses_after, in_chunks, rightness
 from ..measure.statistics import interval
 from ..progress import Progress
 from ..runtimes import Engine
@@ -94,13 +94,9 @@ def segment_rates(
     """Solve rates of `engine` on `puzzles` by number of segments and, with `retries`, by number of retries.
 
     The figures are those of :func:`hrm_edge.measure.accuracy.evaluate`, asked once for each number: `halt="fixed"`,
-    and with `retries` also `halt="verified"` with the same `seed`; but the figure by retries after fewer than all
-    of them counts the first of those same variants, not a smaller draw. A task without rules cannot verify:
-    there `retries` count as 0, and puzzles without a label are left out.
-
-    Raises:
-        InputError: no puzzles, puzzles of another task, none that has a right answer, or numbers that make
-            no sense.
+    and with `retries` also `halt="verified"` with the same `seed`. A task without rules cannot verify: there
+    `retries` count as 0, and puzzles without a label are left out. InputError for puzzles that do not fit or have
+    no right answer, and for numbers that make no sense.
     """
     check_match(engine, puzzles)
     puzzles = judged_only(puzzles)
@@ -144,45 +140,34 @@ def _rate(solved: np.ndarray, segments: np.ndarray) -> Rate:
     return Rate(int(solved.sum()), len(solved), float(segments.mean()))
 
 
-def _chunks(n: int) -> Iterator[np.ndarray]:
-    for begin in range(0, n, CHUNK):
-        yield np.arange(begin, min(begin + CHUNK, n))
-
-
 def _rollout(
     engine: Engine, puzzles: PuzzleSet, counts: Sequence[int], most: int, verify: bool, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(is the guess after each of `counts` right: bool[len(counts), N]; the first of `most` segments whose guess
     verifies: int32[N], or _NEVER; always that unless `verify`).
 
-    A graph loop shows only its last guess, so it is asked once for each count, and once more to verify.
+    A graph loop, which shows only its last guess, is asked once more to verify.
     """
     right = np.zeros((len(counts), len(puzzles)), bool)
     first = np.full(len(puzzles), _NEVER, np.int32)
-    for rows in _chunks(len(puzzles)):
-        some = puzzles.select(rows)
-        identified: dict[str, Any] = {"puzzle_identifiers": some.identifiers}
-        if engine.loop == "graph":
-            for i, k in enumerate(counts):
-                right[i, rows] = rightness(some, engine.solve(some.questions, k, "fixed", **identified).tokens)
-            if verify:
-                first[rows] = _first_verified(engine, some.questions, most, some.identifiers)
-        else:
-            trace = engine.solve(some.questions, most, "fixed", trace=True, **identified).trace
-            assert trace is not None  # asked for above
-            for i, k in enumerate(counts):
-                right[i, rows] = rightness(some, trace[k - 1])
-            for k in range(most, 0, -1) if verify else ():
-                first[rows[engine.task.verify(some.questions, trace[k - 1])]] = k
-        if progress is not None:
-            progress("segment by segment", int(rows[-1]) + 1, len(puzzles))
+    once = engine.loop != "graph" and verify  # then one trace tells both
+    asked = range(1, most + 1) if once else counts
+    for rows, some in in_chunks(puzzles, progress, "segment by segment"):
+        guesses = dict(zip(asked, guesses_after(engine, some, asked), strict=True))
+        for i, k in enumerate(counts):
+            right[i, rows] = rightness(some, guesses[k])
+        if once:
+            for k in reversed(asked):
+                first[rows[engine.task.verify(some.questions, guesses[k])]] = k
+        elif verify:
+            first[rows] = _first_verified(engine, some, most)
     return right, first
 
 
-def _first_verified(engine: Engine, questions: np.ndarray, most: int, identifiers: np.ndarray | None) -> np.ndarray:
-    """int32[B]: the segment whose guess is the first to verify; _NEVER where none of `most` does."""
-    answers = engine.solve(questions, most, "verified", puzzle_identifiers=identifiers)
-    return np.where(engine.task.verify(questions, answers.tokens), answers.steps, _NEVER)
+def _first_verified(engine: Engine, puzzles: PuzzleSet, most: int) -> np.ndarray:
+    """int32[N]: the segment whose guess is the first to verify; _NEVER where none of `most` does."""
+    answers = engine.solve(puzzles.questions, most, "verified", puzzle_identifiers=puzzles.identifiers)
+    return np.where(engine.task.verify(puzzles.questions, answers.tokens), answers.steps, _NEVER)
 
 
 class _Attempts:
@@ -218,21 +203,15 @@ class _Attempts:
 
 
 def _retry(
-    engine: Engine,
-    puzzles: PuzzleSet,
-    attempts: _Attempts,
-    retries: int,
-    seed: int,
-    progress: Progress | None,
+    engine: Engine, puzzles: PuzzleSet, attempts: _Attempts, retries: int, seed: int, progress: Progress | None
 ) -> Iterator[int]:
     """Attempt what is unsolved in another guise; yields the number of retries done, 0 to `retries`."""
     yield 0
     for number, symmetry in enumerate(engine.task.symmetries(np.random.default_rng(seed), retries), 1):
         for limit, rows in attempts.rows_by_limit().items():
-            for chunk in (rows[part] for part in _chunks(len(rows))):
-                turned = symmetry.apply(puzzles.questions[chunk])
-                identifiers = None if puzzles.identifiers is None else puzzles.identifiers[chunk]
-                attempts.add(chunk, _first_verified(engine, turned, limit, identifiers))
+            for part, some in in_chunks(puzzles.select(rows), None, ""):
+                turned = replace(some, questions=symmetry.apply(some.questions))
+                attempts.add(rows[part], _first_verified(engine, turned, limit))
         if progress is not None:
             progress("retries", number, retries)
         yield number

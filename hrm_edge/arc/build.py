@@ -58,11 +58,8 @@ def build(
     Each task is a group; its original and up to ``augmentations`` views of it that all look different are its
     puzzles, each with an identifier from 1 up. All pairs of training tasks and the demonstrations of evaluation
     tasks are the train split; the test pairs of evaluation tasks are the test split alone. Equal arguments
-    give equal bytes.
-
-    Raises:
-        InputError: a grid does not fit the task's canvas, there is nothing to write, or the folder is something
-            else (or such a set already, unless ``overwrite``).
+    give equal bytes. InputError where there is nothing to write, or the folder is something else (or such a set
+    already, unless ``overwrite``).
     """
     _check_writable(folder, overwrite)
     held_out = {_content(pair) for one in collection.evaluation for pair in one.tests if pair[1] is not None}

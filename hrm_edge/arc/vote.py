@@ -11,9 +11,6 @@ import numpy as np
 from ..data.public_layout import read_names
 from ..data.puzzles import PuzzleSet, load_puzzles
 from ..errors import InputError
-from ..measure.accuracy import answer_all
-from ..progress import Progress
-from ..runtimes import Engine
 from ..tasks import Task
 from .augment import Augmentation, parse_name
 
@@ -103,19 +100,6 @@ def count_votes(asked: Asked, tokens: np.ndarray, q_halt: np.ndarray) -> dict[st
         ranked = sorted(found[name, test].values(), key=lambda candidate: candidate.rank, reverse=True)
         ballots.setdefault(name, []).append(Ballot(right[name, test], ranked))
     return ballots
-
-
-def ask(
-    engine: Engine,
-    asked: Asked,
-    *,
-    max_think_steps: int | None = None,
-    halt: str = "learned",
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The engine's answers int32[N, S] and their q_halt float32[N], for :func:`count_votes`."""
-    answers = answer_all(engine, asked.puzzles, max_think_steps=max_think_steps, halt=halt, progress=progress)
-    return answers.tokens, answers.q[:, 0]
 
 
 def score(ballots: dict[str, list[Ballot]], most: int) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..measure.statistics import drop_interval, interval, mcnemar
+from ..measure.statistics import drop_interval, interval, mcnemar, percent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,10 +115,6 @@ def with_worst(found: Finding, sample: Sample, rows: np.ndarray, wanted: np.ndar
         for row in at[order]
     ]
     return replace(found, worst=tuple(worst))
-
-
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"
 
 
 def _moved(drop: float) -> str:

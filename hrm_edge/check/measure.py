@@ -117,11 +117,7 @@ class Runner:
     # -- opening -----------------------------------------------------------------------------------
 
     def open(self, check: Check, label: str, baseline: Baseline | None) -> Case:
-        """A case whose bundle is whole, made from this checkpoint, and not calibrated on these puzzles.
-
-        Raises:
-            InputError: with the line of the spec.
-        """
+        """A case whose bundle is whole, made from this checkpoint, and not calibrated on these puzzles."""
         spec, lines = self._spec, check.lines
         with spec.at(lines["bundle"]):
             artifact, quantization = self._bundle(check.bundles[label])

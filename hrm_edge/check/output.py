@@ -48,11 +48,6 @@ def worst_title(worst: Worst) -> str:
     return f"puzzle {worst.number}: {worst.cells} cells differ from {worst.against} (marked *)"
 
 
-def drawn(worst: Worst) -> str:
-    """The bundle's answer as a board, every cell that is not as wanted marked."""
-    return board(worst.task, worst.question, worst.answer, worst.wanted).plain
-
-
 # -- Markdown ------------------------------------------------------------------------------------------
 
 
@@ -78,7 +73,9 @@ def _row(texts: tuple[str, ...] | list[str]) -> str:
 
 
 def _fold(verdict: Verdict) -> str:
-    boards = "\n\n".join(f"{worst_title(w)}\n{drawn(w)}" for w in verdict.finding.worst)
+    boards = "\n\n".join(
+        f"{worst_title(w)}\n{board(w.task, w.question, w.answer, w.wanted).plain}" for w in verdict.finding.worst
+    )
     title = html.escape(f"{verdict.rule.name} on {verdict.data}: the worst puzzles")
     return f"<details><summary>{title}</summary>\n\n```text\n{boards}\n```\n\n</details>"
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..measure.statistics import median_interval
-from .findings import Finding, paired_drop, percent, proportion, timing, with_worst
+from ..measure.statistics import median_interval, percent
+from .findings import Finding, paired_drop, proportion, timing, with_worst
 
 if TYPE_CHECKING:
     from .measure import Measurement

@@ -31,13 +31,10 @@ class CheckReport:
         return [verdict for verdict in self.verdicts if not verdict.passed]
 
     @property
-    def unsure(self) -> list[Verdict]:
-        return [verdict for verdict in self.verdicts if not verdict.finding.sure]
-
-    @property
     def summary(self) -> str:
         """How many rules held, in one line."""
-        count, failed, unsure = len(self.verdicts), len(self.failed), len(self.unsure)
+        count, failed = len(self.verdicts), len(self.failed)
+        unsure = sum(not verdict.finding.sure for verdict in self.verdicts)
         doubt = f"; {unsure} in doubt, decided by when_unsure" if unsure else ""
         return f"{count - failed} of {count} rules hold" + (f", {failed} failed" if failed else "") + doubt
 
@@ -64,10 +61,8 @@ def run_check(
 ) -> CheckReport:
     """Measure and judge everything a spec names. `update_baseline` writes the baseline instead of comparing.
 
-    Nothing is raised for a rule that fails, and then no baseline is written either.
-
-    Raises:
-        InputError: a mistake in the spec, in what it names or in the baseline; before anything is measured.
+    Nothing is raised for a rule that fails, and then no baseline is written either. InputError for a mistake in the
+    spec, in what it names or in the baseline; before anything is measured.
     """
     spec, say = read_spec(path), say or (lambda line: None)
     old = _old_baseline(spec, update_baseline, say)
@@ -93,8 +88,7 @@ def run_check(
     return CheckReport(str(spec.path), spec.when_unsure, verdicts, updated)
 
 
-def update_command(spec: Spec) -> str:
-    """What to type to write the baseline."""
+def _update_command(spec: Spec) -> str:
     return f"hrm-edge check {spec.path} --update-baseline"
 
 
@@ -108,13 +102,13 @@ def _old_baseline(spec: Spec, update: bool, say: Say) -> Baseline | None:
         return None
     if update:
         try:
-            return read_baseline(spec.baseline, update_command(spec)) if spec.baseline.exists() else None
+            return read_baseline(spec.baseline, _update_command(spec)) if spec.baseline.exists() else None
         except InputError as error:
             say(f"replacing the old baseline unread: {error}")
             return None
     if not any(check.needs("baseline") for check in spec.checks):
         return None
-    return read_baseline(spec.baseline, update_command(spec))
+    return read_baseline(spec.baseline, _update_command(spec))
 
 
 def _refuse_incomparable(spec: Spec, case: Case) -> None:
@@ -127,7 +121,7 @@ def _refuse_incomparable(spec: Spec, case: Case) -> None:
         if why:
             raise InputError(
                 f"{spec.baseline}: {why}, so {rule.name} of {case.check.name!r} ({spec.path}:{each.line}) can not "
-                f"be judged; when that is meant, write what the bundles come to now with `{update_command(spec)}`"
+                f"be judged; when that is meant, write what the bundles come to now with `{_update_command(spec)}`"
             )
 
 

@@ -82,11 +82,7 @@ class Spec:
 
 
 def read_spec(path: Path | str) -> Spec:
-    """Read and check a spec without opening what it names.
-
-    Raises:
-        InputError: `SPEC:LINE: what is wrong and what to do`, for the first mistake.
-    """
+    """Read and check a spec without opening what it names. InputError `SPEC:LINE: …` for the first mistake."""
     path = Path(path)
     text = _read(path)
     try:
@@ -152,10 +148,7 @@ def _spec(path: Path, content: dict[str, Any], lines: Lines) -> Spec:
     baseline = None
     if "baseline" in content:
         baseline = path.parent / _text(content["baseline"], "baseline", None)
-    when_unsure = content.get("when_unsure", "estimate")
-    if when_unsure not in WHEN_UNSURE:
-        allowed = ", ".join(map(repr, WHEN_UNSURE))
-        raise _Wrong(f"when_unsure must be one of {allowed}, not {shown(when_unsure)}", "when_unsure")
+    when_unsure = _one_of(WHEN_UNSURE, content.get("when_unsure", "estimate"), "when_unsure", None)
     tables = content.get("check", [])
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise _Wrong("there is nothing to check; add a [[check]] with a name, a bundle and a rule", "check")
@@ -188,7 +181,7 @@ def _check(folder: Path, table: dict[str, Any], index: int, lines: Lines, baseli
         data=tuple(_data(folder, text, index) for text in _texts(table.get("data", []), "data", index)),
         n=_count(table.get("n"), "n", index),
         checkpoint=_checkpoint(folder, table["checkpoint"], index) if "checkpoint" in table else None,
-        halt=_halt(table.get("halt", "learned"), index),
+        halt=_one_of(HALT_MODES, table.get("halt", "learned"), "halt", index),
         max_think_steps=_count(table.get("max_think_steps"), "max_think_steps", index),
         requirements=requirements,
         lines={key: lines.within("check", index, key) for key in known},
@@ -270,9 +263,9 @@ def _checkpoint(folder: Path, value: Any, index: int) -> str:
     return str(folder / text) if os.path.exists(folder / text) else text
 
 
-def _halt(value: Any, index: int) -> str:
-    if value not in HALT_MODES:
-        raise _Wrong(f"halt must be one of {', '.join(map(repr, HALT_MODES))}, not {shown(value)}", "halt", index)
+def _one_of(allowed: tuple[str, ...], value: Any, key: str, index: int | None) -> str:
+    if value not in allowed:
+        raise _Wrong(f"{key} must be one of {', '.join(map(repr, allowed))}, not {shown(value)}", key, index)
     return value
 
 

@@ -43,10 +43,8 @@ class Verdict:
 
     @property
     def doubt(self) -> str:
-        """Why the figure does not settle it, and what was done; empty when it does."""
+        """Of a figure that does not settle it: why, and what was done."""
         finding = self.finding
-        if finding.sure:
-            return ""
         if finding.n is None:
             can = "the rounds disagree on it"
         elif finding.needed is None:

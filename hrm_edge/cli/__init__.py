@@ -11,23 +11,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-# Command name → module beside this file, whose `command` function is the command; a class `Command` makes it.
-COMMANDS = {
-    "solve": "solve",
-    "export": "export",
-    "compile": "compile",
-    "train": "train",
-    "eval": "evaluate",
-    "bench": "bench",
-    "report": "report",
-    "check": "check",
-    "analyze": "analyze",
-    "import": "import_",
-    "data": "data",
-    "arc": "arc",
-    "models": "models",
-    "env": "env",
-}
+# Modules beside this file, whose `command` function is the command of that name; a class `Command` makes it.
+COMMANDS = (
+    *("solve", "export", "compile", "train", "evaluate", "bench", "report", "check", "analyze", "import_"),
+    *("data", "arc", "models", "env"),
+)
+_NAMES = {"evaluate": "eval", "import_": "import"}  # where Python has its own idea of the name
 
 app = typer.Typer(
     name="hrm-edge",
@@ -57,7 +46,8 @@ def _options(
     """Compile, check and run Hierarchical Reasoning Models on devices."""
 
 
-for _name, _module in COMMANDS.items():
+for _module in COMMANDS:
+    _name = _NAMES.get(_module, _module)
     _command = importlib.import_module(f".{_module}", __name__)
     if isinstance(_command.command, typer.Typer):
         app.add_typer(_command.command, name=_name)
@@ -80,7 +70,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
         raise KeyboardInterrupt
 
     # Ctrl-C during an import comes out of some libraries as another exception: remember what it was.
-    before = signal.signal(signal.SIGINT, interrupt) if _in_main_thread() else None
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, interrupt) if in_main_thread else None
     try:
         code = app(args=argv, standalone_mode=False) or 0
     except HrmEdgeError as error:
@@ -122,7 +113,3 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def _fail(line: str, code: int) -> int:
     print(f"hrm-edge: {line}", file=sys.stderr)
     return code
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

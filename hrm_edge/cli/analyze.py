@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .flags import Data, Json, N, Seed, Threads
 
 if TYPE_CHECKING:
     from ..analysis.tables import Table
@@ -22,20 +25,6 @@ Output = Annotated[
         "-o", "--output", help="FILE.png or .svg: the plot; .json: the numbers; .md: a table. Repeatable."
     ),
 ]
-Data = Annotated[
-    Path | None, typer.Option(help="CSV, text or .npy puzzles. Left out: a checkpoint's own held-out puzzles.")
-]
-N = Annotated[
-    int | None,
-    typer.Option(
-        "--n",
-        min=1,
-        help="Only this many puzzles: drawn from --data with --seed, or the first of a checkpoint's own.",
-    ),
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of what --n draws from --data; nothing else.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @command.command()
@@ -49,9 +38,7 @@ def segments(
         int, typer.Option(min=0, help="Also with verification and up to this many symmetric retries.")
     ] = 0,
     n: N = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of what --n draws from --data, and of --retries; nothing else.")
-    ] = 0,
+    seed: Seed = 0,
     threads: Threads = None,
     output: Output = None,
     json_: Json = False,
@@ -62,7 +49,7 @@ def segments(
     retries, r counts the first r of these K variants; `eval --retries r` may draw others. A task without rules
     (arc) has the first column alone.
     """
-    from ..analysis.output import check_outputs, write_outputs
+    from ..analysis.output import check_outputs
     from ..analysis.plots import segments_picture
     from ..analysis.segments import segment_rates
     from ..analysis.tables import card_table, segment_tables
@@ -89,9 +76,7 @@ def segments(
             for table in segment_tables(results[-1]):
                 _print(table)
     content = {"results": [result.to_dict() for result in results]}
-    write_outputs(output or [], content, card_table(results).markdown, lambda kind: segments_picture(results, kind))
-    if json_:
-        print(json.dumps(content))
+    _publish(output, json_, content, card_table(results), lambda kind: segments_picture(results, kind), show=False)
 
 
 def _whole_numbers(flag: str, text: str) -> list[int]:
@@ -108,7 +93,7 @@ def halting(
     artifact: Annotated[str, typer.Argument(help="A checkpoint, a shipped model by name, or a bundle.")],
     data: Data = None,
     n: N = None,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what --n draws from --data; nothing else.")] = 0,
     threads: Threads = None,
     output: Output = None,
     json_: Json = False,
@@ -118,8 +103,10 @@ def halting(
     And what its halting head knows: AUC and calibration of q_halt against whether the guess is right, over the
     guesses after 1, 2, 4, … segments with halting off.
     """
+    from dataclasses import asdict
+
     from ..analysis.halting import halting as measure
-    from ..analysis.output import check_outputs, write_outputs
+    from ..analysis.output import check_outputs
     from ..analysis.plots import halting_picture
     from ..analysis.tables import halting_table
     from ..measure.artifact import open_artifact
@@ -133,16 +120,7 @@ def halting(
     puzzles = puzzles_for([opened], data, n, seed)
     with progress() as report:
         result = measure(opened.engine, puzzles, name=opened.label, progress=report)
-    if not json_:
-        _print(halting_table(result))
-    write_outputs(
-        output or [],
-        result.to_dict(),
-        halting_table(result).markdown,
-        lambda kind: halting_picture(result, kind),
-    )
-    if json_:
-        print(json.dumps(result.to_dict()))
+    _publish(output, json_, asdict(result), halting_table(result), lambda kind: halting_picture(result, kind))
 
 
 @command.command()
@@ -176,7 +154,9 @@ def participation(
     disjoint sets of k. Published (untrained, paper's size): z_H 40.75, z_L 42.09; this convention comes to
     43.8 and 41.6 at k = 5, the closest of those tried, and grows with k.
     """
-    from ..analysis.output import check_outputs, write_outputs
+    from dataclasses import asdict
+
+    from ..analysis.output import check_outputs
     from ..analysis.participation import networks_and_puzzles
     from ..analysis.participation import participation as measure
     from ..analysis.plots import participation_picture
@@ -191,17 +171,9 @@ def participation(
     networks, puzzles = networks_and_puzzles(checkpoint, random_weights, data, trajectories, seed)
     with progress() as report:
         results = [measure(network, *puzzles, name=name, progress=report) for name, network in networks]
-    if not json_:
-        _print(participation_table(results))
-    content = {"results": [result.to_dict() for result in results]}
-    write_outputs(
-        output or [],
-        content,
-        participation_table(results).markdown,
-        lambda kind: participation_picture(results, kind),
-    )
-    if json_:
-        print(json.dumps(content))
+    content = {"results": [asdict(result) for result in results]}
+    table = participation_table(results)
+    _publish(output, json_, content, table, lambda kind: participation_picture(results, kind))
 
 
 @command.command()
@@ -229,10 +201,12 @@ def ablations(
     Trained in bfloat16 and compiled, about twice as quick on a CPU; --set train.compile=false where there is no
     C++ compiler.
     """
+    from dataclasses import asdict
+
     import torch
 
     from ..analysis.ablations import run_ablations, summarize
-    from ..analysis.output import check_outputs, write_outputs
+    from ..analysis.output import check_outputs
     from ..analysis.plots import ablations_picture
     from ..analysis.tables import ablations_table
 
@@ -252,24 +226,32 @@ def ablations(
         settings=[*limits, *(set_ or [])],
     )
     rows = summarize(runs)
-    content = {"task": task, "preset": preset, "runs": [run.to_dict() for run in runs]}
-    write_outputs(
-        files, content, ablations_table(rows, runs[0].n).markdown, lambda kind: ablations_picture(rows, kind)
-    )
+    content = {"task": task, "preset": preset, "runs": [asdict(run) for run in runs]}
+    table = ablations_table(rows, runs[0].n)
+    _publish(files, json_, content, table, lambda kind: ablations_picture(rows, kind))
+
+
+def _publish(
+    output: Sequence[Path] | None,
+    json_: bool,
+    content: Any,
+    table: Table,
+    picture: Callable[[str], bytes],
+    show: bool = True,
+) -> None:
+    """The result as a table or, with --json, as numbers; and in the files of --output."""
+    from ..analysis.output import write_outputs
+
+    if show and not json_:
+        _print(table)
+    write_outputs(output or [], content, table, picture)
     if json_:
         print(json.dumps(content))
-    else:
-        _print(ablations_table(rows, runs[0].n))
 
 
 def _print(table: Table) -> None:
-    from .tables import plain_table, print_table
+    from .tables import print_rows
 
-    shown = plain_table()
-    for i, column in enumerate(table.head):
-        shown.add_column(column, justify="left" if i < table.left else "right")
-    for cells in table.rows:
-        shown.add_row(*cells)
-    print_table(shown)
+    print_rows(table.head, table.rows, table.left, no_wrap=False)
     for note in table.notes:
         print(note)

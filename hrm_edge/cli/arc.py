@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .flags import Json, MaxThinkSteps, Threads
+
 
 def command(
     artifact: Annotated[str, typer.Argument(help="Checkpoint folder, run folder or bundle.")],
@@ -18,18 +20,16 @@ def command(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Submission file (JSON) in the ARC Prize's format.")
     ] = None,
-    max_think_steps: Annotated[
-        int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")
-    ] = None,
+    max_think_steps: MaxThinkSteps = None,
     halt: Annotated[str, typer.Option(help="learned or fixed.")] = "learned",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    threads: Threads = None,
+    json_: Json = False,
 ) -> None:
     """Answer every held-out test input as two attempts, by a vote over its augmented views."""
-    from ..arc.vote import ask, count_votes, read_test, score, submission
+    from ..arc.vote import count_votes, read_test, score, submission
     from ..data.puzzles import judged
     from ..files import check_file, write_atomically
-    from ..measure.accuracy import rightness
+    from ..measure.accuracy import answer_all, rightness
     from ..measure.artifact import open_artifact
     from ..progress import progress, say
 
@@ -40,8 +40,10 @@ def command(
         say(f"warning: {opened.warning}")
     asked = read_test(data, opened.engine.task, augmentations)
     with progress() as report:
-        tokens, q_halt = ask(opened.engine, asked, max_think_steps=max_think_steps, halt=halt, progress=report)
-    ballots = count_votes(asked, tokens, q_halt)
+        answers = answer_all(
+            opened.engine, asked.puzzles, max_think_steps=max_think_steps, halt=halt, progress=report
+        )
+    ballots = count_votes(asked, answers.tokens, answers.q[:, 0])
     if output is not None:
         write_atomically(output, json.dumps(submission(ballots)) + "\n")
     known = judged(asked.puzzles)
@@ -50,10 +52,10 @@ def command(
         "data": str(data),
         "tasks": len(ballots),
         "test_inputs": sum(map(len, ballots.values())),
-        "answers": len(tokens),
+        "answers": len(answers.tokens),
         "pass@1": score(ballots, 1),
         "pass@2": score(ballots, 2),
-        "single": float(rightness(asked.puzzles, tokens)[known].mean()) if known.any() else None,
+        "single": float(rightness(asked.puzzles, answers.tokens)[known].mean()) if known.any() else None,
         "unlabelled": int((~known).sum()),
     }
     if json_:

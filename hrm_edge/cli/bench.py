@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .flags import Json
 
 if TYPE_CHECKING:
     from ..data.puzzles import PuzzleSet
@@ -44,7 +47,7 @@ def command(
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Peak memory, each in its own process.")
     ] = True,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """Interleaved rounds of all engines in one process; medians, and ratios taken within each round."""
     from ..analysis.bench import compiled, paths_to_time
@@ -76,20 +79,18 @@ def command(
         with progress() as show:
             report = bench(opened, puzzles, settings, show)
     if json_:
-        print(json.dumps(report.to_dict()))
+        print(json.dumps(asdict(report)))
     else:
         _print(report, puzzles)
 
 
 def _print(report: SpeedReport, puzzles: PuzzleSet) -> None:
-    from .tables import plain_table, print_table
+    from .tables import print_rows
 
     settings = report.settings
-    table = plain_table("engine", "runs as")
-    for column in ("ms/segment", "× eager", "ms/puzzle", "exact", "peak MB", "size MB"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in report.rows:
-        table.add_row(
+    head = ("engine", "runs as", "ms/segment", "× eager", "ms/puzzle", "exact", "peak MB", "size MB")
+    rows = [
+        (
             *(row.engine, f"{row.backend} {row.precision}, {row.loop} loop", f"{row.ms_per_segment:.2f}"),
             "–" if row.ratio_vs_eager is None else f"{row.ratio_vs_eager:.2f}",
             f"{row.ms_per_puzzle:.1f}",
@@ -97,7 +98,9 @@ def _print(report: SpeedReport, puzzles: PuzzleSet) -> None:
             "–" if row.peak_rss_mb is None else f"{row.peak_rss_mb:.0f}",
             f"{row.size_mb:.2f}",
         )
-    print_table(table)
+        for row in report.rows
+    ]
+    print_rows(head, rows, left=2)
     print(
         f"Medians of {settings.rounds} interleaved rounds, {settings.threads} threads, batch {settings.batch}. "
         f"A segment: calls of {settings.segments} with halting off. A puzzle: learned halting, "

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .flags import Json
+
 if TYPE_CHECKING:
     from ..check.run import CheckReport
     from ..check.verdicts import Verdict
@@ -35,7 +37,7 @@ def command(
     ] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown, for a job summary.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML, one test case a rule.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """Judge bundles by the rules of a spec: accuracy, drop, agreement, size, speed.
 

@@ -32,6 +32,9 @@ def command(
     `solve` and all other commands do it by themselves when no engine fits; this is for doing it beforehand. What
     is built for the GPU that is here is also loaded and run once. Bundles for other targets need no compiling.
     """
+    import json
+    from dataclasses import asdict
+
     from ..bundle import open_bundle
     from ..progress import progress, say
     from ..runtimes import backends
@@ -44,7 +47,8 @@ def command(
         with progress() as show:
             done = backend.compile(opened, wanted, force=force, say=say, progress=show)
     if as_json:
-        _print_json(bundle, done or [])
+        engines = [{**asdict(one), "file": str(one.file), "seconds": round(one.seconds, 3)} for one in done or []]
+        print(json.dumps({"bundle": bundle, "engines": engines}))
     elif done is not None:
         _print(done, compute_capability)
     else:
@@ -63,11 +67,3 @@ def _print(done: list[Compiled], compute_capability: str | None) -> None:
             "~/.cache/hrm-edge), or put it into the bundle with `hrm-edge export --compute-capability`"
         )
     print("next, on that GPU: hrm-edge check SPEC   as its answers there have been compared with nothing yet")
-
-
-def _print_json(bundle: str, done: list[Compiled]) -> None:
-    import json
-    from dataclasses import asdict
-
-    engines = [{**asdict(one), "file": str(one.file), "seconds": round(one.seconds, 3)} for one in done]
-    print(json.dumps({"bundle": bundle, "engines": engines}))

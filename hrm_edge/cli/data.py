@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..progress import progress, say
+from .flags import Json
 
 if TYPE_CHECKING:
-    from ..data.overlap import Overlap, Pair
+    from ..data.overlap import Overlap
 
 command = typer.Typer(help="Generate, download, convert, compare and show puzzle sets.", no_args_is_help=True)
 
@@ -134,7 +135,7 @@ def overlap(
         list[Path], typer.Argument(metavar="FILE...", help="Sets of one task: CSV, text, or .npy folders.")
     ],
     task: TaskName = "sudoku",
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """Find puzzles that stand in several sets (train and test, say), or more than once in one.
 
@@ -142,8 +143,9 @@ def overlap(
     sets share a puzzle.
     """
     import json
+    from dataclasses import asdict
 
-    from ..data.overlap import find_overlap, to_dict
+    from ..data.overlap import find_overlap
     from ..data.puzzles import load_puzzles
     from ..tasks import get_task
 
@@ -151,7 +153,7 @@ def overlap(
     with progress() as report:
         found = find_overlap(sets, [str(file) for file in files], report)
     if json_:
-        print(json.dumps(to_dict(found)))
+        print(json.dumps({"leaks": found.leaks, **asdict(found)}))
     else:
         _print_overlap(found)
     if found.leaks:
@@ -160,26 +162,23 @@ def overlap(
 
 
 def _print_overlap(found: Overlap) -> None:
-    from .tables import plain_table, print_table
+    from .tables import print_rows
 
-    table = plain_table("set")
-    for column in ("puzzles", "repeated", "up to symmetry"):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = [(one.set, str(one.n), str(one.exact), str(one.symmetric)) for one in found.sets]
+    print_rows(("set", "puzzles", "repeated", "up to symmetry"), rows)
     for one in found.sets:
-        table.add_row(one.name, str(one.n), str(one.exact), str(one.symmetric))
-    print_table(table)
-    for one in found.sets:
-        _print_examples(one.examples, f"{one.name}: puzzle", "stands again as puzzle")
+        for same in one.examples:
+            print(f"{one.set}: puzzle {same.puzzle} stands again as puzzle {same.again}{_how(same.exact)}")
     for two in found.pairs:
-        shared = f"{two.exact} of {two.of} puzzles also stand in {two.first}"
+        shared = f"{two.exact} of {two.n} puzzles also stand in {two.first}"
         print(f"{two.second}: {shared}, {two.symmetric} up to symmetry")
-        _print_examples(two.examples, f"  {two.first} puzzle", f"is {two.second} puzzle")
+        for pair in two.examples:
+            which = f"{two.first} puzzle {pair.in_first} is {two.second} puzzle {pair.in_second}"
+            print(f"  {which}{_how(pair.exact)}")
 
 
-def _print_examples(pairs: list[Pair], first: str, second: str) -> None:
-    """Puzzles counted from 1, as `data show` counts them."""
-    for pair in pairs:
-        print(f"{first} {pair.row + 1} {second} {pair.other + 1}{'' if pair.exact else ' up to symmetry'}")
+def _how(exact: bool) -> str:
+    return "" if exact else " up to symmetry"
 
 
 @command.command()

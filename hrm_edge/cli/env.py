@@ -17,8 +17,7 @@ _LONGEST_LABEL = 40  # what is longer gets a line of its own
 
 def command(
     bundles: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="BUNDLE", help="Bundles to check; by default those in ./bundles."),
+        list[str] | None, typer.Argument(metavar="BUNDLE", help="Bundles to check; by default those in ./bundles.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -27,12 +26,13 @@ def command(
     Exits with 2 when a bundle that was named can not be opened.
     """
     import json
+    from dataclasses import asdict
 
     from ..environment import look_around
 
     environment = look_around(bundles or [])
     if as_json:
-        print(json.dumps(environment.to_dict(), indent=2))
+        print(json.dumps(asdict(environment), indent=2))
     else:
         _print(environment)
     if bundles and any(state.broken for state in environment.bundles):

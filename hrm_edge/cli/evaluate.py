@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .flags import Data, Json, MaxThinkSteps, N, Seed, Threads
+
 if TYPE_CHECKING:
     from ..data.puzzles import PuzzleSet
-    from ..measure.accuracy import Evaluation
+    from ..measure.accuracy import Evaluation, Score
     from ..measure.artifact import Artifact
 
 
@@ -19,26 +21,15 @@ def command(
         list[str],
         typer.Argument(help="Checkpoint folders, shipped models by name, or bundles; several are compared."),
     ],
-    data: Annotated[
-        Path | None, typer.Option(help="CSV, text or .npy puzzles. Left out: a checkpoint's own held-out puzzles.")
-    ] = None,
+    data: Data = None,
     by: Annotated[str, typer.Option(help="source, segments or source,segments; segments takes longer.")] = "source",
-    n: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Only this many puzzles: drawn from --data with --seed, or the first of a checkpoint's own."
-        ),
-    ] = None,
-    max_think_steps: Annotated[
-        int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")
-    ] = None,
+    n: N = None,
+    max_think_steps: MaxThinkSteps = None,
     halt: Annotated[str, typer.Option(help="learned, verified or fixed.")] = "learned",
     retries: Annotated[int, typer.Option(min=0, help="Symmetric variants to try when a board is not right.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of what --n draws from --data, and of --retries; nothing else.")
-    ] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    threads: Threads = None,
+    seed: Seed = 0,
+    json_: Json = False,
 ) -> None:
     """Exact-solve and token accuracy, by source and by number of segments.
 
@@ -108,19 +99,17 @@ def _json(results: list[tuple[Artifact, Evaluation]], puzzles: PuzzleSet) -> dic
 
 
 def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> None:
-    from .tables import plain_table, print_table
+    from .tables import print_rows
+
+    def cells(name: str, score: Score) -> tuple[str, ...]:
+        token = "–" if score.token is None else f"{score.token:.2%}"
+        return name, str(score.n), f"{score.exact:.2%}", token, f"{score.steps_mean:.2f}"
 
     print(f"{artifact.label} on {puzzles.name}")
-    table = plain_table("puzzles")
-    for column in ("n", "exact", "tokens", "segments"):
-        table.add_column(column, justify="right", no_wrap=True)
     by_source = evaluation.by_source if len(evaluation.by_source) > 1 else {}
     rows = [*by_source.items(), ("all", evaluation.total)]
     rows += [(f"all, after {k}", score) for k, score in evaluation.by_segments.items()]
-    for name, score in rows:
-        token = "–" if score.token is None else f"{score.token:.2%}"
-        table.add_row(name, str(score.n), f"{score.exact:.2%}", token, f"{score.steps_mean:.2f}")
-    print_table(table)
+    print_rows(("puzzles", "n", "exact", "tokens", "segments"), (cells(*row) for row in rows))
     if evaluation.unjudged:
         print(f"  {evaluation.unjudged} of {len(puzzles)} puzzles have no known answer and are left out")
 

@@ -12,7 +12,7 @@ import typer
 
 from ..errors import InputError
 from ..exporters.targets import all_targets, target_named
-from ..precision import FAMILIES, PRECISIONS, precision_named
+from ..precision import FAMILIES, PRECISIONS, Precision, precision_named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,10 +55,7 @@ def _defaults(field: str, usual: object) -> str:
 def command(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the name of a shipped model.")],
     target: Annotated[str, typer.Option(help=" or ".join(", ".join(_TARGETS).rsplit(", ", 1)) + ".")] = "onnx",
-    precision: Annotated[
-        str,
-        typer.Option(help=_precisions()),
-    ] = "fp32",
+    precision: Annotated[str, typer.Option(help=_precisions())] = "fp32",
     loop: Annotated[
         str | None,
         typer.Option(
@@ -163,9 +160,12 @@ def command(
 
         torch.set_num_threads(threads)
     _check_gate_options(gate, max_drop, data, gate_puzzles, reference)
-    _check_calibration_flags(precision, calibration, calibration_data)
+    record = precision_named(precision)
+    for flag, value in (("--calibration", calibration), ("--calibration-data", calibration_data)):
+        if value is not None and not record.calibrated:
+            raise InputError(f"{flag}: has no meaning with --precision {precision}, which is not calibrated")
     recipe = {"estimator": calibration_method, "segments": calibration_segments, "smooth": smooth}
-    quantizing = _quantizing(precision, recipe, calibration, sensitivity, max_drop)
+    quantizing = _quantizing(record, recipe, calibration, sensitivity, max_drop)
     opened = load_checkpoint(checkpoint)
     if puzzle_identifiers is not None:
         opened = keep_identifiers(opened, _identifiers(puzzle_identifiers, opened.task))
@@ -173,7 +173,6 @@ def command(
     _check_output(folder, gate)
     if calibration_data is not None:
         quantizing = replace(quantizing, data=load_puzzles(calibration_data, opened.task))
-    record = precision_named(precision)
     judged = GateOptions(
         # First, so that a checkpoint without puzzles is refused before any work.
         puzzles=puzzles_for_gate(opened, data, gate_puzzles or record.gate_puzzles) if gate else None,
@@ -229,20 +228,8 @@ def _identifiers(argument: str, task: Task) -> np.ndarray:
     return parse_ranges(argument, "--puzzle-identifiers")
 
 
-def _check_calibration_flags(precision: str, calibration: int | None, data: Path | None) -> None:
-    """What would change nothing must not be given in vain."""
-    if not precision_named(precision).calibrated:
-        for flag, value in (("--calibration", calibration), ("--calibration-data", data)):
-            if value is not None:
-                raise InputError(f"{flag}: has no meaning with --precision {precision}, which is not calibrated")
-
-
 def _quantizing(
-    precision: str,
-    recipe: dict[str, Any],
-    calibration: int | None,
-    sensitivity: int | None,
-    max_drop: float,
+    precision: Precision, recipe: dict[str, Any], calibration: int | None, sensitivity: int | None, max_drop: float
 ) -> Quantizing:
     """The flags as what they stand for; those that were not given have the defaults."""
     from ..exporters.quantize.plan import Recipe
@@ -251,9 +238,9 @@ def _quantizing(
     flags = {"--calibration-method": recipe["estimator"], "--calibration-segments": recipe["segments"]}
     flags |= {"--smooth": recipe["smooth"], "--sensitivity": sensitivity}
     for flag, value in flags.items():
-        if value is not None and not precision_named(precision).quantizes_inputs:
+        if value is not None and not precision.quantizes_inputs:
             those = " or ".join(name for name, record in PRECISIONS.items() if record.quantizes_inputs)
-            raise InputError(f"{flag}: has no meaning with --precision {precision}, only with {those}")
+            raise InputError(f"{flag}: has no meaning with --precision {precision.name}, only with {those}")
     given = {name: value for name, value in recipe.items() if value is not None}
     auto = given.get("estimator") == AUTO
     if auto and len(given) > 1:
@@ -309,17 +296,16 @@ def _print_json(folder: Path, made: Exported, size: float) -> None:
 
     accuracy = made.gate.to_dict() if made.gate else None
     content = {"bundle": str(folder), "accuracy": accuracy, "passed": made.gate and made.gate.passed}
-    print(json.dumps({**content, "size_mb": size, "quantization": made.quantization and _facts(made.quantization)}))
-
-
-def _facts(record: Quantization) -> dict[str, object]:
-    """The record's figures that a script would look at; all of it is in the bundle."""
-    products = record.products
-    return {
-        "products": products and {"expected": products.expected, "found": products.found},
-        "weights_ratio": record.weights_bytes / record.float_weights_bytes,
-        "kept": {layer.name: layer.kept for layer in record.layers if layer.kept},
-    }
+    facts = None
+    if record := made.quantization:
+        # The figures that a script would look at; all of the record is in the bundle.
+        products = record.products
+        facts = {
+            "products": products and {"expected": products.expected, "found": products.found},
+            "weights_ratio": record.weights_bytes / record.float_weights_bytes,
+            "kept": {layer.name: layer.kept for layer in record.layers if layer.kept},
+        }
+    print(json.dumps({**content, "size_mb": size, "quantization": facts}))
 
 
 def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: float, made: Exported) -> None:

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from .flags import Json
+
 
 def command(
     name: Annotated[str | None, typer.Argument(help="Show this model's card.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """List the trained models that ship, or show one's card."""
     from rich.markdown import Markdown

@@ -66,27 +66,18 @@ def _print(bundle: Bundle, report: Report) -> None:
     """The verdict, both sides, the worst layers and the end of the drift; the page has the rest."""
     from ..report import FILES
     from ..report.words import number, percent, span, tiles, verdict
-    from .tables import plain_table, print_table
+    from .tables import print_rows
 
     gate = report.gate
     print(f"{bundle.path}: {'passed' if gate.passed else 'FAILED'} {verdict(gate)}")
     if how := bundle.manifest.gate.reason:
         print(f"  {how}")
-    table = plain_table("")
-    for column in ("exact", "95 % interval", "tokens", "segments", "halted"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, label in (("reference", "float reference"), ("candidate", "this bundle")):
-        side = getattr(report.accuracy, name)
-        low, high = side.exact_interval
-        table.add_row(
-            label,
-            percent(side.exact),
-            f"{percent(low)} to {percent(high)}",
-            percent(side.token),
-            number(side.steps_mean),
-            percent(side.halted),
-        )
-    print_table(table)
+    rows = []
+    for label, side in (("float reference", report.accuracy.reference), ("this bundle", report.accuracy.candidate)):
+        low, high = map(percent, side.exact_interval)
+        figures = percent(side.exact), f"{low} to {high}", percent(side.token), number(side.steps_mean)
+        rows.append((label, *figures, percent(side.halted)))
+    print_rows(("", "exact", "95 % interval", "tokens", "segments", "halted"), rows)
     print(f"  drop {gate.drop_points:.2f} points, 95 % interval {span(gate.drop_interval)}")
     for tile in tiles(report)[2:]:
         print(f"  {tile['name']}: {tile['value']} ({tile['note']})")
@@ -97,20 +88,21 @@ def _print(bundle: Bundle, report: Report) -> None:
 
 def _print_drift(drift: tuple[SegmentDrift, ...]) -> None:
     from ..report.words import cosine, percent
-    from .tables import plain_table, print_table
+    from .tables import print_rows
 
     if not drift:
         return
-    table = plain_table()
-    for column in ("segment", "z_H cosine", "z_L cosine", "cells differ", "puzzles differ", "halting agrees"):
-        table.add_column(column, justify="right", no_wrap=True)
+    head = ("segment", "z_H cosine", "z_L cosine", "cells differ", "puzzles differ", "halting agrees")
     wanted = {1, 2, 4, 8, 16, drift[-1].segment}
-    for row in drift:
-        if row.segment in wanted:
-            cosines = (cosine(row.z_H_cosine), cosine(row.z_L_cosine))
-            parts = (percent(getattr(row, name)) for name in ("cells_differ", "puzzles_differ", "halt_agree"))
-            table.add_row(str(row.segment), *cosines, *parts)
-    print_table(table)
+    rows = [
+        (
+            *(str(row.segment), cosine(row.z_H_cosine), cosine(row.z_L_cosine)),
+            *map(percent, (row.cells_differ, row.puzzles_differ, row.halt_agree)),
+        )
+        for row in drift
+        if row.segment in wanted
+    ]
+    print_rows(head, rows, left=0)
 
 
 def _print_layers(quantization: Quantization | None) -> None:

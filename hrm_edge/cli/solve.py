@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from ..solve.answer import Solved
     from ..tasks import Task
 
@@ -46,6 +48,7 @@ def command(
     Exit code 0 when every puzzle was thought over, whether or not its answer verified (the last line on
     standard error counts those); 2 when a puzzle or the bundle is wrong.
     """
+    import json
     import sys
 
     from ..bundle import open_bundle
@@ -58,70 +61,53 @@ def command(
         print(f"hrm-edge: warning: {doubt}", file=sys.stderr)
     engine = load_engine(opened, threads)
     questions = read_puzzles(puzzles or ["-"], engine.task)
-    show = _json_line if as_json else _Boards(engine.task, len(questions))
     right = 0
     for solved in solve_each(
         engine, questions, halt=halt, max_think_steps=max_think_steps, retries=retries, seed=seed, trace=trace
     ):
         right += solved.verified
-        show(solved)
+        if as_json:
+            print(json.dumps(solved.to_dict()), flush=True)
+        else:
+            _draw(engine.task, solved, len(questions))
     if wrong := len(questions) - right:
         advice = "" if retries else "; --retries 8 thinks again on symmetric variants"
         print(f"hrm-edge: {wrong} of {len(questions)} not verified{advice}", file=sys.stderr)
 
 
-def _json_line(solved: Solved) -> None:
-    import json
+def _draw(task: Task, solved: Solved, total: int) -> None:
+    """An answer as a board with a caption; on a terminal in colour."""
+    from functools import partial
 
-    print(json.dumps(solved.to_dict()), flush=True)
+    from rich.console import Console
+
+    from ..tasks.boards import board, glyphs_for, legend, trace_boards
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    glyphs = glyphs_for(console)
+    # A board wider than the terminal is better broken by the terminal than cropped by us.
+    show = partial(console.print, soft_wrap=True)
+    if total > 1:
+        show(f"puzzle {solved.number}")
+    if solved.trace is not None:
+        console.print(trace_boards(task, solved.question, solved.trace, glyphs))
+    show(board(task, solved.question, solved.answer, glyphs=glyphs))
+    show(legend(task, solved.question, solved.answer, glyphs))
+    show(_caption(solved))
+    if solved.number < total:
+        show("")
 
 
-class _Boards:
-    """Draws each answer with a caption; on a terminal in colour."""
+def _caption(solved: Solved) -> Text:
+    from rich.text import Text
 
-    def __init__(self, task: Task, total: int) -> None:
-        from rich.console import Console
-
-        from ..tasks.boards import glyphs_for
-
-        self._console = Console(highlight=False, markup=False, emoji=False)
-        self._glyphs = glyphs_for(self._console)
-        self._task, self._total = task, total
-
-    def __call__(self, solved: Solved) -> None:
-        from ..tasks.boards import board, trace_boards
-
-        if self._total > 1:
-            self._print(f"puzzle {solved.number}")
-        if solved.trace is not None:
-            self._print(trace_boards(self._task, solved.question, solved.trace, self._glyphs))
-        self._print(board(self._task, solved.question, solved.answer, glyphs=self._glyphs))
-        self._print(self._legend(solved))
-        self._print(self._caption(solved))
-        if solved.number < self._total:
-            self._print("")
-
-    def _print(self, what: object) -> None:
-        from rich.text import Text
-
-        # A board wider than the terminal is better broken by the terminal than cropped by us.
-        self._console.print(what, soft_wrap=isinstance(what, str | Text))
-
-    def _legend(self, solved: Solved) -> object:
-        from ..tasks.boards import legend
-
-        return legend(self._task, solved.question, solved.answer, self._glyphs)
-
-    def _caption(self, solved: Solved) -> object:
-        from rich.text import Text
-
-        verdict = ("verified", "bold green") if solved.verified else (f"NOT verified: {solved.why}", "bold red")
-        plural = "s" if solved.steps > 1 else ""
-        facts = [f"{solved.steps} segment{plural}", f"{solved.ms:.1f} ms"]
-        if solved.variant:
-            facts.append(f"answered as symmetric variant {solved.variant}, {solved.segments} segments in all")
-        elif solved.segments > solved.steps:
-            facts.append(f"{solved.segments} segments over all variants")
-        if solved.several:
-            facts.append("the puzzle has several solutions, any of them counts")
-        return Text.assemble(verdict, *(f", {fact}" for fact in facts))
+    verdict = ("verified", "bold green") if solved.verified else (f"NOT verified: {solved.why}", "bold red")
+    plural = "s" if solved.steps > 1 else ""
+    facts = [f"{solved.steps} segment{plural}", f"{solved.ms:.1f} ms"]
+    if solved.variant:
+        facts.append(f"answered as symmetric variant {solved.variant}, {solved.segments} segments in all")
+    elif solved.segments > solved.steps:
+        facts.append(f"{solved.segments} segments over all variants")
+    if solved.several:
+        facts.append("the puzzle has several solutions, any of them counts")
+    return Text.assemble(verdict, *(f", {fact}" for fact in facts))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from rich import box
 from rich.console import Console
 from rich.markdown import Markdown
@@ -13,6 +15,16 @@ _WIDTH_OF_A_FILE = 140
 def plain_table(*columns: str) -> Table:
     """A table with nothing but a line under its head."""
     return Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, no_wrap: bool = True) -> None:
+    """A table whose first `left` columns hold names, and the others figures, which are not broken by default."""
+    table = plain_table(*head[:left])
+    for column in head[left:]:
+        table.add_column(column, justify="right", no_wrap=no_wrap)
+    for cells in rows:
+        table.add_row(*cells)
+    print_table(table)
 
 
 def print_table(table: Table | Markdown) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -19,23 +18,32 @@ _EXAMPLES = 5  # pairs that a report names
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Row ``row`` of one set is row ``other`` of the same or another one; rows count from 0."""
+class Again:
+    """Two puzzles of one set, counted from 1, that are the same."""
 
-    row: int
-    other: int
+    puzzle: int
+    again: int
     exact: bool  # the same string; otherwise a symmetry turns one into the other
 
 
 @dataclass(frozen=True)
 class Repeats:
-    """What one set holds more than once: rows that have an earlier twin."""
+    """What one set holds more than once: puzzles that have an earlier twin."""
 
-    name: str
+    set: str
     n: int
     exact: int
     symmetric: int  # exact ones included
-    examples: list[Pair]  # (earlier row, later row)
+    examples: list[Again]
+
+
+@dataclass(frozen=True)
+class Common:
+    """The same puzzle in two sets, counted from 1."""
+
+    in_first: int
+    in_second: int
+    exact: bool
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,10 @@ class Shared:
 
     first: str
     second: str
+    n: int  # how many puzzles the second set has
     exact: int
     symmetric: int  # exact ones included
-    of: int  # how many puzzles the second set has
-    examples: list[Pair]  # (row in first, row in second)
+    examples: list[Common]
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,8 @@ def _runs(prints: np.ndarray) -> Iterator[list[int]]:
 
 def _repeats(name: str, symmetric: np.ndarray, exact: np.ndarray) -> Repeats:
     rows, twins = _earlier(symmetric)
-    examples = [Pair(t, r, bool(exact[t] == exact[r])) for r, t in zip(rows[:_EXAMPLES], twins, strict=False)]
+    pairs = zip(rows[:_EXAMPLES], twins, strict=False)
+    examples = [Again(twin + 1, row + 1, bool(exact[twin] == exact[row])) for row, twin in pairs]
     return Repeats(name, len(symmetric), len(_earlier(exact)[0]), len(rows), examples)
 
 
@@ -133,26 +142,5 @@ def _shared(names: tuple[str, str], first: tuple[np.ndarray, ...], second: tuple
     for row in np.flatnonzero(in_first)[:_EXAMPLES].tolist():
         kind = 1 if exactly[row] else 0
         twin = int(np.flatnonzero(first[kind] == second[kind][row])[0])
-        examples.append(Pair(twin, row, bool(exactly[row])))
-    return Shared(*names, int(exactly.sum()), int(in_first.sum()), len(in_first), examples)
-
-
-def to_dict(overlap: Overlap) -> dict[str, Any]:
-    """The object of ``hrm-edge data overlap --json``; puzzles are counted from 1, as everywhere for people."""
-
-    def examples(pairs: list[Pair], first: str, second: str) -> list[dict[str, Any]]:
-        return [{first: pair.row + 1, second: pair.other + 1, "exact": pair.exact} for pair in pairs]
-
-    return {
-        "leaks": overlap.leaks,
-        "sets": [
-            {"set": s.name, "n": s.n, "exact": s.exact, "symmetric": s.symmetric,
-             "examples": examples(s.examples, "puzzle", "again")}
-            for s in overlap.sets
-        ],
-        "pairs": [
-            {"first": p.first, "second": p.second, "n": p.of, "exact": p.exact, "symmetric": p.symmetric,
-             "examples": examples(p.examples, "in_first", "in_second")}
-            for p in overlap.pairs
-        ],
-    }  # fmt: skip
+        examples.append(Common(twin + 1, row + 1, bool(exactly[row])))
+    return Shared(*names, len(in_first), int(exactly.sum()), int(in_first.sum()), examples)

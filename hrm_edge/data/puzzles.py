@@ -83,11 +83,9 @@ def generate_puzzles(
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> PuzzleSet:
-    """``n`` different puzzles with their answers, on ``processes`` cores (default: all this process may use).
+    """What :func:`generate_distinct` draws, as a set.
 
-    The number of processes does not matter, and the first k of n are what ``n=k`` gives; another seed gives
-    other puzzles. A script that generates many needs the usual ``if __name__ == "__main__":``, because the
-    worker processes import it.
+    A script that generates many needs the usual ``if __name__ == "__main__":``, because worker processes import it.
     """
     questions, answers = generate_distinct(task, n, seed, difficulty, processes, progress)
     name = f"generated-{difficulty}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from ..progress import Progress
 from ..runtimes import Answers, Engine
 from ..solve.retries import solve_with_retries
 from ..tasks.base import PAD
-
-Result = TypeVar("Result")
 
 # Puzzles per call of an engine. Large enough for a continuous batch, small enough for progress and for a
 # trace of 32 guesses; fixed, because rounding may depend on the batch and a rerun must give the same answers.
@@ -103,13 +101,16 @@ def answer_all(
 
     settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt}
 
-    def solve(tokens: np.ndarray, identifiers: np.ndarray | None) -> Answers:
+    def solve(some: PuzzleSet) -> Answers:
+        settings["puzzle_identifiers"] = some.identifiers
         if not retries:
-            return engine.solve(tokens, puzzle_identifiers=identifiers, **settings)
-        tried = solve_with_retries(engine, tokens, retries, seed=seed, puzzle_identifiers=identifiers, **settings)
+            return engine.solve(some.questions, **settings)
+        tried = solve_with_retries(engine, some.questions, retries, seed=seed, **settings)
         return replace(tried.answers, steps=tried.segments)
 
-    return _join(list(_in_chunks(solve, puzzles, progress, f"solving with {engine.backend}")))
+    parts = [solve(some) for _, some in in_chunks(puzzles, progress, f"solving with {engine.backend}")]
+    names = ("tokens", "steps", "halted", "q")
+    return Answers(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def evaluate(
@@ -125,16 +126,9 @@ def evaluate(
 ) -> Evaluation:
     """Score `engine` on `puzzles`. Those without a label count for nothing where a task has no rules.
 
-    Args:
-        max_think_steps: most segments per puzzle; the model's own `halt_max_steps` when None.
-        halt: "learned", "verified" or "fixed", as in `Engine.solve`.
-        retries: symmetric variants to think about again when a board does not verify, chosen by `seed`.
-        by: "source" and/or "segments". Segments costs a second pass, with halting off and no retries.
-        progress: called after every chunk of puzzles.
-
-    Raises:
-        InputError: no puzzles, puzzles of another task, none that has a right answer, or a breakdown that does
-            not exist.
+    Arguments are those of :func:`answer_all`. `by`: "source" and/or "segments", which costs a second pass, with
+    halting off and no retries. InputError for puzzles that do not fit or have no right answer, and for a breakdown
+    that does not exist.
     """
     check_match(engine, puzzles)
     counted = judged(puzzles)
@@ -142,21 +136,13 @@ def evaluate(
     if unknown := sorted(set(by) - {"source", "segments"}):
         raise InputError(f"cannot break scores down by {unknown[0]!r}; use source, segments or source,segments")
     answers = answer_all(
-        engine,
-        puzzles,
-        max_think_steps=max_think_steps,
-        halt=halt,
-        retries=retries,
-        seed=seed,
-        progress=progress,
+        engine, puzzles, max_think_steps=max_think_steps, halt=halt, retries=retries, seed=seed, progress=progress
     )
     right = rightness(puzzles, answers.tokens)
     token = token_accuracy(puzzles, answers.tokens)
     sources = np.array(puzzles.sources)
-    by_source = {}
-    if "source" in by:
-        for name in dict.fromkeys(sources[counted].tolist()):
-            by_source[name] = _score(right, token, answers.steps, counted & (sources == name))
+    names = dict.fromkeys(sources[counted].tolist()) if "source" in by else ()
+    by_source = {name: _score(right, token, answers.steps, counted & (sources == name)) for name in names}
     return Evaluation(
         total=_score(right, token, answers.steps, counted),
         steps_histogram={
@@ -171,36 +157,33 @@ def evaluate(
 
 
 def by_segments(
-    engine: Engine,
-    puzzles: PuzzleSet,
-    max_think_steps: int | None = None,
-    progress: Progress | None = None,
+    engine: Engine, puzzles: PuzzleSet, max_think_steps: int | None = None, progress: Progress | None = None
 ) -> dict[int, Score]:
-    """Scores of the guess after 1, 2, 4, … segments (at most `max_think_steps`, else 32), halting off.
-
-    A host loop is asked once, for a trace; a graph loop shows only its last guess, so it is asked once for
-    each number of segments.
-    """
+    """Scores of the guess after 1, 2, 4, … segments (at most `max_think_steps`, else 32), halting off."""
     puzzles = judged_only(puzzles)
     counts = [k for k in SEGMENT_COUNTS if max_think_steps is None or k <= max_think_steps]
     if max_think_steps is not None and max_think_steps not in counts:
         counts.append(max_think_steps)
-
-    def guesses(tokens: np.ndarray, identifiers: np.ndarray | None) -> np.ndarray:
-        """int32[len(counts), B, S]"""
-        settings: dict[str, Any] = {"halt": "fixed", "puzzle_identifiers": identifiers}
-        if engine.loop == "graph":
-            return np.stack([engine.solve(tokens, max_think_steps=k, **settings).tokens for k in counts])
-        trace = engine.solve(tokens, max_think_steps=counts[-1], trace=True, **settings).trace
-        assert trace is not None  # asked for above
-        return trace[[k - 1 for k in counts]]
-
-    what = f"segment by segment with {engine.backend}"
-    every = np.concatenate(list(_in_chunks(guesses, puzzles, progress, what)), axis=1)
+    parts = in_chunks(puzzles, progress, f"segment by segment with {engine.backend}")
+    every = np.concatenate([guesses_after(engine, some, counts) for _, some in parts], axis=1)
     return {
         k: _score(rightness(puzzles, tokens), token_accuracy(puzzles, tokens), np.full(len(tokens), k))
         for k, tokens in zip(counts, every, strict=True)
     }
+
+
+def guesses_after(engine: Engine, puzzles: PuzzleSet, counts: Sequence[int]) -> np.ndarray:
+    """int32[len(counts), N, S]: the guesses after each of these numbers of segments, which rise; halting off.
+
+    A host loop is asked once, for a trace; a graph loop shows only its last guess, so it is asked once for
+    each number of segments.
+    """
+    settings: dict[str, Any] = {"halt": "fixed", "puzzle_identifiers": puzzles.identifiers}
+    if engine.loop == "graph":
+        return np.stack([engine.solve(puzzles.questions, k, **settings).tokens for k in counts])
+    trace = engine.solve(puzzles.questions, counts[-1], trace=True, **settings).trace
+    assert trace is not None  # asked for above
+    return trace[[k - 1 for k in counts]]
 
 
 def check_match(engine: Engine, puzzles: PuzzleSet) -> None:
@@ -213,27 +196,13 @@ def check_match(engine: Engine, puzzles: PuzzleSet) -> None:
         )
 
 
-def _in_chunks(
-    function: Callable[[np.ndarray, np.ndarray | None], Result],
-    puzzles: PuzzleSet,
-    progress: Progress | None,
-    what: str,
-) -> Iterator[Result]:
-    """``function(questions, identifiers)`` of each chunk; identifiers are None where the puzzles have none."""
-    total, identifiers = len(puzzles), puzzles.identifiers
-    for begin in range(0, total, CHUNK):
-        rows = slice(begin, begin + CHUNK)
-        yield function(puzzles.questions[rows], None if identifiers is None else identifiers[rows])
+def in_chunks(puzzles: PuzzleSet, progress: Progress | None, what: str) -> Iterator[tuple[np.ndarray, PuzzleSet]]:
+    """(rows int[b], the puzzles there) of each chunk; `progress` is told once a chunk is done with."""
+    for begin in range(0, len(puzzles), CHUNK):
+        rows = np.arange(begin, min(begin + CHUNK, len(puzzles)))
+        yield rows, puzzles.select(rows)
         if progress is not None:
-            progress(what, min(begin + CHUNK, total), total)
-
-
-def _join(parts: list[Answers]) -> Answers:
-    """Answers of consecutive puzzles as one, traces left out."""
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("tokens", "steps", "halted", "q")
-    }
-    return Answers(**joined)
+            progress(what, int(rows[-1]) + 1, len(puzzles))
 
 
 def _score(

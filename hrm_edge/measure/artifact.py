@@ -46,10 +46,7 @@ def open_artifact(path: Path | str, threads: int | None = None, compiled: bool =
     """Open a checkpoint (folder or shipped name) or a bundle.
 
     `threads`: CPU threads; for PyTorch they are set for the whole process. `compiled` runs a checkpoint
-    through `torch.compile`.
-
-    Raises:
-        InputError: neither a checkpoint nor a bundle, damaged, or its backend is not installed.
+    through `torch.compile`. InputError where it is neither, damaged, or its backend is not installed.
     """
     if is_bundle(path):
         bundle = open_bundle(path)

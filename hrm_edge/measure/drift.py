@@ -117,9 +117,6 @@ def roll_out(
     The figures of drift are of the first `counted` puzzles (default: all); in the others only the beginning
     of a difference is looked for, so that puzzles chosen because they differ do not colour the figures. With
     `right` (see :func:`rightness_of`) the exact accuracy of both is counted after every segment.
-
-    Raises:
-        ValueError: no puzzles or no segments.
     """
     counted = len(tokens) if counted is None else min(counted, len(tokens))
     if counted < 1 or segments < 1:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +21,14 @@ from ..errors import GateFailed, InputError
 from ..progress import Progress, Say
 from ..runtimes import Answers, Engine
 from .accuracy import answer_all, check_match, rightness, token_accuracy
-from .statistics import CONFIDENCE, drop_interval, upper_bound
+from .statistics import CONFIDENCE, drop_interval, percent, upper_bound
 
 if TYPE_CHECKING:
     from ..models import Checkpoint
 
 MAX_DROP = 0.5  # points of exact-solve accuracy
 MAX_HALT_SHIFT = 0.05  # fraction of the reference's mean number of segments
+_TIMED = 16  # puzzles from which the time that the gate will take is estimated
 FEW_SOLVED = 0.05  # of the puzzles: with fewer solved, exact-solve accuracy cannot fall enough to tell
 
 
@@ -77,62 +79,21 @@ class GateReport:
             raise GateFailed(f"{what}: {self.reason}; nothing was published{advice}")
 
 
-def run_gate(
-    engine: Engine,
-    checkpoint: Checkpoint,
-    puzzles: PuzzleSet,
-    *,
-    max_drop: float = MAX_DROP,
-    max_halt_shift: float = MAX_HALT_SHIFT,
-    max_think_steps: int | None = None,
-    halt: str = "learned",
-    say: Say | None = None,
-    progress: Progress | None = None,
-) -> GateReport:
-    """Answer `puzzles` with the bundle's `engine` and with the checkpoint's float reference, and compare.
-
-    Goes through the same runtime a user would use. The reference's answers are cached. `say` is told how
-    long it will take before it starts. The report says whether it passed; nothing is raised for a failure.
-
-    Raises:
-        InputError: no puzzles, puzzles of another task, or a budget that is not a number ≥ 0.
-    """
-    reference, candidate = paired_answers(
-        engine, checkpoint, puzzles, max_think_steps=max_think_steps, halt=halt, say=say, progress=progress
-    )
-    return compare(
-        reference,
-        candidate,
-        puzzles,
-        max_drop=max_drop,
-        max_halt_shift=max_halt_shift,
-        max_think_steps=max_think_steps or engine.halt_max_steps,
-        halt=halt,
-        engine=f"{engine.backend} {engine.loop} loop",
-    )
-
-
 def paired_answers(
-    engine: Engine,
-    checkpoint: Checkpoint,
-    puzzles: PuzzleSet,
-    *,
-    max_think_steps: int | None = None,
-    halt: str = "learned",
-    say: Say | None = None,
-    progress: Progress | None = None,
+    engine: Engine, checkpoint: Checkpoint, puzzles: PuzzleSet, *, say: Say, progress: Progress | None = None
 ) -> tuple[Answers, Answers]:
-    """(the float reference's answers, the bundle's) to the same puzzles; as :func:`run_gate`."""
+    """(the float reference's answers, the bundle's) to the same puzzles, through the runtime that a user would use.
+
+    The reference's answers are cached. `say` is told how long it will take before it starts.
+    """
     from .reference import reference_answers
 
     check_match(engine, puzzles)
-    if say is not None:
-        seconds, cached = estimate_seconds(engine, checkpoint, puzzles, max_think_steps, halt)
-        kept = " (the reference's answers are kept from before)" if cached else ""
-        say(f"gate: {len(puzzles)} puzzles from {puzzles.name}, about {readable(seconds)}{kept}")
-    settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt, "progress": progress}
-    reference = reference_answers(checkpoint, puzzles, **settings)
-    return reference, answer_all(engine, puzzles, **settings)
+    seconds, cached = estimate_seconds(engine, checkpoint, puzzles)
+    kept = " (the reference's answers are kept from before)" if cached else ""
+    say(f"gate: {len(puzzles)} puzzles from {puzzles.name}, about {readable(seconds)}{kept}")
+    reference = reference_answers(checkpoint, puzzles, progress=progress)
+    return reference, answer_all(engine, puzzles, progress=progress)
 
 
 def compare(
@@ -155,17 +116,10 @@ def compare(
     still_right = rightness(puzzles, candidate.tokens)
     lost, won = int((right & ~still_right).sum()), int((~right & still_right).sum())
     sides = (_side("reference", puzzles, reference, right), _side(engine, puzzles, candidate, still_right))
-    drop = 100 * (lost - won) / n
-    shift = sides[1].steps_mean / sides[0].steps_mean - 1
-    finite = bool(np.isfinite(candidate.q).all() or not np.isfinite(reference.q).all())
-    reason = _why_failed(n, lost, won, drop, shift, finite, sides, max_drop, max_halt_shift)
-    differ = int((reference.tokens != candidate.tokens).any(axis=1).sum())
-    return GateReport(
-        passed=reason is None,
-        reason=reason
-        or f"passed on n={n}: exact {_percent(sides[0].exact)} → {_percent(sides[1].exact)} "
-        f"({lost} lost, {won} won), {differ} answers differ, halting moved by {100 * shift:+.1f} %",
-        notes=_notes(n, lost, won, differ, sides, max_drop),
+    report = GateReport(
+        passed=False,
+        reason="",
+        notes=(),
         puzzles=puzzles.name,
         puzzles_hash=puzzles.content_hash(),
         n=n,
@@ -173,18 +127,26 @@ def compare(
         max_think_steps=max_think_steps,
         reference=sides[0],
         bundle=sides[1],
-        drop_points=drop,
+        drop_points=100 * (lost - won) / n,
         drop_interval=drop_interval(lost, won, n),
         confidence=CONFIDENCE,
         max_drop=max_drop,
         lost=lost,
         won=won,
         lost_at_most=100 * upper_bound(lost, n),
-        answers_differ=differ,
-        halt_shift=shift,
+        answers_differ=int((reference.tokens != candidate.tokens).any(axis=1).sum()),
+        halt_shift=sides[1].steps_mean / sides[0].steps_mean - 1,
         max_halt_shift=max_halt_shift,
         steps_agree=float((reference.steps == candidate.steps).mean()),
     )
+    reasons = _why_failed(report)
+    if not np.isfinite(candidate.q).all() and np.isfinite(reference.q).all():
+        reasons.append(f"the halting head gave values that are not finite (n={n})")
+    passed = (
+        f"passed on n={n}: exact {percent(sides[0].exact)} → {percent(sides[1].exact)} ({lost} lost, {won} won), "
+        f"{report.answers_differ} answers differ, halting moved by {100 * report.halt_shift:+.1f} %"
+    )
+    return replace(report, passed=not reasons, reason="; ".join(reasons) or passed, notes=tuple(_notes(report)))
 
 
 def _side(engine: str, puzzles: PuzzleSet, answers: Answers, right: np.ndarray) -> Side:
@@ -198,92 +160,72 @@ def _side(engine: str, puzzles: PuzzleSet, answers: Answers, right: np.ndarray) 
     )
 
 
-def _why_failed(
-    n: int,
-    lost: int,
-    won: int,
-    drop: float,
-    shift: float,
-    finite: bool,
-    sides: tuple[Side, Side],
-    max_drop: float,
-    max_halt_shift: float,
-) -> str | None:
-    """One line with every reason to fail, or None. Budgets are inclusive, up to rounding."""
+def _why_failed(report: GateReport) -> list[str]:
+    """Every budget that is exceeded. Budgets are inclusive, up to rounding."""
+    before, after, n, budget = report.reference, report.bundle, report.n, report.max_drop
     reasons = []
-    if drop > max_drop + 1e-9:
-        low, high = drop_interval(lost, won, n)
+    if report.drop_points > budget + 1e-9:
+        low, high = report.drop_interval
         reasons.append(
-            f"exact-solve accuracy dropped {drop:.2f} points, from {_percent(sides[0].exact)} to "
-            f"{_percent(sides[1].exact)} (n={n}, {lost} lost, {won} won, 95 % interval {low:.2f} to {high:.2f}), "
-            f"more than the {max_drop:g} allowed"
+            f"exact-solve accuracy dropped {report.drop_points:.2f} points, from {percent(before.exact)} to "
+            f"{percent(after.exact)} (n={n}, {report.lost} lost, {report.won} won, 95 % interval {low:.2f} to "
+            f"{high:.2f}), more than the {budget:g} allowed"
         )
-    ours, theirs = sides[1].token, sides[0].token
-    few = sides[0].exact < FEW_SOLVED
-    if few and ours is not None and theirs is not None and 100 * (theirs - ours) > max_drop + 1e-9:
+    if before.exact < FEW_SOLVED and before.token is not None and after.token is not None:
+        token_drop = 100 * (before.token - after.token)
+        if token_drop > budget + 1e-9:
+            reasons.append(
+                f"token accuracy dropped {token_drop:.2f} points, from {percent(before.token)} to "
+                f"{percent(after.token)} (n={n}; the reference solves {_solved(before.exact)} of them), "
+                f"more than the {budget:g} allowed"
+            )
+    if abs(report.halt_shift) > report.max_halt_shift + 1e-9:
         reasons.append(
-            f"token accuracy dropped {100 * (theirs - ours):.2f} points, from {_percent(theirs)} to "
-            f"{_percent(ours)} (n={n}; the reference solves {_solved(sides[0].exact)} of them), "
-            f"more than the {max_drop:g} allowed"
+            f"halting moved by {100 * report.halt_shift:+.1f} %, from {before.steps_mean:.2f} to "
+            f"{after.steps_mean:.2f} segments (n={n}), more than the {100 * report.max_halt_shift:g} % allowed"
         )
-    if abs(shift) > max_halt_shift + 1e-9:
-        reasons.append(
-            f"halting moved by {100 * shift:+.1f} %, from {sides[0].steps_mean:.2f} to {sides[1].steps_mean:.2f} "
-            f"segments (n={n}), more than the {100 * max_halt_shift:g} % allowed"
-        )
-    if not finite:
-        reasons.append(f"the halting head gave values that are not finite (n={n})")
-    return "; ".join(reasons) or None
+    return reasons
 
 
-def _notes(n: int, lost: int, won: int, differ: int, sides: tuple[Side, Side], max_drop: float) -> tuple[str, ...]:
+def _notes(report: GateReport) -> Iterator[str]:
     """What a reader must know before trusting a pass."""
-    notes = []
-    if max_drop > 0 and 100 / n > max_drop * (1 + 1e-9):
-        notes.append(
-            f"n={n} cannot show {max_drop:g} points (one puzzle is {100 / n:.2g}); "
-            f"use --gate-puzzles {math.ceil(100 / max_drop)} or more"
+    before, n, budget = report.reference, report.n, report.max_drop
+    if budget > 0 and 100 / n > budget * (1 + 1e-9):
+        yield (
+            f"n={n} cannot show {budget:g} points (one puzzle is {100 / n:.2g}); "
+            f"use --gate-puzzles {math.ceil(100 / budget)} or more"
         )
-    if sides[0].exact < FEW_SOLVED:
-        held = "" if sides[0].token is None else "token accuracy was held to the same limit; "
-        notes.append(
-            f"the reference solves {_solved(sides[0].exact)} of these puzzles, so its exact-solve rate can hardly "
-            f"fall: {held}{differ} of {n} answers differ; puzzles that it can solve would say more"
+    if before.exact < FEW_SOLVED:
+        held = "" if before.token is None else "token accuracy was held to the same limit; "
+        yield (
+            f"the reference solves {_solved(before.exact)} of these puzzles, so its exact-solve rate can hardly "
+            f"fall: {held}{report.answers_differ} of {n} answers differ; puzzles that it can solve would say more"
         )
-    if sides[0].exact and 100 * upper_bound(lost, n) > max_drop and lost + won:
-        notes.append(
-            f"{lost} lost of n={n}: with 95 % confidence at most {100 * upper_bound(lost, n):.2f} points of all "
+    if before.exact and report.lost_at_most > budget and report.lost + report.won:
+        yield (
+            f"{report.lost} lost of n={n}: with 95 % confidence at most {report.lost_at_most:.2f} points of all "
             "puzzles are lost"
         )
-    if sides[0].halted == 0:
-        notes.append("the reference never halts by itself on these puzzles, so only its not halting was checked")
-    return tuple(notes)
+    if before.halted == 0:
+        yield "the reference never halts by itself on these puzzles, so only its not halting was checked"
 
 
 # -- the time it takes ---------------------------------------------------------------------------------
 
 
-def estimate_seconds(
-    engine: Engine,
-    checkpoint: Checkpoint,
-    puzzles: PuzzleSet,
-    max_think_steps: int | None = None,
-    halt: str = "learned",
-    sample: int = 16,
-) -> tuple[float, bool]:
+def estimate_seconds(engine: Engine, checkpoint: Checkpoint, puzzles: PuzzleSet) -> tuple[float, bool]:
     """(seconds the gate will take, whether the reference's answers are cached), from timing a few puzzles."""
     from ..models.engine import TorchEngine
     from .reference import has_reference_answers
 
-    cached = has_reference_answers(checkpoint, puzzles, max_think_steps=max_think_steps, halt=halt)
-    few = puzzles.questions[:sample]
-    some = None if puzzles.identifiers is None else puzzles.identifiers[:sample]
+    cached = has_reference_answers(checkpoint, puzzles)
+    few = puzzles.select(np.arange(min(_TIMED, len(puzzles))))
+    first = few.select(np.arange(1))
     seconds = 0.0
     for timed in [engine] if cached else [engine, TorchEngine(checkpoint)]:
-        first = None if some is None else some[:1]
-        timed.solve(few[:1], max_think_steps=1, halt="fixed", puzzle_identifiers=first)  # warm up
+        timed.solve(first.questions, 1, "fixed", puzzle_identifiers=first.identifiers)  # warm up
         start = time.perf_counter()
-        timed.solve(few, max_think_steps=max_think_steps, halt=halt, puzzle_identifiers=some)
+        timed.solve(few.questions, puzzle_identifiers=few.identifiers)
         seconds += (time.perf_counter() - start) * len(puzzles) / len(few)
     return seconds, cached
 
@@ -296,8 +238,4 @@ def readable(seconds: float) -> str:
 
 
 def _solved(exact: float) -> str:
-    return f"only {_percent(exact)}" if exact else "none"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"
+    return f"only {percent(exact)}" if exact else "none"

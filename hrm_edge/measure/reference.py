@@ -30,20 +30,17 @@ def reference_answers(
     progress: Progress | None = None,
 ) -> Answers:
     """The reference's answers to `puzzles`, from the cache when they were computed before."""
-    engine = TorchEngine(checkpoint)
+    settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt}
 
     def compute() -> Answers:
-        return answer_all(engine, puzzles, max_think_steps=max_think_steps, halt=halt, progress=progress)
+        return answer_all(TorchEngine(checkpoint), puzzles, **settings, progress=progress)
 
-    return cached_answers(_KIND, _key(checkpoint, puzzles, max_think_steps, halt), compute)
+    return cached_answers(_KIND, _key(checkpoint, puzzles, **settings), compute)
 
 
-def has_reference_answers(
-    checkpoint: Checkpoint, puzzles: PuzzleSet, *, max_think_steps: int | None = None, halt: str = "learned"
-) -> bool:
-    """Whether :func:`reference_answers` would find them ready."""
-    file = cache_file(_KIND, _key(checkpoint, puzzles, max_think_steps, halt))
-    return read_answers(file) is not None
+def has_reference_answers(checkpoint: Checkpoint, puzzles: PuzzleSet) -> bool:
+    """Whether :func:`reference_answers` would find them ready, learned halting within the usual segments."""
+    return read_answers(cache_file(_KIND, _key(checkpoint, puzzles, None, "learned"))) is not None
 
 
 _KIND = "reference"

@@ -8,7 +8,6 @@ moment hits both sides. Everything goes through `Engine.solve`, so a loop's over
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from ..data.puzzles import PuzzleSet, judged
 from ..errors import InputError
 from ..progress import Progress
 from ..runtimes import Answers
+from ..tasks.parallel import usable_cores
 from .accuracy import check_match, rightness
 from .artifact import Artifact, open_artifact
 from .memory import peak_memory
@@ -68,17 +68,13 @@ class SpeedRow:
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """The rows of all engines, the machine's ceilings, and notes that qualify them."""
+    """What `bench --json` prints: all engines' rows, the machine's ceilings, and notes that qualify them."""
 
     rows: list[SpeedRow]
     ceilings: dict[str, float]
     settings: Settings
     puzzles: int
     notes: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object that `hrm-edge bench --json` prints."""
-        return asdict(self)
 
 
 @dataclass
@@ -90,10 +86,6 @@ class _Timed:
     puzzle: list[float] = field(default_factory=list)  # seconds
     right: list[bool] = field(default_factory=list)
 
-    @property
-    def is_eager(self) -> bool:
-        return self.artifact.checkpoint is not None and self.artifact.engine.backend == "torch"
-
 
 def default_threads() -> int:
     """What PyTorch would use (the physical cores), or all CPUs this process may run on."""
@@ -101,17 +93,13 @@ def default_threads() -> int:
         import torch
 
         return torch.get_num_threads()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def bench(
     artifacts: Sequence[Artifact], puzzles: PuzzleSet, settings: Settings, progress: Progress | None = None
 ) -> SpeedReport:
-    """Measure every artifact on the same puzzles.
-
-    Raises:
-        InputError: puzzles of another task, or a bundle whose fixed batch is not `settings.batch`.
-    """
+    """Every artifact on the same puzzles. InputError where a bundle's fixed batch is not `settings.batch`."""
     for artifact in artifacts:
         check_match(artifact.engine, puzzles)
         if artifact.engine.batch not in (None, settings.batch):
@@ -207,7 +195,8 @@ def _slice(puzzles: PuzzleSet, settings: Settings, number: int) -> PuzzleSet:
 
 def _row(each: _Timed, timed: list[_Timed], peak: float | None, settings: Settings, notes: list[str]) -> SpeedRow:
     artifact = each.artifact
-    eager = next((o for o in timed if o.is_eager and o.artifact.source_hash == artifact.source_hash), None)
+    same_weights = [other for other in timed if other.artifact.source_hash == artifact.source_hash]
+    eager = next((other for other in same_weights if other.artifact.engine.backend == "torch"), None)
     ratio = None
     if eager is None:
         notes.append(f"{artifact.label}: no ratio, as no checkpoint with the same weights was given")

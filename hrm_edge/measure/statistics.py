@@ -59,6 +59,10 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     return ordered[max(k - 1, 0)], ordered[n - max(k, 1)]
 
 
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
 def _z(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
@@ -78,11 +82,7 @@ def upper_bound(count: int, n: int) -> float:
 
 
 def _at_most(count: int, n: int, rate: float) -> float:
-    """P(X ≤ count) for X binomial(n, rate), 0 ≤ rate < 1."""
-    if rate <= 0:
-        return 1.0
-    if rate >= 1:
-        return 0.0
+    """P(X ≤ count) for X binomial(n, rate), 0 < rate < 1."""
     log_terms = (
         math.lgamma(n + 1)
         - math.lgamma(k + 1)

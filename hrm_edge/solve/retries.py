@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,16 +49,28 @@ def solve_with_retries(
     symmetries = _symmetries(engine, retries, seed)
     first = engine.solve(tokens, max_think_steps, halt, trace, puzzle_identifiers)
     questions = np.asarray(tokens, np.int32)
-    best = _Best(first, np.asarray(engine.task.verify(questions, first.tokens), bool))
+    best = {name: getattr(first, name).copy() for name in ("tokens", "steps", "halted", "q")}
+    traces = None if first.trace is None else list(first.trace.swapaxes(0, 1))
+    verified = np.array(engine.task.verify(questions, first.tokens), bool)
+    variant, segments = np.zeros(len(verified), np.int32), first.steps.copy()
     for number, symmetry in enumerate(symmetries, 1):
-        rows = np.flatnonzero(~best.verified)
+        rows = np.flatnonzero(~verified)
         if not len(rows):
             break
         identifiers = None if puzzle_identifiers is None else np.asarray(puzzle_identifiers)[rows]
         again = engine.solve(symmetry.apply(questions[rows]), max_think_steps, halt, trace, identifiers)
-        back = _mapped_back(again, symmetry)
-        best.improve(number, rows, back, np.asarray(engine.task.verify(questions[rows], back.tokens), bool))
-    return best.result()
+        again = replace(again, tokens=symmetry.invert(again.tokens))
+        right = np.asarray(engine.task.verify(questions[rows], again.tokens), bool)
+        segments[rows] += again.steps
+        solved = rows[right]
+        verified[solved], variant[solved] = True, number
+        for name, values in best.items():
+            values[solved] = getattr(again, name)[right]
+        if traces is not None and again.trace is not None:
+            for row, index in zip(solved, np.flatnonzero(right), strict=True):
+                traces[row] = symmetry.invert(again.trace[:, index])
+    answers = Answers(**best, trace=None if traces is None else _joined(traces, best["tokens"], best["steps"]))
+    return RetriedAnswers(answers, verified, variant, segments)
 
 
 def _symmetries(engine: Engine, retries: Any, seed: int) -> list[Any]:
@@ -73,45 +85,10 @@ def _symmetries(engine: Engine, retries: Any, seed: int) -> list[Any]:
     return engine.task.symmetries(np.random.default_rng(seed), count) if count else []
 
 
-def _mapped_back(answers: Answers, symmetry: Any) -> Answers:
-    trace = None if answers.trace is None else symmetry.invert(answers.trace)
-    return Answers(symmetry.invert(answers.tokens), answers.steps, answers.halted, answers.q, trace)
-
-
-class _Best:
-    """The best answer so far of every row."""
-
-    def __init__(self, first: Answers, verified: np.ndarray) -> None:
-        self.verified = verified
-        self._tokens, self._steps = first.tokens.copy(), first.steps.copy()
-        self._halted, self._q = first.halted.copy(), first.q.copy()
-        self._traces = None if first.trace is None else list(first.trace.swapaxes(0, 1))
-        self._variant = np.zeros(len(verified), np.int32)
-        self._segments = first.steps.copy()
-
-    def improve(self, variant: int, rows: np.ndarray, answers: Answers, right: np.ndarray) -> None:
-        self._segments[rows] += answers.steps
-        solved = rows[right]
-        self.verified[solved] = True
-        self._variant[solved] = variant
-        self._tokens[solved], self._steps[solved] = answers.tokens[right], answers.steps[right]
-        self._halted[solved], self._q[solved] = answers.halted[right], answers.q[right]
-        if self._traces is not None and answers.trace is not None:
-            for row, index in zip(solved, np.flatnonzero(right), strict=True):
-                self._traces[row] = answers.trace[:, index]
-
-    def result(self) -> RetriedAnswers:
-        answers = Answers(self._tokens, self._steps, self._halted, self._q, self._trace())
-        return RetriedAnswers(answers, self.verified, self._variant, self._segments)
-
-    def _trace(self) -> np.ndarray | None:
-        """int32[T, B, S] again: attempts differ in length, and a row repeats its answer to the end."""
-        if self._traces is None:
-            return None
-        longest = int(self._steps.max(initial=0))
-        trace = np.zeros((longest, *self._tokens.shape), np.int32)
-        for row, guesses in enumerate(self._traces):
-            steps = self._steps[row]
-            trace[:steps, row] = guesses[:steps]
-            trace[steps:, row] = self._tokens[row]
-        return trace
+def _joined(traces: list[np.ndarray], tokens: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """int32[T, B, S] again: attempts differ in length, and a row repeats its answer to the end."""
+    trace = np.zeros((int(steps.max(initial=0)), *tokens.shape), np.int32)
+    for row, guesses in enumerate(traces):
+        trace[: steps[row], row] = guesses[: steps[row]]
+        trace[steps[row] :, row] = tokens[row]
+    return trace

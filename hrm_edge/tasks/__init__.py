@@ -25,12 +25,6 @@ def register(family: type[Task]) -> type[Task]:
 
 
 @functools.cache
-def _canonical(name: str) -> Task:
-    """One object per canonical name, so that tables are built once."""
-    return _build(name)
-
-
-@functools.cache
 def get_task(name: str) -> Task:
     """The task called ``name``; equal names and aliases give the same object.
 
@@ -38,12 +32,9 @@ def get_task(name: str) -> Task:
     columns, ``maze-RxC``, ``arc`` (30×30) and ``arc-NxN`` (grids of N×N at most). InputError lists these when
     ``name`` is unknown.
     """
-    return _canonical(_build(name.strip().lower()).name)
-
-
-def _build(name: str) -> Task:
     for family in _FAMILIES:
-        task = family.from_name(name)
+        task = family.from_name(name.strip().lower())
         if task is not None:
-            return task
+            # One object per canonical name, so that tables are built once.
+            return task if task.name == name else get_task(task.name)
     raise InputError(f"unknown task {name!r}; there are {', '.join(family.spellings for family in _FAMILIES)}")

@@ -104,12 +104,9 @@ class Task(ABC):
     def parse_many(self, text: str) -> list[Tokens]:
         """Every puzzle in a text of one-line puzzles or multi-line boards. InputError names the line."""
 
+    @functools.cached_property
     def character_tokens(self) -> np.ndarray:
         """int32[256]: token of each latin-1 character a one-line puzzle may hold, −1 for any other."""
-        return self._characters
-
-    @functools.cached_property
-    def _characters(self) -> np.ndarray:
         table = np.full(256, -1, np.int32)
         symbols = {symbol: token for token, symbol in enumerate(self.vocabulary) if token}
         for symbol, token in {**symbols, **self.aliases}.items():
@@ -118,7 +115,7 @@ class Task(ABC):
 
     def parse_cells(self, cells: str, otherwise: str) -> Tokens:
         """int32, one token a character. InputError names the first that is none, which "is ``otherwise``"."""
-        tokens = np.array([self._characters[ord(c)] if ord(c) < 256 else -1 for c in cells], np.int32)
+        tokens = np.array([self.character_tokens[ord(c)] if ord(c) < 256 else -1 for c in cells], np.int32)
         wrong = np.flatnonzero(tokens < 0)
         if wrong.size:
             raise InputError(f"{cells[wrong[0]]!r} at {self.where(wrong[0])} is {otherwise}")
@@ -139,7 +136,7 @@ class Task(ABC):
         if any(len(line) != self.seq_len for line in lines):
             return None
         codes = np.frombuffer("".join(lines).encode("latin-1", "replace"), np.uint8)
-        tokens = self.character_tokens()[codes].reshape(len(lines), self.seq_len)
+        tokens = self.character_tokens[codes].reshape(len(lines), self.seq_len)
         return None if (tokens < 0).any() else tokens
 
     def format_many(self, tokens: np.ndarray) -> list[str]:

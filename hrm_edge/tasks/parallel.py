@@ -75,13 +75,11 @@ def _range(task: Task, seed: int, difficulty: str, indices: range) -> list[Pair]
 
 def _drawn(task: Task, n: int, seed: int, difficulty: str, processes: int) -> Iterator[Pair]:
     """Puzzles 0..n−1 in order, repetitions included."""
-    start = _timed_start(task, n, seed, difficulty)
-    yield from start
-    done = len(start)
-    if processes == 1:
-        for index in range(done, n):
-            yield from _range(task, seed, difficulty, range(index, index + 1))
-        return
+    # The first ones are made here, until they have cost as much as starting workers would.
+    begin, done = time.monotonic(), 0
+    while done < n and (processes == 1 or time.monotonic() - begin < _SERIAL_SECONDS):
+        yield from _range(task, seed, difficulty, range(done, done + 1))
+        done += 1
     size = max(1, min(64, (n - done) // (processes * 8)))
     chunks = [range(i, min(i + size, n)) for i in range(done, n, size)]
     if not chunks:
@@ -95,15 +93,6 @@ def _drawn(task: Task, n: int, seed: int, difficulty: str, processes: int) -> It
             yield from part
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _timed_start(task: Task, n: int, seed: int, difficulty: str) -> list[Pair]:
-    """The first puzzles, made here until they have cost as much as starting workers would."""
-    pairs: list[Pair] = []
-    begin = time.monotonic()
-    while len(pairs) < n and time.monotonic() - begin < _SERIAL_SECONDS:
-        pairs += _range(task, seed, difficulty, range(len(pairs), len(pairs) + 1))
-    return pairs
 
 
 def _ignore_interrupt() -> None:

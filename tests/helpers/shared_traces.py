@@ -52,6 +52,7 @@ def _content(model: HRM) -> bytes:
     said = []
     for name, module in model.named_modules():
         settings = {field: value for field, value in vars(module).items() if not field.startswith("_")}
+        del settings["training"]  # a trace is of `model.eval()`
         said.append(f"{name} {type(module)} {settings!r}".encode())
     for kind in (model.named_parameters, model.named_buffers):
         for name, tensor in kind(remove_duplicate=False):

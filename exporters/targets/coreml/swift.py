@@ -170,7 +170,7 @@ def _symbols(manifest: Manifest, task: Task) -> dict[str, Any]:
     vocabulary = manifest.vocabulary
     ensure(vocabulary == tuple(task.vocabulary), f"swift: the vocabulary is not {task.name}'s")
     written: dict[int, list[str]] = {token: [] for token in range(1, len(vocabulary))}
-    for code, token in enumerate(task.character_tokens().tolist()):
+    for code, token in enumerate(task.character_tokens.tolist()):
         if token > 0:
             written[token].append(f"{_literal(chr(code))}: {token}")
     return {

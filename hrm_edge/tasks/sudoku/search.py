@@ -11,15 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class _Fold:
-    """How to count one kind of rule: windows of ``strides`` × ``widths``, read at the bits of ``anchors``."""
-
-    strides: tuple[int, ...]
-    widths: tuple[int, ...]
-    anchors: int  # the first option of each rule
-    spread: int  # anchor flags × spread = flags on all options of the flagged rules
+_Axes = list[tuple[int, int]]
 
 
 @dataclass
@@ -39,24 +31,22 @@ class SudokuSearch:
         size = n * n
         self.n, self.size, self.box_rows, self.box_cols = n, size, box_rows, box_cols
         self.full = (1 << (size * n)) - 1
-        self.folds = (
-            _fold((size,), (n,), [r * n + c for r in range(n) for c in range(n)]),
-            _fold((1,), (n,), [d * size + r * n for d in range(n) for r in range(n)]),
-            _fold((n,), (n,), [d * size + c for d in range(n) for c in range(n)]),
-            _fold(
-                (1, n),
-                (box_cols, box_rows),
-                [
-                    d * size + r * n + c
-                    for d in range(n)
-                    for r in range(0, n, box_rows)
-                    for c in range(0, n, box_cols)
-                ],
-            ),
-        )
-        self.steps = tuple((_plan(fold), fold.anchors, fold.spread) for fold in self.folds)
-        # The options of each rule, cells first.
-        self.windows = [fold.spread << anchor for fold in self.folds for anchor in _bits(fold.anchors)]
+        corners = [r * n + c for r in range(0, n, box_rows) for c in range(0, n, box_cols)]
+        # Cells, rows, columns and boxes: (stride, width) of a rule's window of options along each of its axes, and
+        # the first option of each rule.
+        kinds: list[tuple[_Axes, list[int]]] = [
+            ([(size, n)], [r * n + c for r in range(n) for c in range(n)]),
+            ([(1, n)], [d * size + r * n for d in range(n) for r in range(n)]),
+            ([(n, n)], [d * size + c for d in range(n) for c in range(n)]),
+            ([(1, box_cols), (n, box_rows)], [d * size + corner for d in range(n) for corner in corners]),
+        ]
+        # How to count each kind, the first options of its rules, and what spreads a flag there to all of them.
+        self.steps: list[tuple[Callable[[int], tuple[int, int]], int, int]] = []
+        self.windows: list[int] = []  # the options of each rule
+        for axes, firsts in kinds:
+            spread = _window(axes)
+            self.steps.append((_counter(axes), sum(1 << first for first in firsts), spread))
+            self.windows += [spread << first for first in firsts]
         # keep[option]: what stays alive once that option is true.
         self.keep = self._keep()
 
@@ -93,8 +83,8 @@ class SudokuSearch:
         keep = self.keep
         while True:
             singles = 0
-            for plan, anchors, spread in self.steps:
-                once, twice = plan(alive)
+            for count, anchors, spread in self.steps:
+                once, twice = count(alive)
                 if anchors & ~once:
                     return 0, 0
                 singles |= (anchors & ~twice) * spread
@@ -166,20 +156,21 @@ def _bits(mask: int) -> list[int]:
     return found
 
 
-def _fold(strides: tuple[int, ...], widths: tuple[int, ...], anchors: list[int]) -> _Fold:
+def _window(axes: _Axes) -> int:
+    """The options of the rule whose first one is 0."""
     offsets = [0]
-    for stride, width in zip(strides, widths, strict=True):
+    for stride, width in axes:
         offsets = [o + k * stride for o in offsets for k in range(width)]
-    return _Fold(strides, widths, sum(1 << a for a in anchors), sum(1 << o for o in offsets))
+    return sum(1 << o for o in offsets)
 
 
-def _plan(fold: _Fold) -> Callable[[int], tuple[int, int]]:
-    """A function from a state to ("at least one alive", "at least two alive"), valid at the anchors.
+def _counter(axes: _Axes) -> Callable[[int], tuple[int, int]]:
+    """A function from a state to ("at least one alive", "at least two alive"), valid at a rule's first option.
 
     A window of width w is built by doubling (and adding one where w is odd), as in binary exponentiation.
     """
     dims = []
-    for stride, width in zip(fold.strides, fold.widths, strict=True):
+    for stride, width in axes:
         steps, length = [], 1
         for digit in bin(width)[3:]:
             steps.append((length * stride, True))

@@ -7,7 +7,6 @@ colour, so boards with different colours are different, and what has a colour of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,26 +22,8 @@ _CHUNK = 2048  # boards coloured at a time: their arrays fit into a processor's 
 _ROW, _COLUMN, _DIGIT, _BOX, _LINE, _BAND, _MARK = mix(np.arange(7, dtype=np.uint64))
 
 
-@dataclass(frozen=True)
-class _Colours:
-    """uint64[B, n] each: what is known about every row, column and digit of B boards."""
-
-    rows: np.ndarray
-    columns: np.ndarray
-    digits: np.ndarray
-
-    @classmethod
-    def unknown(cls, boards: int, n: int) -> _Colours:
-        return cls(*(np.zeros((boards, n), np.uint64) for _ in range(3)))
-
-    @property
-    def kinds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.rows, self.columns, self.digits
-
-    def total(self) -> np.ndarray:
-        """uint64[B]: the same for any order of rows, columns and digits."""
-        sums = [mix(kind).sum(axis=1, dtype=np.uint64) for kind in self.kinds]
-        return mix(sums[0] * _ROW + sums[1] * _COLUMN + sums[2] * _DIGIT)
+# uint64[3, B, n]: what is known about every row, column and digit of B boards; zeros: nothing.
+Colours = np.ndarray
 
 
 def fingerprints(task: Sudoku, questions: np.ndarray) -> np.ndarray:
@@ -53,7 +34,8 @@ def fingerprints(task: Sudoku, questions: np.ndarray) -> np.ndarray:
     found = np.empty(len(questions), np.uint64)
     for start in range(0, len(questions), _CHUNK):
         sides = _sides(task, questions[start : start + _CHUNK])
-        totals = [_refined(task, side, _Colours.unknown(len(side), task.n)).total() for side in sides]
+        unknown = np.zeros((3, len(sides[0]), task.n), np.uint64)
+        totals = [_total(_refined(task, side, unknown)) for side in sides]
         found[start : start + _CHUNK] = np.sum(totals, axis=0, dtype=np.uint64)
     return found
 
@@ -69,18 +51,24 @@ def find_symmetry(task: Sudoku, question: Tokens, other: Tokens) -> Symmetry | N
     """A symmetry that turns ``question[S]`` into ``other[S]``, or None if there is none; exact, not a guess."""
     for order in _sides(task, np.arange(task.seq_len)[None]):
         cells = order[0]
-        found = _search(task, np.stack([question[cells], other]), _Colours.unknown(2, task.n))
+        found = _search(task, np.stack([question[cells], other]), np.zeros((3, 2, task.n), np.uint64))
         if found is not None:
             return Symmetry(cells[found.cells], found.values)
     return None
 
 
-def _refined(task: Sudoku, boards: np.ndarray, colours: _Colours) -> _Colours:
+def _total(colours: Colours) -> np.ndarray:
+    """uint64[B]: the same for any order of rows, columns and digits."""
+    rows, columns, digits = mix(colours).sum(axis=2, dtype=np.uint64)
+    return mix(rows * _ROW + columns * _COLUMN + digits * _DIGIT)
+
+
+def _refined(task: Sudoku, boards: np.ndarray, colours: Colours) -> Colours:
     """Colours that also tell apart what the ones given tell apart."""
     n, box_rows, box_cols = task.n, task.box_rows, task.box_cols
     shape = (len(boards), n, n)
     grid = boards.reshape(shape)
-    rows, columns, digits = colours.kinds
+    rows, columns, digits = colours
     for _ in range(_ROUNDS):
         # blank cells share a colour that no digit has
         palette = np.concatenate([np.tile(_MARK, (len(boards), 2)), mix(digits ^ _DIGIT)], axis=1)
@@ -95,7 +83,7 @@ def _refined(task: Sudoku, boards: np.ndarray, colours: _Colours) -> _Colours:
         held = [np.where(grid == value, cells, np.uint64(0)).sum(axis=(1, 2), dtype=np.uint64)
                 for value in task.value_tokens]  # fmt: skip
         digits = mix(digits * _DIGIT + np.stack(held, axis=1))
-    return _Colours(rows, columns, digits)
+    return np.stack([rows, columns, digits])
 
 
 def _lines(before: np.ndarray, held: np.ndarray, thickness: int) -> np.ndarray:
@@ -105,7 +93,7 @@ def _lines(before: np.ndarray, held: np.ndarray, thickness: int) -> np.ndarray:
     return mix(lines + mix(bands * _BAND).repeat(thickness, axis=1))
 
 
-def _search(task: Sudoku, pair: np.ndarray, colours: _Colours) -> Symmetry | None:
+def _search(task: Sudoku, pair: np.ndarray, colours: Colours) -> Symmetry | None:
     """The symmetry from ``pair[0]`` to ``pair[1]`` among those that keep ``colours``."""
     colours = _refined(task, pair, colours)
     if _agree(colours) and _ambiguous(colours):
@@ -116,48 +104,47 @@ def _search(task: Sudoku, pair: np.ndarray, colours: _Colours) -> Symmetry | Non
     if not ambiguous:
         return _read_off(task, pair, colours)
     _, kind, colour = min(ambiguous)
-    first = int(np.flatnonzero(colours.kinds[kind][0] == colour)[0])
-    for partner in np.flatnonzero(colours.kinds[kind][1] == colour):
-        kinds = [k.copy() for k in colours.kinds]
-        kinds[kind][0, first] ^= _MARK
-        kinds[kind][1, partner] ^= _MARK
-        found = _search(task, pair, _Colours(*kinds))
+    first = int(np.flatnonzero(colours[kind, 0] == colour)[0])
+    for partner in np.flatnonzero(colours[kind, 1] == colour):
+        marked = colours.copy()
+        marked[kind, 0, first] ^= _MARK
+        marked[kind, 1, partner] ^= _MARK
+        found = _search(task, pair, marked)
         if found is not None:
             return found
     return None
 
 
-def _agree(colours: _Colours) -> bool:
+def _agree(colours: Colours) -> bool:
     """Whether both boards have the same colours."""
-    return all(np.array_equal(np.sort(ours), np.sort(theirs)) for ours, theirs in colours.kinds)
+    return all(np.array_equal(ours, theirs) for ours, theirs in np.sort(colours, axis=2))
 
 
-def _ambiguous(colours: _Colours) -> list[tuple[int, int, int]]:
+def _ambiguous(colours: Colours) -> list[tuple[int, int, int]]:
     """Colours that several rows (columns, digits) share: (how many, which kind, the colour)."""
     found = []
-    for kind, (ours, _) in enumerate(colours.kinds):
+    for kind, (ours, _) in enumerate(colours):
         values, counts = np.unique(ours, return_counts=True)
         found += [(int(counts[i]), kind, int(values[i])) for i in np.flatnonzero(counts > 1)]
     return found
 
 
-def _looked_ahead(task: Sudoku, pair: np.ndarray, colours: _Colours) -> _Colours:
+def _looked_ahead(task: Sudoku, pair: np.ndarray, colours: Colours) -> Colours:
     """Colours by what would follow if one row (column, digit) were singled out, for each of them.
 
     Full and nearly full boards are so regular that refining alone tells nothing in them apart.
     """
     n, size = task.n, len(pair)
-    kinds = [kind.repeat(3 * n, axis=0).reshape(size, 3, n, n) for kind in colours.kinds]
-    for which, kind in enumerate(kinds):
-        kind[:, which, np.arange(n), np.arange(n)] ^= _MARK
-    marked = _refined(task, pair.repeat(3 * n, axis=0), _Colours(*(kind.reshape(-1, n) for kind in kinds)))
-    outcome = marked.total().reshape(size, 3, n)
-    return _Colours(*(mix(kind + outcome[:, which]) for which, kind in enumerate(colours.kinds)))
+    marked = colours.repeat(3 * n, axis=1).reshape(3, size, 3, n, n)
+    for kind in range(3):
+        marked[kind, :, kind, np.arange(n), np.arange(n)] ^= _MARK
+    followed = _refined(task, pair.repeat(3 * n, axis=0), marked.reshape(3, -1, n))
+    return mix(colours + _total(followed).reshape(size, 3, n).swapaxes(0, 1))
 
 
-def _read_off(task: Sudoku, pair: np.ndarray, colours: _Colours) -> Symmetry | None:
+def _read_off(task: Sudoku, pair: np.ndarray, colours: Colours) -> Symmetry | None:
     """The one map that all-different colours leave, if it is a symmetry and does what is asked."""
-    rows, columns, digits = (_partners(ours, theirs) for ours, theirs in colours.kinds)
+    rows, columns, digits = (_partners(ours, theirs) for ours, theirs in colours)
     for lines, thickness in ((rows, task.box_rows), (columns, task.box_cols)):
         bands = lines.reshape(-1, thickness) // thickness
         if (bands != bands[:, :1]).any():

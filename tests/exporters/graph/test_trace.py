@@ -124,14 +124,15 @@ def test_nothing_is_left_of_the_machine_that_traced_it(each):
         assert not [node for node in model.graph.node if node.doc_string or node.metadata_props]
 
 
-def test_stored_weights_do_not_grow_with_the_number_of_cycles(traced):
-    def stored(model: onnx.ModelProto) -> int:
-        return sum(len(tensor.SerializeToString()) for tensor in model.graph.initializer)
-
-    once = traced("grid")[2]
-    many = trace_segment(network(no_ACT_continue=True, H_cycles=2, L_cycles=3))
-    assert len(many.graph.node) > 3 * len(once.graph.node)
-    assert abs(stored(many) - stored(once)) < 200  # a constant more or less, of some hundred thousand bytes
+def test_stored_weights_do_not_grow_with_the_number_of_cycles(each):
+    """They are the network's own, once, of however many block calls: 8 of 3 blocks in one of the networks."""
+    model, _, segment = each
+    untied = ("embed_", "puzzle_emb")
+    own = sum(4 * p.numel() for name, p in model.named_parameters() if not name.startswith(untied))
+    tables = sum(4 * buffer.numel() for buffer in model.buffers())
+    stored = sum(array_of(tensor).nbytes for tensor in segment.graph.initializer)
+    # Constants and the norms' gains beside them; the smallest product's weight has 4 096 bytes.
+    assert 0 <= stored - own < tables + 1000
 
 
 def test_tracing_is_silent_and_gives_what_the_tests_share(traced, capfd):

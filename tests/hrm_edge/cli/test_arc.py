@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from arc_sets import toy_collection
 
-from hrm_edge.arc import vote
 from hrm_edge.cli import main
+from hrm_edge.measure import accuracy
+from hrm_edge.runtimes import Answers
 
 
 def run(capsys, *arguments):
@@ -78,7 +79,9 @@ def test_from_json_files_to_a_submission(work, capsys, monkeypatch):
     np.save(secret / "test" / "all__labels.npy", labels)
     with monkeypatch.context() as patched:
         whole = np.load(work / "set" / "test" / "all__labels.npy").astype(np.int32)
-        patched.setattr(vote, "ask", lambda *_, **__: (whole, np.zeros(len(whole))))  # all of them right
+        n = len(whole)
+        right = Answers(whole, np.ones(n, np.int32), np.ones(n, bool), np.zeros((n, 2), np.float32))
+        patched.setattr(accuracy, "answer_all", lambda *_, **__: right)
         code, out, _ = run(capsys, "arc", work / "r", "--data", secret, "--json")
         told = json.loads(out)
         assert [told[name] for name in ("answers", "unlabelled", "single", "pass@1")] == [18, 3, 1.0, 1.0]

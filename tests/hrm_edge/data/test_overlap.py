@@ -64,8 +64,9 @@ def test_counts_are_those_of_the_planted_puzzles(distinct, data):
     assert found.leaks == bool(shared.symmetric)
     assert len(shared.examples) == min(5, shared.symmetric)
     for pair in shared.examples:
-        assert picks[0][pair.row][0] == picks[1][pair.other][0]
-        assert pair.exact == (picks[0][pair.row] == picks[1][pair.other])
+        first, second = picks[0][pair.in_first - 1], picks[1][pair.in_second - 1]
+        assert first[0] == second[0]
+        assert pair.exact == (first == second)
 
 
 def test_only_sets_of_one_task_are_compared():

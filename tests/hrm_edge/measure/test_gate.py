@@ -14,7 +14,7 @@ from scripted import TASK, Scripted, puzzle_set, spoiled
 from hrm_edge.data.choose import gate_puzzles
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, save_puzzles
 from hrm_edge.errors import GateFailed, InputError
-from hrm_edge.measure.gate import compare, readable, run_gate, upper_bound
+from hrm_edge.measure.gate import compare, paired_answers, readable, upper_bound
 from hrm_edge.runtimes import Answers
 from hrm_edge.tasks import get_task
 
@@ -192,10 +192,15 @@ def scripted(puzzles, spoil=(), late=()):
     return Scripted(puzzles, right_from, [3 if row in late else 2 for row in range(N)])
 
 
-def test_run_gate_passes_what_is_identical_and_caches_the_reference(checkpoint):
+def run_gate(engine, checkpoint, puzzles, say=lambda line: None):
+    answered = paired_answers(engine, checkpoint, puzzles, say=say)
+    return compare(*answered, puzzles, max_think_steps=engine.halt_max_steps)
+
+
+def test_the_gate_passes_what_is_identical_and_caches_the_reference(checkpoint):
     puzzles, said = gate_puzzles(checkpoint, n=N), []
-    first = run_gate(scripted(puzzles), checkpoint, puzzles, say=said.append)
-    second = run_gate(scripted(puzzles), checkpoint, puzzles, say=said.append)
+    first = run_gate(scripted(puzzles), checkpoint, puzzles, said.append)
+    second = run_gate(scripted(puzzles), checkpoint, puzzles, said.append)
     assert first.passed
     assert first == second
     assert said[0].startswith("gate: 200 puzzles from generated-ordinary")
@@ -203,14 +208,14 @@ def test_run_gate_passes_what_is_identical_and_caches_the_reference(checkpoint):
     assert "kept from before" in said[1]
 
 
-def test_run_gate_catches_two_percent_of_spoiled_answers(checkpoint):
+def test_the_gate_catches_two_percent_of_spoiled_answers(checkpoint):
     puzzles = gate_puzzles(checkpoint, n=N)
     report = run_gate(scripted(puzzles, spoil=range(0, N, 50)), checkpoint, puzzles)
     assert not report.passed
     assert "dropped 2.00 points" in report.reason
 
 
-def test_run_gate_catches_moved_halting(checkpoint):
+def test_the_gate_catches_moved_halting(checkpoint):
     puzzles = gate_puzzles(checkpoint, n=N)
     report = run_gate(scripted(puzzles, late=range(N // 2)), checkpoint, puzzles)
     assert not report.passed

@@ -63,7 +63,7 @@ def test_rows_and_ratios(tiny):
 
 
 def test_json_has_the_documented_fields(tiny):
-    content = json.loads(json.dumps(bench([open_artifact(tiny, threads=1)], PUZZLES, QUICK).to_dict()))
+    content = json.loads(json.dumps(dataclasses.asdict(bench([open_artifact(tiny, threads=1)], PUZZLES, QUICK))))
     documented = (
         "engine backend precision loop batch ms_per_segment ms_per_puzzle ratio_vs_eager exact peak_rss_mb size_mb"
     )

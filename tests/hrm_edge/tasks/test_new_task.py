@@ -29,7 +29,6 @@ def registered(monkeypatch):
     register(Stripes)
     yield
     get_task.cache_clear()
-    tasks._canonical.cache_clear()
 
 
 @pytest.fixture

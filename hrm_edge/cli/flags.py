@@ -1,0 +1,28 @@
+"""Flags that several commands have, each with its one help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
+MaxThinkSteps = Annotated[
+    int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")
+]
+Data = Annotated[
+    Path | None, typer.Option(help="CSV, text or .npy puzzles. Left out: a checkpoint's own held-out puzzles.")
+]
+N = Annotated[
+    int | None,
+    typer.Option(
+        "--n",
+        min=1,
+        help="Only this many puzzles: drawn from --data with --seed, or the first of a checkpoint's own.",
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of what --n draws from --data, and of --retries; nothing else.")
+]
