@@ -19,6 +19,7 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 
 T = TypeVar("T")
 _SHOWN = 60  # characters of a wrong value
+LARGEST = 1e15  # nothing measured comes near it, and plots stay sane below it
 
 
 def must_be(wanted: str, right: Callable[[Any], bool] = lambda value: True) -> WrapValidator:
@@ -39,10 +40,27 @@ def at_least(low: int) -> WrapValidator:
     return must_be(f"a whole number of at least {low}", lambda value: value >= low)
 
 
+def between(low: float, high: float) -> WrapValidator:
+    return must_be(f"a number between {low:g} and {high:g}", lambda value: low <= value <= high)
+
+
+def _whole(low: int) -> WrapValidator:
+    return must_be(f"a whole number between {low} and {LARGEST:g}", lambda value: low <= value <= LARGEST)
+
+
 Text = Annotated[str, must_be("some text", bool)]
 FromZero = Annotated[int, at_least(0)]
 FromOne = Annotated[int, at_least(1)]
 Number = Annotated[int | float, must_be("a number")]  # whole or not as it was written
+# Of what was measured:
+Count = Annotated[int, _whole(0)]
+OneOrMore = Annotated[int, _whole(1)]
+Size = Annotated[int | float, between(0, LARGEST)]
+Fraction = Annotated[int | float, between(0, 1 + 1e-9)]
+# None: nobody measured it, or it is not finite.
+MaybeSize = Size | None
+MaybeFraction = Fraction | None
+MaybeCosine = Annotated[int | float, between(-1 - 1e-6, 1 + 1e-6)] | None
 
 
 def from_json(kind: type[T], text: str | bytes, where: object, advice: str = "export the bundle again") -> T:

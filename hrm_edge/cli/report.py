@@ -9,7 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..report.format import Drift, Quantization, Report
+    from ..measure.drift import SegmentDrift
+    from ..report.format import Quantization, Report
 
 
 def command(
@@ -85,7 +86,7 @@ def _print(bundle: Bundle, report: Report) -> None:
     print(f"page: {bundle.path / FILES['html']}   (copy it out with -o FILE.html)")
 
 
-def _print_drift(drift: tuple[Drift, ...]) -> None:
+def _print_drift(drift: tuple[SegmentDrift, ...]) -> None:
     from ..report.words import cosine, percent
     from .tables import print_rows
 

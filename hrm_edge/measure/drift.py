@@ -16,6 +16,7 @@ import numpy as np
 from ..data.puzzles import PuzzleSet
 from ..halting import halting_head
 from ..progress import Progress
+from ..records import STRICT, Fraction, MaybeCosine, MaybeFraction, MaybeSize, OneOrMore
 from .accuracy import rightness
 
 Arrays = Sequence[np.ndarray]
@@ -46,25 +47,27 @@ class SegmentNetwork:
 
 @dataclass(frozen=True)
 class SegmentDrift:
-    """Reference against candidate after one segment, over all puzzles, halting off. Fractions are 0 to 1.
+    """Reference against candidate after one segment, over all puzzles, halting off.
 
-    Figures of states that are not finite are NaN.
+    Figures of states that are not finite are NaN, and None in a report, which is what checks the ranges.
     """
 
-    segment: int  # counted from 1
-    n: int  # puzzles
-    z_H_cosine: float  # between the two states of a token, mean over tokens
-    z_H_cosine_low: float  # 5 % of the tokens lie below
-    z_H_error: float  # ‖a − b‖ / ‖a‖ over all states
-    z_L_cosine: float
-    z_L_cosine_low: float
-    z_L_error: float
-    logit_rmse: float
-    cells_differ: float  # part of the cells whose argmax differs
-    puzzles_differ: float  # part of the puzzles with any such cell
-    halt_agree: float  # part of the puzzles on which both halting heads say the same
-    reference_exact: float | None = None  # None where nobody judged
-    candidate_exact: float | None = None
+    __pydantic_config__ = STRICT
+
+    segment: OneOrMore  # counted from 1
+    n: OneOrMore  # puzzles
+    z_H_cosine: MaybeCosine  # between the two states of a token, mean over tokens
+    z_H_cosine_low: MaybeCosine  # 5 % of the tokens lie below
+    z_H_error: MaybeSize  # ‖a − b‖ / ‖a‖ over all states
+    z_L_cosine: MaybeCosine
+    z_L_cosine_low: MaybeCosine
+    z_L_error: MaybeSize
+    logit_rmse: MaybeSize
+    cells_differ: Fraction  # part of the cells whose argmax differs
+    puzzles_differ: Fraction  # part of the puzzles with any such cell
+    halt_agree: Fraction  # part of the puzzles on which both halting heads say the same
+    reference_exact: MaybeFraction = None  # None where nobody judged
+    candidate_exact: MaybeFraction = None
 
 
 @dataclass(frozen=True)

@@ -6,28 +6,20 @@ import json
 from dataclasses import asdict
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, WrapValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from ..bundle.manifest import Batch
 from ..errors import InputError
-from ..records import STRICT, must_be
+from ..measure.drift import SegmentDrift
+from ..records import LARGEST, STRICT, Count, Fraction, MaybeFraction, MaybeSize, OneOrMore, Size, between, must_be
 from ..tasks import Task, get_task
 
 FORMAT_VERSION = 1
 
-_LARGEST = 1e15  # nothing measured here comes near it, and plots stay sane below it
 _LONGEST = 4000  # characters, but for boards
 _MOST = 100_000  # entries of a list
-
-
-def _number(low: float = -_LARGEST, high: float = _LARGEST) -> WrapValidator:
-    return must_be(f"a number between {low:g} and {high:g}", lambda value: low <= value <= high)
-
-
-def _whole(low: int) -> WrapValidator:
-    return must_be(f"a whole number between {low:g} and {_LARGEST:g}", lambda value: low <= value <= _LARGEST)
 
 
 def _is_line(text: str) -> bool:
@@ -43,17 +35,9 @@ def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
 Line = Annotated[str, must_be("a line of text", _is_line)]
 Lines = Annotated[tuple[Line, ...], Field(max_length=2000)]
 Named = dict[Line, Line]
-Count = Annotated[int, _whole(0)]
-FromOne = Annotated[int, _whole(1)]
 Counts = Annotated[tuple[Count, ...], Field(max_length=1000)]
-Anything = Annotated[int | float, _number()]
-Size = Annotated[int | float, _number(0)]
-Fraction = Annotated[int | float, _number(0, 1 + 1e-9)]
-Points = Annotated[int | float, _number(-100, 100)]
-# None: nobody measured it, or it is not finite.
-MaybeSize = Size | None
-MaybeFraction = Fraction | None
-MaybeCosine = Annotated[int | float, _number(-1 - 1e-6, 1 + 1e-6)] | None
+Anything = Annotated[int | float, between(-LARGEST, LARGEST)]
+Points = Annotated[int | float, between(-100, 100)]
 Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_ordered)]
 
 
@@ -68,9 +52,9 @@ class BundleFacts:
     precision_parts: Named
     loop: Line
     batch: Batch
-    parameters: FromOne
-    hidden_size: FromOne
-    halt_max_steps: FromOne
+    parameters: OneOrMore
+    hidden_size: OneOrMore
+    halt_max_steps: OneOrMore
     bytes: Count | None
     source: Named
     tools: Named
@@ -85,9 +69,9 @@ class Verdict:
     notes: Annotated[tuple[Line, ...], Field(max_length=100)]
     puzzles: Line
     puzzles_hash: Line
-    n: FromOne
+    n: OneOrMore
     halt: Line
-    max_think_steps: FromOne
+    max_think_steps: OneOrMore
     max_drop: Size
     lost: Count
     won: Count
@@ -129,30 +113,10 @@ class Rate:
 class SegmentAccuracy:
     """Exact accuracy of both sides after so many segments, halting off."""
 
-    segments: FromOne
-    n: FromOne
+    segments: OneOrMore
+    n: OneOrMore
     reference: Rate
     candidate: Rate
-
-
-@dataclass(frozen=True, config=STRICT)
-class Drift:
-    """`measure.drift.SegmentDrift`: how far both networks are apart after one segment."""
-
-    segment: FromOne
-    n: FromOne
-    z_H_cosine: MaybeCosine
-    z_H_cosine_low: MaybeCosine
-    z_H_error: MaybeSize
-    z_L_cosine: MaybeCosine
-    z_L_cosine_low: MaybeCosine
-    z_L_error: MaybeSize
-    logit_rmse: MaybeSize
-    cells_differ: Fraction
-    puzzles_differ: Fraction
-    halt_agree: Fraction
-    reference_exact: MaybeFraction
-    candidate_exact: MaybeFraction
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -216,7 +180,7 @@ class Trial:
     """As in the quantization record, and what its counts come to."""
 
     what: Line
-    n: FromOne
+    n: OneOrMore
     exact: Fraction
     token: Fraction
     lost: Count
@@ -266,7 +230,7 @@ class SpeedRow:
     backend: Line
     precision: Line
     loop: Line
-    batch: FromOne
+    batch: OneOrMore
     ms_per_segment: Size
     ms_per_segment_quartiles: Annotated[tuple[Size, Size], AfterValidator(_ordered)]
     ms_per_puzzle: Size
@@ -300,7 +264,7 @@ class Answer:
 class Began:
     """Where two answers came apart: after which segment, in how many cells, the float model's margin there."""
 
-    segment: FromOne
+    segment: OneOrMore
     cells: Count
     margin: MaybeSize
 
@@ -309,7 +273,7 @@ class Began:
 class Puzzle:
     """A puzzle that both sides answered; numbers count from 1."""
 
-    number: FromOne
+    number: OneOrMore
     source: Line
     question: str
     began: Began | None
@@ -340,7 +304,7 @@ class Report:
     gate: Verdict
     accuracy: Sides
     by_segments: Annotated[tuple[SegmentAccuracy, ...], Field(max_length=1000)]
-    drift: Annotated[tuple[Drift, ...], Field(max_length=1000)]
+    drift: Annotated[tuple[SegmentDrift, ...], Field(max_length=1000)]
     differences: Differences | None
     halting: Halting
     quantization: Quantization | None
