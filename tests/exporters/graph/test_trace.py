@@ -125,7 +125,9 @@ def test_nothing_is_left_of_the_machine_that_traced_it(each):
 def test_stored_weights_do_not_grow_with_the_number_of_cycles(each):
     """They are the network's own, once, of however many block calls: 8 of 3 blocks in one of the networks."""
     model, _, segment = each
-    own = sum(4 * p.numel() for name, p in model.named_parameters() if not name.startswith(("embed_", "puzzle_emb")))
+    own = sum(
+        4 * p.numel() for name, p in model.named_parameters() if not name.startswith(("embed_", "puzzle_emb"))
+    )
     tables = sum(4 * buffer.numel() for buffer in model.buffers())
     stored = sum(array_of(tensor).nbytes for tensor in segment.graph.initializer)
     # Constants and the norms' gains beside them; the smallest product's weight has 4 096 bytes.
