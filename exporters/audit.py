@@ -10,15 +10,12 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import onnx
-
 from ..bundle.quantization import Products
 from ..errors import GateFailed
 from ..precision import PRECISIONS
 from ..runtimes import backend
 from ..runtimes.base import CompiledProduct
 from .options import ExportOptions
-from .quantize.plan import Plan, wrong_scales
 
 
 def prove(
@@ -38,12 +35,6 @@ def prove(
         products = audit(options.target, files, options.precision, expected)
     raise_unless_quantized(products, what, options.precision)
     return products
-
-
-def raise_if_scales_are_wrong(plan: Plan, segment: onnx.ModelProto, what: str) -> None:
-    """GateFailed, naming the first, where a scale in a quantized segment is not the one that was decided on."""
-    if wrong := wrong_scales(plan, segment):
-        raise GateFailed(f"{what}: {wrong[0]}; nothing was published")
 
 
 def audit(target: str, files: Iterable[Path], precision: str, expected: Iterable[str]) -> Products:

@@ -42,6 +42,7 @@ def drift_of(
 
     ``answers``: of the reference and of the bundle. ``reference``: another checkpoint to compare with.
     """
+    target, kept = target_named(options.target), checkpoint.kept_identifiers
     shown = _rows_to_follow(puzzles, *answers)
     some = puzzles.select(shown)
     identifiers = some.identifiers
@@ -50,9 +51,18 @@ def drift_of(
     elif identifiers is None:
         identifiers = np.zeros(len(some), np.int32)
     with tempfile.TemporaryDirectory(prefix="hrm-edge-drift-") as folder:
+        # Where the target lowers the types, the graphs alone do not have them.
+        emulated = target.emulated and not target.lowers_floats
+        (begin, think), rows = load_segments(
+            checkpoint, start, segment, options, Path(folder), threads, emulated=emulated, plan=plan
+        )
+
+        def begin_by_identifier(tokens: np.ndarray, *own: np.ndarray) -> list[np.ndarray]:
+            return begin(tokens, *(rows_of(each, kept) for each in own))
+
         rollout = roll_out(
             reference_segments(reference or checkpoint),
-            _calls(checkpoint, start, segment, options, plan, Path(folder), threads),
+            SegmentNetwork(begin_by_identifier, think, checkpoint.config.no_ACT_continue, rows),
             some.questions,
             checkpoint.config.halt_max_steps,
             identifiers=identifiers,
@@ -71,26 +81,3 @@ def _rows_to_follow(puzzles: PuzzleSet, reference: Answers, candidate: Answers) 
     if len(differ) > _FEW_DIFFERING:
         differ = differ[:_SOME_DIFFERING]
     return np.union1d(np.arange(min(_PUZZLES, len(puzzles))), differ)
-
-
-def _calls(
-    checkpoint: Checkpoint,
-    start: onnx.ModelProto,
-    segment: onnx.ModelProto,
-    options: ExportOptions,
-    plan: Plan | None,
-    folder: Path,
-    threads: int | None,
-) -> SegmentNetwork:
-    """Start and segment as the bundle computes them, whatever its loop; asked by identifier, as engines are."""
-    target, kept = target_named(options.target), checkpoint.kept_identifiers
-    # Where the target lowers the types, the graphs alone do not have them.
-    emulated = target.emulated and not target.lowers_floats
-    (begin, think), batch = load_segments(
-        checkpoint, start, segment, options, folder, threads, emulated=emulated, plan=plan
-    )
-
-    def begin_by_identifier(tokens: np.ndarray, *own: np.ndarray) -> list[np.ndarray]:
-        return begin(tokens, *(rows_of(each, kept) for each in own))
-
-    return SegmentNetwork(begin_by_identifier, think, checkpoint.config.no_ACT_continue, batch)

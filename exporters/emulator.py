@@ -14,46 +14,27 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..errors import InputError
-from ..runtimes import Engine, load_engine
 from ..runtimes.base import Graph, first_line
 from ..runtimes.onnx import as_graph, open_session
-from .graph.edit import all_graphs, array_of, replace_initializers, replace_nodes, subgraphs, tensor_of
+from .graph.edit import (
+    all_graphs,
+    array_of,
+    attribute,
+    initializers,
+    replace_initializers,
+    replace_nodes,
+    subgraphs,
+    tensor_of,
+)
 
 NAME = "stand-in (onnxruntime)"
 _BRAIN, _FULL = TensorProto.BFLOAT16, TensorProto.FLOAT
-# These only move values, or are made to change their type.
-_AS_THEY_ARE = {
-    "Cast",
-    "Reshape",
-    "Transpose",
-    "Concat",
-    "Slice",
-    "Shape",
-    "Expand",
-    "Unsqueeze",
-    "Squeeze",
-    "Where",
-}
-
-
-def emulated_engine(bundle: Path, threads: int | None) -> Engine:
-    """An engine for a bundle that holds its ONNX graphs, whatever backend they were made for."""
-    return load_engine(bundle, threads, stand_in=(NAME, load_graph))
-
-
-def version() -> str:
-    """onnxruntime's, for what is remembered of its answers."""
-    import onnxruntime
-
-    return onnxruntime.__version__
+# These only move values.
+_AS_THEY_ARE = {"Reshape", "Transpose", "Concat", "Slice", "Shape", "Expand", "Unsqueeze", "Squeeze", "Where"}
 
 
 def load_graph(path: Path, threads: int | None) -> Graph:
-    """An ONNX file as a function from arrays by input name to arrays by output name; thread-safe.
-
-    Raises:
-        InputError: onnxruntime is not installed, or can not load the file.
-    """
+    """An ONNX file as a function from arrays by input name to arrays by output name; thread-safe."""
     try:
         import onnxruntime  # noqa: F401
     except ImportError as error:
@@ -74,15 +55,12 @@ def _widen_bfloat16(model: onnx.ModelProto) -> None:
 
     It has no CPU kernel for a bfloat16 product. Values between operators stay bfloat16, so nothing else changes.
     """
-    kinds = {tensor.name: tensor.data_type for g in all_graphs(model.graph) for tensor in g.initializer}
-    if _BRAIN not in kinds.values():
-        return
-    tensors = []
-    for tensor in model.graph.initializer:
-        wide = tensor.data_type == _BRAIN
-        tensors.append(tensor_of(array_of(tensor).astype(np.float32), tensor.name) if wide else tensor)
     narrow = {tensor.name for tensor in model.graph.initializer if tensor.data_type == _BRAIN}
-    replace_initializers(model.graph, tensors)
+    if not narrow:
+        return
+    tensors = initializers(model.graph)
+    tensors |= {name: tensor_of(array_of(tensors[name]).astype(np.float32), name) for name in narrow}
+    replace_initializers(model.graph, list(tensors.values()))
     for graph in all_graphs(model.graph):
         _widen(graph, narrow)
 
@@ -93,16 +71,16 @@ def _widen(graph: onnx.GraphProto, narrow: set[str]) -> None:
     for node in graph.node:
         rounds = any(name in narrow for name in node.input) and not subgraphs(node)
         if node.op_type == "Cast":
-            target = next(item for item in node.attribute if item.name == "to")
-            rounds = target.i == _BRAIN
-            if not rounds and node.input[0] in narrow and target.i == _FULL:
+            kind = attribute(node, "to")
+            rounds = kind == _BRAIN
+            if node.input[0] in narrow and kind == _FULL:
                 node.op_type = "Identity"
                 del node.attribute[:]
         if not rounds:
             nodes.append(node)
             continue
         narrow.update(node.output)
-        if node.op_type in _AS_THEY_ARE - {"Cast"}:
+        if node.op_type in _AS_THEY_ARE:
             nodes.append(node)
             continue
         (output,) = node.output

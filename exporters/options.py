@@ -21,9 +21,6 @@ class ExportOptions:
 
     ``compute_capabilities``: of GPUs, 86 for 8.6; ``ios``: the oldest iOS that it must run on. Each means something
     to the one target that calls it its own. :meth:`for_target` fills in what a target does unless told otherwise.
-
-    Raises:
-        InputError: a value is unknown, or does not go with the target.
     """
 
     target: str = "onnx"

@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import onnx
+
 from .bundle import Gate, seal_bundle
 from .bundle.manifest import Manifest
 from .bundle.quantization import QUANTIZATION, Products, Quantization
 from .data.puzzles import PuzzleSet
-from .exporters.audit import prove, raise_if_scales_are_wrong
-from .exporters.build import BundleGraphs, Traced, build_graphs, trace, write_graphs
+from .errors import GateFailed
+from .exporters import emulator
+from .exporters.audit import prove
+from .exporters.build import BundleGraphs, build_graphs, trace, write_graphs
 from .exporters.drift import drift_of
-from .exporters.emulator import emulated_engine
 from .exporters.options import ExportOptions
-from .exporters.quantize.plan import Plan
+from .exporters.quantize.plan import Plan, wrong_scales
 from .exporters.search.decide import Decision, Quantizing, decide, record
 from .exporters.targets import target_named
-from .exporters.targets.base import Target
+from .exporters.targets.base import Context, Target
 from .files import replacing_folder, write_atomically
 from .measure.gate import GateReport, compare, paired_answers
 from .measure.speed import beside_eager
@@ -26,8 +29,6 @@ from .precision import FP32, PRECISIONS, Precision
 from .progress import Progress, Say
 from .runtimes import Answers, load_engine
 from .runtimes.base import CompiledProduct
-
-_NO_GATE = "exported with --no-gate"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class _Export:
     say: Say
     progress: Progress | None
 
-    traced: Traced = field(init=False)
+    start: onnx.ModelProto = field(init=False)
+    segment: onnx.ModelProto = field(init=False)  # in float, as it was traced
     decision: Decision | None = None  # None: the precision leaves nothing to decide
     graphs: BundleGraphs = field(init=False)
     scratch: Path = field(init=False)
@@ -94,9 +96,9 @@ class _Export:
     answers: tuple[Answers, Answers] | None = None  # of the reference and of the bundle
 
     def run(self, folder: Path) -> Exported:
-        self.traced = trace(self.checkpoint, self._stage)
+        self._trace()
         self._decide()
-        self.graphs = build_graphs(self.checkpoint, self.traced, self.options, self._plan, self._stage)
+        self._build()
         with replacing_folder(folder) as self.scratch:
             compiled = self._write(folder.name)
             self._prove(compiled, str(folder))
@@ -119,6 +121,9 @@ class _Export:
     def _stage(self, stage: str) -> None:
         self.say(f"export: {stage}")
 
+    def _trace(self) -> None:
+        self.start, self.segment = trace(self.checkpoint, self._stage)
+
     def _decide(self) -> None:
         """How to quantize, where the precision leaves anything to decide."""
         if not self._precision.calibrated:
@@ -126,8 +131,8 @@ class _Export:
         wanted = self.quantizing if self.gate.puzzles is not None else replace(self.quantizing, max_drop=None)
         self.decision = decide(
             self.checkpoint,
-            self.traced.start,
-            self.traced.segment,
+            self.start,
+            self.segment,
             self.options.precision,
             self.options.target,
             wanted,
@@ -137,13 +142,14 @@ class _Export:
             progress=self.progress,
         )
 
+    def _build(self) -> None:
+        self.graphs = build_graphs(self.checkpoint, self.start, self.segment, self.options, self._plan, self._stage)
+
     def _write(self, name: str) -> list[CompiledProduct] | None:
         """The products that the target's compiler told of, if it did."""
-        written = write_graphs(
-            self.checkpoint, self.options, self.graphs, self.scratch, name, self._plan, self._stage
-        )
-        self.manifest = written.manifest
-        return written.compiled
+        context = Context(self.checkpoint, self.options, self.scratch, self._stage, self._plan)
+        self.manifest, compiled = write_graphs(self.graphs.graphs, context, name)
+        return compiled
 
     def _prove(self, compiled: list[CompiledProduct] | None, what: str) -> None:
         """GateFailed unless what was compiled is what was asked for; then the quantization is written down."""
@@ -153,12 +159,14 @@ class _Export:
         self.products = prove(self.options, files, compiled, self.graphs.products, what)
         if self.decision is None:
             return
-        raise_if_scales_are_wrong(self.decision.plan, self.graphs.segment, what)
-        plain = build_graphs(self.checkpoint, self.traced, replace(self.options, precision=FP32.name))
+        if wrong := wrong_scales(self.decision.plan, self.graphs.segment):
+            raise GateFailed(f"{what}: {wrong[0]}; nothing was published")
+        in_full = replace(self.options, precision=FP32.name)
+        plain = build_graphs(self.checkpoint, self.start, self.segment, in_full)
         self.quantization = record(
             self.decision,
             self.checkpoint,
-            self.traced.segment,
+            self.segment,
             self.options.target,
             self.graphs.graphs.values(),
             plain.graphs.values(),
@@ -170,10 +178,13 @@ class _Export:
         """GateFailed where the bundle, run as its user would run it, answers too many puzzles wrong."""
         puzzles = self.gate.puzzles
         if puzzles is None:
-            self.manifest = replace(self.manifest, gate=Gate(ran=False, passed=None, reason=_NO_GATE))
+            self.manifest = replace(
+                self.manifest, gate=Gate(ran=False, passed=None, reason="exported with --no-gate")
+            )
             return
         self._seal()
-        engine = (load_engine if self._target.runs_here() else emulated_engine)(self.scratch, self.threads)
+        instead = None if self._target.runs_here() else (emulator.NAME, emulator.load_graph)
+        engine = load_engine(self.scratch, self.threads, stand_in=instead)
         judge = self.gate.reference or self.checkpoint
         self.answers = paired_answers(engine, judge, puzzles, say=self.say, progress=self.progress)
         verdict = compare(
@@ -203,7 +214,7 @@ class _Export:
         self._stage("measuring for the report")
         rollout = drift_of(
             self.checkpoint,
-            self.traced.start,
+            self.start,
             self.graphs.segment,
             self.options,
             self._plan,

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..halting import halting_head
-from ..progress import Progress
 from .hrm import HRM
 from .ranges import Histogram
 
@@ -67,7 +66,6 @@ def collect_ranges(
     batch: int = 32,
     per_call: bool = True,
     grams: bool = False,
-    progress: Progress | None = None,
 ) -> Ranges:
     """Let the float model think about ``questions`` int32 ``[N, S]`` and histogram every layer's input.
 
@@ -80,28 +78,20 @@ def collect_ranges(
         smoothing: by layer, float32 ``[K]``: what each input channel is divided by before it is counted
             (SmoothQuant, arXiv 2211.10438).
         seed: of the states, for ``segments="random"``.
-        batch: rows that think together.
         per_call: one site per call of a layer, rather than one per layer.
         grams: also sum x xᵀ over each layer's inputs, which rounding that makes up for itself needs.
-        progress: called after every batch.
-
-    Raises:
-        InputError: an unknown choice of segments, or no questions.
     """
     if segments not in SAMPLINGS:
         raise InputError(f"calibration segments {segments!r}: choose from {', '.join(SAMPLINGS)}")
     if not len(questions):
         raise InputError("calibration needs at least one puzzle")
-    rng = np.random.default_rng(seed)
-    total = len(questions)
+    rng, device = np.random.default_rng(seed), model.H_init.device
     with torch.inference_mode(), _Recorder(model, smoothing or {}, per_call, grams) as recorder:
-        for begin in range(0, total, batch):
-            some = torch.from_numpy(questions[begin : begin + batch]).to(model.H_init.device)
-            rows = (
-                None
-                if identifiers is None
-                else torch.from_numpy(identifiers[begin : begin + batch]).to(some.device)
-            )
+        for begin in range(0, len(questions), batch):
+            some = torch.from_numpy(questions[begin : begin + batch]).to(device)
+            rows = None
+            if identifiers is not None:
+                rows = torch.from_numpy(identifiers[begin : begin + batch]).to(device)
             e = model.embed(some, rows)
             z_H, z_L = model.initial_state(len(some))
             if segments == "random":
@@ -113,8 +103,6 @@ def collect_ranges(
             for row, T in enumerate(lengths):
                 wanted[row, list(SAMPLINGS[segments](int(T)))] = True
             _count(model, recorder, z_H, z_L, e, lengths, wanted)
-            if progress is not None:
-                progress("calibrating", min(begin + batch, total), total)
     return recorder.ranges
 
 

@@ -192,12 +192,8 @@ def load_weights(model: HRM, tensors: dict[str, torch.Tensor], where: str) -> No
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
 
 
-def load_checkpoint(path: Path | str, device: str = "cpu") -> Checkpoint:
-    """Read a checkpoint folder (or a shipped model by name): float32, in evaluation mode.
-
-    Raises:
-        InputError: anything missing, damaged, contradictory or newer than this version.
-    """
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint folder (or a shipped model by name): float32, in evaluation mode."""
     path = resolve_checkpoint(path)
     config = _read_config(path)
     task = get_task(config["task"])
@@ -215,16 +211,11 @@ def load_checkpoint(path: Path | str, device: str = "cpu") -> Checkpoint:
     digest = hashlib.sha256((sha256(weights) + arch).encode()).hexdigest()
     card = (path / CARD).read_text(errors="replace") if (path / CARD).exists() else ""
     model.eval().requires_grad_(False)
-    return Checkpoint(model.to(device), task, card, config.get("metadata", {}), digest, path.resolve())
+    return Checkpoint(model, task, card, config.get("metadata", {}), digest, path.resolve())
 
 
 def quantization_of(checkpoint: Checkpoint) -> TrainedScales | None:
-    """The scales that the checkpoint's weights were tuned with, or None for a plain float checkpoint.
-
-    Raises:
-        InputError: the scales are damaged, of another layer list, or the weights file is not the one that was
-            tuned with them.
-    """
+    """The scales that the checkpoint's weights were tuned with, or None for a plain float checkpoint."""
     values = checkpoint.metadata.get(QUANTIZATION)
     if values is None:
         return None

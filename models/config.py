@@ -13,6 +13,7 @@ from .mixers import MIXERS, Mixer
 PosEncodings = Literal["rope", "learned", "grid", "axial", "none"]
 # hrm, trm, and the HRM paper's own comparison points: one transformer, recurrent or in a single pass.
 Kind = Literal["hrm", "trm", "recurrent", "direct"]
+_TITLES = {"hrm": "HRM", "trm": "TRM", "recurrent": "Recurrent transformer", "direct": "Transformer, one pass"}
 
 # What a kind leaves no choice about.
 FIXED: dict[str, dict[str, int]] = {
@@ -21,13 +22,16 @@ FIXED: dict[str, dict[str, int]] = {
 }
 
 
+def of_type(value: Any, annotation: str) -> tuple[bool, str]:
+    """Whether a config's value is of its field's type, and what that is called: one with choices holds text."""
+    kinds: dict[str, Any] = {"int": int, "float": int | float, "bool": bool}
+    right = isinstance(value, kinds.get(annotation, str)) and (annotation == "bool" or not isinstance(value, bool))
+    return right, annotation if annotation in kinds else "str"
+
+
 @dataclasses.dataclass(frozen=True)
 class HRMConfig:
-    """What fixes a network's shape and halting (paper section 2; field names of the public code).
-
-    Raises:
-        InputError: a value is out of range or contradicts another; names the field and what is allowed.
-    """
+    """What fixes a network's shape and halting (paper section 2; field names of the public code)."""
 
     vocab_size: int
     seq_len: int  # S: tokens of a puzzle, prefix not counted
@@ -57,7 +61,9 @@ class HRMConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            self._check_type(field.name, str(field.type), getattr(self, field.name))
+            value = getattr(self, field.name)
+            right, kind = of_type(value, str(field.type))
+            self._require(field.name, right and (kind != "float" or math.isfinite(value)), f"of type {kind}")
         positive: tuple[str, ...] = ("vocab_size", "seq_len", "num_puzzle_identifiers", "hidden_size", "num_heads")
         positive += ("H_cycles", "L_cycles", "L_layers", "halt_max_steps")
         kinds = get_args(Kind)
@@ -77,9 +83,7 @@ class HRMConfig:
         choices = get_args(PosEncodings)
         self._require("pos_encodings", self.pos_encodings in choices, f"one of {', '.join(choices)}")
         self._require(
-            "num_heads",
-            self.hidden_size % self.num_heads == 0,
-            f"a divisor of hidden_size ({self.hidden_size})",
+            "num_heads", self.hidden_size % self.num_heads == 0, f"a divisor of hidden_size ({self.hidden_size})"
         )
         if self.rotary:
             self._require(
@@ -105,19 +109,6 @@ class HRMConfig:
     def _require(self, name: str, holds: bool, allowed: str) -> None:
         if not holds:
             raise InputError(f"config field {name} is {getattr(self, name)!r}; it must be {allowed}")
-
-    @staticmethod
-    def _check_type(name: str, annotation: str, value: Any) -> None:
-        if annotation == "int":
-            right = isinstance(value, int) and not isinstance(value, bool)
-        elif annotation == "float":
-            right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        elif annotation == "bool":
-            right = isinstance(value, bool)
-        else:
-            right, annotation = isinstance(value, str), "str"
-        if not right:
-            raise InputError(f"config field {name} is {value!r}; it must be of type {annotation}")
 
     @property
     def prefix_len(self) -> int:
@@ -161,13 +152,7 @@ class HRMConfig:
     @property
     def title(self) -> str:
         """What people call such a network."""
-        names = {
-            "hrm": "HRM",
-            "trm": "TRM",
-            "recurrent": "Recurrent transformer",
-            "direct": "Transformer, one pass",
-        }
-        return names[self.kind]
+        return _TITLES[self.kind]
 
     @property
     def block_calls(self) -> int:

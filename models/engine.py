@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import Any
 
@@ -84,9 +85,7 @@ class TorchEngine(Engine):
                 keep = torch.from_numpy(~stop).to(device)
                 z_H, z_L, e = z_H[keep], z_L[keep], e[keep]
                 active = active[~stop]
-        return Answers(
-            answers.tokens, answers.steps, answers.halted, answers.q, np.stack(trace) if request.trace else None
-        )
+        return dataclasses.replace(answers, trace=np.stack(trace)) if request.trace else answers
 
 
 def _joined(parts: list[Answers]) -> Answers:

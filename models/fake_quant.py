@@ -83,17 +83,8 @@ class FakeQuantLinear(Linear):
 
 
 def quantize_model(model: HRM, scales: Mapping[str, float], learned: bool) -> HRM:
-    """A copy of a plain model with every block linear fake-quantized.
-
-    Args:
-        scales: by layer, as :func:`quantized_layers` names them: value of one int8 step of its input.
-        learned: train the scales with the weights, rather than keep them.
-    """
-
-    def fake(name: str, linear: nn.Linear) -> nn.Module:
-        return FakeQuantLinear(linear, scales[name], learned)
-
-    return _with_linears(model, fake)
+    """A copy of a plain model with every block linear fake-quantized; ``scales``: by layer, a step of its input."""
+    return _with_linears(model, lambda name, linear: FakeQuantLinear(linear, scales[name], learned))
 
 
 def plain_model(model: HRM) -> HRM:

@@ -23,6 +23,12 @@ CONFIG_NAME = "all_config.yaml"
 # Fields of the public `arch` table that say nothing about the network's shape.
 _NOT_SHAPE = {"name", "loss", "forward_dtype"}
 _WRAPPERS = ("_orig_mod.", "model.", "inner.")  # prefixes of the public names
+# A tensor's public name, without them → ours.
+_RENAMED = {
+    "embed_tokens.embedding_weight": "embed_tokens.weight",
+    "embed_pos.embedding_weight": "embed_pos.weight",
+    "puzzle_emb.weights": "puzzle_emb.weight",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +40,6 @@ class Layout:
     # Where a config names no module: whether its `arch` table is of this layout.
     unnamed: Callable[[dict[str, Any]], bool]
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)  # what it takes where a config says nothing
-    renamed: dict[str, str] = dataclasses.field(  # its tensor's name, after the wrappers' prefixes → ours
-        default_factory=lambda: {
-            "embed_tokens.embedding_weight": "embed_tokens.weight",
-            "embed_pos.embedding_weight": "embed_pos.weight",
-            "puzzle_emb.weights": "puzzle_emb.weight",
-        }
-    )
 
     def fields(self, arch: dict[str, Any]) -> dict[str, Any]:
         """The public `arch` table in our fields. What a kind leaves no choice about, its code reads and ignores."""
@@ -53,7 +52,7 @@ class Layout:
         for name, tensor in tensors.items():
             for prefix in _WRAPPERS:
                 name = name.removeprefix(prefix)
-            found[self.renamed.get(name, name)] = tensor
+            found[_RENAMED.get(name, name)] = tensor
         return found
 
 
@@ -123,11 +122,7 @@ def guess_task(data_path: str, vocab_size: int) -> Task:
 
 
 def import_public(weights: Path, config: Path | None = None, task_name: str | None = None) -> tuple[HRM, Task]:
-    """A public HRM or TRM checkpoint as our model: ``weights`` is the `step_N` file or the folder that holds it.
-
-    Raises:
-        InputError: something is missing, damaged, of another architecture, or contradicts the task.
-    """
+    """A public HRM or TRM checkpoint as our model: ``weights`` is the `step_N` file or the folder that holds it."""
     if weights.is_dir():
         found = sorted(weights.glob("step_*"), key=lambda p: (len(p.name), p.name))
         if not found:

@@ -58,10 +58,6 @@ class Histogram:
 # -- estimators: how large a magnitude is still told apart; what is larger is clipped -------------------
 
 
-def _minmax(histogram: Histogram) -> float:
-    return histogram.absmax
-
-
 def _percentile(histogram: Histogram) -> float:
     cumulated = np.cumsum(histogram.counts)
     bin_ = int(np.searchsorted(cumulated, cumulated[-1] * _PERCENTILE / 100))
@@ -105,7 +101,7 @@ def _entropy(histogram: Histogram) -> float:
 
 # The names that --calibration-method takes.
 ESTIMATORS: dict[str, Callable[[Histogram], float]] = {
-    "minmax": _minmax,
+    "minmax": lambda histogram: histogram.absmax,
     "percentile": _percentile,
     "mse": _mse,
     "entropy": _entropy,

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import InputError
 from ..models import HRMConfig
-from ..models.config import FIXED
+from ..models.config import FIXED, of_type
 from ..models.hrm import Gradient
 from ..tasks import get_task
 from .losses import LOSSES
@@ -21,11 +21,7 @@ Qat = Literal["off", "learned", "frozen"]
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """A training run (paper section 2 and appendix; defaults as published, for the paper's model).
-
-    Raises:
-        InputError: a value is out of range; names the field and what is allowed.
-    """
+    """A training run (paper section 2 and appendix; defaults as published, for the paper's model)."""
 
     batch_size: int = 768  # slots over all processes
     accumulate: int = 1  # parts in which a process takes its slots, one after the other, to need less memory
@@ -71,13 +67,8 @@ class TrainConfig:
                 raise InputError(f"train field {name} is {getattr(self, name)!r}; it must be {allowed}")
 
         for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), str(field.type)
-            right = {
-                "int": isinstance(value, int) and not isinstance(value, bool),
-                "float": isinstance(value, int | float) and not isinstance(value, bool),
-                "bool": isinstance(value, bool),
-            }.get(kind, isinstance(value, str))
-            require(field.name, right, f"of type {kind if kind in ('int', 'float', 'bool') else 'str'}")
+            right, kind = of_type(getattr(self, field.name), str(field.type))
+            require(field.name, right, f"of type {kind}")
         for name, choices in (
             ("gradient", get_args(Gradient)),
             ("loss", LOSSES),
@@ -87,17 +78,8 @@ class TrainConfig:
             ("qat", get_args(Qat)),
         ):
             require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
-        for name in (
-            "batch_size",
-            "accumulate",
-            "interleave",
-            "rollout",
-            "log_every",
-            "save_every",
-            "eval_every",
-            "eval_puzzles",
-            "final_puzzles",
-        ):
+        counts = ("batch_size", "accumulate", "interleave", "rollout", "log_every", "save_every", "eval_every")
+        for name in (*counts, "eval_puzzles", "final_puzzles"):
             require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("lr", "puzzle_emb_lr"):
             require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
@@ -169,13 +151,7 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # The same for ARC, where a puzzle's embedding is seen rarely and has to learn fast.
     "arc": (
         {"puzzle_emb_ndim": 512},
-        {
-            "bf16": True,
-            "compile": True,
-            "weight_decay": 0.1,
-            "puzzle_emb_lr": 1e-2,
-            "puzzle_emb_weight_decay": 0.1,
-        },
+        {"bf16": True, "compile": True, "weight_decay": 0.1, "puzzle_emb_lr": 1e-2, "puzzle_emb_weight_decay": 0.1},
     ),
     # The shipped models' recipes, for an hour or so on a CPU.
     "sudoku": (
@@ -222,11 +198,8 @@ def load_recipe(
     """Join preset, TOML file (tables ``[arch]`` and ``[train]``) and ``section.field=value`` settings.
 
     Later ones win; ``start``'s architecture takes the place of the preset's. What ``arch.kind`` leaves no choice
-    about need not be said. With ``qat`` among the fields,
-    :data:`QAT_SETTINGS` come right after the preset; their number of steps gives way to a limit in minutes.
-
-    Raises:
-        InputError: an unknown preset, section or field, or a value that a config refuses.
+    about need not be said. With ``qat`` among the fields, :data:`QAT_SETTINGS` come right after the preset; their
+    number of steps gives way to a limit in minutes.
     """
     if preset not in PRESETS:
         raise InputError(f"--preset {preset}: unknown; choose from {', '.join(PRESETS)}")

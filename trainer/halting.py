@@ -8,37 +8,29 @@ import torch
 from ..data.puzzles import PuzzleSet
 from ..halting import halting_head
 from ..models import HRM
-from .losses import solved
+from .measure import solved_by_segment
 
 MARGINS = np.arange(0, 8.5, 0.5)  # logits
+_ALLOWED_LOSS = 0.005
 
 
-@torch.inference_mode()
-def halting_margin(model: HRM, puzzles: PuzzleSet, allowed_loss: float = 0.005, batch: int = 64) -> float:
+def halting_margin(model: HRM, puzzles: PuzzleSet) -> float:
     """The smallest margin (logits) by which to distrust q_halt, so that halting early costs next to nothing.
 
-    With it, the part of ``puzzles`` solved under learned halting is at most ``allowed_loss`` below the part
+    With it, the part of ``puzzles`` solved under learned halting is at most half a point below the part
     solved when every puzzle gets all ``halt_max_steps`` segments. Use puzzles that nothing else is measured on.
     """
-    assert puzzles.answers is not None
-    config, device = model.config, model.H_init.device
-    wants, right = [], []  # float and bool [segments, batch] per batch
-    for start in range(0, len(puzzles), batch):
-        tokens = torch.from_numpy(puzzles.questions[start : start + batch]).long().to(device)
-        answers = torch.from_numpy(puzzles.answers[start : start + batch]).long().to(device)
-        e = model.embed(tokens)
-        z_H, z_L = model.initial_state(len(tokens))
-        for _ in range(config.halt_max_steps):
-            z_H, z_L, logits, q = model.segment(z_H, z_L, e)
-            wants.append(halting_head(config.no_ACT_continue).margin(q).cpu().numpy())
-            right.append(solved(logits, answers).cpu().numpy())
-    rows = [slice(i, i + config.halt_max_steps) for i in range(0, len(wants), config.halt_max_steps)]
-    want = np.concatenate([np.stack(wants[row]) for row in rows], axis=1)
-    good = np.concatenate([np.stack(right[row]) for row in rows], axis=1)
+    head, segments = halting_head(model.config.no_ACT_continue), range(model.config.halt_max_steps)
+    wants, right = ([list[torch.Tensor]() for _ in segments] for _ in range(2))
+    for k, exact, q in solved_by_segment(model, puzzles, len(segments)):
+        wants[k - 1].append(head.margin(q))
+        right[k - 1].append(exact)
+    # float and bool [segments, puzzles]
+    want, good = (torch.stack([torch.cat(parts) for parts in each]).cpu().numpy() for each in (wants, right))
     for margin in MARGINS:
         halts = want > margin
         halts[-1] = True
         exact = good[halts.argmax(axis=0), np.arange(good.shape[1])].mean()
-        if exact >= good[-1].mean() - allowed_loss:
+        if exact >= good[-1].mean() - _ALLOWED_LOSS:
             return float(margin)
     return float(MARGINS[-1])

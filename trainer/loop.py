@@ -29,7 +29,7 @@ from .halting import halting_margin
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
 from .metrics import Metrics
 from .optim import Average
-from .prepare import Measured, keep_sources, kept_sources, measured_on, require_shared, unseen
+from .prepare import Measured, keep_sources, kept_sources, measured_on, unseen
 from .run import Run
 from .slots import Slots
 from .stopping import Stopping
@@ -155,7 +155,6 @@ def train(
             changed = keep_sources(output, task, data, measured)
             write_atomically(output / "run.json", json.dumps(recipe, indent=2) + "\n")
     with world.together():
-        require_shared(output)
         sources = kept_sources(output, task, data)
     model.to(world.device).train()
     sampler = Sampler(task, sources, config.augment)
@@ -175,20 +174,12 @@ def train(
     if not resumed:
         run.fill()
     metrics = Metrics(output, run.step, quiet=world.rank != 0)
-    done = config.progress(run.step, run.seconds)
-    metrics.say(
-        f"{task.name}: {sum(p.numel() for p in model.parameters()):,} parameters, "
-        f"{sum(len(source.questions) for source in sources):,} puzzles, {world.size} x {world.device.type}, "
-        f"{step_flops(arch, config) / 1e9:,.3g} GFLOP a step"
-        + (f", {config.steps} steps" if config.steps else "")
-        + (f", {config.minutes:g} minutes" if config.minutes else "")
-        + (" (already trained; measuring again)" if done >= 1 else "")
-    )
+    _announce(run, sources, metrics)
     for argument in changed:
         metrics.say(f"--data {argument}: has changed since the run began, and is read anew")
     if initial is not None and other_puzzles and not resumed:
         metrics.say(f"{data[0]}: other puzzles than {initial.path} learned; their embeddings start anew")
-    if resumed and done < 1:
+    if resumed and config.progress(run.step, run.seconds) < 1:
         metrics.say(f"resuming at step {run.step}, after {run.seconds / 60:.1f} minutes")
     facts: dict[str, Any] = {"recipe": recipe, "sources": [f"{s.name} ({len(s.questions)})" for s in sources]}
     if (names := numbering(data, task)) is not None:
@@ -199,18 +190,7 @@ def train(
         with Stopping() as stopping:
             _loop(run, output, metrics, measured, facts, stopping)
         if measured is not None:
-            if task.has_rules:
-                calibration = margin_puzzles(task, config.final_puzzles // 2)
-                metrics.say(f"looking when {len(calibration)} other puzzles may halt")
-                run.halt_margin = halting_margin(run.evaluated_model(), calibration)
-                facts["halt_margin"] = run.halt_margin
-            else:
-                metrics.say(f"{task.name} puzzles cannot be generated, so early halting is left as it was learned")
-            tests = [_not_trained_on(puzzles, sources, metrics) for puzzles in measured.tests]
-            puzzles = by_source([measured.held_out, *tests], config.final_puzzles)
-            for field, variant in qat.variants(run.evaluated_model(), initial).items():
-                what = "" if config.qat == "off" else qat.MEASURED[field]
-                facts[field] = accuracy(variant, puzzles, metrics, run.step, what)
+            facts |= _final_figures(run, measured, sources, metrics, initial)
             run.publish(output / "checkpoint", facts)
     except KeyboardInterrupt:
         saved = (output / "state").exists()
@@ -220,6 +200,37 @@ def train(
         metrics.close()
         world.leave()
     return output / "checkpoint"
+
+
+def _announce(run: Run, sources: list[Source], metrics: Metrics) -> None:
+    config, world = run.config, run.world
+    metrics.say(
+        f"{run.task.name}: {sum(p.numel() for p in run.model.parameters()):,} parameters, "
+        f"{sum(len(source.questions) for source in sources):,} puzzles, {world.size} x {world.device.type}, "
+        f"{step_flops(run.model.config, config) / 1e9:,.3g} GFLOP a step"
+        + (f", {config.steps} steps" if config.steps else "")
+        + (f", {config.minutes:g} minutes" if config.minutes else "")
+        + (" (already trained; measuring again)" if config.progress(run.step, run.seconds) >= 1 else "")
+    )
+
+
+def _final_figures(
+    run: Run, measured: Measured, sources: list[Source], metrics: Metrics, initial: Checkpoint | None
+) -> dict[str, Any]:
+    """What the finished checkpoint's metadata tell of it: when it may halt, which is set here, and its accuracy."""
+    task, config, figures = run.task, run.config, dict[str, Any]()
+    if task.has_rules:
+        calibration = margin_puzzles(task, config.final_puzzles // 2)
+        metrics.say(f"looking when {len(calibration)} other puzzles may halt")
+        figures["halt_margin"] = run.halt_margin = halting_margin(run.evaluated_model(), calibration)
+    else:
+        metrics.say(f"{task.name} puzzles cannot be generated, so early halting is left as it was learned")
+    tests = [_not_trained_on(puzzles, sources, metrics) for puzzles in measured.tests]
+    puzzles = by_source([measured.held_out, *tests], config.final_puzzles)
+    for field, variant in qat.variants(run.evaluated_model(), initial).items():
+        what = "" if config.qat == "off" else qat.MEASURED[field]
+        figures[field] = accuracy(variant, puzzles, metrics, run.step, what)
+    return figures
 
 
 def _not_trained_on(puzzles: PuzzleSet, sources: list[Source], metrics: Metrics) -> PuzzleSet:
@@ -281,10 +292,8 @@ def _loop(
             puzzles = measured.held_out.take(config.eval_puzzles, 0)
             exact = exact_by_segments(model, puzzles, EVAL_SEGMENTS)
             field = "accuracy" if config.qat == "off" else qat.QUANTIZED
-            measured_at, figures = (
-                run.step,
-                {field: {puzzles.sources[0]: {"n": len(puzzles), "exact_by_segments": exact}}},
-            )
+            figures = {field: {puzzles.sources[0]: {"n": len(puzzles), "exact_by_segments": exact}}}
+            measured_at = run.step
             metrics.write({"step": run.step, "exact_by_segments": exact}, done)
         if last or run.step % config.save_every == 0:
             save()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,11 +25,11 @@ def stablemax_log_probabilities(logits: Tensor) -> Tensor:
     return s.log() - s.sum(-1, keepdim=True).log()
 
 
-def softmax_log_probabilities(logits: Tensor) -> Tensor:
-    return F.log_softmax(logits.float(), dim=-1)
-
-
-LOSSES = {"stablemax": stablemax_log_probabilities, "softmax": softmax_log_probabilities}
+# Loss → log-probabilities of the vocabulary, from logits.
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "stablemax": stablemax_log_probabilities,
+    "softmax": lambda logits: F.log_softmax(logits.float(), dim=-1),
+}
 
 
 def token_loss(logits: Tensor, labels: Tensor, kind: str, smoothing: float = 0.0) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.puzzles import PuzzleSet
 from ..errors import InputError
@@ -15,13 +17,33 @@ from .metrics import Metrics
 
 EVAL_SEGMENTS = (1, 2, 4, 8, 16)
 FINAL_SEGMENTS = (*EVAL_SEGMENTS, 32)
+_ROWS = 64  # puzzles that think together
 
 
 @torch.inference_mode()
-def exact_by_segments(
-    model: HRM, puzzles: PuzzleSet, segments: tuple[int, ...], batch: int = 64
-) -> dict[str, float]:
-    """Part of the puzzles solved after each number of segments, without early halting.
+def solved_by_segment(model: HRM, puzzles: PuzzleSet, segments: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(segment, counted from 1, which of some puzzles are solved after it, their q) for all of them in turn.
+
+    Nobody halts early. Cells without a label do not count.
+    """
+    assert puzzles.answers is not None
+    device = model.H_init.device
+    for start in range(0, len(puzzles), _ROWS):
+        rows = slice(start, start + _ROWS)
+        tokens = torch.from_numpy(puzzles.questions[rows]).long().to(device)
+        labels = labels_of(torch.from_numpy(puzzles.answers[rows]).long()).to(device)
+        identifiers = None
+        if puzzles.identifiers is not None:
+            identifiers = torch.from_numpy(puzzles.identifiers[rows]).long().to(device)
+        e = model.embed(tokens, identifiers)
+        z_H, z_L = model.initial_state(len(tokens))
+        for k in range(1, segments + 1):
+            z_H, z_L, logits, q = model.segment(z_H, z_L, e)
+            yield k, solved(logits, labels), q
+
+
+def exact_by_segments(model: HRM, puzzles: PuzzleSet, segments: tuple[int, ...]) -> dict[str, float]:
+    """Part of the puzzles solved after each number of segments.
 
     Puzzles without any labelled cell (ARC test inputs whose answer is kept secret) do not count.
     """
@@ -29,26 +51,11 @@ def exact_by_segments(
     puzzles = puzzles.select(known)
     if not len(puzzles):
         raise InputError("none of the puzzles to measure on has an answer; name others with --test")
-    assert puzzles.answers is not None
     right = dict.fromkeys(segments, 0)
-    device = model.H_init.device
-    for start in range(0, len(puzzles), batch):
-        tokens = torch.from_numpy(puzzles.questions[start : start + batch]).long().to(device)
-        answers = labels_of(torch.from_numpy(puzzles.answers[start : start + batch]).long()).to(device)
-        e = model.embed(tokens, identifiers_of(puzzles, start, len(tokens), device))
-        z_H, z_L = model.initial_state(len(tokens))
-        for k in range(1, max(segments) + 1):
-            z_H, z_L, logits, _ = model.segment(z_H, z_L, e)
-            if k in right:
-                right[k] += int(solved(logits, answers).sum())
+    for k, exact, _ in solved_by_segment(model, puzzles, max(segments)):
+        if k in right:
+            right[k] += int(exact.sum())
     return {str(k): count / len(puzzles) for k, count in right.items()}
-
-
-def identifiers_of(puzzles: PuzzleSet, start: int, count: int, device: torch.device) -> torch.Tensor | None:
-    """int64 ``[count]`` of the puzzles from row ``start`` on, or None where they have no identifiers."""
-    if puzzles.identifiers is None:
-        return None
-    return torch.from_numpy(puzzles.identifiers[start : start + count]).long().to(device)
 
 
 def by_source(sets: list[PuzzleSet], most: int) -> dict[str, PuzzleSet]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -38,19 +37,11 @@ class SignSGD(torch.optim.Optimizer):
             for table in group["params"]:
                 if table.grad is None:
                     continue
-                if table.grad.is_sparse:
-                    _update_rows(table, table.grad.coalesce(), group["lr"], group["weight_decay"])
-                    continue
-                touched = (table.grad != 0).any(-1, keepdim=True)
-                decay = torch.where(touched, 1 - group["lr"] * group["weight_decay"], 1.0)
-                table.mul_(decay).sub_(table.grad.sign(), alpha=group["lr"])
-
-
-def _update_rows(table: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
-    """The same for a sparse gradient, at the cost of the rows it has and not of the whole table."""
-    touched = (gradient.values() != 0).any(-1)
-    rows, signs = gradient.indices()[0][touched], gradient.values()[touched].sign()
-    table[rows] = table[rows] * (1 - lr * weight_decay) - lr * signs
+                # At the cost of the rows that the gradient has, not of the whole table.
+                gradient = (table.grad if table.grad.is_sparse else table.grad.to_sparse(1)).coalesce()
+                touched = (gradient.values() != 0).any(-1)
+                rows, signs = gradient.indices()[0][touched], gradient.values()[touched].sign()
+                table[rows] = table[rows] * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * signs
 
 
 def adam_atan2(parameters: Parameters, config: TrainConfig) -> torch.optim.Optimizer:
@@ -70,18 +61,11 @@ def muon(parameters: Parameters, config: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.Muon(parameters, lr=config.lr, **how)
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """What ``train.optimizer`` may name."""
-
-    main: Maker
-    matrices: Maker | None = None  # of the levels' matrices, where they are not left to the main one
-
-
-OPTIMIZERS = {
-    "adam_atan2": Choice(adam_atan2),
-    "adamw": Choice(adamw),
-    "muon": Choice(adamw, matrices=muon),
+# What `train.optimizer` may name → (makes the main optimizer, that of the levels' matrices where it is another).
+OPTIMIZERS: dict[str, tuple[Maker, Maker | None]] = {
+    "adam_atan2": (adam_atan2, None),
+    "adamw": (adamw, None),
+    "muon": (adamw, muon),
 }
 
 
@@ -91,28 +75,26 @@ def make_optimizers(model: HRM, config: TrainConfig) -> list[torch.optim.Optimiz
     Learned scales are a group of their own in the main one: decay would pull them to one, and what is a small
     step for a weight is too small for the one number that all of a layer's inputs share.
     """
-    choice = OPTIMIZERS[config.optimizer]
-    matrices = [] if choice.matrices is None else _matrices(model)
-    puzzles = [p for name, p in model.named_parameters() if name.startswith("puzzle_emb.")]
+    make, make_for_matrices = OPTIMIZERS[config.optimizer]
+    matrices, named = [], list(model.named_parameters())
+    if make_for_matrices is not None:
+        # The weights of the levels' products: what Muon is made for, unlike embeddings, heads and scales.
+        matrices = [p for name, p in named if "_level." in name and p.ndim == 2]
+    puzzles = [p for name, p in named if name.startswith("puzzle_emb.")]
     scales = scale_parameters(model)
     apart = {id(p) for p in (*puzzles, *scales, *matrices)}
     rest: Parameters = [p for p in model.parameters() if id(p) not in apart]
     if scales:
         rest = [{"params": rest}, {"params": scales, "lr": config.lr * SCALE_LR, "weight_decay": 0.0}]
-    optimizers = [choice.main(rest, config)]
-    if choice.matrices is not None:
-        optimizers.append(choice.matrices(matrices, config))
+    optimizers = [make(rest, config)]
+    if make_for_matrices is not None:
+        optimizers.append(make_for_matrices(matrices, config))
     if puzzles:
         optimizers.append(SignSGD(puzzles, config.puzzle_emb_lr, config.puzzle_emb_weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
     return optimizers
-
-
-def _matrices(model: HRM) -> list[nn.Parameter]:
-    """The weights of the levels' products: what Muon is made for, unlike embeddings, heads and scales."""
-    return [p for name, p in model.named_parameters() if "_level." in name and p.ndim == 2]
 
 
 # Schedule → what the base rates are multiplied by, from the part of the run that is done and the least factor.

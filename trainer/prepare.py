@@ -90,29 +90,15 @@ def _is_of(key: list[Any], kept: list[Any]) -> bool:
 
 
 def kept_sources(folder: Path, task: Task, data: list[str]) -> list[Source]:
-    """The training puzzles as another process kept them.
-
-    Raises:
-        InputError: this process cannot see them.
-    """
+    """The training puzzles as another process kept them."""
+    kept = [_read(_place(folder, index)) for index in range(len(data))] if task.has_rules else []
+    if not (folder / "run.json").is_file() or None in kept:
+        raise InputError(
+            f"{folder}: a process does not see what the first one wrote there; all nodes must see the run's folder"
+        )
     if not task.has_rules:
         return [read_source(argument, task) for argument in data]
-    kept = [_read(_place(folder, index)) for index in range(len(data))]
-    if None in kept:
-        raise _unseen_folder(folder)
     return [each[1] for each in kept if each is not None]
-
-
-def require_shared(folder: Path) -> None:
-    """InputError where this process does not see the run that the first one has just written."""
-    if not (folder / "run.json").is_file():
-        raise _unseen_folder(folder)
-
-
-def _unseen_folder(folder: Path) -> InputError:
-    return InputError(
-        f"{folder}: a process does not see what the first one wrote there; all nodes must see the run's folder"
-    )
 
 
 def _place(folder: Path, index: int) -> Path:

@@ -69,14 +69,8 @@ def as_stored(model: HRM, dtype: torch.dtype) -> HRM:
 
 def metadata(model: HRM, config: TrainConfig, started_from: str) -> dict[str, Any]:
     """What the checkpoint tells an export; its writer adds the hash of the weights."""
-    tuned = {
-        "bits": 8,
-        "activations": scales_of(model),
-        "weights": WEIGHT_SCALES,
-        "from": started_from,
-        "learned": config.qat == "learned",
-    }
-    return {QUANTIZATION: tuned}
+    tuned = {"bits": 8, "activations": scales_of(model), "weights": WEIGHT_SCALES, "from": started_from}
+    return {QUANTIZATION: tuned | {"learned": config.qat == "learned"}}
 
 
 def variants(model: HRM, initial: Checkpoint | None) -> dict[str, HRM]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 from pathlib import Path
@@ -77,11 +76,6 @@ class Run:
     def _refill(self, slots: Slots, rng: np.random.Generator) -> None:
         slots.refill(self.model, self.sampler, rng, self.world.rank, self.world.size, self.most_segments)
 
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        if not self.config.bf16:
-            return contextlib.nullcontext()
-        return torch.autocast(self.world.device.type, torch.bfloat16)
-
     def _forward(
         self, tokens: Tensor, z_H: Tensor, z_L: Tensor, puzzle_rows: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -141,7 +135,7 @@ class Run:
         """A segment of the slots ``rows``; its gradients are added, as a part of the step's."""
         arch, config, slots = self.model.config, self.config, self.slots
         tokens, labels, puzzles = slots.tokens[rows], slots.labels[rows], self._puzzle_rows(rows)
-        with self._autocast():
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=config.bf16):
             z_H, z_L, logits, q = self._segment(tokens, slots.z_H[rows], slots.z_L[rows], puzzles)
             target = None
             if not arch.no_ACT_continue:
@@ -159,7 +153,9 @@ class Run:
     def _update(self) -> None:
         self.world.average_gradients(self.model)
         if self.config.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self._dense_parameters(), self.config.grad_clip)
+            # All but a table of several puzzle embeddings, whose gradient is sparse and counts by its sign alone.
+            dense = [p for p in self.model.parameters() if p.grad is None or not p.grad.is_sparse]
+            torch.nn.utils.clip_grad_norm_(dense, self.config.grad_clip)
         factor = lr_factor(self.config, self.step, self.config.progress(self.step, self.seconds))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -168,10 +164,6 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.model)
-
-    def _dense_parameters(self) -> list[torch.nn.Parameter]:
-        """All but a table of several puzzle embeddings, whose gradient is sparse and counts by its sign alone."""
-        return [p for p in self.model.parameters() if p.grad is None or not p.grad.is_sparse]
 
     def evaluated_model(self) -> HRM:
         """A copy with the weights that count: the moving average where there is one, rounded as it is stored.
@@ -187,11 +179,7 @@ class Run:
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the checkpoint: weights, recipe and whatever accuracy ``facts`` hold."""
-        metadata = {
-            **facts,
-            "steps": self.step,
-            "train_seconds": round(self.seconds, 1),
-        }
+        metadata = {**facts, "steps": self.step, "train_seconds": round(self.seconds, 1)}
         if self.task.has_rules:
             metadata["held_out"] = dict(HELD_OUT)
         model, dtype = self.evaluated_model(), getattr(torch, self.config.checkpoint_dtype)

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+array_of = numpy_helper.to_array
+
 
 class PassFailed(RuntimeError):
     """A pass met a graph it does not understand, or left one that breaks its promise: a bug, not bad input."""
@@ -33,19 +35,17 @@ def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node, those of bodies right after the node that carries them."""
-    for node in graph.node:
-        yield node
-        for body in subgraphs(node):
-            yield from all_nodes(body)
+    """Every node, those of bodies included."""
+    for inner in all_graphs(graph):
+        yield from inner.node
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.ModelProto.FromString(model.SerializeToString())
 
 
 def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in graph.initializer}
-
-
-def array_of(tensor: onnx.TensorProto) -> np.ndarray:
-    return numpy_helper.to_array(tensor)
 
 
 def tensor_of(array: np.ndarray, name: str) -> onnx.TensorProto:
@@ -74,7 +74,10 @@ def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
 
 
 def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    """Rename values everywhere they are made or used, bodies and the graph's own inputs and outputs included."""
+    """Rename values everywhere they are made or used, bodies and the graph's own inputs and outputs included.
+
+    All at once: one value's new name may be another's old one.
+    """
     for inner in all_graphs(graph):
         for value in (*inner.input, *inner.output, *inner.value_info, *inner.initializer):
             value.name = names.get(value.name, value.name)

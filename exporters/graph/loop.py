@@ -8,7 +8,6 @@ from the graph around it; they are stored once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,10 @@ from onnx import TensorProto, helper
 
 from ...halting import LEARNED, VERIFIED, HaltRule, Q, halting_head
 from ...tasks import Task
-from .edit import all_nodes, ensure, rename, subgraphs, tensor_of
+from .edit import all_nodes, copied, ensure, rename, subgraphs, tensor_of
 from .passes import BATCH, drop_unused, finish, keeps_name, merge_equal_initializers
 
 _FLOAT, _INT32, _BOOL, _INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.BOOL, TensorProto.INT64
-
-
-@dataclass(frozen=True)
-class LoopFacts:
-    """What the loop must know beyond the two graphs. ``task.groups`` decide whether it can verify."""
-
-    task: Task
-    no_ACT_continue: bool
 
 
 class _Builder:
@@ -48,21 +39,23 @@ class _Builder:
         return name
 
 
-def wrap_in_loop(start: onnx.ModelProto, segment: onnx.ModelProto, facts: LoopFacts) -> onnx.ModelProto:
+def wrap_in_loop(
+    start: onnx.ModelProto, segment: onnx.ModelProto, task: Task, no_ACT_continue: bool
+) -> onnx.ModelProto:
     """Join a start and a (possibly converted or quantized) segment graph into one with a halting loop.
 
     ``tokens int32[batch, S], max_think_steps int32[], halt int32[] (, puzzle_identifiers int32[batch])
-    → answer int32[batch, S], steps int32[batch], q float32[batch, 2]``
+    → answer int32[batch, S], steps int32[batch], q float32[batch, 2]``; it can verify where ``task`` has groups.
     """
     start, segment = _prefixed(start, "start", keep={"tokens", "puzzle_identifiers"}), _prefixed(segment, "segment")
     outer = _Builder()
     outer.nodes.extend(start.graph.node)
     outer.constants.extend([*start.graph.initializer, *segment.graph.initializer])
     shapes = {v.name: v.type.tensor_type.shape for v in (*segment.graph.input, *segment.graph.output)}
-    state, width = shapes["segment:z_H"], facts.task.seq_len
+    state, width = shapes["segment:z_H"], task.seq_len
 
     _add_initial_values(outer)
-    body = _body(outer, segment.graph, state, facts)
+    body = _body(outer, segment.graph, state, task, no_ACT_continue)
     outer.add("Cast", ["max_think_steps"], "trip_count", to=_INT64)
     carried = ["start:z_H", "start:z_L", "nobody_halted", "no_steps", "tokens", "no_q"]
     loop = helper.make_node(
@@ -93,7 +86,7 @@ def wrap_in_loop(start: onnx.ModelProto, segment: onnx.ModelProto, facts: LoopFa
 
 def _prefixed(model: onnx.ModelProto, prefix: str, keep: set[str] | None = None) -> onnx.ModelProto:
     """A copy whose values cannot collide with another graph's; stored weights and `keep` keep their names."""
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    copy = copied(model)
     kept = {tensor.name for tensor in copy.graph.initializer if keeps_name(tensor.name)} | (keep or set())
     names = {v.name for v in (*copy.graph.input, *copy.graph.output, *copy.graph.initializer)}
     names |= {name for node in all_nodes(copy.graph) for name in node.output if name}
@@ -111,7 +104,7 @@ def _add_initial_values(outer: _Builder) -> None:
 
 
 def _body(
-    outer: _Builder, segment: onnx.GraphProto, state: onnx.TensorShapeProto, facts: LoopFacts
+    outer: _Builder, segment: onnx.GraphProto, state: onnx.TensorShapeProto, task: Task, no_ACT_continue: bool
 ) -> onnx.GraphProto:
     """One trip: a segment on every row, then the halting decision; rows that had halted keep what they had."""
     body = _Builder()
@@ -119,7 +112,7 @@ def _body(
     body.nodes.extend(segment.node)
     body.add("ArgMax", ["segment:logits"], "guess64", axis=-1, keepdims=0)
     body.add("Cast", ["guess64"], "guess", to=_INT32)
-    wants_halt = _halting_decision(outer, body, facts)
+    wants_halt = _halting_decision(outer, body, task, no_ACT_continue)
 
     column, plane = _axes(outer, 1), _axes(outer, 1, 2)
     halted_row = body.add("Unsqueeze", ["halted", column], "halted_row")
@@ -144,7 +137,7 @@ def _body(
         "z_L": (_FLOAT, dims),
         "halted": (_BOOL, [BATCH]),
         "steps": (_INT32, [BATCH]),
-        "guess": (_INT32, [BATCH, facts.task.seq_len]),
+        "guess": (_INT32, [BATCH, task.seq_len]),
         "q": (_FLOAT, [BATCH, 2]),
     }
     before = {"steps": "steps_before", "guess": "guess_before", "q": "q_before"}
@@ -154,20 +147,20 @@ def _body(
     return helper.make_graph(body.nodes, "segment", inputs, outputs)
 
 
-def _halting_decision(outer: _Builder, body: _Builder, facts: LoopFacts) -> str:
+def _halting_decision(outer: _Builder, body: _Builder, task: Task, no_ACT_continue: bool) -> str:
     """bool[batch]: the rows that this segment's q, or the task's own rules, tell to stop."""
     is_learned = _asked_for(outer, LEARNED)
-    head = halting_head(facts.no_ACT_continue)
+    head = halting_head(no_ACT_continue)
     left = _q(outer, body, head.left)
     right = (
         outer.constant(np.array(0, np.float32), "zero_bar") if head.right is None else _q(outer, body, head.right)
     )
     body.add("Greater", [left, right], "q_says")
     learned = body.add("And", ["q_says", is_learned], "learned_halt")
-    if facts.task.groups is None:
+    if task.groups is None:
         return learned
     is_verified = _asked_for(outer, VERIFIED)
-    body.add("And", [_verification(outer, body, facts.task), is_verified], "verified_halt")
+    body.add("And", [_verification(outer, body, task), is_verified], "verified_halt")
     return body.add("Or", [learned, "verified_halt"], "wants_halt")
 
 

@@ -146,9 +146,7 @@ def restore_weight_names(model: onnx.ModelProto, weights: Mapping[str, np.ndarra
         original = by_content.get(_content(array)) if array.size > 1 else None
         if original is not None and original not in renamed.values():
             renamed[tensor.name] = original
-    # In two steps, as one tensor's new name may be another's old one.
-    rename(model.graph, {old: f"\0{new}" for old, new in renamed.items()})
-    rename(model.graph, {f"\0{new}": new for new in renamed.values()})
+    rename(model.graph, renamed)
     names = [tensor.name for tensor in model.graph.initializer]
     ensure(len(names) == len(set(names)), "restore_weight_names: two initializers have one name")
 
@@ -225,8 +223,7 @@ def name_canonically(model: onnx.ModelProto) -> None:
     visit(graph)
     targets = [*renamed.values(), *fixed]
     ensure(len(targets) == len(set(targets)), "name_canonically: two values would have one name")
-    rename(graph, {old: f"\0{new}" for old, new in renamed.items()})
-    rename(graph, {f"\0{new}": new for new in renamed.values()})
+    rename(graph, renamed)
 
 
 _PRODUCTS = ("MatMul", "Gemm", "MatMulNBits")

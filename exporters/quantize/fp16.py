@@ -29,12 +29,6 @@ from ..graph.passes import finish
 HALF, BRAIN, FULL = TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT
 _MARK = "half."
 _KINDS = {"float16": HALF, "bfloat16": BRAIN}
-# Type → its NumPy type and the largest magnitude that it holds.
-_NUMPY: dict[int, tuple[np.dtype, float]] = {
-    HALF: (np.dtype(np.float16), float(np.finfo(np.float16).max)),
-    BRAIN: (np.dtype(ml_dtypes.bfloat16), float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)),
-}
-
 # These compute in float32 whatever they are given; Gemm is the q head (the only product with a bias).
 FULL_OPS = frozenset({"Softmax", "ReduceMean", "Pow", "Sqrt", "Div", "Gemm"})
 FULL_WEIGHTS = frozenset({"lm_head.weight", "q_head.weight"})
@@ -82,9 +76,10 @@ class _Halving:
         self.tensors: dict[str, onnx.TensorProto] = {}
 
     def run(self) -> None:
+        floating = {name for name, tensor in self.stored.items() if tensor.data_type == FULL}
         for node in self.graph.node:
             ensure(node.op_type != "Cast", "convert: the graph has casts already")
-            floats = [i for i, name in enumerate(node.input) if name in self.types or self._is_float(name)]
+            floats = [i for i, name in enumerate(node.input) if name in floating or name in self.types]
             kind = self._compute_type(node, [node.input[i] for i in floats])
             for i, name in enumerate(node.input):
                 if i in floats:
@@ -100,9 +95,6 @@ class _Halving:
         # A weight that is only stored in half precision keeps its own name.
         halves = {name: name.removeprefix(_MARK) for name in self.tensors if name.startswith(_MARK)}
         rename(self.graph, {old: new for old, new in halves.items() if new not in self.tensors})
-
-    def _is_float(self, name: str) -> bool:
-        return name in self.stored and self.stored[name].data_type == FULL
 
     def _compute_type(self, node: onnx.NodeProto, floats: list[str]) -> int:
         if node.op_type in FULL_OPS or FULL_WEIGHTS & set(node.input):
@@ -132,7 +124,8 @@ class _Halving:
         half = _MARK + name
         if half not in self.tensors:
             array = array_of(self.stored[name])
-            dtype, largest = _NUMPY[self.half]
+            dtype = helper.tensor_dtype_to_np_dtype(self.half)
+            largest = float(ml_dtypes.finfo(dtype).max)
             if not np.abs(array).max(initial=0) <= largest:
                 raise InputError(
                     f"weight {name} has values that {dtype.name} cannot hold (above {largest:g}); "

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -82,6 +82,16 @@ def quantize(segment: onnx.ModelProto, scales: Scales, unsigned: bool = False) -
     return names
 
 
+def stored_steps(
+    tensors: dict[str, onnx.TensorProto], name: str, steps: np.ndarray, scale: np.ndarray, **axes: Any
+) -> onnx.NodeProto:
+    """Put a weight into ``tensors`` in steps of ``scale`` (symmetric); returns the node that widens it."""
+    for kind, array in {"": steps, "_scale": scale, "_zero_point": np.zeros(scale.shape, steps.dtype)}.items():
+        tensors[name + kind] = tensor_of(array, name + kind)
+    inputs = [name, f"{name}_scale", f"{name}_zero_point"]
+    return helper.make_node("DequantizeLinear", inputs, [f"{name}.dequantized"], **axes)
+
+
 class _Quantizing:
     """The nodes and tensors of the new graph as they come."""
 
@@ -117,10 +127,7 @@ class _Quantizing:
         weight = array_of(self.stored[name])
         scale = weight_scale(weight)
         steps = rounded(weight, scale, None if self.scales.grams is None else self.scales.grams[product.layer])
-        for kind, array in {"": steps, "_scale": scale, "_zero_point": np.zeros(len(scale), np.int8)}.items():
-            self.tensors[name + kind] = tensor_of(array, name + kind)
-        inputs = [name, f"{name}_scale", f"{name}_zero_point"]
-        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}.dequantized"], axis=1))
+        self.nodes.append(stored_steps(self.tensors, name, steps, scale, axis=1))
 
     def _input(self, site: str, value: str, step: float) -> None:
         name = f"{site}.input_scale"

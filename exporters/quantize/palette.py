@@ -22,11 +22,7 @@ _DAMPING = 0.01  # part of the mean importance that every value has at least, as
 
 
 def palettize_weights(segment: onnx.ModelProto, bits: int, grams: Mapping[str, np.ndarray]) -> list[str]:
-    """Give the block weights of a float segment 2^bits different values each, in place; they stay float32.
-
-    ``grams``: by layer, the sum of x xᵀ over its inputs, float[K, K]. Returns the names of the products that read
-    the weights.
-    """
+    """Give the block weights of a float segment 2^bits different values each, in place; they stay float32."""
     chosen = products(segment)
     tensors = initializers(segment.graph)
     for product in {product.weight: product for product in chosen}.values():

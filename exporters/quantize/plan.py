@@ -17,6 +17,7 @@ from ...models.checkpoint import TrainedScales
 from ...models.ranges import ESTIMATORS, STEPS
 from ...models.smoothing import STRENGTH, smoothing_factors
 from ...precision import PRECISIONS, Precision
+from ..graph.edit import copied
 from ..graph.layers import products, weights_of
 from ..targets import target_named
 from . import algorithm_of, fp16, int8
@@ -35,11 +36,7 @@ FLOAT_PARTS = {"attention scores": "float32", **dict.fromkeys(fp16.PARTS, "float
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to calibrate: ``estimator`` of a range, ``segments`` sampled, SmoothQuant strength (0: none).
-
-    Raises:
-        InputError: a value is unknown or out of range; names the flag that it is given with.
-    """
+    """A way to calibrate: ``estimator`` of a range, ``segments`` sampled, SmoothQuant strength (0: none)."""
 
     estimator: str = "mse"
     segments: str = "stratified"
@@ -78,7 +75,7 @@ class Plan:
 
     def apply(self, segment: onnx.ModelProto, target: str) -> tuple[onnx.ModelProto, list[str]]:
         """A quantized copy of a float segment as ``target`` runs it fast, and its low-precision products."""
-        copy = onnx.ModelProto.FromString(segment.SerializeToString())
+        copy = copied(segment)
         return copy, algorithm_of(self.record.family).apply(copy, self, target_named(target))
 
     @property

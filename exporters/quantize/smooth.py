@@ -15,7 +15,8 @@ def smooth(segment: onnx.ModelProto, factors: dict[str, np.ndarray]) -> None:
     """Apply the factors to a float segment in place; its results stay the same but for rounding."""
     graph = segment.graph
     products(segment)  # says what is wrong where weights are not stored as they should be
-    arrays = {name: array_of(tensor) for name, tensor in initializers(graph).items()}
+    stored = initializers(graph)
+    arrays = {name: array_of(tensor) for name, tensor in stored.items()}
     changed: dict[str, np.ndarray] = {}
     for layer, s in factors.items():
         maker = _maker(layer)
@@ -23,9 +24,8 @@ def smooth(segment: onnx.ModelProto, factors: dict[str, np.ndarray]) -> None:
         assert maker is not None
         changed[f"{layer}.weight"] = arrays[f"{layer}.weight"] * s[:, None]
         changed[maker] = arrays[maker] / s
-    tensors = [tensor for tensor in graph.initializer if tensor.name not in changed]
-    tensors += [tensor_of(array.astype(np.float32), name) for name, array in changed.items()]
-    replace_initializers(graph, tensors)
+    stored |= {name: tensor_of(array.astype(np.float32), name) for name, array in changed.items()}
+    replace_initializers(graph, list(stored.values()))
     finish(segment)
 
 

@@ -9,7 +9,6 @@ own MatMulNBits, which at its accuracy level 4 also rounds each input to int8 as
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -22,7 +21,7 @@ from ..graph.layers import Product, products
 from ..graph.passes import FOREIGN, finish
 from .base import Algorithm
 from .gptq import compensated
-from .int8 import weight_scale
+from .int8 import stored_steps, weight_scale
 
 BLOCK = 32  # rows of an output channel that share a scale
 _OPSET_OF_BLOCKS = 21  # the first with int4 and with a scale for every block
@@ -32,11 +31,7 @@ _ACCURACY_LEVEL = 4
 def compress_weights(
     segment: onnx.ModelProto, bits: int, packed: bool, grams: Mapping[str, np.ndarray]
 ) -> list[str]:
-    """Store the block weights of a float segment in ``bits`` (8 or 4), in place; ``packed``: as MatMulNBits.
-
-    ``grams``: by layer, the sum of x xᵀ over its inputs, float[K, K]. Returns the names of the products that read
-    the weights.
-    """
+    """Store the block weights of a float segment in ``bits`` (8 or 4), in place; ``packed``: as MatMulNBits."""
     graph = segment.graph
     chosen = {product.name: product for product in products(segment)}
     stored = initializers(graph)
@@ -51,10 +46,20 @@ def compress_weights(
         weight = array_of(stored[product.weight])
         if product.weight not in done:
             steps, scale = in_few_bits(weight, bits, packed, grams[product.layer], product.weight)
-            store = _store_packed if packed else _store_standard
-            nodes += store(steps, scale, product.weight, bits, tensors)
+            scale_name = f"{product.weight}_scale"
+            if packed:
+                tensors[product.weight] = tensor_of(_packed(steps, bits), product.weight)
+                tensors[scale_name] = tensor_of(scale.T.reshape(-1), scale_name)
+            else:
+                axes = {"axis": 1} if scale.ndim == 1 else {"axis": 0, "block_size": BLOCK}
+                few = steps if bits == 8 else steps.astype(ml_dtypes.int4)
+                nodes.append(stored_steps(tensors, product.weight, few, scale, **axes))
         done.add(product.weight)
-        nodes.append(_packed_product(node, product, weight.shape, bits) if packed else _widened(node, product))
+        if packed:
+            node = _packed_product(node, product, weight.shape, bits)
+        else:
+            node.input[1] = f"{product.weight}.dequantized"
+        nodes.append(node)
     if packed:
         segment.opset_import.append(helper.make_opsetid(FOREIGN, 1))
     elif bits == 4:
@@ -96,34 +101,14 @@ def compressed_weight(weight: np.ndarray, bits: int, packed: bool, gram: np.ndar
     return (steps * scale).astype(np.float32)
 
 
-def _store_standard(
-    steps: np.ndarray, scale: np.ndarray, name: str, bits: int, tensors: dict[str, onnx.TensorProto]
-) -> list[onnx.NodeProto]:
-    attributes: dict[str, Any] = {"axis": 1} if scale.ndim == 1 else {"axis": 0, "block_size": BLOCK}
-    stored = steps if bits == 8 else steps.astype(ml_dtypes.int4)
-    for kind, array in {"": stored, "_scale": scale, "_zero_point": np.zeros(scale.shape, stored.dtype)}.items():
-        tensors[name + kind] = tensor_of(array, name + kind)
-    inputs = [name, f"{name}_scale", f"{name}_zero_point"]
-    return [helper.make_node("DequantizeLinear", inputs, [f"{name}.dequantized"], **attributes)]
-
-
-def _widened(node: onnx.NodeProto, product: Product) -> onnx.NodeProto:
-    node.input[1] = f"{product.weight}.dequantized"
-    return node
-
-
-def _store_packed(
-    steps: np.ndarray, scale: np.ndarray, name: str, bits: int, tensors: dict[str, onnx.TensorProto]
-) -> list[onnx.NodeProto]:
+def _packed(steps: np.ndarray, bits: int) -> np.ndarray:
     """uint8[N, K/BLOCK, BLOCK·bits/8], steps offset to be unsigned, two 4-bit ones in a byte, the earlier low."""
     K, N = steps.shape
     blocks = steps.T.reshape(N, K // BLOCK, BLOCK).astype(np.int16)
     unsigned = (blocks + 2 ** (bits - 1)).astype(np.uint8)
     if bits == 4:
         unsigned = unsigned[..., 0::2] | (unsigned[..., 1::2] << 4)
-    tensors[name] = tensor_of(unsigned, name)
-    tensors[f"{name}_scale"] = tensor_of(scale.T.reshape(-1), f"{name}_scale")
-    return []
+    return unsigned
 
 
 def _packed_product(node: onnx.NodeProto, product: Product, shape: tuple[int, ...], bits: int) -> onnx.NodeProto:

@@ -32,7 +32,6 @@ class Choice:
 
     plan: Plan
     trial: Trial | None
-    comparison: tuple[Trial, ...] = ()
     budget: tuple[Trial, ...] = ()
 
 
@@ -111,10 +110,8 @@ def meet_budget(
     """Give the most sensitive layers more bits, as few layers as it takes for the drop to stay in the budget.
 
     First 16 bits for their inputs, in two int8 products; only when even that is not enough for all layers, float32.
-    ``first``: the plan's own trial; ``measure`` gives the sensitivities when they are needed.
-
-    Raises:
-        GateFailed: everything lost more, even with one quantized layer; names the best that was reached.
+    ``first``: the plan's own trial; ``measure`` gives the sensitivities when they are needed. GateFailed, naming
+    the best that was reached, where everything lost more, even with one quantized layer.
     """
     if within(first, max_drop):
         return Choice(plan, first)

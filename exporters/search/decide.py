@@ -68,9 +68,7 @@ def decide(
 ) -> Decision:
     """How to quantize ``segment`` for ``target``; ``measured`` are the puzzles that the gate will use.
 
-    Raises:
-        InputError: a choice is unknown, or the calibration puzzles are among the measured ones.
-        GateFailed: no choice stays within ``wanted.max_drop``.
+    GateFailed where no choice stays within ``wanted.max_drop``.
     """
     known = [name for name, record in PRECISIONS.items() if record.calibrated]
     if precision not in known:
@@ -113,20 +111,21 @@ def _within_budget(
     """The plan with as many layers kept in float as it needs, and each layer's sensitivity."""
     if trials is None or wanted.max_drop is None:
         return Choice(plan, None), ()
-    alone: list[tuple[Trial, ...]] = []
+    alone: tuple[Trial, ...] = ()
 
     def measure() -> tuple[Trial, ...]:
+        nonlocal alone
         if not alone:
             few = trials.fewer(wanted.sensitivity or SENSITIVITY_PUZZLES)
-            alone.append(sensitivity(plan, segment, few, say))
-        return alone[0]
+            alone = sensitivity(plan, segment, few, say)
+        return alone
 
     if wanted.sensitivity:
         measure()
     first = try_plan(plan, "every layer in int8", segment, trials)
     say(f"  {describe(first)}")
     choice = meet_budget(plan, first, segment, trials, wanted.max_drop, measure, say)
-    return choice, alone[0] if alone else ()
+    return choice, alone
 
 
 def record(

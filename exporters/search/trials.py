@@ -26,12 +26,13 @@ from ...progress import Progress
 from ...runtimes import Answers, HostLoop, backend
 from ...runtimes.loops import SIGNATURES, by_position
 from .. import emulator
+from ..graph.edit import copied
 from ..graph.passes import fix_batch
 from ..graph.trace import programs
 from ..options import ExportOptions
 from ..quantize.plan import Plan
 from ..targets import target_named
-from ..targets.base import Context
+from ..targets.base import Context, as_in_graphs
 from ..targets.onnx import serialized, write_graph
 
 # A start and a segment: arrays in and out by position.
@@ -54,7 +55,7 @@ class Trials:
     ):
         self.checkpoint, self.start, self.target, self.puzzles = checkpoint, start, target, puzzles
         self.threads, self.progress = threads, progress
-        show = None if progress is None else _named(progress, "float answers to compare choices with")
+        show = _named(progress, "float answers to compare choices with")
         self.reference = reference_answers(checkpoint, puzzles, progress=show)
 
     def fewer(self, n: int) -> Trials:
@@ -66,27 +67,23 @@ class Trials:
 
     def run(self, what: str, segment: onnx.ModelProto) -> Trial:
         """Answer all puzzles with ``segment`` in a host loop, and count."""
+        emulated = target_named(self.target).emulated
+        runs_on, name = ("onnx", emulator.NAME) if emulated else (self.target, self.target)
         key = {
             "start": hashlib.sha256(serialized(self.start)).hexdigest(),
             "segment": hashlib.sha256(serialized(segment)).hexdigest(),
             "puzzles": self.puzzles.content_hash(),
-            "backend": _runs_on(self.target),
+            "backend": [name, backend(runs_on).available()[1]],  # and its version, as answers depend on both
         }
         return self._compare(what, cached_answers("trials", key, lambda: self._answer(what, segment)))
 
     def _answer(self, what: str, segment: onnx.ModelProto) -> Answers:
         with tempfile.TemporaryDirectory(prefix="hrm-edge-trial-") as scratch:
             options = ExportOptions.for_target(self.target, loop="host")
+            emulated, config = target_named(self.target).emulated, self.checkpoint.config
             calls, rows = load_segments(
-                self.checkpoint,
-                self.start,
-                segment,
-                options,
-                Path(scratch),
-                self.threads,
-                emulated=target_named(self.target).emulated,
+                self.checkpoint, self.start, segment, options, Path(scratch), self.threads, emulated=emulated
             )
-            config = self.checkpoint.config
             engine = HostLoop(
                 self.checkpoint.task,
                 config.halt_max_steps,
@@ -97,8 +94,7 @@ class Trials:
                 num_puzzle_identifiers=config.num_puzzle_identifiers,
                 kept_identifiers=self.checkpoint.kept_identifiers,
             )
-            show = None if self.progress is None else _named(self.progress, f"trying {what}")
-            return answer_all(engine, self.puzzles, progress=show)
+            return answer_all(engine, self.puzzles, progress=_named(self.progress, f"trying {what}"))
 
     def _compare(self, what: str, answers: Answers) -> Trial:
         right = rightness(self.puzzles, self.reference.tokens)
@@ -136,35 +132,26 @@ def load_segments(
     target, rows = target_named(options.target), None
     models = {"start": start, "segment": segment}
     if emulated:
-        files, load = (
-            {stem: write_graph(model, folder, stem) for stem, model in models.items()},
-            emulator.load_graph,
-        )
-        given = {stem: {value.name for value in model.graph.input} for stem, model in models.items()}
+        written = as_in_graphs({stem: write_graph(model, folder, stem) for stem, model in models.items()}, models)
+        load = emulator.load_graph
     else:
         if target.default_batch is not None:
             rows = _FIXED_ROWS
-            models = {stem: onnx.ModelProto.FromString(model.SerializeToString()) for stem, model in models.items()}
+            models = {stem: copied(model) for stem, model in models.items()}
             for model in models.values():
                 fix_batch(model, rows)
         host = replace(options, loop="host", batch=rows)
         graphs = programs(checkpoint.model, rows) if target.wants == "torch" else models
         written = target.write(graphs, Context(checkpoint, host, folder, plan=plan, apart=True))
-        files, load = written.graphs, backend(target.name).load_graph
-        given = {stem: {tensor.name for tensor in written.inputs[stem]} for stem in models}
+        load = backend(target.name).load_graph
     calls = []
-    for stem, (inputs, outputs) in ((stem, SIGNATURES[stem]) for stem in models):
-        present = tuple(name for name in inputs if name in given[stem])
-        calls.append(by_position(load(folder / files[stem], threads), present, outputs))
+    for stem in models:
+        inputs, outputs = SIGNATURES[stem]
+        given = {tensor.name for tensor in written.inputs[stem]}
+        present = tuple(name for name in inputs if name in given)
+        calls.append(by_position(load(folder / written.graphs[stem], threads), present, outputs))
     return (calls[0], calls[1]), rows
 
 
-def _runs_on(target: str) -> list[str | None]:
-    """Backend and version, as answers depend on both."""
-    if target_named(target).emulated:
-        return [emulator.NAME, emulator.version()]
-    return [target, backend(target).available()[1]]
-
-
-def _named(progress: Progress, what: str) -> Progress:
-    return lambda _, done, total: progress(what, done, total)
+def _named(progress: Progress | None, what: str) -> Progress | None:
+    return progress and (lambda _, done, total: progress(what, done, total))

@@ -22,7 +22,6 @@ class OnnxTarget(Target):
     gate_package = "onnxruntime"
 
     def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
-        """One file a graph, with the graph's own bindings."""
         return as_in_graphs({stem: write_graph(m, context.folder, stem) for stem, m in graphs.items()}, graphs)
 
     def notes(self, options: ExportOptions) -> Sequence[str]:

@@ -20,7 +20,6 @@ class OpenVINOTarget(Target):
     precisions = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
 
     def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
-        """One file a graph, with the graph's own bindings."""
         return as_in_graphs({stem: write_graph(m, context.folder, stem) for stem, m in graphs.items()}, graphs)
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ...bundle import Manifest
     from ...runtimes.base import CompiledProduct
-    from ...runtimes.tensorrt.build import Rows, SerializedEngine
-    from ...runtimes.tensorrt.engines import EngineFile
     from ...runtimes.tensorrt.flavours import Flavour
     from ..options import ExportOptions
 
@@ -45,20 +43,20 @@ class TensorRTTarget(Target):
     gate_backend, gate_package = "onnx", "onnxruntime"
 
     def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
-        """Write each graph as ``STEM.onnx`` and as an engine, and ``tensorrt.json`` about them.
-
-        Raises:
-            InputError: no TensorRT is installed, or it can not build for what was asked.
-            GateFailed: what was compiled is not what the graph says.
-        """
+        """Each graph as ``STEM.onnx`` and as an engine; GateFailed where what was compiled is not what it says."""
+        from ...files import sha256
         from ...runtimes.tensorrt.audit import describe, products, raise_unless_sound
         from ...runtimes.tensorrt.build import build
-        from ...runtimes.tensorrt.engines import INDEX, EngineIndex
+        from ...runtimes.tensorrt.engines import DEFAULT_PROFILE, INDEX, EngineFile, EngineIndex
         from ...runtimes.tensorrt.flavours import flavour
         from ..search.decide import stored_bytes
 
         chosen, options, folder = flavour(), context.options, context.folder
         capabilities = _capabilities(chosen, options)
+        config = context.checkpoint.config
+        # Initial z_H and z_L of all rows, where their number is known when the engine is built.
+        state_bytes = 2 * 4 * (options.batch or 0) * config.sequence_len * config.hidden_size
+        rows = DEFAULT_PROFILE if options.batch is None else None  # None: the graph itself fixes them
         files, entries, audits = {}, [], {}
         compiled: list[CompiledProduct] = []
         for stem, model in graphs.items():
@@ -68,18 +66,28 @@ class TensorRTTarget(Target):
                 chosen,
                 serialized(model),
                 compute_capabilities=capabilities,
-                rows=_profile(options),
+                rows=rows,
                 hardware_compatible=len(capabilities) > 1,
             )
             stored = stored_bytes([model])
-            folded = _state_bytes(context) + _scale_bytes(model)
+            folded = state_bytes + _scale_bytes(model)
             raise_unless_sound(built, files[stem], stored, wants_loop=stem == "model", folded_bytes=folded)
-            entries.append(_entry(chosen, built, stem, folder, capabilities, options))
-            audits[stem] = {
-                **describe(built),
-                "weights_bytes": built.weights_bytes,
-                "stored_bytes": stored,
-            }
+            name = f"{stem}.{chosen.name}-{chosen.version}.{'-'.join(f'sm{one}' for one in capabilities)}.engine"
+            (folder / name).write_bytes(built.plan)
+            entries.append(
+                EngineFile(
+                    graph=stem,
+                    file=name,
+                    flavour=chosen.name,
+                    version=chosen.version,
+                    compute_capabilities=capabilities,
+                    rows=rows,
+                    sha256=sha256(folder / name),
+                    weights_bytes=built.weights_bytes,
+                    seconds=round(built.seconds, 1),
+                )
+            )
+            audits[stem] = {**describe(built), "weights_bytes": built.weights_bytes, "stored_bytes": stored}
             compiled += products(built)
         EngineIndex(tuple(entries), audits, _NUMERICS).write(folder / INDEX)
         return as_in_graphs(files, graphs, compiled)
@@ -107,21 +115,16 @@ class TensorRTTarget(Target):
         found, broken = flavours.installed()
         version = ", ".join(f"{flavour.name} {flavour.version}" for flavour in found) or None
         builders = [flavour for flavour in found if gpus or flavour.ahead_of_time]
+        for flavour in builders:
+            if flavour.ahead_of_time:
+                capabilities = flavours.as_text(flavour.ahead_of_time)
+                return Tools(version, None, f"builds engines for GPUs of compute capability {capabilities}")
         if builders:
-            return Tools(version, None, _built_for(builders, gpus))
+            return Tools(version, None, f"builds engines for this machine's {gpus[0]}")
         if found:
             why_not = "tensorrt builds for the GPU of this machine, and finds none; tensorrt-rtx needs none"
             return Tools(version, why_not)
         return Tools(None, broken[0] if broken else "neither tensorrt-rtx nor tensorrt is installed")
-
-
-def _built_for(flavours: Sequence[Flavour], gpus: Sequence[str]) -> str:
-    from ...runtimes.tensorrt.flavours import as_text
-
-    for flavour in flavours:
-        if flavour.ahead_of_time:
-            return f"builds engines for GPUs of compute capability {as_text(flavour.ahead_of_time)}"
-    return f"builds engines for this machine's {gpus[0]}"
 
 
 def _capabilities(chosen: Flavour, options: ExportOptions) -> tuple[int, ...]:
@@ -134,46 +137,6 @@ def _capabilities(chosen: Flavour, options: ExportOptions) -> tuple[int, ...]:
     own = find_gpu().compute_capability
     like = [one for one in wanted if min(one, own) >= _AMPERE]
     return tuple(sorted({own, *like}))
-
-
-def _profile(options: ExportOptions) -> Rows | None:
-    """The optimization profile: fewest, typical, most rows; None when the graph itself fixes them."""
-    from ...runtimes.tensorrt.engines import DEFAULT_PROFILE
-
-    return DEFAULT_PROFILE if options.batch is None else None
-
-
-def _entry(
-    chosen: Flavour,
-    built: SerializedEngine,
-    stem: str,
-    folder: Path,
-    capabilities: tuple[int, ...],
-    options: ExportOptions,
-) -> EngineFile:
-    """Write the engine into the bundle, and say what it is."""
-    from ...files import sha256
-    from ...runtimes.tensorrt.engines import EngineFile
-
-    name = f"{stem}.{chosen.name}-{chosen.version}.{'-'.join(f'sm{one}' for one in capabilities)}.engine"
-    (folder / name).write_bytes(built.plan)
-    return EngineFile(
-        graph=stem,
-        file=name,
-        flavour=chosen.name,
-        version=chosen.version,
-        compute_capabilities=capabilities,
-        rows=_profile(options),
-        sha256=sha256(folder / name),
-        weights_bytes=built.weights_bytes,
-        seconds=round(built.seconds, 1),
-    )
-
-
-def _state_bytes(context: Context) -> int:
-    """Initial z_H and z_L of all rows, where their number is known when the engine is built."""
-    config = context.checkpoint.config
-    return 2 * 4 * (context.options.batch or 0) * config.sequence_len * config.hidden_size
 
 
 def _scale_bytes(model: onnx.ModelProto) -> int:

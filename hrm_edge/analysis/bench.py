@@ -15,8 +15,6 @@ from ..zoo import zoo_models
 if TYPE_CHECKING:
     from ..models import HRMConfig
 
-_RANDOM_SEED = 0  # of the weights of a size that nobody has trained
-
 
 def paths_to_time(
     given: list[str], random_weights: str | None, precisions: list[str], scratch: Path
@@ -53,16 +51,18 @@ def _random_checkpoint(size: str, scratch: Path) -> Path:
 
     from ..models import build_model, save_checkpoint
 
-    torch.manual_seed(_RANDOM_SEED)
+    torch.manual_seed(0)
     model = build_model(config, task)
     return save_checkpoint(scratch / f"random-{size}", model, task.name, "Random weights, for timing only.\n")
 
 
 def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
     """The checkpoint as a bundle for every backend usable here and both loops, ungated: timing only."""
-    from ..exporters.build import quick_plan, trace, write_bundle
+    from ..bundle import seal_bundle
+    from ..exporters.build import build_graphs, quick_plan, trace, write_graphs
     from ..exporters.options import ExportOptions, known_precisions
     from ..exporters.targets import all_targets
+    from ..exporters.targets.base import Context
     from ..models import load_checkpoint
     from ..progress import say
     from ..runtimes import backend
@@ -71,7 +71,7 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
         if precision not in known_precisions():
             raise InputError(f"--precision {precision}: unknown; choose {' or '.join(known_precisions())}")
     checkpoint = load_checkpoint(path)
-    traced = trace(checkpoint, say)
+    start, segment = trace(checkpoint, say)
     made = []
     for name, target in all_targets().items():
         usable, _, why_not, install = backend(name).available()
@@ -81,13 +81,15 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
             say(f"without {name}: {why_not}" + (f"; to include it: {install}" if install else ""))
             continue
         for precision in (each for each in precisions if each in target.precisions):
-            plan = quick_plan(checkpoint, traced, precision, name)
+            plan = quick_plan(checkpoint, start, segment, precision, name)
             for loop in target.loops:
                 options = ExportOptions.for_target(name, precision, loop)
                 folder = scratch / f"{checkpoint.name}-{options.suffix}"
                 folder.mkdir()
                 say(f"exporting {folder.name}")
-                write_bundle(checkpoint, traced, options, folder, folder.name, plan)
+                graphs = build_graphs(checkpoint, start, segment, options, plan).graphs
+                context = Context(checkpoint, options, folder, plan=plan)
+                seal_bundle(folder, write_graphs(graphs, context, folder.name)[0])
                 made.append(folder)
     if not made:
         raise InputError(f"--precision {','.join(precisions)}: no backend that is usable here runs it")

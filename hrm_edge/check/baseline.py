@@ -65,11 +65,7 @@ class BundleEntry:
     data: dict[str, SampleEntry]
 
 
-@dataclass(frozen=True, config=STRICT)
-class Baseline:
-    """Entries by (check, bundle)."""
-
-    entries: dict[tuple[str, str], BundleEntry]
+Baseline = dict[tuple[str, str], BundleEntry]  # by (check, bundle)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -121,7 +117,7 @@ def read_baseline(path: Path, update: str) -> Baseline:
             f"{path}: was edited by hand (its content does not fit its digest); take the edit back, or write what "
             f"the bundles come to now with `{update}`"
         )
-    return Baseline({(check, name): entry for check, bundles in checks.items() for name, entry in bundles.items()})
+    return {(check, name): entry for check, bundles in checks.items() for name, entry in bundles.items()}
 
 
 def changes(old: Baseline, new: Baseline) -> list[str]:
@@ -144,7 +140,7 @@ def changes(old: Baseline, new: Baseline) -> list[str]:
 def _flat(baseline: Baseline) -> dict[tuple[str, ...], BundleEntry | SampleEntry]:
     """Entries by (check, bundle) and by (check, bundle, data)."""
     flat: dict[tuple[str, ...], BundleEntry | SampleEntry] = {}
-    for key, entry in baseline.entries.items():
+    for key, entry in baseline.items():
         flat[key] = entry
         flat |= {(*key, label): sample for label, sample in entry.data.items()}
     return flat
@@ -177,7 +173,7 @@ def _content(baseline: Baseline) -> dict[str, Any]:
     from .. import __version__
 
     checks: dict[str, Any] = {}
-    for (check, bundle), entry in baseline.entries.items():
+    for (check, bundle), entry in baseline.items():
         checks.setdefault(check, {})[bundle] = asdict(entry)
     return {"format_version": FORMAT_VERSION, "hrm_edge": __version__, "checks": checks}
 

@@ -22,7 +22,6 @@ from .baseline import Baseline, BundleEntry, SampleEntry, pack
 from .spec import Check, Data, Spec
 
 _SPEED_ROUNDS = 9
-_SPEED_SEGMENTS = 8
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ class Runner:
                 if quantization is not None and quantization.calibration is not None:
                     seen = quantization.calibration.fingerprints
                     refuse_leak(seen, puzzles, f"{label} on {name}")
-        entry = baseline.entries.get((check.name, label)) if baseline else None
+        entry = baseline.get((check.name, label)) if baseline else None
         return Case(check, label, artifact, quantization, checkpoint, data, entry)
 
     def _bundle(self, path: Path) -> tuple[Artifact, Quantization | None]:
@@ -208,7 +207,7 @@ class Runner:
         threads = torch.get_num_threads()
         pair = [open_artifact(path, threads) for path in (case.checkpoint.path, case.artifact.path)]
         batch = pair[1].engine.batch or 1
-        settings = Settings(threads, batch, rounds=1, segments=_SPEED_SEGMENTS, per_round=1, memory=False)
+        settings = Settings(threads, batch, rounds=1, per_round=1, memory=False)
         puzzles = next(iter(case.data.values()), None) or any_puzzles(pair[1].engine.task, batch)
         report = self._reporting(f"timing {case.label}")
         ratios, notes = [], set()

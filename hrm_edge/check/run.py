@@ -75,15 +75,16 @@ def run_check(
     if not update_baseline:
         for case in cases:
             _refuse_incomparable(spec, case)
-    _say_warnings(cases, say)
+    for warning in dict.fromkeys(case.artifact.warning for case in cases if case.artifact.warning):
+        say(f"warning: {warning}")
     measured = tuple(runner.measure(case) for case in cases)
     verdicts = tuple(v for each in measured for v in judge(each, spec.when_unsure, update_baseline))
     _remember_verified(measured, verdicts)
     updated = None
     if update_baseline and all(verdict.passed for verdict in verdicts):
         assert spec.baseline is not None
-        new = Baseline({(m.case.check.name, m.case.label): m.entry() for m in measured})
-        updated = tuple(changes(old or Baseline({}), new))
+        new = {(each.case.check.name, each.case.label): each.entry() for each in measured}
+        updated = tuple(changes(old or {}, new))
         write_baseline(spec.baseline, new)
     return CheckReport(str(spec.path), spec.when_unsure, verdicts, updated)
 
@@ -157,9 +158,3 @@ def _remember_verified(measured: tuple[Measurement, ...], verdicts: tuple[Verdic
         if own and each.samples and all(verdict.passed for verdict in own):
             bundle = open_bundle(each.case.artifact.path)
             backend(bundle.manifest.target).mark_verified(bundle)
-
-
-def _say_warnings(cases: list[Case], say: Say) -> None:
-    warnings = [case.artifact.warning for case in cases if case.artifact.warning]
-    for warning in dict.fromkeys(warnings):
-        say(f"warning: {warning}")

@@ -31,8 +31,6 @@ _SGEMM = 2048
 _SETTLE_SECONDS = 0.02
 # Share of the time spent waiting for a CPU from which the figures are not to be trusted.
 _BUSY = 0.05
-# Of a comparison that is a part of an export.
-_SHORT_ROUNDS, _SHORT_SEGMENTS = 5, 4
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def beside_eager(
 ) -> list[dict[str, Any]]:
     """Rows of a short comparison of a bundle with PyTorch eager on the weights that it was made of."""
     threads = threads or default_threads()
-    settings = Settings(threads, batch, _SHORT_ROUNDS, _SHORT_SEGMENTS, per_round=2)
+    settings = Settings(threads, batch, rounds=5, segments=4, per_round=2)
     artifacts = [open_artifact(path, threads) for path in (checkpoint, bundle)]
     return [asdict(row) for row in bench(artifacts, puzzles, settings).rows]
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from small_networks import TASK, checkpoint, network
+from ungated import build_bundle
 
 from hrm_edge.bundle import open_bundle
 from hrm_edge.errors import InputError
 from hrm_edge.exporters import build
-from hrm_edge.exporters.build import ExportOptions, build_bundle
+from hrm_edge.exporters.build import ExportOptions
 
 KINDS = [(target, loop) for target in ("onnx", "openvino") for loop in ("host", "graph")]
 
@@ -157,13 +158,14 @@ from small_networks import checkpoint, network
 from hrm_edge.exporters import build
 shared_traces.folder = Path(sys.argv[1], "own traces")  # one of the network for all kinds, made in this process
 build.trace_start, build.trace_segment = shared_traces.trace_start, shared_traces.trace_segment
+from ungated import build_bundle
 source = checkpoint(network(H_cycles=1, L_cycles=2))
 kinds = [("onnx", "fp16", "graph"), ("openvino", "fp32", "host"), ("openvino", "int8", "graph")]
 kinds += [("onnx", "int8", "host"), ("onnx", "int4-weights", "graph"), ("openvino", "int4-weights", "host")]
 for target, precision, loop in kinds:
     folder = Path(sys.argv[1], "bundles", f"{target}-{precision}")
     folder.mkdir(parents=True)
-    build.build_bundle(source, build.ExportOptions(target, precision, loop), folder, "small")
+    build_bundle(source, build.ExportOptions(target, precision, loop), folder, "small")
 """
 
 

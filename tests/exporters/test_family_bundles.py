@@ -8,9 +8,10 @@ import pytest
 from run_onnx import run
 from small_networks import TASK, checkpoint
 from traced_networks import CONFIGS, expected_products, feeds, plan, traced
+from ungated import write_bundle
 
 from hrm_edge.bundle import open_bundle
-from hrm_edge.exporters.build import ExportOptions, Traced, quick_plan, write_bundle
+from hrm_edge.exporters.build import ExportOptions, quick_plan
 from hrm_edge.exporters.quantize.fp16 import convert
 from hrm_edge.exporters.quantize.int8 import quantized_products
 from hrm_edge.models import collect_ranges
@@ -82,7 +83,7 @@ def test_smoothing_changes_nothing_in_float(name):
 @functools.cache
 def quantization(name, target):
     source = checkpoint(traced(name)[0])
-    return quick_plan(source, Traced(*traced(name)[1:]), "int8", target)
+    return quick_plan(source, *traced(name)[1:], "int8", target)
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def engines(tmp_path):
         source = checkpoint(traced(name)[0])
         options = ExportOptions(target, precision, loop)
         low = quantization(name, target) if precision == "int8" else None
-        write_bundle(source, Traced(*traced(name)[1:]), options, tmp_path, "small", low)
+        write_bundle(source, *traced(name)[1:], options, tmp_path, "small", low)
         architecture = open_bundle(tmp_path).manifest.architecture
         assert architecture["kind"] == source.config.kind
         return TorchEngine(source), load_engine(tmp_path, threads=1)

@@ -9,7 +9,7 @@ from run_onnx import run
 from small_networks import TASK, network, think
 
 from hrm_edge.exporters.graph.layers import products
-from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
+from hrm_edge.exporters.graph.loop import wrap_in_loop
 from hrm_edge.exporters.graph.trace import trace_segment, trace_start
 from hrm_edge.halting import LEARNED
 from hrm_edge.models import HRMConfig
@@ -80,7 +80,7 @@ def check(fields, seed):
         # Each segment by itself: random weights can make differences grow tenfold from one to the next.
         assert max(errors(model, start, segment, backend, tokens, forced=True)) < 1e-4
 
-    loop = wrap_in_loop(start, segment, LoopFacts(TASK, config.no_ACT_continue))
+    loop = wrap_in_loop(start, segment, TASK, config.no_ACT_continue)
     ids = identifiers(model, len(tokens))
     answer, steps, q = think(model, tokens, 2, ids)
     given_ = {

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import TASK, checkpoint, network, think
+from ungated import build_bundle
 
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.export import GateOptions, export_bundle
-from hrm_edge.exporters.build import build_bundle
 from hrm_edge.exporters.options import ExportOptions
 from hrm_edge.identifiers import format_ranges, parse_ranges, rows_of
 from hrm_edge.models import keep_identifiers, load_checkpoint, save_checkpoint

@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_networks import TASK, network
 from traced_networks import CONFIGS, expected_products, traced
+from ungated import build_bundle
 
 from hrm_edge.bundle import open_bundle
 from hrm_edge.bundle.quantization import QUANTIZATION, read_quantization
@@ -19,7 +20,7 @@ from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.errors import GateFailed, InputError
 from hrm_edge.export import GateOptions, export_bundle
 from hrm_edge.exporters import build
-from hrm_edge.exporters.build import ExportOptions, build_bundle
+from hrm_edge.exporters.build import ExportOptions
 from hrm_edge.exporters.quantize.plan import Recipe
 from hrm_edge.exporters.search import decide as quantize
 from hrm_edge.exporters.search.decide import Quantizing
@@ -432,7 +433,7 @@ def test_weights_that_do_not_fill_blocks_are_one_line(tmp_path):
 
     source = checkpoint(model)
     options = ExportOptions("onnx", "int4-weights", "host")
-    plan = build.quick_plan(source, build.Traced(start, traced("grid")[2]), "int4-weights", "onnx")
+    plan = build.quick_plan(source, start, traced("grid")[2], "int4-weights", "onnx")
     with pytest.raises(InputError, match=r"o_proj\.weight has 40 rows") as caught:
-        build.build_graphs(source, build.Traced(start, segment), options, plan)
+        build.build_graphs(source, start, segment, options, plan)
     assert "\n" not in str(caught.value)

@@ -23,7 +23,7 @@ from hrm_edge.exporters import build
 from hrm_edge.exporters.audit import audit, raise_unless_quantized
 from hrm_edge.exporters.build import ExportOptions
 from hrm_edge.exporters.graph.edit import PassFailed, all_nodes, array_of, initializers, replace_nodes, tensor_of
-from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
+from hrm_edge.exporters.graph.loop import wrap_in_loop
 from hrm_edge.exporters.quantize import int8
 from hrm_edge.exporters.quantize.plan import wrong_scales
 from hrm_edge.exporters.search.decide import Quantizing
@@ -131,7 +131,7 @@ def test_a_library_that_is_blinded_by_transposes_is_found_out(tmp_path, target):
 
 def looped(segment: onnx.ModelProto) -> onnx.ModelProto:
     model, start, _ = traced("grid")
-    return wrap_in_loop(start, segment, LoopFacts(TASK, model.config.no_ACT_continue))
+    return wrap_in_loop(start, segment, TASK, model.config.no_ACT_continue)
 
 
 def test_a_library_does_nothing_inside_a_loop_and_says_nothing(tmp_path):

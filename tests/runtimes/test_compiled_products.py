@@ -14,7 +14,8 @@ from traced_networks import expected_products, plan, traced, weight_plan
 from hrm_edge.bundle.quantization import Products
 from hrm_edge.errors import GateFailed
 from hrm_edge.exporters.audit import audit, compare_products, raise_unless_quantized
-from hrm_edge.exporters.build import ExportOptions, Traced, build_graphs, write_graphs
+from hrm_edge.exporters.build import ExportOptions, build_graphs, write_graphs
+from hrm_edge.exporters.targets.base import Context
 from hrm_edge.runtimes import backend
 from hrm_edge.runtimes.base import CompiledProduct
 
@@ -59,10 +60,11 @@ def written(tmp_path_factory):
         if options not in known:
             model, start, segment = traced(network_of(precision))
             source = checkpoint(model)
-            built = build_graphs(source, Traced(start, segment), options, made(precision))
+            built = build_graphs(source, start, segment, options, made(precision))
             place = folder / f"{options.suffix}-{batch}"
             place.mkdir()
-            manifest = write_graphs(source, options, built, place, "small", made(precision)).manifest
+            context = Context(source, options, place, plan=made(precision))
+            manifest, _ = write_graphs(built.graphs, context, "small")
             known[options] = [place / name for name in manifest.graphs.values()], built.products
         return known[options]
 
@@ -100,10 +102,11 @@ def test_both_halves_of_a_wide_product_are_found(tmp_path, target):
     model, start, segment = traced("grid")
     layer = "L_level.layers.0.mlp.gate_up_proj"
     wide, options = plan("grid").widening({layer: "told to"}), ExportOptions(target, "int8", "graph")
-    built = build_graphs(checkpoint(model), Traced(start, segment), options, wide)
+    built = build_graphs(checkpoint(model), start, segment, options, wide)
     expected = [*names("int8-weights"), *(f"L_level.layers.0.mlp.{part}_proj/1" for part in ("gate", "up"))]
     assert sorted(built.products) == sorted(expected)
-    manifest = write_graphs(checkpoint(model), options, built, tmp_path, "small", wide).manifest
+    context = Context(checkpoint(model), options, tmp_path, plan=wide)
+    manifest, _ = write_graphs(built.graphs, context, "small")
     found = audit(target, [tmp_path / name for name in manifest.graphs.values()], "int8", expected)
     assert (found.found, found.missing) == (16, ())
 

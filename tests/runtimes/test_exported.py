@@ -17,7 +17,10 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
+from ungated import build_bundle  # noqa: E402
+
 from hrm_edge.exporters import build  # noqa: E402
+from hrm_edge.exporters.options import ExportOptions  # noqa: E402
 from hrm_edge.models import HRM, Checkpoint, HRMConfig  # noqa: E402
 from hrm_edge.models.engine import TorchEngine  # noqa: E402
 
@@ -54,7 +57,7 @@ def exported(tmp_path_factory):
     @functools.cache
     def engine(target, loop, batch=None, several=False):
         folder = tmp_path_factory.mktemp("bundle")
-        build.build_bundle(sources[several], build.ExportOptions(target, "fp32", loop, batch), folder, "small")
+        build_bundle(sources[several], ExportOptions(target, "fp32", loop, batch), folder, "small")
         return sources[several], load_engine(folder, threads=1)
 
     yield engine

@@ -21,7 +21,7 @@ class Scripted:
         self.config = SimpleNamespace(halt_max_steps=len(wants), no_ACT_continue=no_ACT_continue)
         self.answers = torch.from_numpy(PUZZLES.answers).long()
 
-    def embed(self, tokens):
+    def embed(self, tokens, identifiers):
         return tokens
 
     def initial_state(self, batch):

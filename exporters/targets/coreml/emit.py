@@ -29,11 +29,7 @@ Emit = Callable[["Lowering", onnx.NodeProto], Any]
 
 
 def _binary(op: str) -> Emit:
-    def emit(low: Lowering, node: onnx.NodeProto) -> Any:
-        x, y = (low.var(name) for name in node.input)
-        return low.make(op, node, x=x, y=y)
-
-    return emit
+    return lambda low, node: low.make(op, node, x=low.var(node.input[0]), y=low.var(node.input[1]))
 
 
 def _unary(op: str) -> Emit:
@@ -118,19 +114,9 @@ def _conv(low: Lowering, node: onnx.NodeProto) -> Any:
     x, weight = (low.var(name) for name in node.input)
     pad = [int(n) for n in np.stack((before, after), axis=1).flat]
     ones = [1] * len(before)
-    strides, dilations = attribute(node, "strides", ones), attribute(node, "dilations", ones)
+    how = {"strides": attribute(node, "strides", ones), "dilations": attribute(node, "dilations", ones)}
     groups = attribute(node, "group", 1)
-    return low.make(
-        "conv",
-        node,
-        x=x,
-        weight=weight,
-        pad_type="custom",
-        pad=pad,
-        strides=strides,
-        dilations=dilations,
-        groups=groups,
-    )
+    return low.make("conv", node, x=x, weight=weight, pad_type="custom", pad=pad, groups=groups, **how)
 
 
 def _reshape(low: Lowering, node: onnx.NodeProto) -> Any:

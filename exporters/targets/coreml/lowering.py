@@ -50,8 +50,8 @@ class Lowering:
         self._producers = {name: node for node in graph.node for name in node.output}
         self._constants: dict[str, Any] = {}  # of this block
 
-    def run(self) -> list[Any]:
-        """Emit every node; returns the graph's outputs."""
+    def run(self) -> dict[str, Any]:
+        """Emit every node; returns the graph's outputs by name."""
         for node in self.graph.node:
             if node.op_type == "Loop":
                 made = _emit_loop(self, node)
@@ -61,7 +61,7 @@ class Lowering:
                 )
                 made = [EMIT[node.op_type](self, node)]
             self.values.update(zip(node.output, made, strict=True))
-        return [self.var(value.name) for value in self.graph.output]
+        return {value.name: self.var(value.name) for value in self.graph.output}
 
     # -- what operators ask for -----------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Lowering:
         """A value as a MIL variable; what is known becomes a constant of this block, once."""
         value = self.values[name]
         if isinstance(value, Few):
-            return self._once(name, lambda: _turned_back(self.weight(name)))
+            return self._once(name, lambda: self.op("transpose", x=self.weight(name), perm=[1, 0]))
         if isinstance(value, np.ndarray):
             return self._once(name, lambda: self._constant(value, name))
         return value
@@ -121,12 +121,6 @@ class Lowering:
         return self._constants[key]
 
 
-def _turned_back(weight: Any) -> Any:
-    from coremltools.converters.mil import Builder as mb
-
-    return mb.transpose(x=weight, perm=[1, 0])
-
-
 def _emit_loop(outer: Lowering, node: onnx.NodeProto) -> list[Any]:
     """A Loop with a trip count and a condition that is true at first; booleans are carried as int32."""
     from coremltools.converters.mil import Builder as mb
@@ -153,7 +147,7 @@ def _emit_loop(outer: Lowering, node: onnx.NodeProto) -> list[Any]:
         given = {name: value for name, value in outer.values.items() if name not in outer.stored}
         given |= dict(zip((v.name for v in body.input[2:]), inside, strict=True))
         work = Lowering(body, outer.numbers, given, outer.prefix, outer.stored)
-        going, *after = (_carried(value) for value in work.run())
+        going, *after = map(_carried, work.run().values())
         return mb.add(x=trip, y=np.ones(1, np.int32)), going, *after
 
     zero, one = (mb.const(val=np.array([n], np.int32), name=f"{safe(node.name)}_{n}") for n in (0, 1))
@@ -181,8 +175,7 @@ def lower(model: onnx.ModelProto, numbers: Numbers) -> Any:
 
     def body(given: dict[str, Any]) -> dict[str, Any]:
         values = {name: computed(var, numbers) for name, var in given.items()}
-        names = [value.name for value in model.graph.output]
-        return dict(zip(names, Lowering(model.graph, numbers, values).run(), strict=True))
+        return Lowering(model.graph, numbers, values).run()
 
     return program(inputs, body, numbers)
 
@@ -205,6 +198,7 @@ def computed(var: Any, numbers: Numbers) -> Any:
 
 def program(inputs: dict[str, tuple[str, tuple[int, ...]]], body: Body, numbers: Numbers) -> Any:
     """A MIL program of one function. ``inputs``: (dtype, shape) by name, dtype "state" for a float16 state."""
+    import coremltools
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil.mil import Function, Program, types
     from coremltools.converters.mil.mil.program import Placeholder, StateTensorPlaceholder
@@ -217,7 +211,7 @@ def program(inputs: dict[str, tuple[str, tuple[int, ...]]], body: Body, numbers:
         for name, (kind, shape) in inputs.items()
     }
     made = Program()
-    with Function(places, opset_version=target(numbers.ios)) as function:
+    with Function(places, opset_version=getattr(coremltools.target, f"iOS{numbers.ios}")) as function:
         outputs = []
         for name, var in body(dict(function.inputs)).items():
             widened = var.dtype == types.fp16
@@ -225,13 +219,6 @@ def program(inputs: dict[str, tuple[str, tuple[int, ...]]], body: Body, numbers:
         function.set_outputs(outputs)
     made.add_function("main", function)
     return made
-
-
-def target(ios: int) -> Any:
-    """coremltools' name of a system."""
-    import coremltools
-
-    return {17: coremltools.target.iOS17, 18: coremltools.target.iOS18}[ios]
 
 
 def compiled(made: Any, numbers: Numbers) -> Any:
@@ -246,7 +233,7 @@ def compiled(made: Any, numbers: Numbers) -> Any:
         made,
         convert_to="mlprogram",
         pass_pipeline=pipeline,
-        minimum_deployment_target=target(numbers.ios),
+        minimum_deployment_target=getattr(coremltools.target, f"iOS{numbers.ios}"),
         compute_precision=coremltools.precision.FLOAT32,
         skip_model_load=True,
     )

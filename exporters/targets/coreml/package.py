@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +19,18 @@ _DATA = Path("Data") / "com.apple.CoreML"
 _ITEMS = {"model.mlmodel": "CoreML Model Specification", "weights": "CoreML Model Weights"}
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a package says of itself. ``bindings``: name of an input, output or state → what it is."""
-
-    author: str
-    licence: str
-    short: str
-    bindings: Mapping[str, str]
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-
-def describe(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> Description:
-    """The description of one graph of a bundle: "model", "start", "segment" or "stateful"."""
-    config, task, metadata = checkpoint.config, checkpoint.task, checkpoint.metadata
+def _describe(described: Any, checkpoint: Checkpoint, options: ExportOptions, graph: str) -> None:
+    """Fill in what a package says of itself. ``graph`` of a bundle: "model", "start", "segment" or "stateful"."""
+    config, task, metadata = checkpoint.config, checkpoint.task, described.metadata
     parts = {
         "model": "thinks until every puzzle has halted",
         "start": "begins a puzzle",
         "segment": "thinks one segment",
         "stateful": "begins or goes on with a puzzle and thinks one segment; its state stays on the device",
     }
-    short = (
+    metadata.author, metadata.license = str(checkpoint.metadata.get("author") or UNKNOWN), licence(checkpoint)
+    metadata.versionString = __version__
+    metadata.shortDescription = (
         f"Hierarchical Reasoning Model for {task.name}: {parts[graph]}. {config.hidden_size} wide, "
         f"{config.H_layers} + {config.L_layers} layers, {config.num_heads} heads, "
         f"{config.H_cycles} x {config.L_cycles} cycles a segment, at most {config.halt_max_steps} segments; "
@@ -60,16 +49,14 @@ def describe(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> Desc
         "source_hash": checkpoint.content_hash,
         "version": __version__,
     }
-    return Description(
-        author=str(metadata.get("author") or UNKNOWN),
-        licence=_licence(checkpoint),
-        short=short,
-        bindings=_bindings(checkpoint, options, graph),
-        facts={_OURS + key: value for key, value in facts.items()},
-    )
+    metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
+    metadata.userDefined.update({_OURS + key: value for key, value in facts.items()})
+    texts = _bindings(checkpoint, options, graph)
+    for binding in (*described.input, *described.output, *described.state):
+        binding.shortDescription = texts[binding.name]
 
 
-def _licence(checkpoint: Checkpoint) -> str:
+def licence(checkpoint: Checkpoint) -> str:
     """What the checkpoint says of its licence, in its metadata or in a line of its card."""
     said = next((checkpoint.metadata[key] for key in ("license", "licence") if checkpoint.metadata.get(key)), None)
     line = re.search(r"^\W*licen[cs]e\W*:\s*(\S.*?)\s*$", checkpoint.card, re.MULTILINE | re.IGNORECASE)
@@ -77,6 +64,7 @@ def _licence(checkpoint: Checkpoint) -> str:
 
 
 def _bindings(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> dict[str, str]:
+    """Name of an input, output or state → what it is."""
     config, task, rows = checkpoint.config, checkpoint.task, options.batch
     width, symbols = config.sequence_len, " ".join(f"{t}={s}" for t, s in enumerate(task.vocabulary))
     board = f"int32 [{rows}, {task.seq_len}], {task.rows} x {task.cols} cells row by row; tokens: {symbols}"
@@ -103,14 +91,14 @@ def _bindings(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> dic
     return texts | {name: f"{texts[of]}, after the segment" for name, of in after.items()}
 
 
-def write_package(model: Any, path: Path, description: Description) -> None:
-    """Save a converted coremltools model as ``path`` (a folder ending in .mlpackage), with its description.
+def write_package(model: Any, path: Path, checkpoint: Checkpoint, options: ExportOptions, graph: str) -> None:
+    """Save a converted coremltools model as ``path`` (a folder ending in .mlpackage), described as that graph.
 
     Identifiers and maps are written in one order, and no dates: equal models give equal files.
     """
     model.save(str(path))
     spec = model.get_spec()
-    _fill_in(spec.description, description)
+    _describe(spec.description, checkpoint, options, graph)
     (path / _DATA / "model.mlmodel").write_bytes(spec.SerializeToString(deterministic=True))
     items = {
         str(uuid.uuid5(uuid.NAMESPACE_URL, f"com.apple.CoreML/{name}")): {
@@ -128,13 +116,3 @@ def write_package(model: Any, path: Path, description: Description) -> None:
     # coremltools leaves files that only their maker may read.
     for item in (path, *path.rglob("*")):
         item.chmod(0o755 if item.is_dir() else 0o644)
-
-
-def _fill_in(described: Any, description: Description) -> None:
-    metadata = described.metadata
-    metadata.author, metadata.license = description.author, description.licence
-    metadata.shortDescription, metadata.versionString = description.short, __version__
-    metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
-    metadata.userDefined.update(description.facts)
-    for binding in (*described.input, *described.output, *described.state):
-        binding.shortDescription = description.bindings[binding.name]

@@ -17,20 +17,15 @@ from ...graph.trace import quiet
 from ...options import ExportOptions
 from ..base import Context, Written
 from .lowering import Lowering, binding, compiled, lower, program
-from .package import describe, write_package
+from .package import write_package
 from .weights import Numbers
 
-STATEFUL = "stateful"
 # The first system that has states.
 _NEW = 18
 
 
 def write_programs(graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
-    """Write a package for each graph; on iOS 18 a host loop in float16 is one whose state stays on the device.
-
-    Raises:
-        InputError: coremltools is missing.
-    """
+    """Write a package for each graph; on iOS 18 a host loop in float16 is one whose state stays on the device."""
     options, folder = context.options, context.folder
     if importlib.util.find_spec("coremltools") is None:
         raise InputError(
@@ -39,7 +34,7 @@ def write_programs(graphs: dict[str, onnx.ModelProto], context: Context) -> Writ
     numbers = numbers_of(options)
     with quiet():
         if keeps_state(options) and not context.apart:
-            programs = {STATEFUL: lower_stateful(graphs["start"], graphs["segment"], numbers)}
+            programs = {"stateful": lower_stateful(graphs["start"], graphs["segment"], numbers)}
         else:
             programs = {name: lower(model, numbers) for name, model in graphs.items()}
     files: dict[str, str] = {}
@@ -48,7 +43,7 @@ def write_programs(graphs: dict[str, onnx.ModelProto], context: Context) -> Writ
         files[name] = f"{name}.mlpackage"
         with quiet():
             model = compiled(made, numbers)
-            write_package(model, folder / files[name], describe(context.checkpoint, options, name))
+            write_package(model, folder / files[name], context.checkpoint, options, name)
         described = model.get_spec().description
         inputs[name], outputs[name] = _specs(described.input), _specs(described.output)
     return Written(files, inputs, outputs)
@@ -75,12 +70,12 @@ def lower_stateful(start: onnx.ModelProto, segment: onnx.ModelProto, numbers: Nu
     rows = inputs["tokens"][1][0]
 
     def body(given: dict[str, Any]) -> dict[str, Any]:
-        begun = dict(zip(_names(start), Lowering(start.graph, numbers, given, prefix="start_").run(), strict=True))
+        begun = Lowering(start.graph, numbers, given, prefix="start_").run()
         is_fresh = mb.expand_dims(x=mb.greater(x=given["fresh"], y=0.5), axes=[1, 2], name="is_fresh")
         for name in states:
             before = mb.read_state(input=given[name], name=f"{name}_before")
             begun[name] = mb.select(cond=is_fresh, a=begun[name], b=before, name=f"{name}_begin")
-        results = dict(zip(_names(segment), Lowering(segment.graph, numbers, begun).run(), strict=True))
+        results = Lowering(segment.graph, numbers, begun).run()
         for name in states:
             mb.coreml_update_state(state=given[name], value=results[f"{name}_next"])
         return {name: results[name] for name in ("logits", "q")}
@@ -90,16 +85,9 @@ def lower_stateful(start: onnx.ModelProto, segment: onnx.ModelProto, numbers: Nu
     return program({**inputs, **fresh, **kept}, body, numbers)
 
 
-def _names(model: onnx.ModelProto) -> list[str]:
-    return [value.name for value in model.graph.output]
-
-
 def _specs(bindings: Any) -> tuple[TensorSpec, ...]:
     from coremltools.proto import FeatureTypes_pb2
 
-    kinds = {
-        FeatureTypes_pb2.ArrayFeatureType.FLOAT32: "float32",
-        FeatureTypes_pb2.ArrayFeatureType.INT32: "int32",
-    }
+    kinds = {FeatureTypes_pb2.ArrayFeatureType.FLOAT32: "float32", FeatureTypes_pb2.ArrayFeatureType.INT32: "int32"}
     arrays = [(item.name, item.type.multiArrayType) for item in bindings]
     return tuple(TensorSpec(name, kinds[array.dataType], tuple(array.shape)) for name, array in arrays)

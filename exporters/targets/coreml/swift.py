@@ -70,9 +70,6 @@ def write_package(folder: Path, manifest: Manifest, ios: int | None = None) -> N
 
     ``ios``: the oldest version the models run on, 17 or 18; by default the oldest that their kind needs. The same
     manifest gives the same bytes.
-
-    Raises:
-        InputError: the manifest's task is unknown, or jinja2 is not installed.
     """
     facts = _facts(manifest, ios)
     templates = _templates()

@@ -113,12 +113,6 @@ def _parse_column(task: Task, texts: list[str], path: Path, lines: list[int], wh
 
 
 def _write(puzzles: PuzzleSet, path: Path, progress: Progress | None) -> None:
-    text = _text(puzzles, progress).encode()
-    # mtime 0: equal puzzles give equal bytes
-    write_atomically(path, gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
-
-
-def _text(puzzles: PuzzleSet, progress: Progress | None) -> str:
     task, answers = puzzles.task, puzzles.solved
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
@@ -128,7 +122,9 @@ def _text(puzzles: PuzzleSet, progress: Progress | None) -> str:
         writer.writerow([*columns, task.rating(puzzles.questions[row], answers[row])])
         if progress:
             progress("puzzles", row + 1, len(puzzles))
-    return out.getvalue()
+    content = out.getvalue().encode()
+    # mtime 0: equal puzzles give equal bytes
+    write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 CSV = Format(fits=_fits, read=_read, endings=(".csv", ".csv.gz"), write=_write)

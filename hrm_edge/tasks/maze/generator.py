@@ -22,7 +22,8 @@ def generate_maze(rng: np.random.Generator, rows: int, cols: int, min_moves: int
     draw = random.Random(int(rng.integers(2**63)))
     for _ in range(_TRIES):
         free = _corridors(draw, rows, cols)
-        _knock_out_walls(draw, free, rows, cols)
+        for _ in range(draw.randrange(rows * cols // 40 + 1)):  # walls to knock out
+            free[draw.randrange(1, rows - 1) * cols + draw.randrange(1, cols - 1)] = True
         places = [cell for cell, is_free in enumerate(free) if is_free]
         start = draw.choice(places)
         far = distances(free, cols, start)
@@ -61,11 +62,6 @@ def _corridors(draw: random.Random, rows: int, cols: int) -> list[bool]:
         free[r * cols + c] = free[(row + r) // 2 * cols + (col + c) // 2] = True
         active.append((r, c))
     return free
-
-
-def _knock_out_walls(draw: random.Random, free: list[bool], rows: int, cols: int) -> None:
-    for _ in range(draw.randrange(rows * cols // 40 + 1)):
-        free[draw.randrange(1, rows - 1) * cols + draw.randrange(1, cols - 1)] = True
 
 
 def _neighbours(cell: int, size: int, cols: int) -> list[int]:

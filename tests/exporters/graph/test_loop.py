@@ -8,7 +8,7 @@ from run_onnx import run
 from small_networks import TASK, think
 
 from hrm_edge.exporters.graph.edit import subgraphs
-from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
+from hrm_edge.exporters.graph.loop import wrap_in_loop
 from hrm_edge.exporters.graph.passes import fix_batch
 from hrm_edge.exporters.quantize.fp16 import convert
 from hrm_edge.halting import RULES
@@ -24,7 +24,7 @@ LEARNED, FIXED, VERIFIED = (rule.number for rule in RULES.values())
 @pytest.fixture
 def looped(each):
     model, start, segment = each
-    return model, wrap_in_loop(start, segment, LoopFacts(TASK, model.config.no_ACT_continue))
+    return model, wrap_in_loop(start, segment, TASK, model.config.no_ACT_continue)
 
 
 def feeds(model, rows=ROWS, steps=STEPS, halt=LEARNED):
@@ -102,7 +102,7 @@ def test_a_fixed_batch_answers_like_a_free_one(looped, backend):
 
 def test_weights_are_stored_once_outside_the_body(traced):
     _, start, segment = traced("rope")
-    loop = wrap_in_loop(start, segment, LoopFacts(TASK, False))
+    loop = wrap_in_loop(start, segment, TASK, False)
     (node,) = [node for node in loop.graph.node if node.op_type == "Loop"]
     (body,) = subgraphs(node)
     assert not body.initializer
@@ -114,7 +114,7 @@ def test_weights_are_stored_once_outside_the_body(traced):
 def test_a_half_precision_segment_loops_too(traced):
     model, start, segment = traced("grid")
     convert(segment, PRECISIONS["fp16"])
-    loop = wrap_in_loop(start, segment, LoopFacts(TASK, True))
+    loop = wrap_in_loop(start, segment, TASK, True)
     values = feeds(model, rows=4)
     steps = [run(backend, loop, values)["steps"] for backend in BACKENDS]
     np.testing.assert_allclose(steps[0], expected(model, values)[1], atol=1)
@@ -189,7 +189,7 @@ def questions() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_verified_stops_exactly_when_the_task_accepts(backend):
     assert not np.array_equal(FIRST_GUESS, OTHER)
-    loop = wrap_in_loop(*scripted(), LoopFacts(TASK, False))
+    loop = wrap_in_loop(*scripted(), TASK, False)
     tokens = np.stack(list(questions().values()))
     values = {"tokens": tokens, "max_think_steps": np.array(5, np.int32), "halt": np.array(VERIFIED, np.int32)}
     outputs = run(backend, loop, values)
@@ -233,7 +233,7 @@ def test_a_task_without_groups_has_no_verified_mode():
     class Nothing:
         groups, value_tokens, seq_len, name, blank = None, None, TASK.seq_len, "none", 1
 
-    loop = wrap_in_loop(start, segment, LoopFacts(Nothing(), False))
+    loop = wrap_in_loop(start, segment, Nothing(), False)
     tokens = np.stack(list(questions().values()))
     values = {"tokens": tokens, "max_think_steps": np.array(3, np.int32), "halt": np.array(VERIFIED, np.int32)}
     assert run("onnx", loop, values)["steps"].tolist() == [3] * 5

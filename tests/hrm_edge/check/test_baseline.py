@@ -36,7 +36,7 @@ def test_it_comes_back_as_it_was_written(tmp_path):
     content = json.loads(path.read_text())
     assert list(content["checks"]) == ["a", "b"]  # sorted
     first = path.read_bytes()
-    write_baseline(path, Baseline(dict(reversed(BASELINE.entries.items()))))
+    write_baseline(path, Baseline(dict(reversed(BASELINE.items()))))
     assert path.read_bytes() == first
     path.write_bytes(first.replace(b"\n", b"\r\n"))  # as git may check it out
     assert read_baseline(path, UPDATE) == BASELINE
@@ -143,8 +143,8 @@ def test_changes_tell_old_and_new():
 
 
 def test_changes_do_not_compare_other_puzzles_one_by_one():
-    entry = BASELINE.entries["b", "x"]
+    entry = BASELINE["b", "x"]
     other = dataclasses.replace(entry, data={"d": sample(RIGHT[::-1][:8], puzzles="q" * 64)})
-    lines = changes(BASELINE, Baseline({**BASELINE.entries, ("b", "x"): other}))
+    lines = changes(BASELINE, Baseline({**BASELINE, ("b", "x"): other}))
     assert "b / x / d: puzzles pppppppppppp → qqqqqqqqqqqq" in lines
     assert "b / x / d: other puzzles, so not comparable one by one" in lines

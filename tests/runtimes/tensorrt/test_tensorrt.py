@@ -343,10 +343,10 @@ def real_graphs():
     pytest.importorskip("torch")
     from traced_networks import TASK, traced
 
-    from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
+    from hrm_edge.exporters.graph.loop import wrap_in_loop
 
     model, start, segment = traced("learned")
-    looped = wrap_in_loop(start, segment, LoopFacts(TASK, model.config.no_ACT_continue))
+    looped = wrap_in_loop(start, segment, TASK, model.config.no_ACT_continue)
     return model.config, {"host": {"start": start, "segment": segment}, "graph": {"model": looped}}
 
 

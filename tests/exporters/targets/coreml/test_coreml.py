@@ -27,7 +27,7 @@ from hrm_edge.bundle import TensorSpec
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.build import build_graphs, quick_plan, trace
 from hrm_edge.exporters.graph.edit import initializers
-from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
+from hrm_edge.exporters.graph.loop import wrap_in_loop
 from hrm_edge.exporters.graph.trace import quiet
 from hrm_edge.exporters.options import ExportOptions
 from hrm_edge.exporters.targets.base import Context, Written
@@ -73,7 +73,7 @@ def graphs(name: str, precision: str, loop: str, rows: int) -> dict[str, onnx.Mo
         segment, _ = weight_plan(name, precision).apply(segment, "coreml")
     made = {"start": start, "segment": segment}
     if loop == "graph":
-        made = {"model": wrap_in_loop(start, segment, LoopFacts(TASK, model.config.no_ACT_continue))}
+        made = {"model": wrap_in_loop(start, segment, TASK, model.config.no_ACT_continue)}
     return {stem: at_batch(graph, rows) for stem, graph in made.items()}
 
 
@@ -198,17 +198,17 @@ def test_inputs_of_16_bits_stay_two_int8_products():
 def test_the_model_that_ships(tmp_path):
     """Six segments as torch thinks them, and all its 42 products in int8."""
     of = load_checkpoint("sudoku-9x9-attention")
-    made = trace(of)
+    start, segment = trace(of)
     questions = of.task.generate(2, np.random.default_rng(0))[0]
-    begin = program(at_batch(made.start, 2))({"tokens": questions})
+    begin = program(at_batch(start, 2))({"tokens": questions})
     states, e = of.model.initial_state(2), of.model.embed(torch.from_numpy(questions)).detach()
-    for segment in reroll(program(at_batch(made.segment, 2)), begin, 6):
+    for values in reroll(program(at_batch(segment, 2)), begin, 6):
         with torch.inference_mode():
             *states, logits, q = of.model.segment(*states, e)
-        np.testing.assert_allclose(segment["logits"], logits.numpy(), atol=1e-4)
-        np.testing.assert_allclose(segment["q"], q.numpy(), atol=1e-4)
+        np.testing.assert_allclose(values["logits"], logits.numpy(), atol=1e-4)
+        np.testing.assert_allclose(values["q"], q.numpy(), atol=1e-4)
     options = ExportOptions("coreml", "int8", "graph", 1)
-    built = build_graphs(of, made, options, quick_plan(of, made, "int8", "coreml"))
+    built = build_graphs(of, start, segment, options, quick_plan(of, start, segment, "int8", "coreml"))
     TARGET.write(built.graphs, Context(of, options, tmp_path))
     products = backend("coreml").compiled_products(tmp_path / "model.mlpackage")
     quantized = [product.name for product in products if (product.left, product.right) == ("int8", "int8")]
@@ -351,7 +351,7 @@ def test_every_binding_of_every_graph_is_described(package):
 
 
 @pytest.mark.parametrize(
-    ("metadata", "card", "licence"),
+    ("metadata", "card", "said"),
     [
         ({}, "", "unknown"),
         ({}, "# A model\n\n- License: MIT\n", "MIT"),
@@ -359,11 +359,11 @@ def test_every_binding_of_every_graph_is_described(package):
         ({}, "Licensed to nobody", "unknown"),
     ],
 )
-def test_the_licence_is_the_checkpoints_own(metadata, card, licence):
-    from hrm_edge.exporters.targets.coreml.package import describe
+def test_the_licence_is_the_checkpoints_own(metadata, card, said):
+    from hrm_edge.exporters.targets.coreml.package import licence
 
     of = dataclasses.replace(checkpoint(traced("grid")[0], **metadata), card=card)
-    assert describe(of, ExportOptions("coreml", batch=1), "model").licence == licence
+    assert licence(of) == said
 
 
 def test_parts_say_what_is_computed_in_what():

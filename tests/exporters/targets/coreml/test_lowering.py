@@ -20,7 +20,7 @@ from lowered import at_batch, plainly, program, reroll, saved
 
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.graph.edit import PassFailed
-from hrm_edge.exporters.graph.loop import LoopFacts, wrap_in_loop
+from hrm_edge.exporters.graph.loop import wrap_in_loop
 from hrm_edge.exporters.graph.trace import exported_form, quiet
 from hrm_edge.exporters.quantize.fp16 import convert
 from hrm_edge.exporters.targets.coreml.emit import EMIT
@@ -358,7 +358,7 @@ def loop_feeds(network, rows: int, steps: int, halt: int) -> dict[str, np.ndarra
 def test_the_loop_is_that_of_onnxruntime(each):
     """Every way to halt, on 20 puzzles; by learned halting also against the rule written out with torch."""
     network, start, segment = each
-    loop = at_batch(wrap_in_loop(start, segment, LoopFacts(TASK, network.config.no_ACT_continue)), 20)
+    loop = at_batch(wrap_in_loop(start, segment, TASK, network.config.no_ACT_continue), 20)
     lowered = program(loop)
     for halt, steps in ((LEARNED, 6), (FIXED, 3), (VERIFIED, 2), (LEARNED, 1)):
         values = loop_feeds(network, 20, steps, halt)

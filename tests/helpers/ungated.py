@@ -1,0 +1,36 @@
+"""Bundles of small networks that no gate has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from hrm_edge.bundle import Manifest, seal_bundle
+from hrm_edge.exporters import build
+from hrm_edge.exporters.options import ExportOptions
+from hrm_edge.exporters.quantize.plan import Plan
+from hrm_edge.exporters.targets.base import Context
+from hrm_edge.models import Checkpoint
+
+
+def build_bundle(checkpoint: Checkpoint, options: ExportOptions, folder: Path, name: str) -> Manifest:
+    """Trace, plan (from a handful of puzzles), write into the empty ``folder`` and seal."""
+    start, segment = build.trace(checkpoint)
+    plan = build.quick_plan(checkpoint, start, segment, options.precision, options.target)
+    return write_bundle(checkpoint, start, segment, options, folder, name, plan)
+
+
+def write_bundle(
+    checkpoint: Checkpoint,
+    start: onnx.ModelProto,
+    segment: onnx.ModelProto,
+    options: ExportOptions,
+    folder: Path,
+    name: str,
+    plan: Plan | None = None,
+) -> Manifest:
+    """The same from what is traced and planned already."""
+    graphs = build.build_graphs(checkpoint, start, segment, options, plan).graphs
+    manifest, _ = build.write_graphs(graphs, Context(checkpoint, options, folder, plan=plan), name)
+    return seal_bundle(folder, manifest)
