@@ -66,8 +66,7 @@ MaybeCosine = Annotated[int | float, between(-1 - 1e-6, 1 + 1e-6)] | None
 def from_json(kind: type[T], text: str | bytes, where: object, advice: str = "export the bundle again") -> T:
     """The record that a JSON text holds, every field given. `where`: the file, for messages.
 
-    Raises:
-        InputError: one line that names the file, the field and its value.
+    InputError: one line that names the file, the field and its value.
     """
     try:
         record = TypeAdapter(kind).validate_json(text)

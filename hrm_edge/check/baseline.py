@@ -30,7 +30,7 @@ Positive = Annotated[float, must_be("a number above 0", lambda value: 0 < value 
 
 @dataclass(frozen=True, config=STRICT)
 class SampleEntry:
-    """One bundle's answers to one data set. Fractions are 0 to 1."""
+    """One bundle's answers to one data set."""
 
     exact: Fraction
     token: Fraction | None
@@ -91,8 +91,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 def read_baseline(path: Path, update: str) -> Baseline:
     """Read a baseline that nobody touched. `update`: the command that writes it, for messages.
 
-    Raises:
-        InputError: missing, edited by hand, or of a newer version.
+    InputError: it is missing, edited by hand, or of a newer version.
     """
     try:
         if path.stat().st_size > _LARGEST:

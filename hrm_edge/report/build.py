@@ -84,8 +84,7 @@ def build_report(
 def write_report(report: Report, folder: Path) -> None:
     """Write `report.json`, `report.md` and `report.html` into `folder`; equal reports give equal bytes.
 
-    Raises:
-        InputError: the packages that draw it are not installed; then nothing is written.
+    InputError: the packages that draw it are not installed; then nothing is written.
     """
     pages = {kind: render(report, kind) for kind in FILES}
     for kind, text in pages.items():

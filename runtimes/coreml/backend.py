@@ -116,7 +116,7 @@ def load_stateful(path: Path) -> Callable[[], Slots]:
 def _operand_kind(bound: tuple[str | Constant, ...], around: tuple[Block, ...]) -> str:
     """The type of the tensor that an operand comes from, looked for in the blocks around, innermost first."""
     seen: set[str] = set()
-    kind = "nothing"
+    kind, decoded = "nothing", False
     while len(bound) == 1:
         (source,) = bound
         if isinstance(source, Constant):
@@ -131,23 +131,16 @@ def _operand_kind(bound: tuple[str | Constant, ...], around: tuple[Block, ...]) 
             break
         if producer.kind == "constexpr_lut_to_dense":
             return _palette(producer)
-        if producer.kind in _DECODES:
-            return _decoded_kind(producer, around)
-        if producer.kind not in _MOVES:
+        if decoded:
             break
-        bound = producer.inputs.get("x", ())
+        if producer.kind in _DECODES:
+            # What is decoded may be decoded in turn, from a table; else it is of the type it is declared.
+            bound, kind, decoded = producer.inputs.get(_DECODES[producer.kind], ()), "nothing", True
+        elif producer.kind in _MOVES:
+            bound = producer.inputs.get("x", ())
+        else:
+            break
     return kind
-
-
-def _decoded_kind(operation: Operation, around: tuple[Block, ...]) -> str:
-    """The type of what a decoding operation decodes, which may be decoded in turn."""
-    (source,) = operation.inputs.get(_DECODES[operation.kind]) or ("",)
-    if isinstance(source, Constant):
-        return source.dtype
-    producer, declared = _producer(source, around)
-    if producer is not None and producer.kind == "constexpr_lut_to_dense":
-        return _palette(producer)
-    return declared
 
 
 def _palette(operation: Operation) -> str:

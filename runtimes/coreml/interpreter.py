@@ -91,17 +91,13 @@ class Program:
 
 
 def load_program(path: Path) -> Program:
-    """The default function of a saved package, ready to run.
-
-    Raises:
-        InputError: the package is damaged, or uses an operation that is not supported, which is named.
-    """
-    package = read_package(path)
-    main = package.main
+    """The default function of a saved package, ready to run. InputError: it is damaged, or an operation in it is
+    not supported, which is named."""
+    main = read_package(path).main
     try:
         ready = prepare(main)
     except InputError as error:
-        raise InputError(f"{package.path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
     states = tuple(value for value in main.inputs if value.state)
     inputs = tuple(value for value in main.inputs if not value.state)
-    return Program(package.path, inputs, states, main.block.outputs, ready)
+    return Program(Path(path), inputs, states, main.block.outputs, ready)

@@ -41,11 +41,7 @@ _MAX_DEPTH = 32  # of blocks within blocks
 
 
 def read_package(path: Path) -> Package:
-    """Read a package whole, weights decoded.
-
-    Raises:
-        InputError: it is damaged, or holds something else than an ML program; one line, naming the path.
-    """
+    """Read a package whole, weights decoded. InputError: it is damaged, or no ML program."""
     path = Path(path)
     model, folder = _model(path)
     reader = _Reader(path, folder)

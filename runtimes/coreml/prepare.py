@@ -64,8 +64,7 @@ class Ready:
 def prepare(function: Function) -> Ready:
     """Everything about a function that does not depend on what it is fed, done once.
 
-    Raises:
-        InputError: an operation is not supported, or does not fit its inputs; its name is in the message.
+    InputError names an operation that is not supported, or does not fit its inputs.
     """
     compiler = _Compiler()
     scope = {value.name: compiler.slot() for value in function.inputs}
@@ -191,7 +190,7 @@ class _Compiler:
         return _Made(outs, run, set(ins) | tested | used)
 
     def read_state(self, operation: Operation, scope: dict[str, int]) -> _Made:
-        (source,) = self._state_of(operation, scope)
+        source = self._state_of(operation, scope)
         if len(operation.outputs) != 1:
             raise InputError(f"{operation.where}: names no output")
         out = self.slot()
@@ -202,7 +201,7 @@ class _Compiler:
         return _Made((out,), run, {source})
 
     def write_state(self, operation: Operation, scope: dict[str, int]) -> _Made:
-        (target,) = self._state_of(operation, scope)
+        target = self._state_of(operation, scope)
         data = self._bound(operation.inputs.get("data", ()), scope, operation)
         if len(data) != 1 or operation.outputs:
             raise InputError(f"{operation.where}: must write one value, and gives none")
@@ -215,11 +214,11 @@ class _Compiler:
 
         return _Made((), run, {target, data[0]})
 
-    def _state_of(self, operation: Operation, scope: dict[str, int]) -> tuple[int, ...]:
+    def _state_of(self, operation: Operation, scope: dict[str, int]) -> int:
         slots = self._bound(operation.inputs.get("input", ()), scope, operation)
         if len(slots) != 1:
             raise InputError(f"{operation.where}: names no state")
-        return slots
+        return slots[0]
 
 
 _SPECIAL = {
