@@ -21,9 +21,9 @@ demo: $(VENV)/.installed
 	$(BIN)/hrm-edge data generate --task sudoku --n 3 --seed 2026 -o bundles/demo.csv --force
 	$(BIN)/hrm-edge solve $(DEMO_BUNDLE) bundles/demo.csv --halt verified --retries 8
 
-# A worker for each core; a file's tests stay together, as they share what was traced once.
+# A worker for each core; a file's tests stay together, as they share what was made once. In conftest.py's order.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow"
