@@ -43,7 +43,11 @@ def drift_of(
     ``answers``: of the reference and of the bundle. ``reference``: another checkpoint to compare with.
     """
     target, kept = target_named(options.target), checkpoint.kept_identifiers
-    shown = _rows_to_follow(puzzles, *answers)
+    # The first few, and those that are answered differently.
+    differ = np.flatnonzero((answers[0].tokens != answers[1].tokens).any(axis=1))
+    if len(differ) > _FEW_DIFFERING:
+        differ = differ[:_SOME_DIFFERING]
+    shown = np.union1d(np.arange(min(_PUZZLES, len(puzzles))), differ)
     some = puzzles.select(shown)
     identifiers = some.identifiers
     if checkpoint.config.num_puzzle_identifiers == 1:
@@ -73,11 +77,3 @@ def drift_of(
         )
     differences = [replace(each, puzzle=int(shown[each.puzzle])) for each in rollout.differences]
     return replace(rollout, differences=differences)
-
-
-def _rows_to_follow(puzzles: PuzzleSet, reference: Answers, candidate: Answers) -> np.ndarray:
-    """The first few, and those that are answered differently."""
-    differ = np.flatnonzero((reference.tokens != candidate.tokens).any(axis=1))
-    if len(differ) > _FEW_DIFFERING:
-        differ = differ[:_SOME_DIFFERING]
-    return np.union1d(np.arange(min(_PUZZLES, len(puzzles))), differ)

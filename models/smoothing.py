@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .calibration import quantized_layers
 from .hrm import HRM
@@ -35,7 +34,7 @@ def smoothing_factors(
     factors = {}
     for layer in quantized_layers(model):
         if maker_of(layer) is not None:
-            columns = _weight(model, layer).abs().amax(0).cpu().numpy()
+            columns = model.get_parameter(f"{layer}.weight").detach().abs().amax(0).cpu().numpy()
             factors[layer] = balance(columns, channel_absmax[layer], strength)
     return factors
 
@@ -53,17 +52,11 @@ def smoothed(model: HRM, factors: Mapping[str, np.ndarray]) -> HRM:
     for layer, s in factors.items():
         maker = maker_of(layer)
         assert maker is not None
-        reads, makes = _weight(model, layer), _weight(model, maker)
+        reads, makes = (model.get_parameter(f"{name}.weight").detach() for name in (layer, maker))
         divisors = torch.from_numpy(s).to(reads)
         reads.mul_(divisors)
         makes[-len(s) :].div_(divisors[:, None])
     return model
-
-
-def _weight(model: HRM, layer: str) -> Tensor:
-    weight = model.get_submodule(layer).weight
-    assert isinstance(weight, Tensor)
-    return weight.detach()
 
 
 def maker_of(layer: str) -> str | None:

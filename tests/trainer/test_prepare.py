@@ -60,6 +60,7 @@ def test_training_leaves_out_twins_of_the_test_puzzles_and_held_out_boards(tmp_p
 def keep(folder, data, test=None, changed=()):
     measured = Measured(puzzles(n=4, seed=HELD_OUT_SEED), [] if test is None else [test])
     assert keep_sources(folder, MAZE, data, measured) == list(changed)
+    (folder / "run.json").touch()
     return kept_sources(folder, MAZE, data)
 
 

@@ -39,7 +39,7 @@ def _unary(op: str) -> Emit:
 def _mul(low: Lowering, node: onnx.NodeProto) -> Any:
     """x · sigmoid(x) is one operator, which every unit of the device has."""
     for gate, x in (node.input, reversed(node.input)):
-        producer = low.producer(gate)
+        producer = low.producers.get(gate)
         if producer is not None and producer.op_type == "Sigmoid" and producer.input[0] == x:
             return low.make("silu", node, x=low.var(x))
     return _binary("mul")(low, node)
@@ -66,7 +66,7 @@ def _norm_parts(low: Lowering, node: onnx.NodeProto) -> tuple[float, list[int]] 
     behind = node.input[1]
     parts = {}
     for op in ("Sqrt", "Add", "ReduceMean", "Pow"):
-        part = low.producer(behind)
+        part = low.producers.get(behind)
         if part is None or part.op_type != op:
             return None
         parts[op], behind = part, part.input[0]
@@ -91,7 +91,7 @@ def _neg(low: Lowering, node: onnx.NodeProto) -> Any:
 
 def _matmul(low: Lowering, node: onnx.NodeProto) -> Any:
     left, right = node.input
-    if low.is_stored(right):
+    if isinstance(low.values[right], np.ndarray | Few):
         return low.make("linear", node, x=low.var(left), weight=low.weight(right))
     return low.make("matmul", node, x=low.var(left), y=low.var(right))
 
@@ -114,9 +114,12 @@ def _conv(low: Lowering, node: onnx.NodeProto) -> Any:
     x, weight = (low.var(name) for name in node.input)
     pad = [int(n) for n in np.stack((before, after), axis=1).flat]
     ones = [1] * len(before)
-    how = {"strides": attribute(node, "strides", ones), "dilations": attribute(node, "dilations", ones)}
-    groups = attribute(node, "group", 1)
-    return low.make("conv", node, x=x, weight=weight, pad_type="custom", pad=pad, groups=groups, **how)
+    how = {
+        "strides": attribute(node, "strides", ones),
+        "dilations": attribute(node, "dilations", ones),
+        "groups": attribute(node, "group", 1),
+    }
+    return low.make("conv", node, x=x, weight=weight, pad_type="custom", pad=pad, **how)
 
 
 def _reshape(low: Lowering, node: onnx.NodeProto) -> Any:

@@ -47,7 +47,7 @@ class Lowering:
         self.graph = graph
         self.stored = stored or {name: array_of(tensor) for name, tensor in initializers(graph).items()}
         self.values: dict[str, Any] = {**self.stored, **given}
-        self._producers = {name: node for node in graph.node for name in node.output}
+        self.producers = {name: node for node in graph.node for name in node.output}
         self._constants: dict[str, Any] = {}  # of this block
 
     def run(self) -> dict[str, Any]:
@@ -65,9 +65,6 @@ class Lowering:
 
     # -- what operators ask for -----------------------------------------------------------------------------
 
-    def producer(self, name: str) -> onnx.NodeProto | None:
-        return self._producers.get(name)
-
     def known(self, name: str) -> np.ndarray | None:
         """The value where it is known, else None."""
         value = self.values[name]
@@ -79,9 +76,6 @@ class Lowering:
         ensure(value is not None, f"lower: {name} is not known when the model is built")
         assert value is not None
         return value
-
-    def is_stored(self, name: str) -> bool:
-        return isinstance(self.values[name], np.ndarray | Few)
 
     def var(self, name: str) -> Any:
         """A value as a MIL variable; what is known becomes a constant of this block, once."""
