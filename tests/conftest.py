@@ -23,7 +23,7 @@ settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items):
-    """The files with the most slow tests first: short ones are left for the end, and no worker waits for another."""
+    """The files with the most slow tests first: at the end only short ones are left, and no worker waits."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
