@@ -58,13 +58,13 @@ def spoil(monkeypatch):
 
     wrap = build.wrap_in_loop
 
-    def spoiled(start, segment, facts):
+    def spoiled(start, segment, *facts):
         for tensor in segment.graph.initializer:
             if tensor.name == "q_head.bias":
                 tensor.CopyFrom(
                     build.onnx.numpy_helper.from_array(np.array([50.0, -50.0], np.float32), tensor.name)
                 )
-        return wrap(start, segment, facts)
+        return wrap(start, segment, *facts)
 
     monkeypatch.setattr(build, "wrap_in_loop", spoiled)
 

@@ -257,8 +257,8 @@ def test_a_failed_gate_publishes_nothing_and_keeps_what_was_there(small, tmp_pat
     good = export_bundle(source, ExportOptions("onnx", "int8"), tmp_path / "b", GateOptions(None), QUICK).manifest
     real = build.wrap_in_loop
 
-    def hasty(start, segment, facts):
-        return real(start, with_bias(segment, [50, -50]), facts)
+    def hasty(start, segment, *facts):
+        return real(start, with_bias(segment, [50, -50]), *facts)
 
     monkeypatch.setattr(build, "wrap_in_loop", hasty)
     with pytest.raises(GateFailed, match=r"halting moved .* nothing was published"):

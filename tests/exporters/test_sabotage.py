@@ -173,7 +173,9 @@ def test_our_own_pass_refuses_a_loop():
 def test_a_float_segment_that_was_wrapped_is_found_out(tmp_path, monkeypatch, target):
     """The plan is applied, but it is the float segment that goes into the loop."""
     real = build.wrap_in_loop
-    monkeypatch.setattr(build, "wrap_in_loop", lambda start, segment, facts: real(start, traced("grid")[2], facts))
+    monkeypatch.setattr(
+        build, "wrap_in_loop", lambda start, segment, *facts: real(start, traced("grid")[2], *facts)
+    )
     names = expected_products(traced("grid")[0])
     line = refused(tmp_path / "b", f"0 of {len(names)} int8 products", target=target, loop="graph")
     assert any(name in line for name in names)

@@ -14,6 +14,7 @@ from traced_networks import expected_products
 
 from hrm_edge.exporters.graph.edit import array_of, initializers
 from hrm_edge.exporters.graph.trace import exported_form, quiet, trace_segment, trace_start
+from hrm_edge.models.mixers import Attention
 from hrm_edge.models.public import import_public
 
 BACKENDS = ("onnx", "openvino")
@@ -73,12 +74,12 @@ def test_every_product_reads_a_stored_weight_in_its_own_orientation(each):
     model, _, segment = each
     config, stored = model.config, initializers(segment.graph)
     weights = [name for name in stored if name.endswith("_proj.weight")]
-    of_a_block = 7 if config.attends else 6 if config.mlp_t else 3
+    of_a_block = 7 if config.mixer is Attention else 6 if config.mlp_t else 3
     assert len(weights) == of_a_block * (config.H_layers + config.L_layers)
     assert not [node for node in segment.graph.node if node.op_type == "Transpose" and node.input[0] in stored]
     products = [n for n in segment.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
     assert len(products) == of_a_block * config.block_calls == len(expected_products(model))
-    if not config.attends:
+    if config.mixer is not Attention:
         return
     # The scale of the attention scores is inside the stored weight.
     attention = model.L_level.layers[0].self_attn
@@ -91,7 +92,8 @@ def test_products_are_named_after_their_layer_and_call(each):
     names = [node.name for node in segment.graph.node]
     assert len(names) == len(set(names))
     assert {"L_level.layers.0.mlp.down_proj/0", "lm_head/0"} <= set(names)
-    assert ("H_level.layers.0.self_attn.o_proj/0" in names) == (model.config.kind == "hrm" and model.config.attends)
+    attends = model.config.kind == "hrm" and model.config.mixer is Attention
+    assert ("H_level.layers.0.self_attn.o_proj/0" in names) == attends
     assert ("L_level.layers.0.mlp_t.up_proj/0" in names) == model.config.mlp_t
 
 
