@@ -23,6 +23,7 @@ from ..files import write_atomically
 from ..measure.accuracy import Score, rightness, token_accuracy
 from ..measure.drift import Difference, SegmentDrift
 from ..measure.statistics import CONFIDENCE, drop_interval, interval, mcnemar
+from ..precision import FP32, PRECISIONS
 from ..records import from_json, newer_version
 from ..runtimes import Answers
 from ..tasks.boards import wrong_cells
@@ -129,7 +130,7 @@ def bundle_report(bundle: Bundle) -> Report:
         return read_report(bundle.path / REPORT)
     if not bundle.manifest.gate.ran:
         why = "it was exported without its accuracy gate"
-    elif bundle.manifest.precision == "fp32":
+    elif PRECISIONS[bundle.manifest.precision].is_full:
         why = "nothing is quantized in it"
     else:
         why = "it was exported before there were reports"
@@ -254,7 +255,7 @@ def _speed(manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
     if not rows:
         return None
     kinds = [(row["backend"], row["precision"], row["loop"]) for row in rows]
-    ours, theirs = ((manifest.target, precision, manifest.loop) for precision in (manifest.precision, "fp32"))
+    ours, theirs = ((manifest.target, precision, manifest.loop) for precision in (manifest.precision, FP32.name))
     own = kinds.index(ours) if ours in kinds else None
     shown = [_only(SpeedRow, row) for row in rows]
     ratios = {"ratio_vs_eager": None, "ratio_vs_float": None}
