@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..environment import Backend, BundleState, Environment
+    from ..environment import BackendState, BundleState, Environment
 
 _ROLES = {"run": "run bundles", "train": "train", "export": "export bundles"}
 _WIDTH = 79
@@ -61,7 +61,7 @@ def _print(environment: Environment) -> None:
             _print_row(state.path, width, _bundle(state))
 
 
-def _print_backend(backend: Backend) -> None:
+def _print_backend(backend: BackendState) -> None:
     if backend.usable:
         _print_row(backend.name, 9, f"yes  {backend.version}", hang=5)
     else:
