@@ -230,7 +230,7 @@ def _bundles(folder: Path, value: Any, index: int) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for text in _texts(value, "bundle", index):
         names = [text]
-        if glob.has_magic(text):
+        if glob.has_magic(text) and not (folder / text).is_dir():
             matches = sorted(glob.glob(text, root_dir=folder, recursive=True))
             names = [name for name in matches if (folder / name).is_dir()]
         if not names:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..text import best_effort, echo, echo_json
 from .flags import Data, Json, N, Seed, Threads
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def segments(
             options: Any = {"segments": numbers, "retries": retries, "seed": seed, "progress": report}
             results.append(segment_rates(artifact.engine, puzzles, name=artifact.label, **options))
         if not json_:
-            print(f"{artifact.label} on {puzzles.name}, trained with up to {results[-1].limit} segments")
+            echo(f"{artifact.label} on {puzzles.name}, trained with up to {results[-1].limit} segments")
             for table in segment_tables(results[-1]):
                 _print(table)
     content = {"results": [result.to_dict() for result in results]}
@@ -242,11 +243,12 @@ def _publish(
     """The result as a table or, with --json, as numbers; and in the files of --output."""
     from ..analysis.output import write_outputs
 
-    if show and not json_:
-        _print(table)
     write_outputs(output or [], content, table, picture)
-    if json_:
-        print(json.dumps(content))
+    with best_effort() if output else nullcontext():
+        if json_:
+            echo_json(content)
+        elif show:
+            _print(table)
 
 
 def _print(table: Table) -> None:
@@ -254,4 +256,4 @@ def _print(table: Table) -> None:
 
     print_rows(table.head, table.rows, table.left, no_wrap=False)
     for note in table.notes:
-        print(note)
+        echo(note)

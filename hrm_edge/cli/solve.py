@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..progress import announce
+from ..text import echo_json
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -48,9 +51,6 @@ def command(
     Exit code 0 when every puzzle was thought over, whether or not its answer verified (the last line on
     standard error counts those); 2 when a puzzle or the bundle is wrong.
     """
-    import json
-    import sys
-
     from ..bundle import open_bundle
     from ..runtimes import load_engine
     from ..runtimes.loader import warning
@@ -58,7 +58,7 @@ def command(
 
     opened = open_bundle(bundle)
     if doubt := warning(opened):
-        print(f"hrm-edge: warning: {doubt}", file=sys.stderr)
+        announce(f"warning: {doubt}")
     engine = load_engine(opened, threads)
     questions = read_puzzles(puzzles or ["-"], engine.task)
     right = 0
@@ -67,23 +67,22 @@ def command(
     ):
         right += solved.verified
         if as_json:
-            print(json.dumps(solved.to_dict()), flush=True)
+            echo_json(solved.to_dict())
         else:
             _draw(engine.task, solved, len(questions))
     if wrong := len(questions) - right:
         advice = "" if retries else "; --retries 8 thinks again on symmetric variants"
-        print(f"hrm-edge: {wrong} of {len(questions)} not verified{advice}", file=sys.stderr)
+        announce(f"{wrong} of {len(questions)} not verified{advice}")
 
 
 def _draw(task: Task, solved: Solved, total: int) -> None:
     """An answer as a board with a caption; on a terminal in colour."""
     from functools import partial
 
-    from rich.console import Console
-
+    from ..console import Console
     from ..tasks.boards import board, glyphs_for, legend, trace_boards
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console()
     glyphs = glyphs_for(console)
     # A board wider than the terminal is better broken by the terminal than cropped by us.
     show = partial(console.print, soft_wrap=True)
