@@ -9,6 +9,7 @@ import onnx
 from .. import __version__
 from ..bundle import Gate, Manifest
 from ..errors import InputError
+from ..files import readable_name
 from ..identifiers import format_ranges
 from ..models import Checkpoint
 from ..packages import version_of
@@ -67,7 +68,7 @@ def write_graphs(
     written = target.write(torch_programs or graphs, context)
     packages = ("torch", "onnxscript", "onnx", *target.packages)
     manifest = Manifest(
-        name=name,
+        name=readable_name(name),
         task=checkpoint.task.name,
         vocabulary=tuple(checkpoint.task.vocabulary),
         architecture={
@@ -94,7 +95,7 @@ def write_graphs(
 
 def _source(checkpoint: Checkpoint) -> dict[str, str]:
     """The checkpoint, and the puzzle identifiers whose rows its table has left."""
-    source = {"name": checkpoint.name, "content_hash": checkpoint.content_hash}
+    source = {"name": readable_name(checkpoint.name), "content_hash": checkpoint.content_hash}
     kept = checkpoint.kept_identifiers
     return source if kept is None else {**source, "puzzle_identifiers": format_ranges(kept)}
 

@@ -28,6 +28,7 @@ from .graph.edit import (
 )
 
 NAME = "stand-in (onnxruntime)"
+RUNS_ON = "onnx"  # the backend that lends its kernels
 _BRAIN, _FULL = TensorProto.BFLOAT16, TensorProto.FLOAT
 # These only move values.
 _AS_THEY_ARE = {"Reshape", "Transpose", "Concat", "Slice", "Shape", "Expand", "Unsqueeze", "Squeeze", "Where"}

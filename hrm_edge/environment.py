@@ -36,7 +36,7 @@ _SECONDS_FOR_THE_DRIVER = 10
 
 
 @dataclass(frozen=True)
-class Backend:
+class BackendState:
     """One backend, or one target of exports.
 
     ``role``: "run", "train" or "export". ``install``: the command that would make it usable, if any. ``note``: what
@@ -92,7 +92,7 @@ class Environment:
     threads: int
     features: list[str]
     gpus: list[GpuState]
-    backends: list[Backend]
+    backends: list[BackendState]
     bundles: list[BundleState]
 
 
@@ -118,22 +118,22 @@ def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
     )
 
 
-def _running(name: str, gpus: list[GpuState]) -> Backend:
+def _running(name: str, gpus: list[GpuState]) -> BackendState:
     """Whether bundles of a target can be run."""
     try:
         usable, version, why_not, install = backend(name).available()
     except Exception as error:  # this command is for machines where things are broken
         usable, version, why_not, install = False, None, f"{name} does not load: {first_line(error)}", ""
     note = backend(name).note(gpus)
-    return Backend(name, "run", usable, version, why_not, None if usable else install or None, note)
+    return BackendState(name, "run", usable, version, why_not, None if usable else install or None, note)
 
 
-def _making(gpus: list[GpuState]) -> list[Backend]:
+def _making(gpus: list[GpuState]) -> list[BackendState]:
     """What trains, and what exports to each target."""
     version, broken = _torch()
     why_not = absent(_TRAIN) or broken
     install = "pip install 'hrm-edge[train]'" if why_not else None
-    train = Backend("torch", "train", not why_not, version, why_not, install)
+    train = BackendState("torch", "train", not why_not, version, why_not, install)
     return [train, *(_exporting(target, broken, gpus) for target in all_targets().values())]
 
 
@@ -150,7 +150,7 @@ def _torch() -> tuple[str | None, str | None]:
         return version_of("torch"), f"torch does not load: {first_line(error)}"
 
 
-def _exporting(target: Target, broken_torch: str | None, gpus: list[GpuState]) -> Backend:
+def _exporting(target: Target, broken_torch: str | None, gpus: list[GpuState]) -> BackendState:
     """Whether bundles of a target can be made."""
     common = [reason for reason in (broken_torch, absent((*_TRAIN, *_EXPORT))) if reason]
     version, missing, note = target.tools([gpu.name for gpu in gpus])
@@ -160,7 +160,7 @@ def _exporting(target: Target, broken_torch: str | None, gpus: list[GpuState]) -
         ungated = f"only with --no-gate: the gate needs {target.gate_package}, which is not installed"
         note = f"{ungated}; {note}" if note else ungated
     install = f"pip install 'hrm-edge[{','.join(extras)}]'" if extras else None
-    return Backend(target.name, "export", not why_not, version, "; ".join(why_not) or None, install, note)
+    return BackendState(target.name, "export", not why_not, version, "; ".join(why_not) or None, install, note)
 
 
 def _gpus() -> list[GpuState]:

@@ -96,6 +96,11 @@ def check_place(path: Path) -> None:
         raise InputError(f"{path}: cannot be written, as {place} may not be changed; choose another place")
 
 
+def readable_name(name: str) -> str:
+    """A file's name as text for any JSON reader: bytes that are not UTF-8 become replacement characters."""
+    return name.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's content."""
     with open(path, "rb") as file:

@@ -1,4 +1,10 @@
-"""When a puzzle is finished: one record a rule, and how the halting head's two values say stop."""
+"""When a puzzle is finished: one record a rule, and how the halting head's two values say stop.
+
+A rule written here works at once wherever the host decides (`runtimes/loops/host.py`, `slots.py`, the torch
+engine). To be decided inside a graph too it gets a number, and a form in `exporters/graph/loop.py` and in the
+Swift template of `exporters/targets/coreml`: exports fail until both have it. Graphs written before do not know
+the number, so raise `FORMAT_VERSION` of `hrm_edge/bundle/manifest.py` with it.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +23,10 @@ Decision = Callable[["Task", np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class HaltRule:
-    """One rule. ``number``: its place in ``HALT_MODES``, and what it is in a graph loop's ``halt`` input."""
+    """One rule. ``number``: what a graph loop's ``halt`` input calls it; None where only a host can decide."""
 
     name: str
-    number: int
+    number: int | None
     when: str  # a row stops, in words
     stops: Decision  # after a segment; the number of segments is bounded besides
     judged: bool = False  # by the task's rules, which must know a right answer
@@ -37,6 +43,11 @@ VERIFIED = HaltRule(
 )
 RULES = {rule.name: rule for rule in (LEARNED, FIXED, VERIFIED)}
 HALT_MODES = tuple(RULES)
+
+
+def numbered() -> list[HaltRule]:
+    """The rules that a graph loop can be asked for."""
+    return [rule for rule in RULES.values() if rule.number is not None]
 
 
 # -- the halting head ------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 
 T = TypeVar("T")
 _SHOWN = 60  # characters of a wrong value
+_WHOLE = "the whole"  # of a file, where no field can be named
 LARGEST = 1e15  # nothing measured comes near it, and plots stay sane below it
 
 
@@ -123,7 +124,8 @@ def problem(error: ValidationError) -> str:
     if kind == "missing":
         return _lacks(_place(place[:-1]), place[-1])
     if kind == "unexpected_keyword_argument":
-        return f"{_place(place[:-1])} has the unknown field {_short(place[-1])}"
+        inside = f"{_place(place[:-1])} has the " if place[:-1] else ""
+        return f"{inside}unknown field {_short(place[-1])}"
     if kind == "value_error":
         return f"{_place(place)} {context['error']}" if place else str(context["error"])
     wanted = _WANTED[kind].format(**context) if kind in _WANTED else f"otherwise ({first['msg']})"
@@ -144,13 +146,15 @@ def _left_out(record: Any, content: Any, place: str) -> Iterator[str]:
 
 
 def _lacks(place: str, name: int | str) -> str:
-    return f"{place or 'the whole'} lacks {_short(name) if isinstance(name, str) else 'an entry'}"
+    if place in ("", _WHOLE) and isinstance(name, str):
+        return f"field {_short(name)} is missing"
+    return f"{place or _WHOLE} lacks {_short(name) if isinstance(name, str) else 'an entry'}"
 
 
 def _place(parts: tuple[int | str, ...]) -> str:
     """`("drift", 1, "n")` as "drift[1].n"."""
     named = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts if part != "[key]")
-    return named.removeprefix(".") or "the whole"
+    return named.removeprefix(".") or _WHOLE
 
 
 def _short(value: Any) -> str:

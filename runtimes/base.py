@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ..errors import InputError
-from ..halting import HALT_MODES, RULES, halting_head
+from ..halting import RULES, halting_head
 from ..identifiers import format_ranges, rows_of
 
 if TYPE_CHECKING:
@@ -320,8 +320,8 @@ def _checked_steps(max_think_steps: Any, default: int) -> int:
 
 
 def _checked_halt(halt: Any, task: Task) -> str:
-    if halt not in HALT_MODES:
-        raise InputError(f"halt must be one of {', '.join(HALT_MODES)}, not {halt!r}")
+    if halt not in RULES:
+        raise InputError(f"halt must be one of {', '.join(RULES)}, not {halt!r}")
     if RULES[halt].judged and not task.has_rules:
         raise task.no_rules("an answer cannot be verified, so halt must be learned or fixed")
     return halt

@@ -14,11 +14,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ...halting import LEARNED, VERIFIED, HaltRule, Q, halting_head
+from ...halting import FIXED, LEARNED, VERIFIED, HaltRule, Q, halting_head, numbered
 from ...tasks import Task
 from .edit import all_nodes, copied, ensure, rename, subgraphs, tensor_of
 from .passes import BATCH, drop_unused, finish, keeps_name, merge_equal_initializers
 
+# The rules that `_halting_decision` knows: to it `FIXED` is whatever neither of the others asks for.
+_IN_GRAPHS = (LEARNED, FIXED, VERIFIED)
 _FLOAT, _INT32, _BOOL, _INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.BOOL, TensorProto.INT64
 
 
@@ -149,6 +151,8 @@ def _body(
 
 def _halting_decision(outer: _Builder, body: _Builder, task: Task, no_ACT_continue: bool) -> str:
     """bool[batch]: the rows that this segment's q, or the task's own rules, tell to stop."""
+    unknown = [rule.name for rule in numbered() if rule not in _IN_GRAPHS]
+    ensure(not unknown, f"wrap_in_loop: no form in the graph for the halting rules {unknown}")
     is_learned = _asked_for(outer, LEARNED)
     head = halting_head(no_ACT_continue)
     left = _q(outer, body, head.left)

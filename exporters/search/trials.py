@@ -68,7 +68,7 @@ class Trials:
     def run(self, what: str, segment: onnx.ModelProto) -> Trial:
         """Answer all puzzles with ``segment`` in a host loop, and count."""
         emulated = target_named(self.target).emulated
-        runs_on, name = ("onnx", emulator.NAME) if emulated else (self.target, self.target)
+        runs_on, name = (emulator.RUNS_ON, emulator.NAME) if emulated else (self.target, self.target)
         key = {
             "start": hashlib.sha256(serialized(self.start)).hexdigest(),
             "segment": hashlib.sha256(serialized(segment)).hexdigest(),

@@ -1,4 +1,8 @@
-"""The manifest of a bundle: everything a runtime needs to know of it, as one strict record."""
+"""The manifest of a bundle: everything a runtime needs to know of it, as one strict record.
+
+A new field is filled in where the bundle is written (`exporters/build.py`). As files of older bundles lack it, and
+older readers refuse it, raise `FORMAT_VERSION` with it.
+"""
 
 from __future__ import annotations
 

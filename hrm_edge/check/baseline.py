@@ -107,17 +107,20 @@ def read_baseline(path: Path, update: str) -> Baseline:
         raise InputError(f"{path}: is no baseline (not JSON: {why}); write it again with `{update}`") from None
     if version := newer_version(content, FORMAT_VERSION):
         raise InputError(f"{path}: has format version {version}, newer than this hrm-edge reads; upgrade hrm-edge")
-    try:
-        checks = from_json(_File, text, path).checks
-        untouched = text == _dump({key: value for key, value in content.items() if key != "digest"})
-    except (InputError, ValueError):
-        untouched = False
-    if not untouched:
+    if not _untouched(text, content):
         raise InputError(
             f"{path}: was edited by hand (its content does not fit its digest); take the edit back, or write what "
             f"the bundles come to now with `{update}`"
         )
+    checks = from_json(_File, text, path, f"write it again with `{update}`").checks
     return {(check, name): entry for check, bundles in checks.items() for name, entry in bundles.items()}
+
+
+def _untouched(text: str, content: Any) -> bool:
+    try:
+        return text == _dump({key: value for key, value in content.items() if key != "digest"})
+    except (AttributeError, RecursionError, ValueError):  # no object, or what JSON has not
+        return False
 
 
 def changes(old: Baseline, new: Baseline) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 from ..text import best_effort, echo, echo_json, printable
 
 if TYPE_CHECKING:
-    from ..environment import Backend, BundleState, Environment
+    from ..environment import BackendState, BundleState, Environment
 
 _ROLES = {"run": "run bundles", "train": "train", "export": "export bundles"}
 _WIDTH = 79
@@ -63,7 +63,7 @@ def _print(environment: Environment) -> None:
             _print_row(state.path, width, _bundle(state))
 
 
-def _print_backend(backend: Backend) -> None:
+def _print_backend(backend: BackendState) -> None:
     if backend.usable:
         _print_row(backend.name, 9, f"yes  {backend.version}", hang=5)
     else:

@@ -38,7 +38,8 @@ class GraphLoop(Engine):
         self.rows = self.batch or self.rows
 
     def _solve(self, request: Request) -> Answers:
-        if RULES[request.halt].judged and self.task.groups is None:
+        rule = RULES[request.halt]
+        if rule.number is None or (rule.judged and self.task.groups is None):
             raise InputError(
                 f"halt {request.halt!r} needs a loop on the host for {self.task.name}, and this bundle's loop is "
                 "in its graph: export with --loop host, or halt 'learned'"

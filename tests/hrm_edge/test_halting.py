@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import toys
 
-from hrm_edge.halting import HALT_MODES, RULES, halting_head
+from hrm_edge.errors import InputError
+from hrm_edge.halting import HALT_MODES, RULES, HaltRule, halting_head
 
 Q = np.array([[1, 2], [2, 1], [0, -1], [0, 0], [-1, -2]], np.float32)
 
@@ -31,3 +32,14 @@ def test_decisions():
     stops = {name: rule.stops(toys.TASK, questions, guesses, says).tolist() for name, rule in RULES.items()}
     assert stops == {"learned": says.tolist(), "fixed": [False] * 3, "verified": [True, False, True]}
     assert list(HALT_MODES) == [name for name, rule in sorted(RULES.items(), key=lambda item: item[1].number)]
+
+
+def test_a_rule_without_a_number_is_the_hosts_alone(monkeypatch):
+    """A graph knows the rules it was written with: a later one must not be taken for `fixed`."""
+    once = HaltRule("once", None, "after the first segment", lambda task, questions, guesses, says: says | True)
+    monkeypatch.setitem(RULES, "once", once)
+    answers = toys.host_engine().solve(toys.puzzles(5), halt="once")
+    assert answers.steps.tolist() == [1] * 5
+    assert answers.halted.all()
+    with pytest.raises(InputError, match=r"halt 'once' needs a loop on the host .* --loop host"):
+        toys.graph_engine().solve(toys.puzzles(5), halt="once")

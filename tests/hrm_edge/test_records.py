@@ -70,7 +70,7 @@ def test_what_was_written_is_what_is_read():
         (["part", "why"], 3, "part.why must be text, not 3"),
         (["part"], [], "part must be an object, not []"),
         (["part", "more"], 1, "part has the unknown field 'more'"),
-        (["more\nlines"], 1, "the whole has the unknown field 'more\\nlines'"),
+        (["more\nlines"], 1, "unknown field 'more\\nlines'"),
         (["parts", 1, "count"], 1.5, "parts[1].count must be a whole number of at least 1, not 1.5"),
         (["free"], 5, "free must be an object, not 5"),
         (["parts"], "ab", "parts must be a list, not 'ab'"),
@@ -90,7 +90,7 @@ def test_one_line_says_where_and_what(path, value, words):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        (["good"], "the whole lacks 'good'"),
+        (["good"], "field 'good' is missing"),
         (["part", "why"], "part lacks 'why'"),
         (["parts", 1, "why"], "parts[1] lacks 'why'"),
         (["parts", 0, "name"], "parts[0] lacks 'name'"),

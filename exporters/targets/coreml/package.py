@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .... import __version__
-from ....halting import RULES, halting_head
+from ....halting import halting_head, numbered
 from ....models import Checkpoint
 from ...options import ExportOptions
 
@@ -40,7 +40,7 @@ def _describe(described: Any, checkpoint: Checkpoint, options: ExportOptions, gr
         "task": task.name,
         "vocabulary": json.dumps(list(task.vocabulary), ensure_ascii=False),
         "seq_len": str(task.seq_len),
-        "halt_modes": json.dumps({rule.name: rule.number for rule in RULES.values()}),
+        "halt_modes": json.dumps({rule.name: rule.number for rule in numbered()}),
         "halt_max_steps": str(config.halt_max_steps),
         "graph": graph,
         "precision": options.precision,
@@ -71,7 +71,7 @@ def _bindings(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> dic
     state = f"[{rows}, {width}, {config.hidden_size}]"
     scores = f"[{rows}, {task.seq_len}, {task.vocab_size}]"
     rule = halting_head(config.no_ACT_continue).text("q[0]", "q[1]")
-    rules = [rule for rule in RULES.values() if task.groups is not None or not rule.judged]
+    rules = [rule for rule in numbered() if task.groups is not None or not rule.judged]
     modes = ", ".join(f"{rule.number}: {rule.when}" for rule in rules)
     after = {"z_H_next": "z_H", "z_L_next": "z_L"}
     texts = {

@@ -7,11 +7,11 @@ from onnx import TensorProto, helper, numpy_helper
 from run_onnx import run
 from small_networks import TASK, think
 
-from hrm_edge.exporters.graph.edit import subgraphs
+from hrm_edge.exporters.graph.edit import PassFailed, subgraphs
 from hrm_edge.exporters.graph.loop import wrap_in_loop
 from hrm_edge.exporters.graph.passes import fix_batch
 from hrm_edge.exporters.quantize.fp16 import convert
-from hrm_edge.halting import RULES
+from hrm_edge.halting import RULES, HaltRule
 from hrm_edge.precision import PRECISIONS
 from hrm_edge.runtimes import HALT_MODES
 from hrm_edge.tasks import get_task
@@ -56,6 +56,12 @@ def assert_same(outputs, answer, steps, q):
 def test_modes_have_the_numbers_that_bundles_hold():
     assert {name: HALT_MODES.index(name) for name in HALT_MODES} == {"learned": 0, "fixed": 1, "verified": 2}
     assert [rule.number for rule in RULES.values()] == [0, 1, 2]
+
+
+def test_a_numbered_rule_without_a_form_in_the_graph_stops_the_export(monkeypatch):
+    monkeypatch.setitem(RULES, "once", HaltRule("once", 3, "at once", lambda task, questions, guesses, says: says))
+    with pytest.raises(PassFailed, match=r"no form in the graph for the halting rules \['once'\]"):
+        wrap_in_loop(*scripted(), TASK, False)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

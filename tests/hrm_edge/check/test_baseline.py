@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrm_edge.check.baseline import Baseline, BundleEntry, SampleEntry, changes, pack, read_baseline, write_baseline
+from hrm_edge.check.baseline import (
+    Baseline,
+    BundleEntry,
+    SampleEntry,
+    _dump,
+    changes,
+    pack,
+    read_baseline,
+    write_baseline,
+)
 from hrm_edge.errors import InputError
 
 UPDATE = "hrm-edge check spec.toml --update-baseline"
@@ -70,6 +79,17 @@ def test_an_edit_by_hand_is_noticed(tmp_path, old, new):
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match=r"baseline.json: was edited by hand .* --update-baseline`$"):
+        read_baseline(path, UPDATE)
+
+
+def test_a_field_that_no_version_writes_is_named_though_the_digest_fits(tmp_path):
+    path = tmp_path / "baseline.json"
+    write_baseline(path, BASELINE)
+    content = json.loads(path.read_text())
+    del content["digest"]
+    content["checks"]["b"]["x"]["note"] = "mine"
+    path.write_text(_dump(content))
+    with pytest.raises(InputError, match=r"checks.b.x has the unknown field 'note'; write it again with `.*`$"):
         read_baseline(path, UPDATE)
 
 

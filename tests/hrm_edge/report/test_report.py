@@ -182,7 +182,7 @@ CONTENT = json.loads(render(WHOLE, "json"))
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.pop("gate"), "lacks 'gate'"),
+        (lambda r: r.pop("gate"), "field 'gate' is missing"),
         (lambda r: r.update(colour=1), "has the unknown field 'colour'"),
         (lambda r: r.update(format_version=9), "format version 9, and this hrm-edge reads up to 1; upgrade"),
         (lambda r: r["gate"].update(p_value=1.5), "gate.p_value must be a number between 0 and 1"),

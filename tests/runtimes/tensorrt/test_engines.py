@@ -259,7 +259,7 @@ def test_an_index_reads_back_as_it_was_written(tmp_path):
 def _bad_indexes():
     good = json.loads(json.dumps({"engines": [trt_engines.asdict(ENTRY)], "audit": {}, "numerics": ""}))
     for name in good:
-        yield {key: value for key, value in good.items() if key != name}, f"the whole lacks '{name}'"
+        yield {key: value for key, value in good.items() if key != name}, f"field '{name}' is missing"
         yield {**good, name: 1}, f"{name} must be "
     for name, value in good["engines"][0].items():
         rest = {key: item for key, item in good["engines"][0].items() if key != name}
@@ -267,7 +267,7 @@ def _bad_indexes():
         wrong, place = ([True], f"{name}[0]") if isinstance(value, list) else (True, name)
         yield {**good, "engines": [{**rest, name: wrong}]}, f"engines[0].{place} must be "
     yield {**good, "engines": [{**good["engines"][0], "refit": 1}]}, "engines[0] has the unknown field 'refit'"
-    yield {**good, "more": 1}, "the whole has the unknown field 'more'"
+    yield {**good, "more": 1}, "unknown field 'more'"
     yield {**good, "engines": ["text"]}, "engines[0] must be an object, not 'text'"
     yield [1], "the whole must be an object, not [1]"
 
