@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import InputError
-from ..files import recover_folder, replacing_folder, sha256
+from ..files import read_text, readable_name, recover_folder, replacing_folder, sha256
 from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
 from ..zoo import zoo_models
@@ -54,7 +54,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """The folder's name; a training run's checkpoint is called after the run."""
-        return self.path.parent.name if self.path.name == RUN_CHECKPOINT else self.path.name
+        return readable_name(self.path.parent.name if self.path.name == RUN_CHECKPOINT else self.path.name)
 
     @property
     def kept_identifiers(self) -> np.ndarray | None:
@@ -154,7 +154,7 @@ def resolve_checkpoint(path: Path | str) -> Path:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((path / CONFIG).read_text())
+        config = json.loads(read_text(path / CONFIG))
     except FileNotFoundError:
         raise InputError(f"{path}: not a checkpoint folder ({CONFIG} is missing)") from None
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.progress import Progress, TaskProgressColumn
 
+from ..files import read_text
 from ..progress import bar, say
 
 
@@ -27,7 +28,7 @@ class Metrics:
         path = folder / "metrics.jsonl"
         kept = []
         if path.exists():
-            for line in path.read_text().splitlines():
+            for line in read_text(path).splitlines():
                 try:
                     row = json.loads(line)
                 except ValueError:

@@ -16,6 +16,7 @@ from typing import Any
 from ..data.choose import HELD_OUT_SEED
 from ..errors import InputError
 from ..halting import HALT_MODES
+from ..text import decoded
 from .rules import RULES, Need, Rule, shown
 from .toml_lines import Lines
 
@@ -102,7 +103,7 @@ def _read(path: Path) -> str:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{str(path)!r}: can not be read ({why}); give the TOML file of the check") from None
     try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+        return decoded(raw).replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}:{line}: is not UTF-8 text; save it as UTF-8") from None

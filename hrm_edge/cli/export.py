@@ -216,6 +216,7 @@ def _need_packages(name: str, gate: bool) -> None:
 def _identifiers(argument: str, task: Task) -> np.ndarray:
     """int32[K] from a list, a file that holds one, or the puzzles of a folder."""
     from ..data.public_layout import read_folder
+    from ..files import read_text
     from ..identifiers import parse_ranges
 
     path = Path(argument)
@@ -223,7 +224,7 @@ def _identifiers(argument: str, task: Task) -> np.ndarray:
         return read_folder(path, task, on_disk=True).identifiers
     if path.is_file():
         try:
-            argument = path.read_text("utf-8")
+            argument = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--puzzle-identifiers {path}: cannot be read as text ({error})") from None
         return parse_ranges(argument, f"--puzzle-identifiers {path}")

@@ -13,8 +13,10 @@ import numpy as np
 
 from ..data.puzzles import load_puzzles
 from ..errors import InputError
+from ..progress import announce
 from ..runtimes import Engine
 from ..tasks import Task
+from ..text import decoded
 from .retries import solve_with_retries
 
 
@@ -109,9 +111,9 @@ def _is_path(source: str) -> bool:
 
 def _from_stdin(task: Task) -> np.ndarray:
     if sys.stdin.isatty():
-        print("hrm-edge: reading puzzles from the terminal, end with Ctrl-D", file=sys.stderr)
+        announce("reading puzzles from the terminal, end with Ctrl-D")
     try:
-        text = sys.stdin.buffer.read().decode("utf-8-sig")
+        text = decoded(sys.stdin.buffer.read())
     except UnicodeDecodeError:
         raise InputError("standard input is not UTF-8 text; give one puzzle per line") from None
     rows = task.parse_many(text)
