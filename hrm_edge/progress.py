@@ -62,7 +62,9 @@ def bar(count: ProgressColumn, transient: bool = False) -> Bar:
     from .console import Console
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), count, TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=transient)
+    # Results that go to a file while the bar is shown are none of its terminal's business.
+    redirect = sys.stdout.isatty()
+    return Progress(*columns, console=Console(stderr=True), transient=transient, redirect_stdout=redirect)
 
 
 def lines(say: Say = say, percent: bool = False) -> Progress:

@@ -61,7 +61,8 @@ def segments(
     check_outputs(output or [])
     numbers = _whole_numbers("--segments", counts)
     opened = [open_artifact(path, threads) for path in artifacts]
-    puzzles = puzzles_for(opened, data, n, seed)
+    with progress() as report:
+        puzzles = puzzles_for(opened, data, n, seed, report)
     for artifact in opened:
         if artifact.warning:
             say(f"warning: {artifact.warning}")
@@ -118,8 +119,8 @@ def halting(
     opened = open_artifact(artifact, threads)
     if opened.warning:
         say(f"warning: {opened.warning}")
-    puzzles = puzzles_for([opened], data, n, seed)
     with progress() as report:
+        puzzles = puzzles_for([opened], data, n, seed, report)
         result = measure(opened.engine, puzzles, name=opened.label, progress=report)
     _publish(output, json_, asdict(result), halting_table(result), lambda kind: halting_picture(result, kind))
 

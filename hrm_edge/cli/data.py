@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,8 +110,8 @@ def convert(
     from ..tasks import get_task
 
     check_writable(output, overwrite=force)
-    puzzles = load_puzzles(source, get_task(task))
     with progress() as report:
+        puzzles = load_puzzles(source, get_task(task), report)
         save_puzzles(puzzles, output, report)
     with best_effort():
         echo(f"wrote {len(puzzles)} {puzzles.task.name} puzzles to {output}")
@@ -154,8 +155,8 @@ def overlap(
     from ..data.puzzles import load_puzzles
     from ..tasks import get_task
 
-    sets = [load_puzzles(file, get_task(task)) for file in files]
     with progress() as report:
+        sets = [load_puzzles(file, get_task(task), report) for file in files]
         found = find_overlap(sets, [str(file) for file in files], report)
     with best_effort():  # the verdict is the exit code
         if json_:
@@ -193,24 +194,26 @@ def show(
     task: TaskName = "sudoku",
     n: Annotated[int, typer.Option("--n", min=1, help="How many puzzles, from the start.")] = 3,
 ) -> None:
-    """Draw the first puzzles of a set with their answers, and count what is in it."""
+    """Draw the first puzzles of a set with their answers, and count what is in it (unchecked)."""
+    import numpy as np
     from rich.text import Text
 
     from ..console import Console
-    from ..data.puzzles import load_puzzles
+    from ..data.puzzles import open_puzzles
     from ..tasks import get_task
     from ..tasks.boards import board, glyphs_for
 
-    puzzles = load_puzzles(file, get_task(task))
-    assert puzzles.answers is not None  # loading solves what has none
+    read = open_puzzles(file, get_task(task))
+    whole = read.unchecked
+    puzzles = read.checked(np.arange(min(n, len(whole))))
     console = Console()
     glyphs = glyphs_for(console)
-    pairs = zip(puzzles.questions[:n], puzzles.answers[:n], strict=True)
+    pairs = zip(puzzles.questions, puzzles.solved, strict=True)
     for row, (question, answer) in enumerate(pairs):
         echo(f"{row + 1}. {puzzles.sources[row]}, rating {puzzles.task.rating(question, answer)}")
         boards = board(puzzles.task, question, glyphs=glyphs), board(puzzles.task, question, answer, glyphs=glyphs)
         for left, right in zip(*(drawn.split("\n") for drawn in boards), strict=True):
             console.print(Text("  ").join([Text(), left, right]), soft_wrap=True)
         echo("")
-    counts = {source: puzzles.sources.count(source) for source in dict.fromkeys(puzzles.sources)}
-    echo(f"{len(puzzles)} puzzles: " + ", ".join(f"{count} {source}" for source, count in counts.items()))
+    counts = Counter(whole.sources)
+    echo(f"{len(whole)} puzzles: " + ", ".join(f"{count} {source}" for source, count in counts.items()))

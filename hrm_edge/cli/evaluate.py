@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..data.puzzles import PuzzleSet
     from ..measure.accuracy import Evaluation, Score
     from ..measure.artifact import Artifact
+    from ..progress import Progress
 
 
 def command(
@@ -40,7 +41,8 @@ def command(
     from ..progress import progress, say
 
     opened = [open_artifact(path, threads) for path in artifacts]
-    puzzles = puzzles_for(opened, data, n, seed)
+    with progress() as report:
+        puzzles = puzzles_for(opened, data, n, seed, report)
     for artifact in opened:
         check_match(artifact.engine, puzzles)  # of all, before any work
     results: list[tuple[Artifact, Evaluation]] = []
@@ -67,12 +69,14 @@ def command(
         echo_json(_json(results, puzzles))
 
 
-def puzzles_for(opened: list[Artifact], data: Path | None, n: int | None, seed: int) -> PuzzleSet:
+def puzzles_for(
+    opened: list[Artifact], data: Path | None, n: int | None, seed: int, progress: Progress | None = None
+) -> PuzzleSet:
     """From the file, else the held-out puzzles of the first checkpoint given."""
     from ..data.choose import evaluated_puzzles
 
     checkpoint = next((artifact.checkpoint for artifact in opened if artifact.checkpoint is not None), None)
-    return evaluated_puzzles(opened[0].engine.task, checkpoint, data, n, seed)
+    return evaluated_puzzles(opened[0].engine.task, checkpoint, data, n, seed, progress)
 
 
 def _agreement(first: Evaluation, other: Evaluation) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..progress import announce
+from ..progress import announce, progress
 from ..text import echo_json
 
 if TYPE_CHECKING:
@@ -62,14 +64,18 @@ def command(
     engine = load_engine(opened, threads)
     questions = read_puzzles(puzzles or ["-"], engine.task)
     right = 0
-    for solved in solve_each(
-        engine, questions, halt=halt, max_think_steps=max_think_steps, retries=retries, seed=seed, trace=trace
-    ):
-        right += solved.verified
-        if as_json:
-            echo_json(solved.to_dict())
-        else:
-            _draw(engine.task, solved, len(questions))
+    options: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps}
+    options |= {"retries": retries, "seed": seed, "trace": trace}
+    # Answers that are seen, as they come, need nothing beside them.
+    with nullcontext() if sys.stdout.isatty() else progress() as report:
+        for solved in solve_each(engine, questions, **options):
+            right += solved.verified
+            if as_json:
+                echo_json(solved.to_dict())
+            else:
+                _draw(engine.task, solved, len(questions))
+            if report is not None and len(questions) > 1:
+                report("puzzles", solved.number, len(questions))
     if wrong := len(questions) - right:
         advice = "" if retries else "; --retries 8 thinks again on symmetric variants"
         announce(f"{wrong} of {len(questions)} not verified{advice}")
