@@ -97,6 +97,16 @@ def check_place(path: Path) -> None:
         raise InputError(f"{path}: cannot be written, as {place} may not be changed; choose another place")
 
 
+def require_utf8(path: Path) -> None:
+    """InputError for a path that Python can open and the libraries beneath it cannot."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{path}: is not a UTF-8 name, so no backend can open what is in it; rename it"
+        ) from None
+
+
 def read_text(path: Path) -> str:
     """A text file, in UTF-8 or as its byte-order mark says. OSError; ValueError where it is no text."""
     return decoded(path.read_bytes())

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import InputError
-from ..files import read_text, readable_name, recover_folder, replacing_folder, sha256
+from ..files import read_text, readable_name, recover_folder, replacing_folder, require_utf8, sha256
 from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
 from ..zoo import zoo_models
@@ -89,6 +89,7 @@ def build_model(config: HRMConfig, task: Task) -> HRM:
 
 def require_replaceable(path: Path) -> None:
     """InputError where ``path`` holds anything but a checkpoint, before :func:`save_checkpoint` replaces it."""
+    require_utf8(path)
     if path.is_dir() and {file.name for file in path.iterdir()} <= {WEIGHTS, CONFIG, CARD}:
         return
     if path.exists():
@@ -195,6 +196,7 @@ def load_weights(model: HRM, tensors: dict[str, torch.Tensor], where: str) -> No
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint folder (or a shipped model by name): float32, in evaluation mode."""
     path = resolve_checkpoint(path)
+    require_utf8(path)
     config = _read_config(path)
     task = get_task(config["task"])
     model = build_model(HRMConfig.from_dict(config.get("arch", {}), where=str(path / CONFIG)), task)

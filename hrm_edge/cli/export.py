@@ -272,7 +272,9 @@ def _check_gate_options(
 def _check_output(folder: Path, gate: bool) -> None:
     """Only a bundle is ever replaced, and a gated one only by a gated one."""
     from ..bundle import MANIFEST, open_bundle
+    from ..files import require_utf8
 
+    require_utf8(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give -o a folder to write the bundle to")
     try:
