@@ -102,9 +102,7 @@ def require_utf8(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise InputError(
-            f"{path}: is not a UTF-8 name, so no backend can open what is in it; rename it"
-        ) from None
+        raise InputError(f"{path}: is not a UTF-8 name, so no backend can open what is in it; rename it") from None
 
 
 def read_text(path: Path) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .text import write_lines
+from .text import printable, write_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -49,7 +49,7 @@ def progress() -> Iterator[Progress]:
         def report(what: str, done: int, total: int) -> None:
             with lock:
                 if what not in tasks:
-                    tasks[what] = shown.add_task(what, total=total)
+                    tasks[what] = shown.add_task(printable(what), total=total)
             shown.update(tasks[what], completed=done, total=total)
 
         yield report
