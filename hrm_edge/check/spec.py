@@ -231,8 +231,8 @@ def _bundles(folder: Path, value: Any, index: int) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for text in _texts(value, "bundle", index):
         names = [text]
-        if glob.has_magic(text) and not (folder / text).is_dir():
-            matches = sorted(glob.glob(text, root_dir=folder, recursive=True))
+        if glob.has_magic(text):
+            matches = sorted(glob.glob(_pattern(folder, text), root_dir=folder, recursive=True))
             names = [name for name in matches if (folder / name).is_dir()]
         if not names:
             raise _Wrong(
@@ -244,6 +244,15 @@ def _bundles(folder: Path, value: Any, index: int) -> dict[str, Path]:
     if not found:
         raise _Wrong("bundle names none; give at least one folder", "bundle", index)
     return found
+
+
+def _pattern(folder: Path, text: str) -> str:
+    """A pattern in which every part that is the very name of something, as `my[1]` may be, stands for that."""
+    parts = []
+    for part in Path(text).parts:
+        folder = folder / part
+        parts.append(glob.escape(part) if folder.exists() else part)
+    return str(Path(*parts))
 
 
 def _data(folder: Path, text: str, index: int) -> Data:
