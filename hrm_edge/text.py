@@ -104,7 +104,9 @@ def prepare_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             # Closed by whoever started us: a file opened next would get its number, and what libraries print.
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+            nowhere = open(os.devnull, mode)  # noqa: SIM115
+            os.set_inheritable(nowhere.fileno(), True)  # for our own processes too
+            setattr(sys, name, nowhere)
         elif mode == "w" and isinstance(stream, io.TextIOWrapper) and stream.errors in _FAILING:
             stream.reconfigure(errors="replace")
 
