@@ -1,5 +1,7 @@
 """The one exception family: what was wrong, where, and what to do, in one line."""
 
+from .text import printable
+
 
 class HrmEdgeError(Exception):
     """Base of every error a user can cause. ``str()`` is the one line the command line prints."""
@@ -8,7 +10,7 @@ class HrmEdgeError(Exception):
 
     def __str__(self) -> str:
         """One line whatever keys and names a file has: nothing in them breaks it or commands the terminal."""
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+        return printable(super().__str__())
 
 
 class InputError(HrmEdgeError):

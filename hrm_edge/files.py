@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import InputError
+from .text import decoded
 
 
 def _sync(path: Path) -> None:
@@ -96,6 +97,19 @@ def check_place(path: Path) -> None:
         raise InputError(f"{path}: cannot be written, as {place} may not be changed; choose another place")
 
 
+def require_utf8(path: Path) -> None:
+    """InputError for a path that Python can open and the libraries beneath it cannot."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: is not a UTF-8 name, so no backend can open what is in it; rename it") from None
+
+
+def read_text(path: Path) -> str:
+    """A text file, in UTF-8 or as its byte-order mark says. OSError; ValueError where it is no text."""
+    return decoded(path.read_bytes())
+
+
 def readable_name(name: str) -> str:
     """A file's name as text for any JSON reader: bytes that are not UTF-8 become replacement characters."""
     return name.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
@@ -112,5 +126,9 @@ def cache_folder() -> Path:
     if own := os.environ.get("HRM_EDGE_CACHE"):
         return Path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
-    # The specification says that a relative XDG path is to be ignored.
-    return (Path(shared) if shared and os.path.isabs(shared) else Path.home() / ".cache") / "hrm-edge"
+    try:
+        # The specification says that a relative XDG path is to be ignored.
+        return (Path(shared) if shared and os.path.isabs(shared) else Path.home() / ".cache") / "hrm-edge"
+    except RuntimeError:
+        # Nobody's home, as in a container whose user has no name: a place where nothing is or can be kept.
+        return Path(os.devnull) / "hrm-edge"

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .text import printable, write_lines
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import ProgressColumn
@@ -22,8 +24,9 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 def say(line: str) -> None:
-    """One line to the person who waits."""
-    print(line, file=sys.stderr, flush=True)
+    """One line to the person who waits. A stream that takes no more is no reason to stop the work."""
+    with contextlib.suppress(OSError):
+        write_lines(sys.stderr, line)
 
 
 def announce(line: str) -> None:
@@ -46,7 +49,7 @@ def progress() -> Iterator[Progress]:
         def report(what: str, done: int, total: int) -> None:
             with lock:
                 if what not in tasks:
-                    tasks[what] = shown.add_task(what, total=total)
+                    tasks[what] = shown.add_task(printable(what), total=total)
             shown.update(tasks[what], completed=done, total=total)
 
         yield report
@@ -54,11 +57,14 @@ def progress() -> Iterator[Progress]:
 
 def bar(count: ProgressColumn, transient: bool = False) -> Bar:
     """rich's bars, each with its name, `count` and the time left."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=transient)
+    from .console import Console
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), count, TimeRemainingColumn())
+    # Results that go to a file while the bar is shown are none of its terminal's business.
+    redirect = sys.stdout.isatty()
+    return Progress(*columns, console=Console(stderr=True), transient=transient, redirect_stdout=redirect)
 
 
 def lines(say: Say = say, percent: bool = False) -> Progress:

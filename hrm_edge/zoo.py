@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .text import decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ def list_zoo() -> list[ZooModel]:
     """Every shipped model with its figures."""
     rows = []
     for path in zoo_models():
-        config = json.loads((path / "config.json").read_text())
+        config = json.loads(decoded((path / "config.json").read_bytes()))
         weights = path / "model.safetensors"
         measured = config.get("metadata", {}).get("accuracy", {}).get("generated-ordinary", {})
         exact = measured.get("exact_by_segments", {}).get("16")
@@ -61,6 +62,6 @@ def read_card(name: str) -> str:
     """A shipped model's card, Markdown."""
     for path in zoo_models():
         if path.name == name:
-            return (path / "card.md").read_text()
+            return decoded((path / "card.md").read_bytes())
     known = ", ".join(path.name for path in zoo_models()) or "none"
     raise InputError(f"{name}: no such shipped model; there are {known}")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import InputError
-from ..files import recover_folder, replacing_folder, sha256
+from ..files import read_text, readable_name, recover_folder, replacing_folder, require_utf8, sha256
 from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
 from ..zoo import zoo_models
@@ -54,7 +54,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """The folder's name; a training run's checkpoint is called after the run."""
-        return self.path.parent.name if self.path.name == RUN_CHECKPOINT else self.path.name
+        return readable_name(self.path.parent.name if self.path.name == RUN_CHECKPOINT else self.path.name)
 
     @property
     def kept_identifiers(self) -> np.ndarray | None:
@@ -89,6 +89,7 @@ def build_model(config: HRMConfig, task: Task) -> HRM:
 
 def require_replaceable(path: Path) -> None:
     """InputError where ``path`` holds anything but a checkpoint, before :func:`save_checkpoint` replaces it."""
+    require_utf8(path)
     if path.is_dir() and {file.name for file in path.iterdir()} <= {WEIGHTS, CONFIG, CARD}:
         return
     if path.exists():
@@ -154,7 +155,7 @@ def resolve_checkpoint(path: Path | str) -> Path:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((path / CONFIG).read_text())
+        config = json.loads(read_text(path / CONFIG))
     except FileNotFoundError:
         raise InputError(f"{path}: not a checkpoint folder ({CONFIG} is missing)") from None
     except (OSError, ValueError) as error:
@@ -195,6 +196,7 @@ def load_weights(model: HRM, tensors: dict[str, torch.Tensor], where: str) -> No
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint folder (or a shipped model by name): float32, in evaluation mode."""
     path = resolve_checkpoint(path)
+    require_utf8(path)
     config = _read_config(path)
     task = get_task(config["task"])
     model = build_model(HRMConfig.from_dict(config.get("arch", {}), where=str(path / CONFIG)), task)

@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import read_text
 from ..tasks import Task, get_task
 from .checkpoint import build_model, load_weights
 from .config import FIXED, HRMConfig, Kind
@@ -92,7 +93,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 def read_config(path: Path) -> tuple[Layout, dict[str, Any], str]:
     """A public config's layout, its `arch` table in our fields, and its `data_path` (or `data_paths`, joined)."""
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(read_text(path))
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; the public config belongs beside the weights, or --config"

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..bundle import Bundle, open_bundle
 from ..errors import InputError
+from ..files import require_utf8
 from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
 from .base import Backend, Engine, Graph
@@ -61,6 +62,7 @@ def load_engine(
     if threads is not None and (type(threads) is not int or threads < 1):
         raise InputError(f"threads must be a number of at least 1, not {threads!r}")
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    require_utf8(opened.path)
     manifest = opened.manifest
     task = _task(opened)
     for graph in manifest.graphs:

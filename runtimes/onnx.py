@@ -63,7 +63,7 @@ def open_session(
     import onnxruntime
 
     chosen = onnxruntime.SessionOptions()
-    chosen.log_severity_level = 3  # errors only; they are raised as well
+    chosen.log_severity_level = 4  # errors are raised: in print they hold names as a stranger gave them
     if threads is not None:
         chosen.intra_op_num_threads = threads
     for name, value in (entries or {}).items():

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..models import HRM
 from ..models.checkpoint import QUANTIZATION
+from ..text import markdown
 from .qat import MEASURED
 
 
@@ -59,7 +60,7 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
             named = f", {label}" if QUANTIZATION in metadata else ""
             for source, row in accuracy.items():
                 cells = " | ".join(f"{row['exact_by_segments'][k]:.1%}" for k in segments)
-                lines.append(f"| {source}{named} | {row['n']} | {cells} |")
+                lines.append(f"| {markdown(source)}{named} | {row['n']} | {cells} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -85,5 +86,5 @@ def _stage(stage: dict[str, Any]) -> str:
         f"gradient through {_THROUGH[train['gradient']]}, {train['loss']} loss, "
         f"{train['optimizer']} at {train['lr']:g} ({train['schedule']} schedule, {train['warmup_steps']} warm-up "
         f"steps), weight decay {train['weight_decay']:g}, EMA {train['ema_decay']:g}, seed {train['seed']}; "
-        f"data, augmented on the fly by the task's symmetries: {'; '.join(stage['sources'])}."
+        f"data, augmented on the fly by the task's symmetries: {'; '.join(map(markdown, stage['sources']))}."
     )

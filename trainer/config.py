@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import InputError
+from ..files import read_text
 from ..models import HRMConfig
 from ..models.config import FIXED, of_type
 from ..models.hrm import Gradient
@@ -214,7 +215,7 @@ def load_recipe(
 
     if file is not None:
         try:
-            merge(tomllib.loads(Path(file).read_text()), str(file))
+            merge(tomllib.loads(read_text(Path(file))), str(file))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"{file}: cannot be read as TOML ({error})") from None
     for setting in settings or []:

@@ -14,7 +14,7 @@ from ..data.choose import TRAINING_SEED
 from ..data.public_layout import IDENTIFIERS, Grouping, read_description, read_folder, read_names
 from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..errors import InputError
-from ..files import sha256
+from ..files import readable_name, sha256
 from ..tasks import Task
 
 _CHUNK = 8192  # puzzles fingerprinted at a time
@@ -92,7 +92,7 @@ def numbering(data: list[str], task: Task) -> str | None:
     if task.has_rules:
         return None
     names = _names(split_folder(data[0], "train"))
-    return None if names is None else hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return None if names is None else hashlib.sha256("\n".join(names).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _names(folder: Path) -> list[str] | None:
@@ -106,7 +106,7 @@ def _folder_source(path: Path, weight: float, task: Task) -> Source:
     content = read_folder(path, task, on_disk=True)
     name = f"{path.parent.name}/{path.name}" if path.name == "train" else path.name
     groups = Groups.of(content.grouping)
-    return Source(name, content.questions, content.answers, weight, content.identifiers, groups)
+    return Source(readable_name(name), content.questions, content.answers, weight, content.identifiers, groups)
 
 
 def _file_and_wanted(spec: str) -> tuple[Path, str]:
@@ -128,7 +128,8 @@ def content_hash(argument: str) -> str | None:
     if not path.exists():
         return None
     files = sorted(file for file in path.glob("*") if file.is_file())
-    return hashlib.sha256("".join(f"{file.name} {sha256(file)}\n" for file in files).encode()).hexdigest()
+    listed = "".join(f"{file.name} {sha256(file)}\n" for file in files)
+    return hashlib.sha256(listed.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def fingerprints(task: Task, questions: np.ndarray) -> np.ndarray:
@@ -183,7 +184,7 @@ def read_source(
                 known = ", ".join(sorted(set(puzzles.sources)))
                 raise InputError(f"--data {argument}: no puzzle has source {wanted!r}; there are {known}")
             puzzles = puzzles.select(chosen)
-        name = path.name + (f":{wanted}" if wanted else "")
+        name = readable_name(path.name) + (f":{wanted}" if wanted else "")
     if puzzles.answers is None:
         raise InputError(f"--data {argument}: the puzzles have no answers to learn from")
     kept = _left(task, puzzles.questions, generated, tests)

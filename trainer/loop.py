@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.choose import margin_puzzles
 from ..data.puzzles import PuzzleSet
 from ..errors import HrmEdgeError, InputError
-from ..files import write_atomically
+from ..files import read_text, require_utf8, write_atomically
 from ..models import HRM, Checkpoint, HRMConfig, build_model
 from ..models.checkpoint import load_weights
 from ..models.grow import with_added_blocks
@@ -53,7 +53,7 @@ def _same_run(folder: Path, recipe: dict[str, Any]) -> None:
     file = folder / "run.json"
     if file.exists():
         try:
-            before = with_later_fields(json.loads(file.read_text()))
+            before = with_later_fields(json.loads(read_text(file)))
             pairs = [(s, k) for s in ("arch", "train") for k in recipe[s] if k not in CHANGEABLE]
             differs = [k for k in ("task", "data", "started_from") if before[k] != recipe[k]]
             differs += [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
@@ -126,6 +126,7 @@ def train(
         InputError: the data, configs or the folder's earlier run do not fit.
         TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
     """
+    require_utf8(output)
     qat.require_start(config, initial)
     world = World.join(device)
     measured: Measured | None = None  # in the first process alone, which measures for all

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress, TaskProgressColumn
 
-from ..progress import bar
+from ..files import read_text
+from ..progress import bar, say
 
 
 class Metrics:
@@ -28,7 +28,7 @@ class Metrics:
         path = folder / "metrics.jsonl"
         kept = []
         if path.exists():
-            for line in path.read_text().splitlines():
+            for line in read_text(path).splitlines():
                 try:
                     row = json.loads(line)
                 except ValueError:
@@ -38,8 +38,7 @@ class Metrics:
         path.write_text("".join(line + "\n" for line in kept))
         self.file = path.open("a", buffering=1)
         self.board = _tensorboard(folder)
-        self.console = Console(stderr=True)
-        if self.console.is_terminal:
+        if sys.stderr.isatty():
             self.progress = bar(TaskProgressColumn())
             self.bar = self.progress.add_task("training", total=1.0)
             self.progress.start()
@@ -58,9 +57,9 @@ class Metrics:
         shown = "  ".join(f"{name} {_readable(value)}" for name, value in row.items())
         if self.progress is not None:
             self.progress.update(self.bar, completed=done)
-            self.progress.console.print(shown, highlight=False)
+            self.progress.console.print(shown)
         else:
-            print(f"{shown}  {self._eta(done)}", file=sys.stderr, flush=True)
+            say(f"{shown}  {self._eta(done)}")
 
     def _eta(self, done: float) -> str:
         if self.first is None:
@@ -73,7 +72,7 @@ class Metrics:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            (self.progress.console if self.progress else self.console).print(text, highlight=False, markup=False)
+            self.progress.console.print(text) if self.progress else say(text)
 
     def close(self) -> None:
         if self.quiet:

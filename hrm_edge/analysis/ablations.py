@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import read_text, write_atomically
 from ..models import HRMConfig, load_checkpoint
 from ..models.config import FIXED
 from ..tasks import get_task
@@ -134,7 +134,7 @@ def _run(
 def _finished(file: Path, asked: dict[str, Any]) -> Run:
     """What an earlier call measured, if it was asked for the same."""
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(read_text(file))
         before, run = with_later_fields(found["asked"]), Run(**found["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: cannot be read ({error}); delete it to measure again") from None

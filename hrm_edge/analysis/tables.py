@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..measure.statistics import interval
+from ..text import markdown
 
 if TYPE_CHECKING:
     from .ablations import AblationRow
@@ -26,8 +27,9 @@ class Table:
 
     def markdown(self) -> str:
         rule = ["---"] * self.left + ["---:"] * (len(self.head) - self.left)
-        lines = [f"| {' | '.join(cells)} |" for cells in (self.head, rule, *self.rows)]
-        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
+        head, *rows = (list(map(markdown, cells)) for cells in (self.head, *self.rows))
+        lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
+        return "\n".join([*lines, *(f"\n{markdown(note)}" for note in self.notes)]) + "\n"
 
 
 def segment_tables(result: SegmentRates) -> list[Table]:

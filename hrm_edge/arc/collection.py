@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..files import read_text, readable_name
 from ..tasks.arc import COLOURS, SIDE
 
 Pair = tuple[np.ndarray, np.ndarray | None]  # input and output, int32[h, w]; None: the output is not known
@@ -75,7 +76,7 @@ def from_json(folder: Path) -> Collection:
             f"{folder}: holds neither training/*.json and evaluation/*.json nor *_challenges.json; "
             "name the folder that does"
         )
-    return Collection(folder.name, parts[0], parts[1])
+    return Collection(readable_name(folder.name), parts[0], parts[1])
 
 
 def _read_part(folder: Path, part: str) -> tuple[ArcTask, ...]:
@@ -101,7 +102,7 @@ def _read_part(folder: Path, part: str) -> tuple[ArcTask, ...]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read as JSON ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):

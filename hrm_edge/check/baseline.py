@@ -17,7 +17,7 @@ from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import read_text, write_atomically
 from ..records import STRICT, FromOne, from_json, must_be, newer_version
 
 FORMAT_VERSION = 1
@@ -96,7 +96,7 @@ def read_baseline(path: Path, update: str) -> Baseline:
     try:
         if path.stat().st_size > _LARGEST:
             raise InputError(f"{path}: is too large to be a baseline; write it again with `{update}`")
-        text = path.read_bytes().decode().replace("\r\n", "\n")  # git may have changed the line ends
+        text = read_text(path).replace("\r\n", "\n")  # git may have changed the line ends
         content = json.loads(text)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no baseline yet; write it with `{update}` and commit it") from None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
-import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 
 from ..tasks.boards import board
+from ..text import code, printable
+from ..text import markdown as plain
 from .findings import Worst
 from .run import CheckReport
 from .verdicts import Verdict
@@ -54,16 +56,16 @@ def worst_title(worst: Worst) -> str:
 def markdown(report: CheckReport) -> str:
     """A heading, a table for each bundle, what to know about rules in doubt, and boards behind a fold."""
     mark = "❌" if report.failed else "✅"
-    parts = [f"### {mark} hrm-edge check: {report.summary}", f"`{report.spec}`"]
+    parts = [f"### {mark} hrm-edge check: {report.summary}", code(report.spec)]
     for heading, verdicts in by_bundle(report):
         table = [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
-        table += [_row([_escaped(cell) for cell in cells(verdict)]) for verdict in verdicts]
-        parts += [f"**{_escaped(heading)}**", "\n".join(table)]
-        if remarks := [_escaped(text) for verdict in verdicts if (text := remark(verdict))]:
+        table += [_row([plain(cell) for cell in cells(verdict)]) for verdict in verdicts]
+        parts += [f"**{plain(heading)}**", "\n".join(table)]
+        if remarks := [plain(text) for verdict in verdicts if (text := remark(verdict))]:
             parts.append("\n".join(f"- {text}" for text in remarks))
         parts += [_fold(verdict) for verdict in verdicts if not verdict.passed and verdict.finding.worst]
     if report.updated is not None:
-        lines = "\n".join(f"- {_escaped(line)}" for line in report.updated) or "- nothing changed"
+        lines = "\n".join(f"- {plain(line)}" for line in report.updated) or "- nothing changed"
         parts.append(f"Baseline written:\n\n{lines}")
     return "\n\n".join(parts) + "\n"
 
@@ -76,15 +78,8 @@ def _fold(verdict: Verdict) -> str:
     boards = "\n\n".join(
         f"{worst_title(w)}\n{board(w.task, w.question, w.answer, w.wanted).plain}" for w in verdict.finding.worst
     )
-    title = html.escape(f"{verdict.rule.name} on {verdict.data}: the worst puzzles")
+    title = html.escape(printable(f"{verdict.rule.name} on {verdict.data}: the worst puzzles"))
     return f"<details><summary>{title}</summary>\n\n```text\n{boards}\n```\n\n</details>"
-
-
-def _escaped(text: str) -> str:
-    """Names from the spec as plain text in any Markdown."""
-    for character in "\\`*_|[]<>#":
-        text = text.replace(character, {"<": "&lt;", ">": "&gt;"}.get(character, f"\\{character}"))
-    return text
 
 
 # -- JUnit ---------------------------------------------------------------------------------------------
@@ -92,30 +87,25 @@ def _escaped(text: str) -> str:
 
 def junit(report: CheckReport) -> str:
     """One test case a rule; the reason is the failure's message, its body the worst puzzles."""
-    count, failed = len(report.verdicts), len(report.failed)
-    totals = {"tests": str(count), "failures": str(failed), "errors": "0", "skipped": "0"}
+    totals = {"tests": str(len(report.verdicts)), "failures": str(len(report.failed)), "errors": "0"}
     root = ET.Element("testsuites", totals)
-    suite = ET.SubElement(root, "testsuite", {"name": "hrm-edge check", **totals})
+    suite = ET.SubElement(root, "testsuite", {"name": "hrm-edge check", **totals, "skipped": "0"})
     for verdict in report.verdicts:
         name = f"{verdict.rule.name} on {verdict.data}" if verdict.data else verdict.rule.name
-        group = _xml(f"{verdict.check}/{verdict.bundle}")
-        case = ET.SubElement(suite, "testcase", {"classname": group, "name": _xml(name), "time": "0"})
-        if not verdict.passed:
-            lines = [verdict.reason]
-            for worst in verdict.finding.worst:
-                text = worst.to_dict()
-                lines += [
-                    worst_title(worst),
-                    *(f"  {part:8} {text[part]}" for part in ("question", "answer", "wanted")),
-                ]
-            failure = ET.SubElement(case, "failure", {"type": verdict.rule.name, "message": _xml(verdict.reason)})
-            failure.text = _xml("\n".join(lines))
-        else:
-            ET.SubElement(case, "system-out").text = _xml(f"{verdict.outcome}: {verdict.reason}")
+        group = printable(f"{verdict.check}/{verdict.bundle}")
+        case = ET.SubElement(suite, "testcase", {"classname": group, "name": printable(name), "time": "0"})
+        if verdict.passed:
+            ET.SubElement(case, "system-out").text = printable(f"{verdict.outcome}: {verdict.reason}")
+            continue
+        reason = printable(verdict.reason)
+        failure = ET.SubElement(case, "failure", {"type": verdict.rule.name, "message": reason})
+        failure.text = "\n".join([reason, *_worst(verdict)])
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
-def _xml(text: str) -> str:
-    """Without the characters that no XML may hold, escaped or not."""
-    return re.sub("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
+def _worst(verdict: Verdict) -> Iterator[str]:
+    for worst in verdict.finding.worst:
+        text = worst.to_dict()
+        yield worst_title(worst)
+        yield from (printable(f"  {part:8} {text[part]}") for part in ("question", "answer", "wanted"))

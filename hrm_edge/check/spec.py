@@ -16,6 +16,7 @@ from typing import Any
 from ..data.choose import HELD_OUT_SEED
 from ..errors import InputError
 from ..halting import HALT_MODES
+from ..text import decoded
 from .rules import RULES, Need, Rule, shown
 from .toml_lines import Lines
 
@@ -102,7 +103,7 @@ def _read(path: Path) -> str:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{str(path)!r}: can not be read ({why}); give the TOML file of the check") from None
     try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+        return decoded(raw).replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}:{line}: is not UTF-8 text; save it as UTF-8") from None
@@ -231,7 +232,7 @@ def _bundles(folder: Path, value: Any, index: int) -> dict[str, Path]:
     for text in _texts(value, "bundle", index):
         names = [text]
         if glob.has_magic(text):
-            matches = sorted(glob.glob(text, root_dir=folder, recursive=True))
+            matches = sorted(glob.glob(_pattern(folder, text), root_dir=folder, recursive=True))
             names = [name for name in matches if (folder / name).is_dir()]
         if not names:
             raise _Wrong(
@@ -243,6 +244,15 @@ def _bundles(folder: Path, value: Any, index: int) -> dict[str, Path]:
     if not found:
         raise _Wrong("bundle names none; give at least one folder", "bundle", index)
     return found
+
+
+def _pattern(folder: Path, text: str) -> str:
+    """A pattern in which every part that is the very name of something, as `my[1]` may be, stands for that."""
+    parts = []
+    for part in Path(text).parts:
+        folder = folder / part
+        parts.append(glob.escape(part) if folder.exists() else part)
+    return str(Path(*parts))
 
 
 def _data(folder: Path, text: str, index: int) -> Data:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import sys
 import threading
 from typing import Annotated, Any, NoReturn
 
 import typer
+
+from ..progress import announce
+from ..text import abandon, echo, prepare_streams
 
 # Modules beside this file, whose `command` function is the command of that name; a class `Command` makes it.
 COMMANDS = (
@@ -33,7 +35,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from .. import __version__
 
-        print(f"hrm-edge {__version__}")
+        echo(f"hrm-edge {__version__}")
         raise typer.Exit
 
 
@@ -63,6 +65,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """Console entry point: one clear line and an exit code instead of a traceback, for any user's mistake."""
     from ..errors import HrmEdgeError
 
+    prepare_streams()
     interrupted = []
 
     def interrupt(number: int, frame: object) -> None:
@@ -78,7 +81,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         code = _fail(str(error), error.exit_code)
     except _UsageError as error:
         if not argv and len(sys.argv) == 1:
-            print(error.format_message())  # no arguments at all: the help
+            echo(*error.format_message().split("\n"))  # no arguments at all: the help
             code = 0
         else:
             command = error.ctx.command_path if error.ctx else "hrm-edge"
@@ -87,8 +90,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         # The reader had enough (as in `| head`), which click and rich turn into an exit with 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
             raise
-        # Python's own flush at exit must not fail on it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon(sys.stdout)
         code = 0
     except OSError as error:
         code = _fail(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
@@ -111,5 +113,5 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def _fail(line: str, code: int) -> int:
-    print(f"hrm-edge: {line}", file=sys.stderr)
+    announce(line)
     return code

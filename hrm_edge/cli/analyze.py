@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..text import best_effort, echo, echo_json
 from .flags import Data, Json, N, Seed, Threads
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def segments(
     check_outputs(output or [])
     numbers = _whole_numbers("--segments", counts)
     opened = [open_artifact(path, threads) for path in artifacts]
-    puzzles = puzzles_for(opened, data, n, seed)
+    with progress() as report:
+        puzzles = puzzles_for(opened, data, n, seed, report)
     for artifact in opened:
         if artifact.warning:
             say(f"warning: {artifact.warning}")
@@ -72,7 +74,7 @@ def segments(
             options: Any = {"segments": numbers, "retries": retries, "seed": seed, "progress": report}
             results.append(segment_rates(artifact.engine, puzzles, name=artifact.label, **options))
         if not json_:
-            print(f"{artifact.label} on {puzzles.name}, trained with up to {results[-1].limit} segments")
+            echo(f"{artifact.label} on {puzzles.name}, trained with up to {results[-1].limit} segments")
             for table in segment_tables(results[-1]):
                 _print(table)
     content = {"results": [result.to_dict() for result in results]}
@@ -117,8 +119,8 @@ def halting(
     opened = open_artifact(artifact, threads)
     if opened.warning:
         say(f"warning: {opened.warning}")
-    puzzles = puzzles_for([opened], data, n, seed)
     with progress() as report:
+        puzzles = puzzles_for([opened], data, n, seed, report)
         result = measure(opened.engine, puzzles, name=opened.label, progress=report)
     _publish(output, json_, asdict(result), halting_table(result), lambda kind: halting_picture(result, kind))
 
@@ -242,11 +244,12 @@ def _publish(
     """The result as a table or, with --json, as numbers; and in the files of --output."""
     from ..analysis.output import write_outputs
 
-    if show and not json_:
-        _print(table)
     write_outputs(output or [], content, table, picture)
-    if json_:
-        print(json.dumps(content))
+    with best_effort() if output else nullcontext():
+        if json_:
+            echo_json(content)
+        elif show:
+            _print(table)
 
 
 def _print(table: Table) -> None:
@@ -254,4 +257,4 @@ def _print(table: Table) -> None:
 
     print_rows(table.head, table.rows, table.left, no_wrap=False)
     for note in table.notes:
-        print(note)
+        echo(note)

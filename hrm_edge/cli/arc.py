@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..text import best_effort, echo, echo_json
 from .flags import Json, MaxThinkSteps, Threads
 
 
@@ -58,17 +60,19 @@ def command(
         "single": float(rightness(asked.puzzles, answers.tokens)[known].mean()) if known.any() else None,
         "unlabelled": int((~known).sum()),
     }
-    if json_:
-        print(json.dumps(content))
-        return
-    print(
-        f"{opened.label}: {content['tasks']} tasks, {content['test_inputs']} test inputs, "
-        f"{content['answers']} answers"
-    )
+    with best_effort() if output is not None else nullcontext():
+        if json_:
+            echo_json(content)
+        else:
+            _print(opened.label, content, output)
+
+
+def _print(label: str, content: dict[str, Any], output: Path | None) -> None:
+    echo(f"{label}: {content['tasks']} tasks, {content['test_inputs']} test inputs, {content['answers']} answers")
     for name, what in (("pass@1", "most popular"), ("pass@2", "two most popular"), ("single", "without a vote")):
         value = content[name]
-        print(f"  {name:<7} {what:<18}" + ("not known" if value is None else f"{value:8.2%}"))
+        echo(f"  {name:<7} {what:<18}" + ("not known" if value is None else f"{value:8.2%}"))
     if content["unlabelled"]:
-        print(f"  {content['unlabelled']} of the answers have no known output: left out of these rates")
+        echo(f"  {content['unlabelled']} of the answers have no known output: left out of these rates")
     if output is not None:
-        print(f"  submission: {output}")
+        echo(f"  submission: {output}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..text import echo, echo_json
 from .flags import Json
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def command(
         with progress() as show:
             report = bench(opened, puzzles, settings, show)
     if json_:
-        print(json.dumps(asdict(report)))
+        echo_json(asdict(report))
     else:
         _print(report, puzzles)
 
@@ -101,12 +101,12 @@ def _print(report: SpeedReport, puzzles: PuzzleSet) -> None:
         for row in report.rows
     ]
     print_rows(head, rows, left=2)
-    print(
+    echo(
         f"Medians of {settings.rounds} interleaved rounds, {settings.threads} threads, batch {settings.batch}. "
         f"A segment: calls of {settings.segments} with halting off. A puzzle: learned halting, "
         f"{report.puzzles} puzzles of {puzzles.name}."
     )
     for name, value in report.ceilings.items():
-        print(f"  {name.replace('_', ' ')}: {value:.4g}")
+        echo(f"  {name.replace('_', ' ')}: {value:.4g}")
     for note in report.notes:
-        print(f"  note: {note}")
+        echo(f"  note: {note}")

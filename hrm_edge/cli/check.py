@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..text import best_effort, echo, echo_json
 from .flags import Json
 
 if TYPE_CHECKING:
@@ -56,10 +56,11 @@ def command(
         write_atomically(markdown, output.markdown(report))
     if junit is not None:
         write_atomically(junit, output.junit(report))
-    if json_:
-        print(json.dumps(report.to_dict()))
-    else:
-        _print(report)
+    with best_effort():
+        if json_:
+            echo_json(report.to_dict())
+        else:
+            _print(report)
     if update_baseline and report.updated is None:
         say("the baseline was not written: a bundle that fails is none to compare with")
     report.raise_if_failed()
@@ -79,7 +80,7 @@ def _print(report: CheckReport) -> None:
     from .tables import plain_table, print_table
 
     for heading, verdicts in by_bundle(report):
-        print(heading)
+        echo(heading)
         table = plain_table()
         for column in COLUMNS:
             number = column in ("limit", "figure", "95 % interval", "n")
@@ -89,30 +90,30 @@ def _print(report: CheckReport) -> None:
         print_table(table)
         for verdict in verdicts:
             if text := remark(verdict):
-                print(f"  {text}")
+                echo(f"  {text}")
         drawn: set[tuple[str | None, int, str]] = set()
         for verdict in verdicts:
             if not verdict.passed and verdict.finding.worst:
                 _print_worst(verdict, drawn)
-        print()
-    print(report.summary)
+        echo("")
+    echo(report.summary)
     if report.updated is not None:
-        print("baseline written:" if report.updated else "baseline written; nothing changed")
+        echo("baseline written:" if report.updated else "baseline written; nothing changed")
         for line in report.updated:
-            print(f"  {line}")
+            echo(f"  {line}")
 
 
 def _print_worst(verdict: Verdict, drawn: set[tuple[str | None, int, str]]) -> None:
     """Boards, but for those `drawn` for a rule above, and every puzzle as a line that can be solved again."""
     from rich.columns import Columns
-    from rich.console import Console
     from rich.text import Text
 
     from ..check.output import worst_title
+    from ..console import Console
     from ..tasks.boards import board, glyphs_for
 
     console = Console()
-    print(f"\n{verdict.rule.name} on {verdict.data}: the worst puzzles")
+    echo("", f"{verdict.rule.name} on {verdict.data}: the worst puzzles")
     boards = []
     for worst in verdict.finding.worst:
         key = (verdict.data, worst.number, worst.against)
@@ -123,4 +124,4 @@ def _print_worst(verdict: Verdict, drawn: set[tuple[str | None, int, str]]) -> N
     if boards:
         console.print(Columns(boards, padding=(0, 3)))
     for worst in verdict.finding.worst:
-        print(f"puzzle {worst.number}: {worst.task.format(worst.question)}")
+        echo(f"puzzle {worst.number}: {worst.task.format(worst.question)}")

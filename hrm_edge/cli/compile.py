@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..text import best_effort, echo, echo_json
+
 if TYPE_CHECKING:
     from ..runtimes.base import Compiled
 
@@ -32,7 +34,6 @@ def command(
     `solve` and all other commands do it by themselves when no engine fits; this is for doing it beforehand. What
     is built for the GPU that is here is also loaded and run once. Bundles for other targets need no compiling.
     """
-    import json
     from dataclasses import asdict
 
     from ..bundle import open_bundle
@@ -46,13 +47,16 @@ def command(
     if backend := backends().get(opened.manifest.target):
         with progress() as show:
             done = backend.compile(opened, wanted, force=force, say=say, progress=show)
-    if as_json:
-        engines = [{**asdict(one), "file": str(one.file), "seconds": round(one.seconds, 3)} for one in done or []]
-        print(json.dumps({"bundle": bundle, "engines": engines}))
-    elif done is not None:
-        _print(done, compute_capability)
-    else:
-        print(f"{bundle}: is for {opened.manifest.target}, where nothing needs compiling")
+    with best_effort():
+        if as_json:
+            engines = [
+                {**asdict(one), "file": str(one.file), "seconds": round(one.seconds, 3)} for one in done or []
+            ]
+            echo_json({"bundle": bundle, "engines": engines})
+        elif done is not None:
+            _print(done, compute_capability)
+        else:
+            echo(f"{bundle}: is for {opened.manifest.target}, where nothing needs compiling")
 
 
 def _print(done: list[Compiled], compute_capability: str | None) -> None:
@@ -60,10 +64,10 @@ def _print(done: list[Compiled], compute_capability: str | None) -> None:
         capability = f"{one.compute_capability // 10}.{one.compute_capability % 10}"
         time = f" in {one.seconds:.1f} s" if one.state == "built" else ""
         what = f"{one.graph}, compute capability {capability}, {one.flavour} {one.version}"
-        print(f"{what}: {_STATES[one.state]}{time}: {one.file}")
+        echo(f"{what}: {_STATES[one.state]}{time}: {one.file}")
     if compute_capability is not None and any(one.state != "bundle" for one in done):
-        print(
+        echo(
             "for another machine: copy the file to the folder `tensorrt` in its cache (HRM_EDGE_CACHE, else "
             "~/.cache/hrm-edge), or put it into the bundle with `hrm-edge export --compute-capability`"
         )
-    print("next, on that GPU: hrm-edge check SPEC   as its answers there have been compared with nothing yet")
+    echo("next, on that GPU: hrm-edge check SPEC   as its answers there have been compared with nothing yet")

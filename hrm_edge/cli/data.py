@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..progress import progress, say
+from ..text import best_effort, echo, echo_json
 from .flags import Json
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ def generate(
     with progress() as report:
         puzzles = generate_puzzles(get_task(task), n, seed, difficulty, processes or None, report)
     save_puzzles(puzzles, output)
-    print(f"wrote {n} {puzzles.task.name} puzzles (difficulty {difficulty}, seed {seed}) to {output}")
+    with best_effort():
+        echo(f"wrote {n} {puzzles.task.name} puzzles (difficulty {difficulty}, seed {seed}) to {output}")
 
 
 @command.command()
@@ -86,11 +89,13 @@ def arc(
     fitting = collection.fitting(canvas.rows)
     with progress() as report:
         made = build(fitting, canvas, output, augmentations, seed, report, overwrite=force)
-    print(
-        f"wrote {made.tasks} of {len(collection.training) + len(collection.evaluation)} {collection.name} tasks as "
-        f"{made.puzzles} puzzles to {output}: {made.train_rows} pairs to learn, {made.test_rows} held out"
-        + (f"; {made.repeated} that equal a held-out pair were left out" if made.repeated else "")
-    )
+    known = len(collection.training) + len(collection.evaluation)
+    with best_effort():
+        echo(
+            f"wrote {made.tasks} of {known} {collection.name} tasks as {made.puzzles} puzzles to {output}: "
+            f"{made.train_rows} pairs to learn, {made.test_rows} held out"
+            + (f"; {made.repeated} that equal a held-out pair were left out" if made.repeated else "")
+        )
 
 
 @command.command()
@@ -105,10 +110,11 @@ def convert(
     from ..tasks import get_task
 
     check_writable(output, overwrite=force)
-    puzzles = load_puzzles(source, get_task(task))
     with progress() as report:
+        puzzles = load_puzzles(source, get_task(task), report)
         save_puzzles(puzzles, output, report)
-    print(f"wrote {len(puzzles)} {puzzles.task.name} puzzles to {output}")
+    with best_effort():
+        echo(f"wrote {len(puzzles)} {puzzles.task.name} puzzles to {output}")
 
 
 @command.command()
@@ -126,7 +132,8 @@ def download(
 
     check_writable(output, overwrite=force)
     puzzles = hub.download(name, split, output)
-    print(f"wrote {len(puzzles)} {puzzles.task.name} puzzles, all answers checked, to {output}")
+    with best_effort():
+        echo(f"wrote {len(puzzles)} {puzzles.task.name} puzzles, all answers checked, to {output}")
 
 
 @command.command()
@@ -142,20 +149,20 @@ def overlap(
     Up to symmetry: digits renamed, rows and columns moved within the rules, boards turned. Exit code 1 when two
     sets share a puzzle.
     """
-    import json
     from dataclasses import asdict
 
     from ..data.overlap import find_overlap
     from ..data.puzzles import load_puzzles
     from ..tasks import get_task
 
-    sets = [load_puzzles(file, get_task(task)) for file in files]
     with progress() as report:
+        sets = [load_puzzles(file, get_task(task), report) for file in files]
         found = find_overlap(sets, [str(file) for file in files], report)
-    if json_:
-        print(json.dumps({"leaks": found.leaks, **asdict(found)}))
-    else:
-        _print_overlap(found)
+    with best_effort():  # the verdict is the exit code
+        if json_:
+            echo_json({"leaks": found.leaks, **asdict(found)})
+        else:
+            _print_overlap(found)
     if found.leaks:
         say("hrm-edge: sets share puzzles")
         raise typer.Exit(1)
@@ -168,13 +175,13 @@ def _print_overlap(found: Overlap) -> None:
     print_rows(("set", "puzzles", "repeated", "up to symmetry"), rows)
     for one in found.sets:
         for same in one.examples:
-            print(f"{one.set}: puzzle {same.puzzle} stands again as puzzle {same.again}{_how(same.exact)}")
+            echo(f"{one.set}: puzzle {same.puzzle} stands again as puzzle {same.again}{_how(same.exact)}")
     for two in found.pairs:
         shared = f"{two.exact} of {two.n} puzzles also stand in {two.first}"
-        print(f"{two.second}: {shared}, {two.symmetric} up to symmetry")
+        echo(f"{two.second}: {shared}, {two.symmetric} up to symmetry")
         for pair in two.examples:
             which = f"{two.first} puzzle {pair.in_first} is {two.second} puzzle {pair.in_second}"
-            print(f"  {which}{_how(pair.exact)}")
+            echo(f"  {which}{_how(pair.exact)}")
 
 
 def _how(exact: bool) -> str:
@@ -187,24 +194,26 @@ def show(
     task: TaskName = "sudoku",
     n: Annotated[int, typer.Option("--n", min=1, help="How many puzzles, from the start.")] = 3,
 ) -> None:
-    """Draw the first puzzles of a set with their answers, and count what is in it."""
-    from rich.console import Console
+    """Draw the first puzzles of a set with their answers, and count what is in it (unchecked)."""
+    import numpy as np
     from rich.text import Text
 
-    from ..data.puzzles import load_puzzles
+    from ..console import Console
+    from ..data.puzzles import open_puzzles
     from ..tasks import get_task
     from ..tasks.boards import board, glyphs_for
 
-    puzzles = load_puzzles(file, get_task(task))
-    assert puzzles.answers is not None  # loading solves what has none
-    console = Console(highlight=False, markup=False, emoji=False)
+    read = open_puzzles(file, get_task(task))
+    whole = read.unchecked
+    puzzles = read.checked(np.arange(min(n, len(whole))))
+    console = Console()
     glyphs = glyphs_for(console)
-    pairs = zip(puzzles.questions[:n], puzzles.answers[:n], strict=True)
+    pairs = zip(puzzles.questions, puzzles.solved, strict=True)
     for row, (question, answer) in enumerate(pairs):
-        print(f"{row + 1}. {puzzles.sources[row]}, rating {puzzles.task.rating(question, answer)}")
+        echo(f"{row + 1}. {puzzles.sources[row]}, rating {puzzles.task.rating(question, answer)}")
         boards = board(puzzles.task, question, glyphs=glyphs), board(puzzles.task, question, answer, glyphs=glyphs)
         for left, right in zip(*(drawn.split("\n") for drawn in boards), strict=True):
             console.print(Text("  ").join([Text(), left, right]), soft_wrap=True)
-        print()
-    counts = {source: puzzles.sources.count(source) for source in dict.fromkeys(puzzles.sources)}
-    print(f"{len(puzzles)} puzzles: " + ", ".join(f"{count} {source}" for source, count in counts.items()))
+        echo("")
+    counts = Counter(whole.sources)
+    echo(f"{len(whole)} puzzles: " + ", ".join(f"{count} {source}" for source, count in counts.items()))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..text import best_effort, echo, echo_json, printable
+
 if TYPE_CHECKING:
     from ..environment import BackendState, BundleState, Environment
 
@@ -25,38 +27,38 @@ def command(
 
     Exits with 2 when a bundle that was named can not be opened.
     """
-    import json
     from dataclasses import asdict
 
     from ..environment import look_around
 
     environment = look_around(bundles or [])
-    if as_json:
-        print(json.dumps(asdict(environment), indent=2))
-    else:
-        _print(environment)
+    with best_effort():  # whether a bundle is broken, the exit code says too
+        if as_json:
+            echo_json(asdict(environment), indent=2)
+        else:
+            _print(environment)
     if bundles and any(state.broken for state in environment.bundles):
         raise typer.Exit(2)
 
 
 def _print(environment: Environment) -> None:
-    print(_wrapped(f"hrm-edge {environment.hrm_edge}, Python {environment.python}, {environment.platform}", 4))
+    echo(*_wrapped(f"hrm-edge {environment.hrm_edge}, Python {environment.python}, {environment.platform}", 4))
     threads = f"{environment.threads} thread{'s' if environment.threads > 1 else ''}"
     features = " ".join(environment.features) or "features unknown"
-    print(_wrapped(f"CPU: {environment.cpu}, {threads}, {features}", 5))
+    echo(*_wrapped(f"CPU: {environment.cpu}, {threads}, {features}", 5))
     for gpu in environment.gpus:
         driver = f"driver {gpu.driver}" if gpu.driver else "version of the driver unknown"
-        print(_wrapped(f"NVIDIA GPU: {gpu.name}, compute capability {gpu.compute_capability}, {driver}", 4))
+        echo(*_wrapped(f"NVIDIA GPU: {gpu.name}, compute capability {gpu.compute_capability}, {driver}", 4))
     if not environment.gpus:
-        print("NVIDIA GPU: none")
+        echo("NVIDIA GPU: none")
     for role, title in _ROLES.items():
-        print(f"\n{title}")
+        echo("", title)
         for backend in environment.backends:
             if backend.role == role:
                 _print_backend(backend)
     if environment.bundles:
-        print("\nbundles")
-        width = min(max(len(state.path) for state in environment.bundles), _LONGEST_LABEL)
+        echo("", "bundles")
+        width = min(max(len(printable(state.path)) for state in environment.bundles), _LONGEST_LABEL)
         for state in environment.bundles:
             _print_row(state.path, width, _bundle(state))
 
@@ -75,17 +77,18 @@ def _print_backend(backend: BackendState) -> None:
 def _print_row(label: str, width: int, text: str, hang: int = 0) -> None:
     """A label, and beside it a text of several lines where it is long."""
     indent = width + 4
+    label = printable(label)
     if len(label) > width:
-        print(f"  {label}")
+        echo(f"  {label}")
         label = ""
-    body = _wrapped(" " * indent + text, indent + hang)
-    print(f"  {label:<{width}}{body[width + 2 :]}")
+    first, *more = _wrapped(" " * indent + text, indent + hang)
+    echo(f"  {label:<{width}}{first[width + 2 :]}", *more)
 
 
-def _wrapped(text: str, indent: int) -> str:
+def _wrapped(text: str, indent: int) -> list[str]:
     """Lines of a terminal's width; commands and paths are not cut."""
-    return textwrap.fill(
-        text, _WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    return textwrap.wrap(
+        printable(text), _WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
     )
 
 

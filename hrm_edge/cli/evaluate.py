@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..text import echo, echo_json
 from .flags import Data, Json, MaxThinkSteps, N, Seed, Threads
 
 if TYPE_CHECKING:
     from ..data.puzzles import PuzzleSet
     from ..measure.accuracy import Evaluation, Score
     from ..measure.artifact import Artifact
+    from ..progress import Progress
 
 
 def command(
@@ -40,7 +41,8 @@ def command(
     from ..progress import progress, say
 
     opened = [open_artifact(path, threads) for path in artifacts]
-    puzzles = puzzles_for(opened, data, n, seed)
+    with progress() as report:
+        puzzles = puzzles_for(opened, data, n, seed, report)
     for artifact in opened:
         check_match(artifact.engine, puzzles)  # of all, before any work
     results: list[tuple[Artifact, Evaluation]] = []
@@ -64,15 +66,17 @@ def command(
             if len(results) > 1:
                 _print_agreement(results[0][0], _agreement(results[0][1], evaluation))
     if json_:
-        print(json.dumps(_json(results, puzzles)))
+        echo_json(_json(results, puzzles))
 
 
-def puzzles_for(opened: list[Artifact], data: Path | None, n: int | None, seed: int) -> PuzzleSet:
+def puzzles_for(
+    opened: list[Artifact], data: Path | None, n: int | None, seed: int, progress: Progress | None = None
+) -> PuzzleSet:
     """From the file, else the held-out puzzles of the first checkpoint given."""
     from ..data.choose import evaluated_puzzles
 
     checkpoint = next((artifact.checkpoint for artifact in opened if artifact.checkpoint is not None), None)
-    return evaluated_puzzles(opened[0].engine.task, checkpoint, data, n, seed)
+    return evaluated_puzzles(opened[0].engine.task, checkpoint, data, n, seed, progress)
 
 
 def _agreement(first: Evaluation, other: Evaluation) -> dict[str, Any]:
@@ -105,22 +109,22 @@ def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> No
         token = "–" if score.token is None else f"{score.token:.2%}"
         return name, str(score.n), f"{score.exact:.2%}", token, f"{score.steps_mean:.2f}"
 
-    print(f"{artifact.label} on {puzzles.name}")
+    echo(f"{artifact.label} on {puzzles.name}")
     by_source = evaluation.by_source if len(evaluation.by_source) > 1 else {}
     rows = [*by_source.items(), ("all", evaluation.total)]
     rows += [(f"all, after {k}", score) for k, score in evaluation.by_segments.items()]
     print_rows(("puzzles", "n", "exact", "tokens", "segments"), (cells(*row) for row in rows))
     if evaluation.unjudged:
-        print(f"  {evaluation.unjudged} of {len(puzzles)} puzzles have no known answer and are left out")
+        echo(f"  {evaluation.unjudged} of {len(puzzles)} puzzles have no known answer and are left out")
 
 
 def _print_agreement(first: Artifact, agreement: dict[str, Any]) -> None:
     differ, steps = agreement["answers_differ"], agreement["steps_differ"]
     if not differ and not steps:
-        print(f"  answers and number of segments are equal to those of {first.label}, puzzle for puzzle")
+        echo(f"  answers and number of segments are equal to those of {first.label}, puzzle for puzzle")
         return
     where = ", ".join(map(str, agreement["differing_puzzles"]))
-    print(
+    echo(
         f"  against {first.label}: {differ} answers differ ({agreement['lost']} lost, {agreement['won']} won)"
         f"{f', puzzles {where}' if where else ''}; {steps} took another number of segments"
     )

@@ -14,6 +14,7 @@ import typer
 from ..errors import InputError
 from ..exporters.targets import all_targets, target_named
 from ..precision import FAMILIES, PRECISIONS, Precision, precision_named
+from ..text import best_effort, echo, echo_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -194,12 +195,13 @@ def command(
     )
     with progress() as show:
         made = export_bundle(opened, options, folder, judged, quantizing, threads=threads, say=say, progress=show)
-    size = round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6, 3)
-    if as_json:
-        _print_json(folder, made, size)
-        return
-    say("")
-    _print_summary(checkpoint, options, folder, size, made)
+    with best_effort():  # it is published, and the exit code says so
+        size = round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6, 3)
+        if as_json:
+            _print_json(folder, made, size)
+        else:
+            say("")
+            _print_summary(checkpoint, options, folder, size, made)
 
 
 def _need_packages(name: str, gate: bool) -> None:
@@ -226,6 +228,7 @@ def _need_packages(name: str, gate: bool) -> None:
 def _identifiers(argument: str, task: Task) -> np.ndarray:
     """int32[K] from a list, a file that holds one, or the puzzles of a folder."""
     from ..data.public_layout import read_folder
+    from ..files import read_text
     from ..identifiers import parse_ranges
 
     path = Path(argument)
@@ -233,7 +236,7 @@ def _identifiers(argument: str, task: Task) -> np.ndarray:
         return read_folder(path, task, on_disk=True).identifiers
     if path.is_file():
         try:
-            argument = path.read_text("utf-8")
+            argument = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--puzzle-identifiers {path}: cannot be read as text ({error})") from None
         return parse_ranges(argument, f"--puzzle-identifiers {path}")
@@ -286,7 +289,9 @@ def _check_gate_options(
 def _check_output(folder: Path, gate: bool) -> None:
     """Only a bundle is ever replaced, and a gated one only by a gated one."""
     from ..bundle import MANIFEST, open_bundle
+    from ..files import require_utf8
 
+    require_utf8(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give -o a folder to write the bundle to")
     try:
@@ -309,8 +314,6 @@ def _check_output(folder: Path, gate: bool) -> None:
 
 
 def _print_json(folder: Path, made: Exported, size: float) -> None:
-    import json
-
     accuracy = made.gate.to_dict() if made.gate else None
     content = {"bundle": str(folder), "accuracy": accuracy, "passed": made.gate and made.gate.passed}
     facts = None
@@ -322,7 +325,7 @@ def _print_json(folder: Path, made: Exported, size: float) -> None:
             "weights_ratio": record.weights_bytes / record.float_weights_bytes,
             "kept": {layer.name: layer.kept for layer in record.layers if layer.kept},
         }
-    print(json.dumps({**content, "size_mb": size, "quantization": facts}))
+    echo_json({**content, "size_mb": size, "quantization": facts})
 
 
 def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: float, made: Exported) -> None:
@@ -333,40 +336,40 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
 
     target = target_named(options.target)
     more = target.summary(options, made.manifest)
-    print(f"{folder}: {size:.2f} MB, {options.target} {options.precision}, {options.loop} loop, {rows}{more}")
+    echo(f"{folder}: {size:.2f} MB, {options.target} {options.precision}, {options.loop} loop, {rows}{more}")
     if made.quantization is not None:
         _print_quantization(made.quantization)
     elif made.products is not None:
-        print(f"  {made.products.found} of {made.products.expected} {options.precision} products compiled as such")
+        echo(f"  {made.products.found} of {made.products.expected} {options.precision} products compiled as such")
     report = made.gate
     if report is None:
-        print("  not gated: nobody has compared its answers with the checkpoint's")
+        echo("  not gated: nobody has compared its answers with the checkpoint's")
     else:
-        print(f"  gate {report.reason}")
+        echo(f"  gate {report.reason}")
         for side in (report.reference, report.bundle):
             halting = f"{side.steps_mean:.2f} segments on average"
-            print(f"  {side.engine:<24} exact {100 * side.exact:6.2f} %   {halting}")
+            echo(f"  {side.engine:<24} exact {100 * side.exact:6.2f} %   {halting}")
         for note in report.notes:
-            print(f"  note: {note}")
+            echo(f"  note: {note}")
     for note in target.notes(options):
-        print(f"  note: {note}")
+        echo(f"  note: {note}")
     if (folder / "report.html").is_file():
-        print(f"  report: {folder / 'report.html'}   or   hrm-edge report {folder}")
+        echo(f"  report: {folder / 'report.html'}   or   hrm-edge report {folder}")
     if step := target.next_step(folder, made.manifest):
-        print(step)
+        echo(step)
     elif not (task := get_task(made.manifest.task)).has_rules:
-        print(f"next: {task.answered_with} {folder} --data FOLDER")
+        echo(f"next: {task.answered_with} {folder} --data FOLDER")
     else:
-        print(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint} {folder}")
+        echo(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint} {folder}")
 
 
 def _print_quantization(record: Quantization) -> None:
     products = record.products
     assert products is not None  # nothing is published without
-    print(
+    echo(
         f"  {products.found} of {products.expected} {record.precision} products compiled as such; stored weights "
         f"{record.weights_bytes / 1e6:.2f} MB, {record.weights_bytes / record.float_weights_bytes:.3f} × fp32"
     )
     for layer in record.layers:
         if layer.kept:
-            print(f"  {layer.name}: {layer.kept}")
+            echo(f"  {layer.name}: {layer.kept}")

@@ -21,13 +21,16 @@ def command(
     from ..models.checkpoint import require_replaceable
     from ..models.public import import_public
     from ..progress import say
+    from ..text import best_effort, code, echo
 
     require_replaceable(output)
     model, found = import_public(weights, config, task)
     title, parameters = model.config.title, sum(p.numel() for p in model.parameters())
     card = (
         f"# {title} for {found.name}\n\n{parameters:,} parameters, imported from the public checkpoint "
-        f"`{weights.name}`. Its accuracy was not measured here: see `hrm-edge eval`.\n"
+        f"{code(weights.name)}. Its accuracy was not measured here: see `hrm-edge eval`.\n"
     )
-    print(save_checkpoint(output, model, found.name, card, {"imported_from": weights.name}))
+    saved = save_checkpoint(output, model, found.name, card, {"imported_from": weights.name})
+    with best_effort():
+        echo(str(saved))
     say(f"next: hrm-edge eval {output} --data FILE   or   hrm-edge export {output} --data FILE")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
+from ..text import echo, echo_json
 from .flags import Json
 
 
@@ -22,11 +22,11 @@ def command(
 
     if name is not None:
         card = read_card(name)
-        print(json.dumps({"name": name, "card": card})) if json_ else print_table(Markdown(card))
+        echo_json({"name": name, "card": card}) if json_ else print_table(Markdown(card))
         return
     rows = list_zoo()
     if json_:
-        print(json.dumps({"models": [row.to_dict() for row in rows]}))
+        echo_json({"models": [row.to_dict() for row in rows]})
         return
     table = plain_table("model", "task", "parameters", "size", "exact after 16 segments (held-out)")
     table.columns[0].no_wrap = True  # a name is there to be typed
@@ -34,4 +34,4 @@ def command(
         exact = "not measured" if row.exact is None else f"{row.exact:.1%}"
         table.add_row(row.name, row.task, f"{row.parameters:,}", f"{row.size_mb:.1f} MB", exact)
     print_table(table)
-    print("`hrm-edge models NAME` shows a model's card; `hrm-edge export NAME` makes a bundle of it.")
+    echo("`hrm-edge models NAME` shows a model's card; `hrm-edge export NAME` makes a bundle of it.")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..text import echo, echo_json
+
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..measure.drift import SegmentDrift
@@ -23,8 +25,8 @@ def command(
 ) -> None:
     """Show how a quantized bundle compares with its float checkpoint, and where the report's page is.
 
-    Nothing is measured here: `hrm-edge export` did, and put the report into the bundle. With -o it is copied
-    out, as one page without any other file, as Markdown or as JSON.
+    Nothing is measured here: `hrm-edge export` did, and put the report into the bundle. With -o it is drawn
+    anew from the figures there, as one page without any other file, as Markdown or as JSON.
     """
     from ..bundle import open_bundle
     from ..report import bundle_report
@@ -32,22 +34,21 @@ def command(
     opened = open_bundle(bundle)
     report = bundle_report(opened)
     if output is not None:
-        _copy(opened, output)
+        _write(opened, report, output)
     if json_:
-        import json
         from dataclasses import asdict
 
-        print(json.dumps(asdict(report), ensure_ascii=False, sort_keys=True))
+        echo_json(asdict(report))
     elif output is None:
         _print(opened, report)
 
 
-def _copy(bundle: Bundle, output: Path) -> None:
-    """The page as it lies in the bundle, where its hash was just checked: no need to draw it again."""
+def _write(bundle: Bundle, report: Report, output: Path) -> None:
+    """Drawn from the checked figures: what a page in a stranger's bundle holds is the stranger's."""
     from ..errors import InputError
     from ..files import write_atomically
     from ..progress import say
-    from ..report import FILES
+    from ..report import FILES, render
 
     kind = output.suffix.lower().removeprefix(".")
     if kind not in FILES:
@@ -56,9 +57,7 @@ def _copy(bundle: Bundle, output: Path) -> None:
         raise InputError(f"-o {output}: is a folder; give a file in it")
     if bundle.path.resolve() in output.resolve().parents:
         raise InputError(f"-o {output}: lies inside the bundle, which may not change; give a place outside")
-    if FILES[kind] not in bundle.manifest.files:
-        raise InputError(f"{bundle.path}: has no {FILES[kind]}; export the bundle again")
-    write_atomically(output, (bundle.path / FILES[kind]).read_bytes())
+    write_atomically(output, render(report, kind))
     say(f"wrote {output}")
 
 
@@ -69,21 +68,21 @@ def _print(bundle: Bundle, report: Report) -> None:
     from .tables import print_rows
 
     gate = report.gate
-    print(f"{bundle.path}: {'passed' if gate.passed else 'FAILED'} {verdict(gate)}")
+    echo(f"{bundle.path}: {'passed' if gate.passed else 'FAILED'} {verdict(gate)}")
     if how := bundle.manifest.gate.reason:
-        print(f"  {how}")
+        echo(f"  {how}")
     rows = []
     for label, side in (("float reference", report.accuracy.reference), ("this bundle", report.accuracy.candidate)):
         low, high = map(percent, side.exact_interval)
         figures = percent(side.exact), f"{low} to {high}", percent(side.token), number(side.steps_mean)
         rows.append((label, *figures, percent(side.halted)))
     print_rows(("", "exact", "95 % interval", "tokens", "segments", "halted"), rows)
-    print(f"  drop {gate.drop_points:.2f} points, 95 % interval {span(gate.drop_interval)}")
+    echo(f"  drop {gate.drop_points:.2f} points, 95 % interval {span(gate.drop_interval)}")
     for tile in tiles(report)[2:]:
-        print(f"  {tile['name']}: {tile['value']} ({tile['note']})")
+        echo(f"  {tile['name']}: {tile['value']} ({tile['note']})")
     _print_drift(report.drift)
     _print_layers(report.quantization)
-    print(f"page: {bundle.path / FILES['html']}   (copy it out with -o FILE.html)")
+    echo(f"page: {bundle.path / FILES['html']}   (copy it out with -o FILE.html)")
 
 
 def _print_drift(drift: tuple[SegmentDrift, ...]) -> None:
@@ -113,8 +112,8 @@ def _print_layers(quantization: Quantization | None) -> None:
         return
     for layer in quantization.layers:
         if layer.kept:
-            print(f"  more bits: {layer.name} ({layer.kept})")
+            echo(f"  more bits: {layer.name} ({layer.kept})")
     worst = sorted(quantization.sensitivity, key=lambda trial: -trial.drop_points)[:3]
     if worst:
         named = ", ".join(f"{trial.what} {points(trial.drop_points)}" for trial in worst)
-        print(f"  most sensitive alone, points of {worst[0].n} puzzles: {named}")
+        echo(f"  most sensitive alone, points of {worst[0].n} puzzles: {named}")

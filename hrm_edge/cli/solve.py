@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ..progress import announce, progress
+from ..text import echo_json
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -48,9 +53,6 @@ def command(
     Exit code 0 when every puzzle was thought over, whether or not its answer verified (the last line on
     standard error counts those); 2 when a puzzle or the bundle is wrong.
     """
-    import json
-    import sys
-
     from ..bundle import open_bundle
     from ..runtimes import load_engine
     from ..runtimes.loader import warning
@@ -58,32 +60,35 @@ def command(
 
     opened = open_bundle(bundle)
     if doubt := warning(opened):
-        print(f"hrm-edge: warning: {doubt}", file=sys.stderr)
+        announce(f"warning: {doubt}")
     engine = load_engine(opened, threads)
     questions = read_puzzles(puzzles or ["-"], engine.task)
     right = 0
-    for solved in solve_each(
-        engine, questions, halt=halt, max_think_steps=max_think_steps, retries=retries, seed=seed, trace=trace
-    ):
-        right += solved.verified
-        if as_json:
-            print(json.dumps(solved.to_dict()), flush=True)
-        else:
-            _draw(engine.task, solved, len(questions))
+    options: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps}
+    options |= {"retries": retries, "seed": seed, "trace": trace}
+    # Answers that are seen, as they come, need nothing beside them.
+    with nullcontext() if sys.stdout.isatty() else progress() as report:
+        for solved in solve_each(engine, questions, **options):
+            right += solved.verified
+            if as_json:
+                echo_json(solved.to_dict())
+            else:
+                _draw(engine.task, solved, len(questions))
+            if report is not None and len(questions) > 1:
+                report("puzzles", solved.number, len(questions))
     if wrong := len(questions) - right:
         advice = "" if retries else "; --retries 8 thinks again on symmetric variants"
-        print(f"hrm-edge: {wrong} of {len(questions)} not verified{advice}", file=sys.stderr)
+        announce(f"{wrong} of {len(questions)} not verified{advice}")
 
 
 def _draw(task: Task, solved: Solved, total: int) -> None:
     """An answer as a board with a caption; on a terminal in colour."""
     from functools import partial
 
-    from rich.console import Console
-
+    from ..console import Console
     from ..tasks.boards import board, glyphs_for, legend, trace_boards
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console()
     glyphs = glyphs_for(console)
     # A board wider than the terminal is better broken by the terminal than cropped by us.
     show = partial(console.print, soft_wrap=True)

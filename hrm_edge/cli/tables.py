@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich import box
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
+
+from ..console import Console
 
 _WIDTH_OF_A_FILE = 140
 

@@ -52,13 +52,14 @@ def command(
 ) -> None:
     """Train an HRM. The folder gets checkpoint/, metrics.jsonl and the state to resume from."""
     import os
-    import sys
 
     import torch
 
     from ..errors import InputError
     from ..models import load_checkpoint
+    from ..progress import say
     from ..tasks import get_task
+    from ..text import best_effort, echo
     from ..trainer import load_recipe, train
 
     if qat_scales is not None and not qat:
@@ -79,6 +80,7 @@ def command(
     arch, recipe = load_recipe(task, preset, config, [*(set_ or []), *limits], start)
     checkpoint = train(get_task(task), arch, recipe, data or ["generated:20000"], output, device, test, initial)
     if os.environ.get("RANK", "0") == "0":
-        print(checkpoint)
+        with best_effort():
+            echo(str(checkpoint))
         how = f" --precision int8 --reference {start_from}" if qat else ""
-        print(f"next: hrm-edge export {output}{how}", file=sys.stderr)
+        say(f"next: hrm-edge export {output}{how}")

@@ -14,9 +14,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..precision import FP32
+from ..progress import Progress
 from ..tasks import Task
 from .leaks import fingerprints
-from .puzzles import PuzzleSet, generate_puzzles, judged_only, load_puzzles
+from .puzzles import PuzzleSet, generate_puzzles, judged_only, load_puzzles, open_puzzles
 
 # What no training run may see, and every measure of a shipped model is taken on.
 HELD_OUT_SEED, HELD_OUT_PUZZLES = 20_260_101, 1000
@@ -80,11 +81,16 @@ def gate_puzzles(checkpoint: Measurable, data: Path | str | None = None, n: int 
 
 
 def evaluated_puzzles(
-    task: Task, checkpoint: Measurable | None, data: Path | None = None, n: int | None = None, seed: int = 0
+    task: Task,
+    checkpoint: Measurable | None,
+    data: Path | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> PuzzleSet:
     """The puzzles of a file, all or ``n`` of them; without a file the checkpoint's own, as the gate takes them."""
     if data is not None:
-        return load_puzzles(data, task) if n is None else measured_puzzles(data, task, n, seed)
+        return load_puzzles(data, task, progress) if n is None else measured_puzzles(data, task, n, seed)
     if checkpoint is None:
         raise InputError("a bundle brings no puzzles with it; give some with --data FILE")
     return gate_puzzles(checkpoint, n=n)
@@ -92,6 +98,8 @@ def evaluated_puzzles(
 
 def measured_puzzles(data: Path | str, task: Task, n: int | None = None, seed: int = 0) -> PuzzleSet:
     """``n`` puzzles of a file whose answers can be told right from wrong; all of them where ``n`` is None."""
+    if n is not None and task.has_rules:
+        return open_puzzles(data, task).drawn(n, seed)  # all can be told: no other puzzle needs a look
     puzzles = judged_only(load_puzzles(data, task))
     return puzzles if n is None else puzzles.take(n, seed)
 
@@ -101,7 +109,7 @@ def any_puzzles(
 ) -> PuzzleSet:
     """``n`` for what is measured without saying how many are right: from ``data``, held-out ones, or generated."""
     if data is not None:
-        return load_puzzles(data, task).take(n, seed)
+        return open_puzzles(data, task).drawn(n, seed)
     if checkpoint is not None and ("held_out" in checkpoint.metadata or not task.has_rules):
         return gate_puzzles(checkpoint, n=n)
     return generate_puzzles(task, n, seed)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import replacing_folder
+from ..files import read_text, replacing_folder
 from ..tasks import Task
 
 IDENTIFIERS = "identifiers.json"  # name of each puzzle identifier
@@ -94,7 +94,7 @@ def read_description(folder: Path, task: Task) -> dict[str, Any]:
             raise InputError(f"{folder} holds several sets; name one: {', '.join(str(folder / s) for s in splits)}")
         raise InputError(f"{folder} is no puzzle set: it has no dataset.json beside all__inputs.npy")
     try:
-        described = json.loads(file.read_text("utf-8"))
+        described = json.loads(read_text(file))
         for field, value in {"seq_len": task.seq_len, "vocab_size": task.vocab_size}.items():
             if described[field] != value:
                 raise InputError(f"{folder}: {field} is {described[field]!r}, but {task.name} has {value}")
@@ -211,7 +211,7 @@ def read_names(folder: Path) -> list[str]:
     """Name of each identifier, from ``identifiers.json``."""
     file = folder / IDENTIFIERS
     try:
-        names = json.loads(file.read_text("utf-8"))
+        names = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
         why = str(getattr(error, "strerror", None) or error).splitlines()[0]
         raise InputError(f"{file}: cannot be read ({why}); name a folder that `hrm-edge data arc` made") from None

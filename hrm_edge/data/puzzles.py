@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..progress import Progress
 from ..tasks import Task
 from ..tasks.base import PAD
 from ..tasks.parallel import generate_distinct
-from .formats import File, Rows, format_of, writer_of
+from .formats import File, format_of, writer_of
 from .public_layout import Grouping
 
 _CHUNK = 4096  # rows verified at a time, which bounds the memory of large files
@@ -53,10 +54,7 @@ class PuzzleSet:
 
     def take(self, n: int, seed: int) -> PuzzleSet:
         """``n`` puzzles drawn without repetition, in file order; all of them when there are no more than n."""
-        if n >= len(self):
-            return self
-        rows = np.random.default_rng(seed).choice(len(self), n, replace=False)
-        return self.select(np.sort(rows))
+        return self if n >= len(self) else self.select(_drawn(len(self), n, seed))
 
     @property
     def solved(self) -> np.ndarray:
@@ -73,6 +71,11 @@ class PuzzleSet:
         if self.identifiers is not None:
             digest.update(self.identifiers.astype("<i4").tobytes())
         return digest.hexdigest()
+
+
+def _drawn(total: int, n: int, seed: int) -> np.ndarray:
+    """int[n]: rows of ``total``, in order, without repetition."""
+    return np.sort(np.random.default_rng(seed).choice(total, min(n, total), replace=False))
 
 
 def generate_puzzles(
@@ -112,49 +115,81 @@ def judged_only(puzzles: PuzzleSet) -> PuzzleSet:
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def load_puzzles(path: Path | str, task: Task) -> PuzzleSet:
+def load_puzzles(path: Path | str, task: Task, progress: Progress | None = None) -> PuzzleSet:
     """Read a CSV with ``question[,answer][,source]``, a text of puzzles, or a folder in the public .npy layout.
 
     CSV and text may be gzipped. Missing answers are computed exactly. Anything wrong raises InputError with
     the row it is in: an unreadable or contradictory puzzle, one without a solution, an answer that breaks
     the rules or changes a given.
     """
+    return open_puzzles(path, task).checked(progress=progress)
+
+
+def open_puzzles(path: Path | str, task: Task) -> PuzzleFile:
+    """The same for where a few puzzles are wanted, or the first ones soon: rules are left to ``checked``."""
     file = File(Path(path))
-    return _checked(format_of(file).read(file, task), task, file.name)
+    rows = format_of(file).read(file, task)
+    sources = [file.name] * len(rows.questions) if rows.sources is None else rows.sources
+    known = rows.identifiers, rows.num_identifiers, rows.grouping
+    return PuzzleFile(PuzzleSet(task, rows.questions, rows.answers, sources, file.name, *known), rows.where)
+
+
+@dataclass(frozen=True, eq=False)
+class PuzzleFile:
+    """What stands in a file, as :class:`Rows` have it; ``where`` names a row for people."""
+
+    unchecked: PuzzleSet
+    where: Callable[[int], str]
+
+    def checked(self, rows: np.ndarray | None = None, progress: Progress | None = None) -> PuzzleSet:
+        """All puzzles, or those at ``rows`` (int[k]), whose answers obey the rules; missing ones are solved here.
+
+        Of a task without rules only the questions are checked: an answer may be any, or unknown (all padding).
+        """
+        if rows is None:
+            return _checked(self.unchecked, self.where, progress)
+        return _checked(self.unchecked.select(rows), lambda row: self.where(int(rows[row])), progress)
+
+    def drawn(self, n: int, seed: int) -> PuzzleSet:
+        """What :meth:`PuzzleSet.take` draws, and no more, checked."""
+        return self.checked(_drawn(len(self.unchecked), n, seed))
 
 
 # -- checking ------------------------------------------------------------------------------------------
 
 
-def _checked(rows: Rows, task: Task, name: str) -> PuzzleSet:
-    """A PuzzleSet whose answers all obey the rules; rows whose answer is all padding are solved here.
-
-    Of a task without rules only the questions are checked: an answer may be any, or unknown (all padding).
-    """
-    questions, answers, where = rows.questions, rows.answers, rows.where
+def _checked(puzzles: PuzzleSet, where: Callable[[int], str], progress: Progress | None) -> PuzzleSet:
+    task, questions, answers = puzzles.task, puzzles.questions, puzzles.solved
     if not task.has_rules:
         for row, question in enumerate(questions):
             _check_question(task, question, where(row))
-    else:
-        _solve_missing(rows, task)
-        for start in range(0, len(questions), _CHUNK):
-            some = slice(start, start + _CHUNK)
-            wrong = np.flatnonzero(~task.verify(questions[some], answers[some]))
-            if wrong.size:
-                first = start + int(wrong[0])
-                raise InputError(f"{where(first)}: {_why_wrong(task, questions[first], answers[first])}")
-    sources = [name] * len(questions) if rows.sources is None else rows.sources
-    known = rows.identifiers, rows.num_identifiers, rows.grouping
-    return PuzzleSet(task, questions, answers, sources, name, *known)
+        return puzzles
+    _solve_missing(task, questions, answers, where, progress)
+    for start in range(0, len(questions), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        wrong = np.flatnonzero(~task.verify(questions[some], answers[some]))
+        if wrong.size:
+            first = start + int(wrong[0])
+            raise InputError(f"{where(first)}: {_why_wrong(task, questions[first], answers[first])}")
+    return puzzles
 
 
-def _solve_missing(rows: Rows, task: Task) -> None:
-    for row in map(int, np.flatnonzero((rows.answers == PAD).all(axis=1))):
-        _check_question(task, rows.questions[row], rows.where(row))
-        solved = task.solve(rows.questions[row])
+def _solve_missing(
+    task: Task,
+    questions: np.ndarray,
+    answers: np.ndarray,
+    where: Callable[[int], str],
+    progress: Progress | None,
+) -> None:
+    missing = np.flatnonzero((answers == PAD).all(axis=1)).tolist()
+    for done, row in enumerate(missing, 1):
+        _check_question(task, questions[row], where(row))
+        solved = task.solve(questions[row])
         if solved is None:
-            raise InputError(f"{rows.where(row)}: this puzzle has no solution")
-        rows.answers[row] = solved
+            raise InputError(f"{where(row)}: this puzzle has no solution")
+        answers[row] = solved
+        if progress:
+            progress("answers worked out", done, len(missing))
 
 
 def _check_question(task: Task, question: np.ndarray, where: str) -> None:

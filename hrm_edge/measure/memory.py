@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..text import echo_json
 from .artifact import open_artifact
 
 _LONGEST = 900  # seconds; `torch.compile` at paper size takes minutes
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> None:
     # Said although they are the default: an engine that kept some puzzles' embeddings insists.
     identifiers = np.zeros(len(boards), np.int32)
     engine.solve(boards, max_think_steps=2, halt="fixed", puzzle_identifiers=identifiers)
-    print(json.dumps({"peak_rss_mb": own_peak_mb()}))
+    echo_json({"peak_rss_mb": own_peak_mb()})
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from ..precision import FP32, PRECISIONS
 from ..records import from_json, newer_version
 from ..runtimes import Answers
 from ..tasks.boards import wrong_cells
+from ..text import printable
 from .format import FORMAT_VERSION, BundleFacts, Report, SpeedRow, Verdict
 from .pages import html_page, markdown_page
 
@@ -154,7 +155,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):
-        return "".join(c if c.isprintable() else "�" for c in value)
+        return printable(value)
     return value
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..tasks import Task, get_task
+from ..text import printable
 from . import words
 from .boards import board_legend, board_svg, board_text, wrong_cells_text
 from .format import Report
@@ -51,13 +52,16 @@ def _rendered(name: str, report: Report, task: Task, **own: Any) -> str:
         raise InputError(
             "a report needs jinja2, which is not installed; run: pip install 'hrm-edge[report]'"
         ) from error
+    is_html = name == "report.html.j2"
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hrm_edge.report", "templates"),
-        autoescape=name == "report.html.j2",
+        autoescape=is_html,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
+        # What a page says besides markup; Markdown's own texts have several lines, and filters for what is data.
+        finalize=(lambda value: printable(value) if type(value) is str else value) if is_html else None,
     )
     environment.filters.update({each.__name__: each for each in words.FILTERS})
     environment.globals.update(words=words, wrong_cells=lambda cells: wrong_cells_text(task, cells))

@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..text import markdown
 from .format import Halting, Quantization, Report, SegmentAccuracy, Site, Trial
 from .plot import Figure, Legend, Plot, Table
 from .svg import DEEP, FLOAT, INK, LOW, PAGE, SOFT, TEAL, log_scale, name_rows, plain_number, whole_numbers
-from .words import cell, cosine, number, origin, percent, points
+from .words import cosine, number, origin, percent, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -268,7 +269,7 @@ _SENSITIVITY = Plot(
     table=Table(
         "Sensitivity: each layer quantized alone",
         (
-            ("layer", lambda trial: cell(trial.what)),
+            ("layer", lambda trial: markdown(trial.what)),
             ("drop, points", lambda trial: points(trial.drop_points)),
             ("lost", lambda trial: trial.lost),
             ("won", lambda trial: trial.won),
@@ -331,7 +332,7 @@ _RANGES = Plot(
     table=Table(
         "Activation ranges",
         (
-            ("layer and call", lambda site: cell(site.name)),
+            ("layer and call", lambda site: markdown(site.name)),
             ("largest seen", lambda site: number(site.absmax)),
             ("covered", lambda site: number(None if site.scale is None else 127 * site.scale)),
             ("clipped", lambda site: percent(site.clipped, 4)),

@@ -43,6 +43,7 @@ def style(ink: str = INK, soft: str = SOFT, line: str = LINE) -> Iterator[Any]:
 
     settings: Any = {
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a dollar in a name is one
         "svg.hashsalt": "hrm-edge",  # else ids are random
         "font.size": 10,
         "axes.edgecolor": line,

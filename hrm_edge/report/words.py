@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..runtimes import backends
+from ..text import markdown
 from .format import Differences, Puzzle, Quantization, Report, Verdict
 
 KINDS = {
@@ -202,16 +203,9 @@ def times(ratio: float | None) -> str:
     return f"{ratio:.2f}×" if ratio < 0.995 else f"{ratio:.1f}×" if ratio < 9.95 else f"{ratio:.0f}×"
 
 
-def cell(text: str) -> str:
-    """Text that cannot break out of a Markdown table or be taken for markup."""
-    for mark in ("\\", "|", "`", "*", "_", "<", "[", "]"):
-        text = text.replace(mark, "\\" + mark)
-    return text
-
-
 def capitalize_first(text: str) -> str:
     """The beginning of a sentence whose full stop the template sets; other capitals stay."""
     return (text[:1].upper() + text[1:]).rstrip(".")
 
 
-FILTERS = (percent, points, span, cosine, number, count, chance, size, times, cell, capitalize_first)
+FILTERS = (percent, points, span, cosine, number, count, chance, size, times, markdown, capitalize_first)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.puzzles import load_puzzles
+from ..data.puzzles import open_puzzles
 from ..errors import InputError
+from ..progress import announce
 from ..runtimes import Engine
 from ..tasks import Task
+from ..text import decoded
 from .retries import solve_with_retries
+
+# Puzzles looked at before the first of them is answered: few files have more, and so many take no time.
+_CHECKED = 64
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,30 @@ class Solved:
         return content
 
 
-def read_puzzles(sources: Sequence[str], task: Task) -> np.ndarray:
-    """int32[N, S] from puzzles as text, paths of files, and ``-`` for standard input, in that order.
+@dataclass(frozen=True)
+class Questions:
+    """Puzzles as they were read: ``tokens`` int32[N, S], and for each source its first row and its check."""
 
-    Raises :class:`InputError` naming the puzzle that can not be read, contradicts itself or has no solution.
+    tokens: np.ndarray
+    checks: list[tuple[int, Callable[[np.ndarray], object]]]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def check(self, first: int, last: int) -> None:
+        """InputError naming the first of these rows that contradicts itself or has no solution."""
+        ends = [start for start, _ in self.checks[1:]] + [len(self)]
+        for (start, check), end in zip(self.checks, ends, strict=False):
+            rows = np.arange(max(first, start), min(last, end)) - start
+            if len(rows):
+                check(rows)
+
+
+def read_puzzles(sources: Sequence[str], task: Task) -> Questions:
+    """Puzzles as text, from paths of files, and for ``-`` from standard input, in that order.
+
+    Raises :class:`InputError` naming what can not be read. Whether puzzles have solutions is asked when their turn
+    comes, as of many that takes long.
     """
     if not task.has_rules:
         raise task.no_rules(
@@ -79,22 +104,25 @@ def read_puzzles(sources: Sequence[str], task: Task) -> np.ndarray:
     parts = [
         _read(source, task, f"puzzle {number}: " if several else "") for number, source in enumerate(sources, 1)
     ]
-    return np.concatenate(parts)
+    starts = np.cumsum([0, *(len(tokens) for tokens, _ in parts)]).tolist()
+    checks = [(start, check) for start, (_, check) in zip(starts, parts, strict=False)]
+    return Questions(np.concatenate([tokens for tokens, _ in parts]), checks)
 
 
-def _read(source: str, task: Task, where: str) -> np.ndarray:
+def _read(source: str, task: Task, where: str) -> tuple[np.ndarray, Callable[[np.ndarray], object]]:
+    """Tokens int32[N, S], and what checks some rows of them."""
     if source == "-":
         return _from_stdin(task)
     if not source.strip():
         raise InputError(f"{where}an empty text is no puzzle; give its cells, a file of puzzles, or - for stdin")
     if _is_path(source):
-        return load_puzzles(source, task).questions
+        file = open_puzzles(source, task)
+        return file.unchecked.questions, file.checked
     try:
         puzzle = task.parse(source)
     except InputError as error:
         raise InputError(f"{where}{error}") from None
-    check_solvable(puzzle, task, where)
-    return puzzle[None]
+    return puzzle[None], lambda rows: check_solvable(puzzle, task, where)
 
 
 def _is_path(source: str) -> bool:
@@ -107,11 +135,11 @@ def _is_path(source: str) -> bool:
     return source.endswith((".csv", ".txt", ".gz", ".npy", "/"))
 
 
-def _from_stdin(task: Task) -> np.ndarray:
+def _from_stdin(task: Task) -> tuple[np.ndarray, Callable[[np.ndarray], object]]:
     if sys.stdin.isatty():
-        print("hrm-edge: reading puzzles from the terminal, end with Ctrl-D", file=sys.stderr)
+        announce("reading puzzles from the terminal, end with Ctrl-D")
     try:
-        text = sys.stdin.buffer.read().decode("utf-8-sig")
+        text = decoded(sys.stdin.buffer.read())
     except UnicodeDecodeError:
         raise InputError("standard input is not UTF-8 text; give one puzzle per line") from None
     rows = task.parse_many(text)
@@ -119,9 +147,12 @@ def _from_stdin(task: Task) -> np.ndarray:
         raise InputError(
             "no puzzle given: pass one as an argument, a file of them, or one per line on standard input"
         )
-    for number, row in enumerate(rows, 1):
-        check_solvable(row, task, f"puzzle {number}: " if len(rows) > 1 else "")
-    return np.stack(rows)
+
+    def check(some: np.ndarray) -> None:
+        for row in some.tolist():
+            check_solvable(rows[row], task, f"puzzle {row + 1}: " if len(rows) > 1 else "")
+
+    return np.stack(rows), check
 
 
 def check_solvable(puzzle: np.ndarray, task: Task, where: str = "") -> None:
@@ -134,17 +165,21 @@ def check_solvable(puzzle: np.ndarray, task: Task, where: str = "") -> None:
         raise InputError(f"{where}the puzzle has no solution; check its givens: {task.format(puzzle)}")
 
 
-def solve_each(engine: Engine, questions: np.ndarray, **options: Any) -> Iterator[Solved]:
-    """Answer int32[N, S] one after the other; ``options`` are those of :func:`solve_with_retries`.
+def solve_each(engine: Engine, questions: Questions, **options: Any) -> Iterator[Solved]:
+    """Check and answer one after the other; ``options`` are those of :func:`solve_with_retries`.
 
     One at a time, because that is quickest to the first answer and, on a CPU, to the last one as well; only a
     bundle of fixed batch gets that many at once. Backends finish compiling on their first call, so one segment
     is thrown away first, to time every puzzle alike.
     """
     size = engine.batch or 1
-    engine.solve(questions[:size], max_think_steps=1)
+    together = -(-_CHECKED // size) * size
     for first in range(0, len(questions), size):
-        some = questions[first : first + size]
+        if first % together == 0:
+            questions.check(first, first + together)
+        some = questions.tokens[first : first + size]
+        if first == 0:
+            engine.solve(some, max_think_steps=1)
         begin = time.perf_counter()
         result = solve_with_retries(engine, some, **options)
         ms = (time.perf_counter() - begin) * 1000 / len(some)

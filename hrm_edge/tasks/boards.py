@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.columns import Columns
-from rich.console import Console
 from rich.text import Text
 
 from . import Task
+
+if TYPE_CHECKING:
+    from ..console import Console
 
 # Kinds of cells, each with its style. Where a cell is of several kinds, the later one wins.
 GIVEN, BLANK, ANSWERED, CHANGED, WRONG = range(5)

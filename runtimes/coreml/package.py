@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from ...files import read_text
 from ..base import first_line
 from .program import MAX_SIZE, PACKED, Block, Constant, Function, Operation, Package, Value, storage_dtype
 
@@ -92,7 +93,7 @@ def _model(path: Path) -> tuple[Any, Path]:
 def _model_file(path: Path) -> Path:
     manifest = path / "Manifest.json"
     try:
-        content = json.loads(manifest.read_text("utf-8"))
+        content = json.loads(read_text(manifest))
         inner = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
         relative = PurePosixPath(inner)
     except OSError as error:

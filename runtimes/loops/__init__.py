@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
-from ..base import Engine, Graph
+from ..base import Engine, Graph, first_line
 from .graph import GraphLoop
 from .host import HostLoop
 
@@ -52,14 +52,28 @@ def by_position(graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...])
     return call
 
 
+def _in_a_line(call: Callable[..., list[np.ndarray]], file: Path) -> Callable[..., list[np.ndarray]]:
+    """The same, where a graph that loads and does not run is a mistake in the bundle, told as all are."""
+
+    def told(*arrays: np.ndarray) -> list[np.ndarray]:
+        try:
+            return call(*arrays)
+        except InputError:
+            raise
+        except Exception as error:  # backends' exceptions share no base of their own
+            raise InputError(f"{file}: can not be run ({first_line(error)}); export the bundle again") from error
+
+    return told
+
+
 def engine_of(bundle: Bundle, task: Task, facts: dict[str, Any], load_graph: Callable[[Path], Graph]) -> Engine:
     """A bundle's graphs, each loaded by ``load_graph``, with the loop that its manifest names around them."""
     manifest = bundle.manifest
     steps = manifest.architecture["halt_max_steps"]
-    calls = {
-        graph: by_position(load_graph(bundle.path / file), *signature(bundle, graph))
-        for graph, file in manifest.graphs.items()
-    }
+    calls = {}
+    for graph, name in manifest.graphs.items():
+        file = bundle.path / name
+        calls[graph] = _in_a_line(by_position(load_graph(file), *signature(bundle, graph)), file)
     if manifest.loop == "host":
         return HostLoop(task, steps, calls["start"], calls["segment"], **facts)
     return GraphLoop(task, steps, calls["model"], **facts)

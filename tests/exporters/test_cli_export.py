@@ -1,6 +1,7 @@
 """`hrm-edge export`: a bundle appears only when the gate has passed, and never in part."""
 
 import functools
+import io
 import json
 
 import pytest
@@ -188,3 +189,32 @@ def test_where_the_reference_solves_nothing_only_a_flag_publishes_and_the_bundle
     assert "not judged: the reference solves none" in bundle.ungated_warning
     assert bundle.accuracy["calls"]
     assert export(small, "-o", "c", "--no-gate", "--not-judged") == 2
+
+
+class Lost(io.TextIOWrapper):
+    """A stream that takes nothing."""
+
+    def __init__(self, why: OSError):
+        super().__init__(io.BytesIO(), encoding="ascii")
+        self.why = why
+
+    def write(self, text):
+        raise self.why
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        lambda: io.TextIOWrapper(io.BytesIO(), encoding="ascii"),
+        lambda: io.TextIOWrapper(io.BytesIO(), encoding="cp1252"),
+        lambda: Lost(BrokenPipeError(32, "Broken pipe")),
+        lambda: Lost(OSError(28, "No space left on device")),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_the_exit_code_says_that_it_is_published_whatever_becomes_of_the_summary(
+    small, tmp_path, monkeypatch, stream, more
+):
+    monkeypatch.setattr("sys.stdout", stream())
+    assert export(small, "--gate-puzzles", "5", "-o", "b", *more) == 0
+    assert open_bundle(tmp_path / "b").manifest.gate.passed

@@ -13,7 +13,7 @@ def test_any_text_is_shown_in_one_printable_line(kind, text):
     shown = str(kind(f"key {text} is unknown"))
     assert shown.isprintable()
     assert len(shown.splitlines()) == 1
-    if text.isprintable():
+    if text.isascii() and text.isprintable() and "#" not in text and ":" not in text:
         assert shown == f"key {text} is unknown"
 
 

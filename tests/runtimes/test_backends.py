@@ -94,6 +94,27 @@ def test_a_graph_that_is_no_graph_gives_one_line(tmp_path, target):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_graph_that_does_not_run_gives_one_line_and_its_names_command_nothing(tmp_path, target, capfd):
+    """Backends print such errors themselves, names and all, if they are let."""
+    import toy_graphs
+    from onnx import TensorProto, helper
+
+    def produce(folder):
+        (model,) = toy_graphs.models("graph", "dynamic").values()
+        graph, name = model.graph, "a\n::error::forged\x1b[31m"
+        graph.node.append(helper.make_node("Reshape", ["tokens", "shape"], ["wrong"], name))
+        graph.initializer.append(helper.make_tensor("shape", TensorProto.INT64, [2], [7, 99]))
+        graph.output.append(helper.make_tensor_value_info("wrong", TensorProto.INT32, [7, 99]))
+        toy_graphs.save(model, folder / "model", target)
+
+    toys.write_bundle(tmp_path / "b", toys.manifest(target, "graph"), produce, {"exact": 1.0})
+    with pytest.raises(InputError, match=r"can not (be run|load it)") as error:
+        load_engine(tmp_path / "b", threads=1).solve(PUZZLES[:1])
+    assert str(error.value).isprintable()
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
 def test_threads_must_be_a_number(bundles, threads):
     with pytest.raises(InputError, match="threads must be"):

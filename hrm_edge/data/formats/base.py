@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import InputError
+from ...files import readable_name
 from ...progress import Progress
 from ...tasks import Task
+from ...text import decoded
 from ..public_layout import Grouping
 
 if TYPE_CHECKING:
@@ -32,21 +34,22 @@ class File:
     @property
     def name(self) -> str:
         """What its puzzles are called: the file's name without its endings."""
-        return self.path.name if self.path.is_dir() else self.path.name.split(".")[0]
+        name = readable_name(self.path.name)
+        return name if self.path.is_dir() else name.split(".")[0]
 
     @functools.cached_property
     def text(self) -> str:
-        """UTF-8, gzipped or not. InputError when it cannot be read as such."""
+        """UTF-8 or what its byte-order mark says, gzipped or not. InputError when it cannot be read as such."""
         path = self.path
         try:
             data = path.read_bytes()
             if data[:2] == b"\x1f\x8b":
                 data = gzip.decompress(data)
-            return data.decode("utf-8")
+            return decoded(data)
         except FileNotFoundError:
             raise InputError(f"there is no file {path}") from None
         except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not text: byte {error.start} is not UTF-8") from None
+            raise InputError(f"{path} is not text: byte {error.start} is not {error.encoding.upper()}") from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"{path} is a damaged gzip file ({error}); fetch or write it again") from None
         except (OSError, ValueError) as error:

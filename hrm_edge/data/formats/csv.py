@@ -32,14 +32,14 @@ def _fits(file: File) -> bool:
     """By its name, or by a header that names questions."""
     if file.path.name.lower().removesuffix(".gz").endswith(".csv"):
         return True
-    header = file.text.lstrip("\ufeff \t\r\n").split("\n", 1)[0].lower()
+    header = file.text.lstrip().split("\n", 1)[0].lower()
     return any(column in header.split(",") for column in _QUESTION)
 
 
 def _read(file: File, task: Task) -> Rows:
     path = file.path
     # Line by line, with their ends, which may stand inside quotes; io.StringIO takes four bytes a character.
-    reader = csv.reader(line.group() for line in _LINE.finditer(file.text.removeprefix("\ufeff")))
+    reader = csv.reader(line.group() for line in _LINE.finditer(file.text))
     try:
         header = [column.strip().lower() for column in next(reader, [])]
         question = _column(header, _QUESTION)

@@ -341,6 +341,91 @@ def test_names_from_the_spec_can_not_break_the_outputs(folder, capsys):
     assert "a\\|b &lt;c&gt;" in (folder / "m.md").read_text()
 
 
+# Of JUnit's schema, as strict readers have it: element → its attributes, and the elements in it.
+JUNIT = {
+    "testsuites": ({"name", "time", "tests", "failures", "disabled", "errors"}, {"testsuite"}),
+    "testsuite": (
+        {
+            "name",
+            "tests",
+            "failures",
+            "errors",
+            "time",
+            "disabled",
+            "skipped",
+            "timestamp",
+            "hostname",
+            "id",
+            "package",
+        },
+        {"testcase"},
+    ),
+    "testcase": (
+        {"name", "assertions", "time", "classname", "status"},
+        {"skipped", "error", "failure", "system-out", "system-err"},
+    ),
+    "failure": ({"type", "message"}, set()),
+    "system-out": (set(), set()),
+}
+
+
+def test_junit_is_valid_for_strict_readers(based, capsys):
+    """Nothing but what the schema has, in whatever text, and every count is what is there."""
+    degrade(based)
+    (based / "toy\x0b").symlink_to(based / "toy")
+    run(capsys, "spec.toml", "--junit", "j.xml")
+    root = ET.parse(based / "j.xml").getroot()
+    for element in root.iter():
+        attributes, inside = JUNIT[element.tag]
+        assert set(element.attrib) <= attributes
+        assert {child.tag for child in element} <= inside
+    cases, failures = len(list(root.iter("testcase"))), len(list(root.iter("failure")))
+    assert (cases, failures) == (5, 4)
+    for element in (root, *root):
+        counts = (element.get("tests"), element.get("failures"), element.get("errors"), element.get("skipped", "0"))
+        assert counts == (str(cases), str(failures), "0", "0")
+
+
+def test_strangers_text_in_the_outputs_is_written_out():
+    """Control characters, which XML may not hold at all, and what a page or a log would take for a command."""
+    from hrm_edge.check import output
+    from hrm_edge.check.findings import Finding
+    from hrm_edge.check.rules import RULES
+    from hrm_edge.check.run import CheckReport
+    from hrm_edge.check.verdicts import Verdict
+
+    text = "[/x] \x1b[2J\x00\x0b\ufffe\ud800\r\n::error::y\u202e </td><script>`|*a*|` ##[error]z"
+    finding = Finding(0.5, text, good=False)
+    verdicts = tuple(
+        Verdict(text, text, text, rule, 0.9, 1, finding, False, "fail") for rule in list(RULES.values())[:2]
+    )
+    report = CheckReport(text, "fail", verdicts, (text,))
+    root = ET.fromstring(output.junit(report))
+    assert root.get("failures") == "2"
+    for shown in (output.junit(report), output.markdown(report)):
+        assert all(line.isprintable() for line in shown.split("\n"))
+        assert not any(line.lstrip().startswith("::") for line in shown.split("\n"))
+        assert "<script" not in re.sub("`` .* ``", "", shown)  # a code span is literal
+        assert "##[" not in shown
+    assert len([line for line in output.markdown(report).splitlines() if line.startswith("| ")]) == 4
+
+
+def test_a_failed_check_fails_whatever_becomes_of_its_table(based, monkeypatch, capsys):
+    import io
+
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    degrade(based)
+    for more in ([], ["--json"]):
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.stdout", Closed())
+            with pytest.raises(SystemExit) as stopped:
+                main(["check", "spec.toml", *more])
+        assert stopped.value.code == 1
+
+
 def test_a_folder_to_write_to_is_refused_before_any_work(folder, capsys):
     assert "is a folder; give the name of a file" in refusal(capsys, "spec.toml", "--junit", folder)
 

@@ -160,6 +160,26 @@ def test_an_inline_array_of_checks_is_blamed_on_its_line(folder):
     assert (line, "min_exact" in message) == (3, True)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_text(folder, encoding):
+    plain = read(folder, GOOD)
+    (folder / "spec.toml").write_text(GOOD, encoding)
+    assert read_spec(folder / "spec.toml") == plain
+
+
+def test_a_folder_that_has_a_patterns_name_is_taken_as_it_is(folder):
+    def bundles(text):
+        (folder / "s.toml").write_text(f"[[check]]\nname = 'x'\nbundle = '{text}'\nmax_size_mb = 1\n")
+        return sorted(read_spec(folder / "s.toml").checks[0].bundles)
+
+    for name in ("my[1]", "my1", "deep[a]/x1", "deep[a]/x2", "deepa/x3"):
+        (folder / name).mkdir(parents=True)
+    assert bundles("my[1]") == ["my[1]"]
+    assert bundles("my[12]") == ["my1"]
+    assert bundles("deep[a]/x*") == ["deep[a]/x1", "deep[a]/x2"]
+    assert bundles("deep[a-b]/x*") == ["deepa/x3"]
+
+
 def test_files_that_are_no_text(folder):
     (folder / "spec.toml").write_bytes(b"[[check]]\nname = '\xff'\n")
     with pytest.raises(InputError, match=r"spec.toml:2: is not UTF-8"):

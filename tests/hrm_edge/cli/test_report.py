@@ -64,7 +64,9 @@ def test_needs_nothing_that_draws(made, tmp_path, capsys, monkeypatch):
     for package in ("jinja2", "matplotlib", "torch"):
         monkeypatch.setitem(__import__("sys").modules, package, None)
     assert run(capsys, made)[0] == 0
-    assert run(capsys, made, "-o", tmp_path / "x.html")[0] == 0
+    assert run(capsys, made, "-o", tmp_path / "x.json")[0] == 0
+    assert "hrm-edge[report]" in refused(capsys, made, "-o", tmp_path / "x.html")
+    assert not (tmp_path / "x.html").exists()
 
 
 def refused(capsys, *arguments):
