@@ -67,7 +67,7 @@ class Checkpoint:
 class TrainedScales:
     """How quantization-aware training quantized the weights it tuned; an export has to do the very same.
 
-    Every call of a layer shares its activation scale (symmetric, per tensor, clipped to ±127 steps). A weight's
+    Every call of a layer shares its activation scale (symmetric, per tensor, clipped to −128 … 127 steps). A weight's
     scale is max|w| / 127 of its output channel, in float32; values are rounded half to even.
     """
 
