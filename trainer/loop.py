@@ -57,7 +57,7 @@ def _same_run(folder: Path, recipe: dict[str, Any]) -> None:
             pairs = [(s, k) for s in ("arch", "train") for k in recipe[s] if k not in CHANGEABLE]
             differs = [k for k in ("task", "data", "started_from") if before[k] != recipe[k]]
             differs += [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{file}: cannot be read ({error}); choose another --output") from None
         if differs:
             raise InputError(

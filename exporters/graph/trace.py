@@ -169,8 +169,10 @@ class Start(nn.Module):
 
 
 def _looked_up(table: Tensor, numbers: Tensor) -> Tensor:
-    """Rows of a table. A number that it has not becomes the nearest it has: what a lookup gives there else, an error
-    or what lies beside the table, differs from backend to backend."""
+    """Rows of a table. A number that it has not becomes the nearest it has.
+
+    What a lookup gives there else, an error or what lies beside the table, differs from backend to backend.
+    """
     return F.embedding(numbers.clamp(0, len(table) - 1), table)
 
 
