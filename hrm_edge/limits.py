@@ -1,7 +1,7 @@
 """The largest sizes that a file may name: far above anything real, and low enough to be refused before memory is.
 
-A config, a manifest or a list of identifiers is a few bytes that ask for any number of bytes. They are compared with
-the numbers here before anything is allocated, traced or run by them.
+A config, a manifest or a list of identifiers is a few bytes that ask for any number of bytes. They are compared
+with the numbers here before anything is allocated, traced or run by them.
 """
 
 from __future__ import annotations
