@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from .. import limits
 from ..errors import InputError
 from ..files import recover_folder, replacing_folder, sha256
+from ..foreign import what_it_is
 from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
 from ..zoo import zoo_models
@@ -254,6 +255,8 @@ def _told_as_damaged(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{path.parent}: {path.name} is missing") from None
     except (SafetensorError, OSError, ValueError) as error:
+        if what := what_it_is(path):
+            raise InputError(f"{path}: is {what}") from None
         detail = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: not a safetensors file, or damaged ({detail[:120]})") from None
 
