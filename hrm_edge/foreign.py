@@ -21,7 +21,6 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "a PDF"),
     (b"\x89PNG", "an image"),
     (b"\x89HDF\r\n", "an HDF5 file, as Keras writes"),
-    (b"\x93NUMPY", "a NumPy array"),
     (b"GGUF", "a GGUF file"),
 )
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")

@@ -182,7 +182,6 @@ FOREIGN = [
     ("compressed with gzip", lambda p: p.write_bytes(gzip.compress(b"x"))),
     ("is text; give", lambda p: p.write_text(json.dumps({"error": "Repository not found"}))),
     ("is text; give", lambda p: p.write_text("Entry not found\n" * 200)),
-    ("a NumPy array", lambda p: p.write_bytes(b"\x93NUMPY\x01\x00")),
 ]
 
 
