@@ -74,8 +74,8 @@ def from_json(folder: Path, number: int = 1) -> Collection:
     """From a folder with ``training/*.json`` and ``evaluation/*.json``, as in the public repositories, or with the
     competition's ``*training_challenges.json``, ``*training_solutions.json`` and the same for evaluation.
 
-    Of several versions of a set (``training``, ``training2``) ARC-AGI-``number``'s is read where it is there; tasks of
-    ``concept`` are learned too. What is not read is named as skipped.
+    Of several versions of a set (``training``, ``training2``) ARC-AGI-``number``'s is read where it is there; tasks
+    of ``concept`` are learned too. What is not read is named as skipped.
     """
     found = {path.name: path for path in _listed(folder) if _is_tasks(path)}
     chosen = {kind: _chosen(list(found), kind, number) for kind in ("training", "concept", "evaluation")}
