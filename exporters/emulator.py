@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from ..bundle.self_contained import check_self_contained
 from ..errors import InputError
 from ..runtimes.base import Graph, first_line
-from ..runtimes.onnx import as_graph, open_session
+from ..runtimes.onnx import as_graph, imported, open_session
 from .graph.edit import (
     all_graphs,
     array_of,
@@ -37,12 +38,13 @@ _AS_THEY_ARE = {"Reshape", "Transpose", "Concat", "Slice", "Shape", "Expand", "U
 def load_graph(path: Path, threads: int | None) -> Graph:
     """An ONNX file as a function from arrays by input name to arrays by output name; thread-safe."""
     try:
-        import onnxruntime  # noqa: F401
+        imported()
     except ImportError as error:
         raise InputError(
             "comparing answers without the device needs onnxruntime, which is not installed; "
             "run: pip install 'hrm-edge[onnx]'"
         ) from error
+    check_self_contained(path)
     model = onnx.load(path)
     _widen_bfloat16(model)
     try:

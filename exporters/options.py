@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
+from ..limits import ROWS
 from .targets import all_targets, target_named
 from .targets.base import LOOPS
 
 # Compute capabilities × 10 that an engine is built for unless told otherwise: RTX 30, 40 and 50.
 COMPUTE_CAPABILITIES = (86, 89, 120)
 _DYNAMIC = "dynamic"
-_MOST_ROWS = 65535  # that a flag may ask for
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class ExportOptions:
             if value not in known:
                 raise InputError(f"{flag} {value}: not for {self.target}; choose {' or '.join(known)}")
         target.check(self)
-        if self.batch is not None and self.batch < 1:
-            raise InputError(f"--batch must be a number of rows, at least 1, or dynamic, not {self.batch}")
+        if self.batch is not None and not 1 <= self.batch <= ROWS:
+            raise InputError(f"--batch must be a number of rows, from 1 to {ROWS}, or dynamic, not {self.batch}")
 
     @classmethod
     def for_target(
@@ -103,6 +103,6 @@ def known_precisions() -> tuple[str, ...]:
 def _rows(batch: str) -> int | None:
     if batch == _DYNAMIC:
         return None
-    if not batch.isascii() or not batch.isdigit() or not 1 <= int(batch) <= _MOST_ROWS:
-        raise InputError(f"--batch must be a number of rows, from 1 to {_MOST_ROWS}, or dynamic, not {batch!r}")
+    if not batch.isascii() or not batch.isdigit() or len(batch) > 9 or not 1 <= int(batch) <= ROWS:
+        raise InputError(f"--batch must be a number of rows, from 1 to {ROWS}, or dynamic, not {batch!r}")
     return int(batch)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from .. import limits
 from ..errors import InputError
 from ..files import read_text, readable_name, recover_folder, replacing_folder, require_utf8, sha256
+from ..foreign import what_it_is
 from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
 from ..zoo import zoo_models
@@ -29,6 +33,7 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 QUANTIZATION = "quantization"  # where metadata holds the scales of quantization-aware training
 WEIGHT_SCALES = "per-channel minmax"  # how weights were quantized in it, the only way there is
 KEPT_IDENTIFIERS = "puzzle_identifiers"  # where metadata names the rows of a table that was cut down
+_FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
 RUN_CHECKPOINT = "checkpoint"  # where a training run's folder holds it
 
 
@@ -67,8 +72,8 @@ class Checkpoint:
 class TrainedScales:
     """How quantization-aware training quantized the weights it tuned; an export has to do the very same.
 
-    Every call of a layer shares its activation scale (symmetric, per tensor, clipped to ±127 steps). A weight's
-    scale is max|w| / 127 of its output channel, in float32; values are rounded half to even.
+    Every call of a layer shares its activation scale (symmetric, per tensor, clipped to −128 … 127 steps). A
+    weight's scale is max|w| / 127 of its output channel, in float32; values are rounded half to even.
     """
 
     bits: int
@@ -77,13 +82,31 @@ class TrainedScales:
     started_from: str  # content hash of the checkpoint that was tuned
 
 
-def build_model(config: HRMConfig, task: Task) -> HRM:
-    """A freshly initialised model that fits the task, or one line that says where the two disagree."""
+def sketch_model(config: HRMConfig, task: Task) -> HRM:
+    """The model without memory for a single weight: its shapes, to compare with a file before anything is read.
+
+    InputError says where config and task disagree, and when the weights are too many for any machine.
+    """
     for field in ("vocab_size", "seq_len"):
         if getattr(config, field) != getattr(task, field):
             raise InputError(
                 f"config field {field} is {getattr(config, field)}, but task {task.name} has {getattr(task, field)}"
             )
+    with torch.device("meta"):
+        model = _network(config, task)
+    count = sum(tensor.numel() for tensor in model.state_dict().values())
+    if count > limits.PARAMETERS:
+        raise InputError(f"the config asks for {count:,} weights; at most {limits.PARAMETERS:,} are possible")
+    return model
+
+
+def build_model(config: HRMConfig, task: Task) -> HRM:
+    """A freshly initialised model that fits the task; errors as for :func:`sketch_model`."""
+    sketch_model(config, task)
+    return _network(config, task)
+
+
+def _network(config: HRMConfig, task: Task) -> HRM:
     return NETWORKS[config.kind](config, task.position_ids if config.placed_by else None)
 
 
@@ -154,11 +177,13 @@ def resolve_checkpoint(path: Path | str) -> Path:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    if (path / CONFIG).is_file() and (size := (path / CONFIG).stat().st_size) > limits.CONFIG_BYTES:
+        raise InputError(f"{path / CONFIG}: has {size} bytes, and a config at most {limits.CONFIG_BYTES}")
     try:
         config = json.loads(read_text(path / CONFIG))
     except FileNotFoundError:
         raise InputError(f"{path}: not a checkpoint folder ({CONFIG} is missing)") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path / CONFIG}: cannot be read as JSON ({error})") from None
     if not isinstance(config, dict) or not isinstance(config.get("format_version"), int):
         raise InputError(f"{path / CONFIG}: not an hrm-edge checkpoint (no format_version)")
@@ -175,22 +200,66 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def load_weights(model: HRM, tensors: dict[str, torch.Tensor], where: str) -> None:
-    """Copy tensors into the model in float32; a missing, unknown or misshapen one is named."""
+def check_shapes(model: HRM, shapes: Mapping[str, Sequence[int]], where: str) -> None:
+    """InputError names a weight that is missing, unknown or misshapen."""
     expected = model.state_dict()
     for problem, names in (
-        ("is missing", set(expected) - set(tensors)),
-        ("is unknown to this architecture", set(tensors) - set(expected)),
+        ("is missing", set(expected) - set(shapes)),
+        ("is unknown to this architecture", set(shapes) - set(expected)),
     ):
         if names:
             raise InputError(f"{where}: weight {min(names)!r} {problem}")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
+    for name, shape in shapes.items():
+        if list(shape) != list(expected[name].shape):
             raise InputError(
-                f"{where}: weight {name!r} has shape {list(tensor.shape)}, the config asks for "
+                f"{where}: weight {name!r} has shape {list(shape)}, the config asks for "
                 f"{list(expected[name].shape)}"
             )
+
+
+def load_weights(model: HRM, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Copy tensors into the model in float32; one that does not fit or is no finite number is named."""
+    check_shapes(model, {name: tensor.shape for name, tensor in tensors.items()}, where)
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or tensor.layout is not torch.strided:
+            raise InputError(f"{where}: weight {name!r} is {tensor.dtype}, {tensor.layout}; weights are floats")
+        if not torch.isfinite(tensor.float()).all():
+            raise InputError(f"{where}: weight {name!r} is not finite (NaN or infinite); train again")
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def stored_shapes(path: Path) -> dict[str, list[int]]:
+    """Name of each tensor in a safetensors file → its shape, from the header alone."""
+    with _told_as_damaged(path):
+        with path.open("rb") as start:
+            length = int.from_bytes(start.read(8), "little")
+        if length > limits.HEADER_BYTES:
+            raise ValueError(f"its header is {length} bytes long")
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        for name, tensor in slices.items():
+            if tensor.get_dtype() not in _FLOATS:
+                raise ValueError(f"weight {name!r} is {tensor.get_dtype()}; weights are floats")
+        return {name: tensor.get_shape() for name, tensor in slices.items()}
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file whose header is known to be right: the library has none larger than it."""
+    with _told_as_damaged(path):
+        return load_file(path)
+
+
+@contextlib.contextmanager
+def _told_as_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path.parent}: {path.name} is missing") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        if what := what_it_is(path):
+            raise InputError(f"{path}: is {what}") from None
+        detail = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: not a safetensors file, or damaged ({detail[:120]})") from None
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -199,18 +268,13 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     require_utf8(path)
     config = _read_config(path)
     task = get_task(config["task"])
-    model = build_model(HRMConfig.from_dict(config.get("arch", {}), where=str(path / CONFIG)), task)
+    arch = HRMConfig.from_dict(config.get("arch", {}), where=str(path / CONFIG))
     weights = path / WEIGHTS
-    try:
-        tensors = load_file(weights)
-    except FileNotFoundError:
-        raise InputError(f"{path}: {WEIGHTS} is missing") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        detail = str(error).splitlines()[0]
-        raise InputError(f"{weights}: not a safetensors file, or damaged ({detail})") from None
-    load_weights(model, tensors, str(weights))
-    arch = json.dumps([config["task"], model.config.identity()], sort_keys=True)
-    digest = hashlib.sha256((sha256(weights) + arch).encode()).hexdigest()
+    check_shapes(sketch_model(arch, task), stored_shapes(weights), str(weights))
+    model = build_model(arch, task)
+    load_weights(model, read_tensors(weights), str(weights))
+    identity = json.dumps([config["task"], model.config.identity()], sort_keys=True)
+    digest = hashlib.sha256((sha256(weights) + identity).encode()).hexdigest()
     card = (path / CARD).read_text(errors="replace") if (path / CARD).exists() else ""
     model.eval().requires_grad_(False)
     return Checkpoint(model, task, card, config.get("metadata", {}), digest, path.resolve())

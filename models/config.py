@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal, get_args
 
+from .. import limits
 from ..errors import InputError
 from .layers import swiglu_width
 from .mixers import MIXERS, Mixer
@@ -20,6 +20,8 @@ FIXED: dict[str, dict[str, int]] = {
     "trm": {"H_layers": 0},  # L_layers serve both updates
     "direct": {"H_cycles": 1, "L_cycles": 1, "halt_max_steps": 1},
 }
+
+_INFINITE = 1e30  # no field's value comes near it, nor are its square and its root far from a float
 
 
 def of_type(value: Any, annotation: str) -> tuple[bool, str]:
@@ -63,7 +65,7 @@ class HRMConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             right, kind = of_type(value, str(field.type))
-            self._require(field.name, right and (kind != "float" or math.isfinite(value)), f"of type {kind}")
+            self._require(field.name, right and (kind != "float" or abs(value) < _INFINITE), f"of type {kind}")
         positive: tuple[str, ...] = ("vocab_size", "seq_len", "num_puzzle_identifiers", "hidden_size", "num_heads")
         positive += ("H_cycles", "L_cycles", "L_layers", "halt_max_steps")
         kinds = get_args(Kind)
@@ -74,6 +76,8 @@ class HRMConfig:
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("puzzle_emb_ndim", "puzzle_emb_len", "H_layers"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name, most in limits.OF_FIELD.items():
+            self._require(name, getattr(self, name, 0) <= most, f"at most {most}")
         for name, value in FIXED.get(self.kind, {}).items():
             self._require(name, getattr(self, name) == value, f"{value} where kind is {self.kind}")
         self._require("expansion", self.expansion > 0, "above 0")
@@ -101,6 +105,8 @@ class HRMConfig:
             self._require(
                 "puzzle_emb_len", self.puzzle_emb_len >= needed, f"0, or the {needed} that hold puzzle_emb_ndim"
             )
+        runs = f"such that a segment runs at most {limits.BLOCK_CALLS} blocks, not {self.block_calls}"
+        self._require("L_cycles", self.block_calls <= limits.BLOCK_CALLS, runs)
         for mixer in MIXERS:
             mixer.check(self, self._require)
         if self.num_puzzle_identifiers > 1:
@@ -108,7 +114,7 @@ class HRMConfig:
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
         if not holds:
-            raise InputError(f"config field {name} is {getattr(self, name)!r}; it must be {allowed}")
+            raise InputError(f"config field {name} is {repr(getattr(self, name))[:60]}; it must be {allowed}")
 
     @property
     def prefix_len(self) -> int:

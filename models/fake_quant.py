@@ -28,12 +28,13 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
 
 
 def fake_quantize(x: Tensor, scale: Tensor) -> Tensor:
-    """``x`` on the grid of symmetric int8 with one step worth ``scale``: float32, clipped to ±127 steps.
+    """``x`` on the grid of symmetric int8 with one step worth ``scale``: float32, clipped to −128 … 127 steps.
 
     Autograd then gives the gradients of LSQ (arXiv 1902.08153, equations 3 and 5): 1 within the range and 0
-    beyond it for ``x``; round(x/s) - x/s within and ±127 beyond for ``scale``.
+    beyond it for ``x``; round(x/s) - x/s within, −128 or 127 beyond for ``scale``.
     """
-    return round_ste((x.float() / scale).clamp(-STEPS, STEPS)) * scale
+    # As QuantizeLinear clips, in a graph and in every backend: int8 has one step more below zero.
+    return round_ste((x.float() / scale).clamp(-STEPS - 1, STEPS)) * scale
 
 
 def weight_scales(weight: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class HRM(nn.Module):
         elif config.on_grid:
             assert position_ids is not None
             self.embed_pos = nn.Embedding(int(position_ids.max()) + 1, D)
-            self.register_buffer("position_ids", torch.from_numpy(position_ids).long(), persistent=False)
+            self.register_buffer("position_ids", torch.as_tensor(position_ids).long(), persistent=False)
         if config.rotary:
             angles = rotary_angles(config, position_ids).repeat(1, 2)
             self.register_buffer("cos", angles.cos(), persistent=False)

@@ -71,7 +71,7 @@ def rotary_angles(config: HRMConfig, position_ids: np.ndarray | None) -> Tensor:
         frequencies = theta ** -(torch.arange(0, width, 2).float() / width)
         return torch.outer(torch.arange(config.sequence_len).float(), frequencies)
     frequencies = theta ** -(torch.arange(0, width // 2, 2).float() / (width // 2))
-    places = torch.from_numpy(position_ids[:2] - position_ids[:2].min(axis=1, keepdims=True)).float() + 1
+    places = torch.as_tensor(position_ids[:2] - position_ids[:2].min(axis=1, keepdims=True)).float() + 1
     angles = torch.cat([torch.outer(axis, frequencies) for axis in places], dim=1)
     return F.pad(angles, (0, 0, config.prefix_len, 0))
 
@@ -188,10 +188,10 @@ class GridMixer(Mixer):
         if config.unit_means:
             self.unit_gains = nn.Parameter(truncated_lecun_normal_(torch.empty(len(position_ids), D), std=1.0))
             units, kinds = np.unique(position_ids, return_index=True)
-            member = torch.from_numpy((position_ids[:, :, None] == units).any(0)).float()  # [S, U]
+            member = torch.as_tensor((position_ids[:, :, None] == units).any(0)).float()  # [S, U]
             self.register_buffer("spread", member, persistent=False)
             self.register_buffer("pool", (member / member.sum(0)).T.contiguous(), persistent=False)
-            self.register_buffer("kinds", torch.from_numpy(kinds // position_ids.shape[1]), persistent=False)
+            self.register_buffer("kinds", torch.as_tensor(kinds // position_ids.shape[1]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         prefix, cells = x[:, : self.prefix_len], x[:, self.prefix_len :]

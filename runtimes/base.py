@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..halting import RULES, halting_head
 from ..identifiers import format_ranges, rows_of
+from ..tasks.base import PAD
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -314,7 +315,24 @@ def _checked_tokens(tokens: Any, task: Task) -> np.ndarray:
             f"token {values[row, column]} of puzzle {row}, cell {column} is outside {task.name}'s "
             f"vocabulary (0 to {task.vocab_size - 1})"
         )
+    allowed = np.isin(np.arange(task.vocab_size), task.question_tokens)
+    if not (held := allowed[values]).all():
+        row, column = np.argwhere(~held)[0]
+        raise InputError(
+            f"token {values[row, column]} of puzzle {row}, cell {column} is {_meaning(values[row, column], task)}, "
+            f"which no question of {task.name} holds; its tokens are {_listed(task)}: use task.parse(text)"
+        )
     return np.ascontiguousarray(values, dtype=np.int32)
+
+
+def _meaning(token: int, task: Task) -> str:
+    return "padding" if token == PAD else repr(task.vocabulary[token])
+
+
+def _listed(task: Task) -> str:
+    """``1 for '.', 2 for '1' … 10 for '9'``: what people who pass digits as tokens have to know."""
+    named = [f"{token} for {task.vocabulary[token]!r}" for token in task.question_tokens]
+    return ", ".join(named) if len(named) < 5 else f"{', '.join(named[:2])} … {named[-1]}"
 
 
 def _checked_steps(max_think_steps: Any, default: int) -> int:
@@ -331,7 +349,7 @@ def _checked_steps(max_think_steps: Any, default: int) -> int:
 
 
 def _checked_halt(halt: Any, task: Task) -> str:
-    if halt not in RULES:
+    if not isinstance(halt, str) or halt not in RULES:
         raise InputError(f"halt must be one of {', '.join(RULES)}, not {halt!r}")
     if RULES[halt].judged and not task.has_rules:
         raise task.no_rules("an answer cannot be verified, so halt must be learned or fixed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ..bundle.self_contained import check_self_contained
 from ..errors import InputError
 from .base import Available, Backend, CompiledProduct, Graph, first_line
 
+NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 INSTALL = "pip install 'hrm-edge[onnx]'"
 
 
@@ -25,16 +28,17 @@ class OnnxRuntime(Backend):
         if importlib.util.find_spec("onnxruntime") is None:
             return Available(False, None, "onnxruntime is not installed", INSTALL)
         try:
-            import onnxruntime
+            onnxruntime = imported()
         except Exception as error:  # a broken install fails in ways of its own
             return Available(False, None, f"onnxruntime does not load: {first_line(error)}", INSTALL)
         return Available(True, onnxruntime.__version__, None, INSTALL)
 
     def load_graph(self, path: Path, threads: int | None) -> Graph:
-        import onnxruntime
-
+        onnxruntime = imported()
         try:
             return as_graph(open_session(str(path), threads))
+        except InputError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise InputError(
                 f"{path}: onnxruntime {onnxruntime.__version__} can not load it ({first_line(error)}); "
@@ -56,12 +60,25 @@ class OnnxRuntime(Backend):
 BACKEND = OnnxRuntime()
 
 
+def imported() -> Any:
+    """onnxruntime, imported here and nowhere else; ImportError where it is not installed.
+
+    As it is imported it writes an identifier of the device into the user's folders, and later sends what it does,
+    unless an environment variable says that it must not. A user who wants that sets the variable to 0.
+    """
+    os.environ.setdefault(NO_TELEMETRY, "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def open_session(
     model: str | bytes, threads: int | None = None, entries: Mapping[str, str] | None = None, **options: Any
 ) -> Any:
     """An onnxruntime session on the CPU; ``entries``, ``options``: what its SessionOptions are to hold besides."""
-    import onnxruntime
-
+    onnxruntime = imported()
+    if isinstance(model, str):
+        check_self_contained(Path(model))
     chosen = onnxruntime.SessionOptions()
     chosen.log_severity_level = 4  # errors are raised: in print they hold names as a stranger gave them
     if threads is not None:

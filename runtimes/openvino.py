@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +26,7 @@ class OpenVino(Backend):
         if importlib.util.find_spec("openvino") is None:
             return Available(False, None, "openvino is not installed", INSTALL)
         try:
-            import openvino
-
+            openvino = imported()
             devices = openvino.Core().available_devices
         except Exception as error:  # a broken install fails in ways of its own
             return Available(False, None, f"openvino does not load: {first_line(error)}", INSTALL)
@@ -39,8 +39,9 @@ class OpenVino(Backend):
 
         The plugin runs a fixed shape 5 to 15 % faster than a free one.
         """
-        import openvino
-
+        openvino = imported()
+        if path.suffix != ".xml":  # it would read any kind of graph, of which some name files beside them
+            raise InputError(f"{path}: OpenVINO's graphs end in .xml; export the bundle again")
         core = openvino.Core()
 
         def compiled(rows: int | None) -> _Compiled:
@@ -69,9 +70,7 @@ class OpenVino(Backend):
         The runtime model does not show what is inside a loop, so a loop's body is compiled by itself, with the
         same settings; it is the same operators with the same constants.
         """
-        import openvino
-
-        core = openvino.Core()
+        core = imported().Core()
         found = []
         for model in _with_bodies(core.read_model(str(path))):
             for item in core.compile_model(model, "CPU", _settings(None)).get_runtime_model().get_ops():
@@ -83,6 +82,30 @@ class OpenVino(Backend):
 
 
 BACKEND = OpenVino()
+
+
+def imported() -> Any:
+    """openvino, imported here and nowhere else; ImportError where it is not installed.
+
+    As it is imported it sends that it was, and writes an identifier of the user into the home folder. The package
+    that does so it can do without, and does so here, but for users who opted in.
+    """
+    if "openvino" not in sys.modules and not _opted_in():
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if "openvino_telemetry" in sys.modules and sys.modules["openvino_telemetry"] is None:
+            del sys.modules["openvino_telemetry"]
+    return openvino
+
+
+def _opted_in() -> bool:
+    """Whether the user has run `opt_in_out --opt_in`, which comes with that package."""
+    try:
+        return (Path.home() / "intel" / "openvino_telemetry").read_text().strip() == "1"
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def _name_in_graph(product: Any) -> str:

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 
 # The networks here are tiny, where a second thread only waits. Set before torch is imported, and inherited.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests import onnxruntime by themselves, too.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Not this folder itself: `tests/hrm_edge` would then be taken for the package of that name.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))

@@ -1,5 +1,7 @@
 """A fact has one home: nothing outside a target's own room compares with its name, or has a table of targets.
 
+What reports on its users as it is imported is imported in one place, which sees to it that it does not.
+
 What is true of a target stands in `exporters/targets/NAME` and `runtimes/NAME`; everything else asks the objects
 there (`exporters.targets.target_named`, `runtimes.backend`). Names in messages, help texts and defaults are fine.
 """
@@ -63,6 +65,38 @@ FILES = sorted(
     for file in (ROOT / room).rglob("*.py")  # links are not followed: each file is read in its own place
     if not own_room(file)
 )
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "openvino"])
+def test_what_reports_on_its_users_is_imported_in_one_place(package):
+    rooms = ("hrm_edge", "models", "trainer", "exporters", "runtimes")
+    found = [
+        f"{file.relative_to(ROOT)}: {function}"
+        for room in rooms
+        for file in (ROOT / room).rglob("*.py")
+        for function in importing(file.read_text("utf-8"), package)
+    ]
+    assert found == [f"runtimes/{'onnx' if package == 'onnxruntime' else package}.py: imported"]
+
+
+def importing(code: str, package: str) -> Iterator[str]:
+    """The innermost function around each import of a package or of a part of it, in whatever form."""
+
+    def within(node: ast.AST, function: str) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            names = []
+            if isinstance(child, ast.Import):
+                names = [alias.name for alias in child.names]
+            elif isinstance(child, ast.ImportFrom) and not child.level:
+                names = [child.module or ""]
+            elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith(("import_module", "__import__")):
+                names = [part.value for part in child.args if isinstance(part, ast.Constant)]
+            if any(str(name).split(".")[0] == package for name in names):
+                yield function
+            inside = child.name if isinstance(child, ast.FunctionDef) else function
+            yield from within(child, inside)
+
+    return within(ast.parse(code), "the module")
 
 
 def test_every_target_has_a_backend_of_its_name_and_the_other_way_round():

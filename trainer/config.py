@@ -216,7 +216,7 @@ def load_recipe(
     if file is not None:
         try:
             merge(tomllib.loads(read_text(Path(file))), str(file))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{file}: cannot be read as TOML ({error})") from None
     for setting in settings or []:
         name, _, text = setting.partition("=")
@@ -225,7 +225,7 @@ def load_recipe(
             raise InputError(f"--set {setting}: expected section.field=value, as in --set train.lr=3e-4")
         try:
             value = tomllib.loads(f"v = {text}")["v"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             value = text  # a bare word
         merge({section: {field: value}}, f"--set {setting}")
     if tables["train"].get("qat", "off") != "off":

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from ..errors import HrmEdgeError, InputError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Rank 0 may make puzzles for long while the others wait; that a process has not even begun shows sooner.
+_WAITED_FOR, _JOINED_WITHIN = timedelta(hours=6), timedelta(minutes=10)
+
+
+class Parted(HrmEdgeError):
+    """Another process of the run is gone, and nothing can be done without it. Exit code 1."""
+
+    exit_code = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,32 +51,39 @@ class World:
         if device == "cuda":
             torch.cuda.set_device(local)
         if size > 1 and not dist.is_initialized():
-            # Rank 0 may make puzzles for long while the others wait.
-            dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(hours=6))
+            with _speaking():
+                store, rank, size = next(dist.rendezvous("env://", rank, size, timeout=_JOINED_WITHIN))
+                backend = "nccl" if device == "cuda" else "gloo"
+                store = dist.PrefixStore("hrm-edge", store)
+                dist.init_process_group(backend, timeout=_WAITED_FOR, store=store, rank=rank, world_size=size)
         return cls(rank, size, torch.device(device, local) if device == "cuda" else torch.device("cpu"))
 
     def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier()
+            with _speaking():
+                dist.barrier()
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """A block that all ranks leave together: a mistake that any of them meets in it ends them all.
+        """A block that all ranks leave together: whatever any of them raises in it ends them all.
 
-        The first that met one raises it; the others would say the same, or wait for ever, and leave silently with
-        its exit code. Ranks must not speak to each other within the block.
+        The first that raised anything goes on raising it; the others would say the same, or wait for ever, and
+        leave silently with its exit code. Ranks must not speak to each other within the block.
         """
-        failure: HrmEdgeError | OSError | None = None
+        failure: BaseException | None = None
         try:
             yield
-        except (HrmEdgeError, OSError) as error:
+        except BaseException as error:
             failure = error
-        code = 0 if failure is None else getattr(failure, "exit_code", InputError.exit_code)
-        codes = self.gather(torch.tensor([code], device=self.device)).tolist()
+        code = 0 if failure is None else _exit_code(failure)
+        try:
+            codes = self.gather(torch.tensor([code], device=self.device)).tolist()
+        except Parted:
+            raise failure or Parted(_GONE) from None
         first = next((rank for rank, code in enumerate(codes) if code), None)
         if first is None:
             return
-        self.leave()
+        leave()
         if failure is not None and self.rank == first:
             raise failure
         raise SystemExit(codes[first])
@@ -70,8 +91,9 @@ class World:
     def broadcast_model(self, model: nn.Module) -> None:
         """Rank 0's weights and buffers to everyone."""
         if self.size > 1:
-            for tensor in model.state_dict().values():
-                dist.broadcast(tensor, 0)
+            with _speaking():
+                for tensor in model.state_dict().values():
+                    dist.broadcast(tensor, 0)
 
     def average_gradients(self, model: nn.Module) -> None:
         """Mean of all ranks' gradients, in one message."""
@@ -79,7 +101,8 @@ class World:
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None and not p.grad.is_sparse]
         flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
+        with _speaking():
+            dist.all_reduce(flat)
         flat /= self.size
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
@@ -89,13 +112,15 @@ class World:
         if self.size == 1:
             return values
         parts = [torch.empty_like(values) for _ in range(self.size)]
-        dist.all_gather(parts, values.contiguous())
+        with _speaking():
+            dist.all_gather(parts, values.contiguous())
         return torch.cat(parts)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over ranks of a small tensor."""
         if self.size > 1:
-            dist.all_reduce(values)
+            with _speaking():
+                dist.all_reduce(values)
             values /= self.size
         return values
 
@@ -104,9 +129,52 @@ class World:
         if self.size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        with _speaking():
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor.tolist()
 
     def leave(self) -> None:
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+        if self.size > 1:
+            leave()
+
+
+def leaving(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorator of what joins the others: however it ends they are left, so that none of them waits for ever."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*args, **named)
+        finally:
+            leave()
+
+    return run
+
+
+def leave() -> None:
+    """Speak to nobody any more; what others still wait for fails."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+_GONE = "another process of this run has ended; see what it said"
+
+
+@contextlib.contextmanager
+def _speaking() -> Iterator[None]:
+    """Messages between ranks; one that cannot be sent or received is :class:`Parted`."""
+    try:
+        yield
+    except RuntimeError as error:  # the base of all that torch raises of it
+        raise Parted(f"{_GONE} ({(str(error) or type(error).__name__).splitlines()[0][:160]})") from error
+
+
+def _exit_code(failure: BaseException) -> int:
+    """What a process that raises it ends with."""
+    if isinstance(failure, SystemExit):
+        return failure.code if isinstance(failure.code, int) and failure.code else 1
+    if isinstance(failure, KeyboardInterrupt):
+        return 130
+    if isinstance(failure, HrmEdgeError | OSError):
+        return getattr(failure, "exit_code", InputError.exit_code)
+    return 1

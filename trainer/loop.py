@@ -24,7 +24,7 @@ from . import qat
 from .config import TrainConfig, with_later_fields
 from .cost import step_flops
 from .data import Sampler, Source, identifiers_needed, numbering
-from .distributed import World
+from .distributed import World, leaving
 from .halting import halting_margin
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
 from .metrics import Metrics
@@ -57,7 +57,7 @@ def _same_run(folder: Path, recipe: dict[str, Any]) -> None:
             pairs = [(s, k) for s in ("arch", "train") for k in recipe[s] if k not in CHANGEABLE]
             differs = [k for k in ("task", "data", "started_from") if before[k] != recipe[k]]
             differs += [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{file}: cannot be read ({error}); choose another --output") from None
         if differs:
             raise InputError(
@@ -104,6 +104,7 @@ def _first_model(
     return model
 
 
+@leaving
 def train(
     task: Task,
     arch: HRMConfig,
@@ -199,7 +200,6 @@ def train(
         raise
     finally:
         metrics.close()
-        world.leave()
     return output / "checkpoint"
 
 

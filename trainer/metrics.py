@@ -30,11 +30,10 @@ class Metrics:
         if path.exists():
             for line in read_text(path).splitlines():
                 try:
-                    row = json.loads(line)
-                except ValueError:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line)
+                except (ValueError, KeyError, TypeError, RecursionError):
                     continue  # the line a kill cut off
-                if row["step"] <= step:
-                    kept.append(line)
         path.write_text("".join(line + "\n" for line in kept))
         self.file = path.open("a", buffering=1)
         self.board = _tensorboard(folder)

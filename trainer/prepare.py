@@ -111,7 +111,7 @@ def _read(place: Path) -> tuple[list[Any], Source] | None:
         with np.load(place) as saved:
             source = Source(str(saved["name"]), saved["questions"], saved["answers"], float(saved["w"]))
             return list(json.loads(str(saved["key"]))), source
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, RecursionError):
         return None
 
 

@@ -58,7 +58,9 @@ def wrap_in_loop(
 
     _add_initial_values(outer)
     body = _body(outer, segment.graph, state, task, no_ACT_continue)
-    outer.add("Cast", ["max_think_steps"], "trip_count", to=_INT64)
+    # Without a first segment there is no answer, and OpenVINO takes a negative count for "without end".
+    fewest = outer.constant(np.array(1, np.int32), "fewest_segments")
+    outer.add("Cast", [outer.add("Max", ["max_think_steps", fewest], "most_segments")], "trip_count", to=_INT64)
     carried = ["start:z_H", "start:z_L", "nobody_halted", "no_steps", "tokens", "no_q"]
     loop = helper.make_node(
         "Loop",

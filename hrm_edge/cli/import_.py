@@ -19,11 +19,13 @@ def command(
     """Convert a public HRM or TRM checkpoint, without running any code it may contain."""
     from ..models import save_checkpoint
     from ..models.checkpoint import require_replaceable
-    from ..models.public import import_public
+    from ..models.public import find_weights, import_public
     from ..progress import say
     from ..text import best_effort, code, echo
 
     require_replaceable(output)
+    weights = find_weights(weights)
+    say(f"reading {weights}")
     model, found = import_public(weights, config, task)
     title, parameters = model.config.title, sum(p.numel() for p in model.parameters())
     card = (

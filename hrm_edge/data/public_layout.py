@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import read_text, replacing_folder
+from ..foreign import what_it_is
 from ..tasks import Task
 
 IDENTIFIERS = "identifiers.json"  # name of each puzzle identifier
@@ -120,6 +121,8 @@ def _read_array(path: Path, on_disk: bool = False) -> np.ndarray:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # numpy's header parser raises nearly every kind on a damaged file
+        if what := what_it_is(path):
+            raise InputError(f"{path} is {what}") from None
         why = " ".join(str(error).split())
         raise InputError(f"{path} is no whole .npy file of numbers ({why})") from None
 
@@ -196,6 +199,7 @@ def write_description(folder: Path, task: Task, identifiers: int, groups: int, p
         "num_puzzle_identifiers": identifiers,
         "total_groups": groups,
         "mean_puzzle_examples": examples / puzzles,
+        "total_puzzles": puzzles,
         "sets": ["all"],
     }
     (folder / "dataset.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")

@@ -157,6 +157,11 @@ class Task(ABC):
             return self.value_tokens
         return np.setdiff1d(np.arange(1, self.vocab_size), self.blank)
 
+    @property
+    def question_tokens(self) -> np.ndarray:
+        """Tokens that a question may have: all but padding, unless a task says otherwise."""
+        return np.arange(1, self.vocab_size)
+
     @abstractmethod
     def check_question(self, tokens: Tokens) -> None:
         """Raise InputError when ``tokens[S]`` cannot be a puzzle: wrong shape, range or an open contradiction."""
@@ -271,6 +276,11 @@ class LabelledTask(Task):
 
     difficulties = ()
     has_rules = False
+
+    @property
+    def question_tokens(self) -> np.ndarray:
+        """All there are: a grid that is smaller than its canvas stands in padding."""
+        return np.arange(self.vocab_size)
 
     def verify(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
         raise self.no_rules("no answer can be verified without its label")

@@ -137,6 +137,8 @@ def _elementwise() -> None:
         "add": np.add,
         "sub": np.subtract,
         "mul": np.multiply,
+        "maximum": np.maximum,
+        "minimum": np.minimum,
         "pow": np.power,
         "equal": np.equal,
         "less": np.less,

@@ -13,6 +13,7 @@ import math
 import struct
 import sys
 import types
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -64,7 +65,11 @@ def input_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     description = model.description
     name = description.defaultFunctionName or "main"
     one = next((item for item in description.functions if item.name == name), description)
-    return {item.name: tuple(item.type.multiArrayType.shape) for item in one.input}
+    shapes = {item.name: tuple(item.type.multiArrayType.shape) for item in one.input}
+    for input_name, shape in shapes.items():
+        if math.prod(size for size in shape if size) > MAX_SIZE:
+            raise InputError(f"{path}: input {input_name!r} has shape {list(shape)}, which is too large")
+    return shapes
 
 
 def check_reader() -> None:
@@ -87,7 +92,43 @@ def _model(path: Path) -> tuple[Any, Path]:
     kind = model.WhichOneof("Type")
     if kind != "mlProgram":
         raise InputError(f"{path}: not an ML program but {kind or 'empty'}; export it again for coreml")
+    for name in _weight_files(model):
+        _inside(path, model_file.parent, name)
     return model, model_file.parent
+
+
+def _weight_files(message: Any) -> Iterator[str]:
+    """Every file that a message names as holding weights, wherever in it."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        inner = (value,) if hasattr(value, "DESCRIPTOR") else value  # one message, or several
+        if field.message_type.GetOptions().map_entry:
+            inner = value.values() if field.message_type.fields_by_name["value"].message_type else ()
+        for each in inner:
+            if each.DESCRIPTOR.name == "BlobFileValue":
+                yield each.fileName
+            else:
+                yield from _weight_files(each)
+
+
+def _inside(path: Path, folder: Path, name: str) -> Path:
+    """Where the weight file ``name`` of a package lies: a file that a bundle's hashes vouch for.
+
+    What a Mac or Windows leaves in folders (`.DS_Store`, `._x`, `Thumbs.db`) is not hashed.
+    """
+    relative = PurePosixPath(name.removeprefix("@model_path/"))
+    if not name.startswith("@model_path/") or not _is_plain(relative, ".bin"):
+        raise InputError(
+            f"{path}: its weights must lie inside the package, in a .bin file, not at {name!r}; the package is "
+            "damaged, or made by another tool"
+        )
+    return folder / relative
+
+
+def _is_plain(relative: PurePosixPath, ending: str) -> bool:
+    hidden = any(part.startswith(".") or "\0" in part for part in relative.parts)
+    return relative.suffix == ending and not hidden and not relative.is_absolute()
 
 
 def _model_file(path: Path) -> Path:
@@ -100,8 +141,10 @@ def _model_file(path: Path) -> Path:
         raise InputError(f"{path}: not a Core ML package (no readable Manifest.json)") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{manifest}: does not say which file is the model; export the bundle again") from error
-    if relative.is_absolute() or ".." in relative.parts or "\0" in inner:
-        raise InputError(f"{manifest}: the model must lie inside the package, not at {inner!r}")
+    if not _is_plain(relative, ".mlmodel"):
+        raise InputError(
+            f"{manifest}: the model must lie inside the package, in an .mlmodel file, not at {inner!r}"
+        )
     return path / "Data" / relative
 
 
@@ -225,16 +268,10 @@ class _Reader:
         key = (file_name, offset, dtype, shape)
         if key not in self._blobs:
             if file_name not in self._files:
-                self._files[file_name] = _BlobFile(self._path, self._weight_file(file_name))
+                self._files[file_name] = _BlobFile(self._path, _inside(self._path, self._folder, file_name))
             what, data = self._files[file_name].read(offset, dtype)
             self._blobs[key] = Constant(dtype, self._decoded(data, dtype, shape, what))
         return self._blobs[key]
-
-    def _weight_file(self, name: str) -> Path:
-        relative = PurePosixPath(name.removeprefix("@model_path/"))
-        if not name.startswith("@model_path/") or ".." in relative.parts or "\0" in name or relative.is_absolute():
-            raise self._wrong(f"its weights must lie inside the package, not at {name!r}")
-        return self._folder / relative
 
     def _decoded(self, data: bytes, dtype: str, shape: tuple[Any, ...], what: str) -> np.ndarray:
         count = math.prod(shape)

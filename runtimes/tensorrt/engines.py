@@ -12,6 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as record
 
 from ...bundle import MANIFEST, Bundle
+from ...bundle.self_contained import check_self_contained
 from ...errors import InputError
 from ...files import cache_folder as shared_cache
 from ...files import sha256, write_atomically
@@ -137,6 +138,7 @@ def compile_graph(
     bundle: Bundle, graph: str, flavour: Flavour, compute_capability: int, say: Say, progress: Progress | None
 ) -> bytes:
     """Build a graph's engine and keep it in the cache folder. → the engine. Raises :class:`InputError`."""
+    check_self_contained(bundle.path / bundle.manifest.graphs[graph])
     rows = profile(bundle, graph)
     timings = cache_folder() / f"{flavour.name}-{flavour.version}-sm{compute_capability}.timings"
     built = build(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import time
@@ -13,6 +14,7 @@ import torch
 from forked import Forked, context, save_for_ever
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from hrm_edge.errors import InputError
 from hrm_edge.models import (
@@ -24,6 +26,7 @@ from hrm_edge.models import (
     quantized_layers,
     save_checkpoint,
 )
+from hrm_edge.models import checkpoint as checkpoint_module
 from hrm_edge.models.public import import_public
 from hrm_edge.tasks import get_task
 
@@ -111,6 +114,100 @@ def test_damage_is_one_clear_line(saved, tmp_path, damage, said):
     with pytest.raises(InputError, match=said) as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
+
+
+def header_changed(change):
+    """A damage of the weights' header: the JSON that names types, shapes and places."""
+
+    def damage(path):
+        content = (path / "model.safetensors").read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:end])
+        change(header)
+        text = json.dumps(header).encode()
+        (path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+
+    return damage
+
+
+def header_length(length):
+    def damage(path):
+        with (path / "model.safetensors").open("r+b") as file:
+            file.write(length.to_bytes(8, "little"))
+
+    return damage
+
+
+def nested(text, count=100_000):
+    return lambda path: (path / "config.json").write_text(text * count)
+
+
+GREEDY = [
+    (lambda p: change_config(p, arch__L_layers=20_000), "L_layers is 20000; it must be at most"),
+    (lambda p: change_config(p, arch__hidden_size=262_144), "hidden_size is 262144; it must be at most"),
+    (lambda p: change_config(p, arch__hidden_size=8192, arch__L_layers=8), "weights; at most"),
+    (lambda p: change_config(p, arch__hidden_size=4096), "has shape"),
+    (lambda p: change_config(p, arch__H_cycles=10**9), "H_cycles is 1000000000; it must be at most"),
+    (lambda p: change_config(p, arch__H_cycles=200, arch__L_cycles=200), "at most 8192 blocks, not 40200"),
+    (
+        lambda p: change_config(p, arch__halt_max_steps=10**12),
+        "halt_max_steps is 1000000000000; it must be at most",
+    ),
+    (lambda p: change_config(p, arch__vocab_size=10**12), "vocab_size is 1000000000000; it must be at most"),
+    (lambda p: change_config(p, arch__seq_len=10**12), "seq_len is 1000000000000; it must be at most"),
+    (lambda p: change_config(p, arch__num_puzzle_identifiers=10**12), "num_puzzle_identifiers is 1000000000000"),
+    (lambda p: change_config(p, arch__num_puzzle_identifiers=10**7, arch__puzzle_emb_ndim=512), "weights; at most"),
+    (lambda p: change_config(p, arch__puzzle_emb_len=10**9), "puzzle_emb_len is 1000000000; it must be at most"),
+    (lambda p: change_config(p, arch__puzzle_emb_ndim=10**9), "puzzle_emb_ndim is 1000000000; it must be at most"),
+    (lambda p: change_config(p, arch__expansion=1e12), "expansion is 1000000000000.0; it must be at most"),
+    (lambda p: change_config(p, arch__expansion=10**400), "expansion is 1000"),
+    (lambda p: change_config(p, arch__rope_theta=10**400), "rope_theta is 1000"),
+    (lambda p: change_config(p, arch__conv_kernel=10**9 + 1), "conv_kernel is 1000000001; it must be at most"),
+    (lambda p: os.truncate(p / "config.json", 2**34), "has 17179869184 bytes, and a config at most"),
+    (nested("["), "cannot be read as JSON"),
+    (nested('{"a":'), "cannot be read as JSON"),
+    (header_length(2**63), "its header is 9223372036854775808 bytes long"),
+    (header_length(10**9), "its header is 1000000000 bytes long"),
+    (header_length(2**23), "not a safetensors file, or damaged"),
+    (header_changed(lambda h: h["q_head.bias"].update(shape=[2**40, 2**40])), "not a safetensors file, or damaged"),
+    (header_changed(lambda h: h["q_head.bias"].update(shape=[2**33])), "not a safetensors file, or damaged"),
+    (header_changed(lambda h: h["q_head.bias"].update(dtype="Q3")), "not a safetensors file, or damaged"),
+    (header_changed(lambda h: h["q_head.bias"].update(dtype="I32")), "is I32; weights are floats"),
+    (
+        header_changed(lambda h: h["q_head.bias"].update(data_offsets=h["H_init"]["data_offsets"])),
+        "not a safetensors file, or damaged",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), GREEDY)
+def test_what_asks_for_too_much_is_refused_before_anything_is_made(saved, tmp_path, monkeypatch, damage, said):
+    path = tmp_path / "m"
+    shutil.copytree(saved[0], path)
+    damage(path)
+    real = checkpoint_module._network
+
+    def sketched(*given):
+        assert torch.empty(1).is_meta, "memory was taken"
+        return real(*given)
+
+    monkeypatch.setattr(checkpoint_module, "_network", sketched)
+    monkeypatch.setattr(checkpoint_module, "read_tensors", lambda path: pytest.fail("the weights were read"))
+    with pytest.raises(InputError, match=re.escape(said)) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_not_read(saved, tmp_path, value):
+    path = tmp_path / "m"
+    shutil.copytree(saved[0], path)
+    tensors = load_file(path / "model.safetensors")
+    tensors["lm_head.weight"][1, 2] = value
+    save_file(tensors, path / "model.safetensors")
+    with pytest.raises(InputError, match=r"model\.safetensors: weight 'lm_head\.weight' is not finite"):
+        load_checkpoint(path)
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path):

@@ -27,7 +27,7 @@ VALUES = arrays(np.float32, (4, 6), elements=st.floats(-300, 300, width=32))
 
 
 def int8(x, scale):
-    return np.clip(np.rint(x / scale), -127, 127).astype(np.int8)
+    return np.clip(np.rint(x / scale), -128, 127).astype(np.int8)
 
 
 def weight_int8(w):
@@ -56,7 +56,7 @@ def test_activations_are_int8_bit_for_bit(x, scale):
 
 def test_halves_round_to_even():
     x = torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5, 126.5, 127.5, -200.0])
-    assert fake_quantize(x, torch.tensor(1.0)).tolist() == [0, 2, 2, 0, -2, 126, 127, -127]
+    assert fake_quantize(x, torch.tensor(1.0)).tolist() == [0, 2, 2, 0, -2, 126, 127, -128]
 
 
 @given(VALUES)
@@ -79,13 +79,13 @@ def test_layer_multiplies_what_int8_stands_for():
 
 
 def test_gradients_of_input_and_scale_are_lsqs():
-    """Within the range 1 and round(v) - v, beyond it 0 and ±127, for v = x / s."""
+    """Within the range 1 and round(v) - v, beyond it 0 and −128 or 127, for v = x / s."""
     x = torch.tensor([0.26, -0.04, 12.69, 13.0, -20.0], requires_grad=True)
     scale = torch.tensor(0.1, requires_grad=True)
     upstream = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
     fake_quantize(x, scale).backward(upstream)
     assert x.grad.tolist() == [1, 2, 4, 0, 0]
-    by_hand = 1 * (3 - 2.6) + 2 * (0 + 0.4) + 4 * (127 - 126.9) + 8 * 127 + 16 * -127
+    by_hand = 1 * (3 - 2.6) + 2 * (0 + 0.4) + 4 * (127 - 126.9) + 8 * 127 + 16 * -128
     assert scale.grad.item() == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -94,14 +94,14 @@ def test_layer_passes_gradients_to_weight_and_log_scale():
     layer, x = FakeQuantLinear(Linear(16, 4), 0.05, learned=True), 3 * torch.randn(3, 7, 16)
     layer(x).sum().backward()
     v = x.numpy() / np.float32(0.05)
-    inside = np.abs(v) <= 127
+    inside = (v >= -128) & (v <= 127)
     quantized = int8(x.numpy(), np.float32(0.05)) * np.float32(0.05)
     # Every weight, the largest of a channel too: its row's gradient is the sum of what it was multiplied with.
     expected = np.broadcast_to(quantized.sum((0, 1)), (4, 16))
     np.testing.assert_allclose(layer.weight.grad, expected, rtol=1e-4)
     values, scales = weight_int8(layer.weight.detach().numpy())
     upstream = (values * scales).sum(0)
-    own = np.where(inside, np.rint(v) - v, np.sign(v) * 127)
+    own = np.where(inside, np.rint(v) - v, np.where(v < 0, -128, 127))
     by_hand = 0.05 * (upstream * own).sum() / np.sqrt(7 * 16 * 127)  # d s / d log s = s; LSQ's g
     assert not inside.all()
     assert layer.log_scale.grad.item() == pytest.approx(by_hand, rel=1e-3)

@@ -4,9 +4,11 @@ import builtins
 import importlib
 import importlib.util
 import itertools
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -257,3 +259,39 @@ def test_finding_backends_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout.strip() == "set()", result.stderr
+
+
+@pytest.mark.parametrize(("target", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_nothing_is_written_about_the_user(tmp_path, target, package):
+    """Both write an identifier and send that they are used, as soon as they are imported, unless told not to."""
+    pytest.importorskip(package)
+    kept = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    bundle = toys.write_toy_bundle(tmp_path / "b", target)
+    script = (
+        "import sys; from hrm_edge.runtimes import load_engine; import numpy as np\n"
+        f"engine = load_engine({str(bundle)!r}, threads=1)\n"
+        "engine.solve(np.ones((1, 16), np.int32), max_think_steps=1)\n"
+        "print(sorted(name for name in sys.modules if name == 'openvino_telemetry'))\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**environment, "HOME": str(home)}
+    )
+    assert done.stdout == "[]\n", done.stderr
+    assert list(home.iterdir()) == []
+
+
+def test_a_user_who_wants_it_sent_is_left_alone(monkeypatch, tmp_path):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    assert backend("onnx").available().usable
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
+    from hrm_edge.runtimes import openvino
+
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert not openvino._opted_in()
+    (tmp_path / "intel").mkdir()
+    (tmp_path / "intel" / "openvino_telemetry").write_text("1")
+    assert openvino._opted_in()

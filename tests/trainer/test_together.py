@@ -1,6 +1,8 @@
 """Two processes that meet a mistake: both end with its exit code, one says why, nobody waits for ever."""
 
 import functools
+import os
+import signal
 
 import pytest
 from forked import Forked, ranks, wait_for_all
@@ -68,3 +70,49 @@ def test_a_folder_that_the_first_cannot_write_ends_both(tmp_path, two):
     assert silent == (2, [])
     assert len(lines) == 1
     assert str(tmp_path / "file") in lines[0]
+
+
+def fails_at(rank, where, how, arguments):
+    """The command, which at one of its places does not go on in one of the processes."""
+    from hrm_edge.cli import main
+    from hrm_edge.trainer import loop
+    from hrm_edge.trainer.run import Run
+
+    def fail(*_, **__):
+        if how is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise how("no more of it")
+
+    if os.environ["RANK"] == rank:
+        owner, name = (loop, where) if where.startswith("_") else (Run, where)
+        setattr(owner, name, fail)
+    main([str(argument) for argument in arguments])
+
+
+PLACES = [
+    ("0", "_first_model", MemoryError),  # where ranks leave together
+    ("1", "_first_model", RuntimeError),
+    ("1", "_first_model", KeyboardInterrupt),
+    ("1", "restore", AssertionError),  # and where they do not
+    ("0", "train_step", ZeroDivisionError),
+    ("1", "train_step", RuntimeError),
+    ("1", "train_step", None),
+]
+
+
+@pytest.mark.parametrize(("rank", "where", "how"), PLACES)
+def test_whatever_ends_one_ends_both(tmp_path, rank, where, how):
+    """Not mistakes alone: the other would wait for hours."""
+    arguments = [*TRAIN, "--data", "generated:30", "-o", tmp_path / "run"]
+    started = [Forked(tmp_path / each["RANK"], fails_at, rank, where, how, arguments, **each) for each in ranks(2)]
+    codes = wait_for_all(started)
+    other = 1 - int(rank)
+    assert codes[int(rank)] == {None: -signal.SIGKILL, KeyboardInterrupt: 130}.get(how, 1)
+    assert codes[other] == (130 if how is KeyboardInterrupt else 1)
+    said = [line for line in started[other].said.read_text().splitlines() if not line.startswith("sudoku-4x4:")]
+    if where == "_first_model":
+        assert said == []
+    else:
+        (line,) = [line for line in said if line.startswith("hrm-edge:")]
+        assert "another process of this run has ended" in line
+        assert "Traceback" not in "\n".join(said)

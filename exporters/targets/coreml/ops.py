@@ -32,6 +32,12 @@ def _binary(op: str) -> Emit:
     return lambda low, node: low.make(op, node, x=low.var(node.input[0]), y=low.var(node.input[1]))
 
 
+def _clip(low: Lowering, node: onnx.NodeProto) -> Any:
+    """Of whole numbers, which the device's own ``clip`` does not take."""
+    x, low_end, high_end = map(low.var, node.input)
+    return low.make("minimum", node, x=low.op("maximum", x=x, y=low_end), y=high_end)
+
+
 def _unary(op: str) -> Emit:
     return lambda low, node: low.make(op, node, x=low.var(node.input[0]))
 
@@ -257,6 +263,7 @@ EMIT: dict[str, Emit] = {
     "And": _binary("logical_and"),
     "ArgMax": _argmax,
     "Cast": _cast,
+    "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
     "DequantizeLinear": _dequantize,
@@ -268,6 +275,7 @@ EMIT: dict[str, Emit] = {
     "Greater": _binary("greater"),
     "Identity": _unary("identity"),
     "MatMul": _matmul,
+    "Max": _binary("maximum"),
     "Mul": _mul,
     "Neg": _neg,
     "Not": _unary("logical_not"),

@@ -91,6 +91,10 @@ class Maze(Task):
     # -- rules -----------------------------------------------------------------------------------------
 
     @property
+    def question_tokens(self) -> np.ndarray:
+        return np.array([WALL, OPEN, START, GOAL])
+
+    @property
     def answer_tokens(self) -> np.ndarray:
         return np.array([OPEN, PATH])
 

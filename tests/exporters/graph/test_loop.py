@@ -1,8 +1,11 @@
 """The loop in the graph: rows halt each by itself and are frozen, and `verified` accepts what the task accepts."""
 
+import functools
+
 import numpy as np
 import onnx
 import pytest
+from lowered import at_batch, program
 from onnx import TensorProto, helper, numpy_helper
 from run_onnx import run
 from small_networks import TASK, think
@@ -82,6 +85,42 @@ def test_fixed_runs_exactly_as_many_segments_as_asked(looped, backend, steps):
     answer, counted, q = expected(model, values, learned=False)
     assert counted.tolist() == [steps, steps]
     assert_same(run(backend, loop, values), answer, counted, q)
+
+
+def _in_core_ml(model, values):
+    return program(at_batch(model, len(values["tokens"])))(values)
+
+
+EVERYWHERE = {**{name: functools.partial(run, name) for name in BACKENDS}, "coreml": _in_core_ml}
+
+
+@pytest.mark.parametrize("backend", EVERYWHERE)
+@pytest.mark.parametrize("steps", [-(2**31), -1, 0, 1])
+def test_a_call_that_asks_for_no_segment_gets_one(traced, backend, steps):
+    """Of the graph itself: callers in other languages have none of our checks before it."""
+    model, start, segment = traced("grid")
+    loop = wrap_in_loop(start, segment, TASK, model.config.no_ACT_continue)
+    values = feeds(model, rows=2, steps=steps, halt=FIXED)
+    answer, counted, q = expected(model, {**values, "max_think_steps": 1}, learned=False)
+    assert_same(EVERYWHERE[backend](loop, values), answer, counted, q)
+
+
+@pytest.mark.parametrize("backend", EVERYWHERE)
+def test_numbers_that_no_table_has_are_the_nearest_it_has(traced, backend):
+    """Tokens and puzzle identifiers alike, in every backend alike, single rows too."""
+    model, start, segment = traced("learned")
+    loop = wrap_in_loop(start, segment, TASK, model.config.no_ACT_continue)
+    near = feeds(model, rows=4, steps=2, halt=FIXED)
+    far = {name: value.copy() for name, value in near.items()}
+    last, lowest, highest = TASK.vocab_size - 1, -(2**31), 2**31 - 1
+    for row, (wrong, right) in enumerate([(-1, 0), (lowest, 0), (last + 1, last), (highest, last)]):
+        far["tokens"][row, row], near["tokens"][row, row] = wrong, right
+    far["puzzle_identifiers"][:] = [-1, lowest, 5, highest]
+    near["puzzle_identifiers"][:] = [0, 0, 4, 4]
+    answer, counted, q = expected(model, near, learned=False)
+    assert_same(EVERYWHERE[backend](loop, far), answer, counted, q)
+    single = {name: value[:1] if value.ndim else value for name, value in far.items()}
+    assert_same(EVERYWHERE[backend](loop, single), answer[:1], counted[:1], q[:1])
 
 
 def test_the_loop_ends_with_its_last_row(looped):

@@ -18,6 +18,7 @@ from hrm_edge.exporters.graph.layers import products
 from hrm_edge.exporters.quantize import int8
 from hrm_edge.exporters.quantize.plan import Recipe
 from hrm_edge.models import quantized_layers
+from hrm_edge.models.fake_quant import fake_quantize
 
 PLAIN = Recipe(smooth=0.0)
 FORMS = {"signed": False, "unsigned": True}
@@ -59,6 +60,29 @@ def plainly(model: onnx.ModelProto, values: dict[str, np.ndarray]) -> dict[str, 
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, values), strict=True))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_tuning_clips_where_the_graphs_do(form, backend):
+    """Values far beyond the range, above and below, through a product with ones on its diagonal."""
+    x = np.linspace(-20, 20, 48, dtype=np.float32).reshape(2, 3, 8)
+    zero = np.uint8(128) if FORMS[form] else np.int8(0)
+    stored = {"scale": np.float32(0.1), "zero": np.array(zero), "w": np.eye(8, dtype=np.int8) * np.int8(127)}
+    stored |= {"w_scale": np.full(8, 1 / 127, np.float32), "w_zero": np.zeros(8, np.int8)}
+    nodes = [
+        onnx.helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        onnx.helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        onnx.helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["weight"], axis=1),
+        onnx.helper.make_node("MatMul", ["d", "weight"], ["y"]),
+    ]
+    x_info, y_info = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, x.shape) for name in "xy")
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in stored.items()]
+    graph = onnx.helper.make_graph(nodes, "one", [x_info], [y_info], tensors)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
+    wanted = fake_quantize(torch.from_numpy(x), torch.tensor(0.1)).numpy()
+    assert (wanted.min(), wanted.max()) == (np.float32(-12.8), np.float32(12.7))
+    np.testing.assert_allclose(run(backend, model, {"x": x})["y"], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -155,9 +155,51 @@ def test_task_files(tmp_path):
     assert not np.load(tmp_path / "c" / "test" / "all__labels.npy").any()
 
 
+def write_sets(folder, **sets):
+    """Competition files of these names, each with one task of its own; and what systems leave beside them."""
+    folder.mkdir(exist_ok=True)
+    for name in sets:
+        grid = {"input": [[1, 2]], "output": [[2, 1]]}
+        content = {f"{name}-task": {"train": [grid], "test": [{"input": [[3]]}]}}
+        (folder / f"arc-agi_{name}_challenges.json").write_text(json.dumps(content))
+        (folder / f"._arc-agi_{name}_challenges.json").write_bytes(b"\0\5\x16\7")
+    return folder
+
+
+def test_every_set_of_a_folder_is_read_or_named_as_skipped(tmp_path):
+    names = ("training", "training2", "evaluation", "evaluation2", "concept", "test")
+    folder = write_sets(tmp_path / "kaggle", **dict.fromkeys(names))
+    for number, suffix in ((1, ""), (2, "2")):
+        found = from_json(folder, number)
+        assert [task.name for task in found.training] == [f"training{suffix}-task", "concept-task"]
+        assert [task.name for task in found.evaluation] == [f"evaluation{suffix}-task"]
+        assert len(found.read) == 3
+        assert set(found.read) | set(found.skipped) == {f"arc-agi_{name}_challenges.json" for name in names}
+        assert found.fitting(4).skipped == found.skipped
+    only = from_json(write_sets(tmp_path / "second", training2=0, evaluation2=0))
+    assert [task.name for task in only.training + only.evaluation] == ["training2-task", "evaluation2-task"]
+    assert only.skipped == ()
+
+
+def test_what_a_mac_leaves_beside_tasks_is_no_task(tmp_path):
+    for part in ("training", "evaluation", "concept", "old"):
+        (tmp_path / part).mkdir()
+        grid = {"input": [[1, 2]], "output": [[2, 1]]}
+        (tmp_path / part / "e0.json").write_text(json.dumps({"train": [grid], "test": [grid]}))
+        (tmp_path / part / "._e0.json").write_bytes(b"\0\5\x16\7")
+        (tmp_path / part / ".DS_Store").write_bytes(b"Bud1")
+    (tmp_path / "._training").write_bytes(b"")
+    (tmp_path / "apps").mkdir()
+    found = from_json(tmp_path)
+    assert [len(found.training), len(found.evaluation)] == [2, 1]
+    assert (found.read, found.skipped) == (("training", "concept", "evaluation"), ("old",))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
+        ("[" * 100_000, "cannot be read as JSON"),
+        ('{"train": [{"input": 99999999999999999999999, "output": [[1]]}], "test": []}', "rows of 1 to 30"),
         ("[]", "expected a JSON object"),
         ("{", "cannot be read as JSON"),
         ('{"train": []}', "is no ARC task"),

@@ -126,6 +126,32 @@ def test_names_no_file_can_have(name):
     refusal(name)
 
 
+# -- what asks for too much ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["architecture"].update(halt_max_steps=10**12), "architecture.halt_max_steps is 1000000000000"),
+        (lambda m: m["architecture"].update(hidden_size=10**12), "architecture.hidden_size is 1000000000000"),
+        (lambda m: m["architecture"].update(seq_len=10**12), "architecture.seq_len is 1000000000000"),
+        (lambda m: m["architecture"].update(L_layers=20_000), "architecture.L_layers is 20000"),
+        (lambda m: m["architecture"].update(parameters=10**18), "architecture.parameters is 1000000000000000000"),
+        (lambda m: m.update(batch=10**12), "batch must be 'dynamic' or a number from 1 to 65535"),
+        (lambda m: m.update(batch=65_536), "batch must be 'dynamic' or a number from 1 to 65535"),
+        (
+            lambda m: m["inputs"]["segment"][0].update(shape=[10**12, 16, 4]),
+            "must be a number from 1 to 2147483647",
+        ),
+        (lambda m: m["source"].pop("content_hash"), "source lacks 'content_hash'"),
+        (lambda m: m["source"].pop("name"), "source lacks 'name'"),
+    ],
+)
+def test_a_manifest_that_asks_for_too_much_or_leaves_its_origin_out(bundle, change, said):
+    resealed(bundle, change)
+    assert said in refusal(bundle)
+
+
 # -- what was done to it ---------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ def test_public_groups_and_identifiers_go_there_and_back(tmp_path, few):
     folder, again = tmp_path / "train", tmp_path / "again"
     save_puzzles(few, folder)
     parts = {"puzzle_identifiers": [7, 3, 9], "puzzle_indices": [0, 2, 3, 12], "group_indices": [0, 2, 3]}
-    _rewrite(folder, parts, num_puzzle_identifiers=12, total_groups=2, mean_puzzle_examples=4.0)
+    _rewrite(folder, parts, num_puzzle_identifiers=12, total_groups=2, mean_puzzle_examples=4.0, total_puzzles=3)
     loaded = load_puzzles(folder, few.task)
     assert loaded.identifiers.tolist() == [7, 7, 3] + [9] * 9
     assert (loaded.identifiers.dtype, loaded.num_identifiers) == (np.int32, 12)
@@ -46,6 +46,31 @@ def test_public_groups_and_identifiers_go_there_and_back(tmp_path, few):
     assert np.load(again / "all__group_indices.npy").tolist() == [0, 2, 3]
     assert load_puzzles(again, few.task).content_hash() == some.content_hash()
     assert loaded.take(5, seed=0).content_hash() != loaded.take(5, seed=1).content_hash()
+
+
+def test_a_description_has_every_field_that_public_loaders_ask_for(tmp_path, few):
+    """Of `PuzzleDatasetMetadata` in the HRM and the TRM code; the latter's has one more, the number of puzzles."""
+    save_puzzles(few, tmp_path / "set")
+    described = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    fields = "pad_id ignore_label_id blank_identifier_id vocab_size seq_len num_puzzle_identifiers total_groups"
+    assert set(described) == {*fields.split(), "mean_puzzle_examples", "total_puzzles", "sets"}
+    assert described["total_puzzles"] == len(few)
+    assert load_puzzles(tmp_path / "set", few.task).content_hash() == few.content_hash()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is a git-lfs pointer"),
+        (b"<html><body>404</body></html>", "is a web page"),
+        (b"", "is empty"),
+        (b"\x93NUMPY\x01\x00\xff\xff", "is no whole .npy file"),
+    ],
+)
+def test_an_array_is_told_for_what_it_is(tmp_path, few, content, said):
+    save_puzzles(few, tmp_path / "set")
+    (tmp_path / "set" / "all__labels.npy").write_bytes(content)
+    assert said in refused(tmp_path / "set", few.task)
 
 
 @given(data=st.data())

@@ -235,11 +235,27 @@ def test_what_is_no_package(tmp_path, package):
     refused(package, "does not say which file is the model")
 
 
-@pytest.mark.parametrize("inner", ["../../x", "/etc/passwd", "a/../../b", "x\0y"])
+UNHASHED = (".DS_Store", "._model.mlmodel", "._weight.bin", "weights/.DS_Store", "Thumbs.db", "desktop.ini")
+
+
+@pytest.mark.parametrize("inner", ["../../x", "/etc/passwd", "a/../../b", "x\0y", *UNHASHED])
 def test_a_model_outside_the_package(package, inner):
     manifest = json.loads((package / "Manifest.json").read_text())
     manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"] = inner
     (package / "Manifest.json").write_text(json.dumps(manifest))
+    refused(package, "must lie inside the package")
+
+
+@pytest.mark.parametrize("name", UNHASHED)
+def test_weights_in_what_no_hash_vouches_for(package, name):
+    """Such files are passed over when a bundle is hashed; a Mac's Core ML would read what they hold."""
+
+    def point(message, block):
+        weight(block).blobFileValue.fileName = f"@model_path/{name}"
+
+    edited(package, point)
+    with pytest.raises(InputError, match="must lie inside the package"):
+        input_shapes(package)  # all that is read of it here before Core ML reads the rest
     refused(package, "must lie inside the package")
 
 

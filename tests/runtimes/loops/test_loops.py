@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hrm_edge.errors import InputError
 from hrm_edge.runtimes import HALT_MODES, Answers, Engine, GraphLoop, HostLoop
+from hrm_edge.tasks import get_task
 
 PUZZLES = toys.puzzles(30)
 ENGINES = {"host": toys.host_engine, "graph": toys.graph_engine}
@@ -235,3 +236,28 @@ def test_many_threads_one_engine(kind):
     for number, answers in results.items():
         assert same(rows_of(answers, np.roll(np.arange(30), -number)), wanted)
     assert len(results) == 8
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_digits_that_are_passed_as_tokens_are_told_from_tokens(kind):
+    """Their blanks are 0, which is padding: whoever passes them gets the wrong answer to another question."""
+    engine = ENGINES[kind]()
+    digits = np.where(PUZZLES[:3] == toys.TASK.blank, 0, PUZZLES[:3] - 1)
+    with pytest.raises(InputError) as caught:
+        engine.solve(digits)
+    said = str(caught.value)
+    assert "of puzzle 0, cell" in said
+    assert (
+        "is padding, which no question of sudoku-4x4 holds; its tokens are 1 for '.', 2 for '1' … 5 for '4'" in said
+    )
+    assert said.endswith("use task.parse(text)")
+
+
+def test_a_task_says_which_tokens_a_question_may_have():
+    assert get_task("sudoku").question_tokens.tolist() == list(range(1, 11))
+    assert get_task("maze-30x30").question_tokens.tolist() == [1, 2, 3, 4]  # a path is what is asked for
+    assert get_task("arc").question_tokens.tolist() == list(range(12))  # a grid stands in padding
+    for name in ("sudoku-4x4", "maze-6x6"):
+        task = get_task(name)
+        questions, _ = task.generate(5, np.random.default_rng(0))
+        assert np.isin(questions, task.question_tokens).all()

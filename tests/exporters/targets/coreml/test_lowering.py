@@ -141,6 +141,8 @@ CASES = {
     "largest of two axes": (node("ReduceMax", "x a", keepdims=0), {"x": X}, {"a": long(1, 2)}),
     "less of one": ([node("ReduceMin", "x a", keepdims=0)], {"x": X}, {"a": long(2)}),
     "greater": ([node("Greater", "x n", "flag"), as_number()], {"x": X}, {"n": np.float32(0.1)}),
+    "larger": (node("Max", "x n"), {"x": N}, {"n": np.int32(2)}),
+    "clip ints": (node("Clip", "x low high"), {"x": N}, {"low": np.int32(1), "high": np.int32(2)}),
     "equal": ([node("Equal", "x n", "flag"), as_number()], {"x": N}, {"n": np.array([[1], [2]], np.int32)}),
     "and": (
         [node("Greater", "x n", "a"), node("And", "a f", "flag"), as_number()],

@@ -1,0 +1,33 @@
+"""Ranges of identifiers: read back as written, and never larger in memory than a table can be."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrm_edge.errors import InputError
+from hrm_edge.identifiers import format_ranges, parse_ranges
+from hrm_edge.limits import IDENTIFIERS
+
+
+@given(st.sets(st.integers(0, 10**6), max_size=30))
+def test_what_is_written_is_read(identifiers):
+    rising = np.array(sorted(identifiers), np.int32)
+    if len(rising):
+        assert np.array_equal(parse_ranges(format_ranges(rising), "here"), rising)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"0-{IDENTIFIERS}",
+        "0-999999999",
+        "0-9999999," * 100_000 + "1",  # 160 GB, if each were made
+        "0-5000000 5000000-9999999 7",
+    ],
+)
+def test_more_than_any_table_has_are_refused_before_they_are_made(text, monkeypatch):
+    monkeypatch.setattr(np, "arange", lambda *_: np.zeros(0, np.int64))
+    with pytest.raises(InputError, match=f"names more than {IDENTIFIERS} identifiers") as caught:
+        parse_ranges(text, "here")
+    assert len(str(caught.value)) < 200
