@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from .bundle import MANIFEST, open_bundle
 from .errors import InputError
 from .exporters.targets import all_targets
 from .exporters.targets.base import Target
+from .measure.arithmetic import cpu
 from .packages import absent, version_of
 from .runtimes import backend, backends
 from .runtimes.base import first_line
@@ -22,12 +22,6 @@ from .runtimes.tensorrt.cuda import find_gpu
 from .runtimes.tensorrt.flavours import as_text
 from .tasks.parallel import usable_cores
 
-# CPU features that decide how fast (and in which precision) a backend computes.
-_FEATURES = (
-    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_tile", "amx_int8", "amx_bf16"),
-    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
-)
 # What training imports, and what every export does on top of it.
 _TRAIN = ("torch", "safetensors", "yaml")
 _EXPORT = ("onnx", "onnxscript", "ml_dtypes", "jinja2")
@@ -104,7 +98,7 @@ def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
     if not bundles:
         # A name that begins with a dot is an export that has not finished.
         bundles = sorted(path.parent for path in Path("bundles").glob(f"[!.]*/{MANIFEST}"))
-    model, features = _cpu()
+    model, features = cpu()
     return Environment(
         hrm_edge=__version__,
         python=platform.python_version(),
@@ -205,18 +199,3 @@ def _state(path: Path, usable: set[str]) -> BundleState:
         ungated=warning and warning.removeprefix(f"{path}: "),
         problem=None if manifest.target in usable else f"{manifest.target} is not usable here",
     )
-
-
-def _cpu() -> tuple[str, list[str]]:
-    """(model name, features that matter), as far as this system tells."""
-    fields: dict[str, str] = {}
-    if sys.platform == "linux":
-        try:
-            for line in Path("/proc/cpuinfo").read_text().splitlines():
-                name, _, value = line.partition(":")
-                fields.setdefault(name.strip().lower(), value.strip())
-        except OSError:
-            pass
-    present = set((fields.get("flags") or fields.get("features") or "").split())
-    model = fields.get("model name") or platform.processor() or platform.machine()
-    return model, [name for name in _FEATURES if name in present]

@@ -20,11 +20,12 @@ from ...bundle.quantization import Trial
 from ...data.puzzles import PuzzleSet
 from ...measure.accuracy import answer_all, rightness, token_accuracy
 from ...measure.cache import cached_answers
-from ...measure.reference import reference_answers
+from ...measure.reference import identity, reference_answers
 from ...models import Checkpoint
 from ...progress import Progress
 from ...runtimes import Answers, HostLoop, backend
 from ...runtimes.loops import SIGNATURES, by_position
+from ...tasks.parallel import usable_cores
 from .. import emulator
 from ..graph.edit import copied
 from ..graph.passes import fix_batch
@@ -70,12 +71,13 @@ class Trials:
         emulated = target_named(self.target).emulated
         runs_on, name = (emulator.RUNS_ON, emulator.NAME) if emulated else (self.target, self.target)
         key = {
+            **identity(self.checkpoint),
             "start": hashlib.sha256(serialized(self.start)).hexdigest(),
             "segment": hashlib.sha256(serialized(segment)).hexdigest(),
-            "puzzles": self.puzzles.content_hash(),
             "backend": [name, backend(runs_on).available()[1]],  # and its version, as answers depend on both
+            "threads": self.threads or usable_cores(),  # a backend may split its sums among them
         }
-        return self._compare(what, cached_answers("trials", key, lambda: self._answer(what, segment)))
+        return self._compare(what, cached_answers("trials", key, self.puzzles, lambda: self._answer(what, segment)))
 
     def _answer(self, what: str, segment: onnx.ModelProto) -> Answers:
         with tempfile.TemporaryDirectory(prefix="hrm-edge-trial-") as scratch:

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..precision import FP32
 from ..progress import Progress
 from ..tasks import Task
-from .leaks import fingerprints
+from .leaks import fingerprints, seen_before
 from .puzzles import PuzzleSet, generate_puzzles, judged_only, load_puzzles, open_puzzles
 
 # What no training run may see, and every measure of a shipped model is taken on.
@@ -133,9 +133,9 @@ def generated_apart(checkpoint: Measurable, n: int, offset: int, others: list[Pu
 
 
 def apart(puzzles: PuzzleSet, others: list[PuzzleSet | None]) -> PuzzleSet:
-    """Those of ``puzzles`` that stand in no other set."""
+    """Those of ``puzzles`` that stand in no other set, turned and renamed or not."""
     taken = {mark for other in others if other is not None for mark in fingerprints(other)}
-    free = [row for row in range(len(puzzles)) if not taken & set(fingerprints(puzzles.select(np.array([row]))))]
-    if not free:
+    free = np.flatnonzero(~seen_before(taken, puzzles))
+    if not free.size:
         raise InputError(f"every puzzle of {puzzles.name} is measured on; give others with --calibration-data")
-    return puzzles.select(np.array(free))
+    return puzzles.select(free)

@@ -1,39 +1,78 @@
-"""Leaks: puzzles that accuracy is measured on must be none that a model or a scale was made from."""
+"""Leaks and copies: accuracy is measured on puzzles that differ, and that no model or scale was made from."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
 from ..errors import InputError
+from .overlap import classes
 from .puzzles import PuzzleSet
 
 
-def fingerprints(puzzles: PuzzleSet) -> tuple[str, ...]:
-    """Two short hashes a puzzle, of question and of answer: the same solution with other givens counts too.
+def distinct_puzzles(puzzles: PuzzleSet) -> PuzzleSet:
+    """The first of each puzzle, in order, whatever symmetries turn it into later: what n may count.
 
-    Without rules a grid says nothing by itself: there it is one, of question, answer and puzzle identifier.
+    Exact, and not a guess. Where a puzzle's identifier says what is asked, puzzles of other identifiers differ;
+    so do, without rules, those of other labels.
+    """
+    first, _ = classes(puzzles.task, puzzles.questions)
+    columns = [first[:, None]]
+    if puzzles.identifiers is not None:
+        columns.append(puzzles.identifiers[:, None])
+    if not puzzles.task.has_rules and puzzles.answers is not None:
+        columns.append(puzzles.answers)
+    _, rows = np.unique(np.concatenate(columns, axis=1), axis=0, return_index=True)
+    return puzzles if len(rows) == len(puzzles) else puzzles.select(np.sort(rows))
+
+
+def fingerprints(puzzles: PuzzleSet) -> tuple[str, ...]:
+    """Two short hashes a puzzle: of its question up to symmetry, and of its answer as it is.
+
+    So the same solution with other givens counts too, but not a solution that was turned or renamed as well: small
+    boards have a handful of those in all. Without rules a grid says nothing by itself: there it is one, of
+    question, answer and puzzle identifier.
     """
     if not puzzles.task.has_rules:
-        own = np.zeros(len(puzzles), np.int32) if puzzles.identifiers is None else puzzles.identifiers
-        answers = puzzles.questions if puzzles.answers is None else puzzles.answers
-        rows = np.concatenate([puzzles.questions, answers, own[:, None]], axis=1)
-        return tuple(sorted({_fingerprint(row) for row in rows}))
-    sides = [puzzles.questions] + ([] if puzzles.answers is None else [puzzles.answers])
-    return tuple(sorted({_fingerprint(row) for side in sides for row in side}))
+        return tuple(sorted(set(_of_labelled(puzzles))))
+    answers = [] if puzzles.answers is None else map(_fingerprint, puzzles.answers)
+    return tuple(sorted({*_up_to_symmetry(puzzles), *answers}))
 
 
-def _fingerprint(tokens: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(tokens, dtype=np.int32).tobytes()).hexdigest()[:16]
+def seen_before(marks: Iterable[str], puzzles: PuzzleSet) -> np.ndarray:
+    """bool[N]: whose :func:`fingerprints` are among ``marks``, which may be of an older hrm-edge."""
+    seen = set(marks)
+    if not puzzles.task.has_rules:
+        return np.array([mark in seen for mark in _of_labelled(puzzles)], bool)
+    exact = [puzzles.questions] + ([] if puzzles.answers is None else [puzzles.answers])
+    found = np.array([mark in seen for mark in _up_to_symmetry(puzzles)], bool)
+    for side in exact:  # questions were once told as they are
+        found |= np.array([_fingerprint(row) in seen for row in side], bool)
+    return found
 
 
 def refuse_leak(calibration: tuple[str, ...], puzzles: PuzzleSet, where: str) -> None:
     """InputError when `puzzles`, meant for measuring, were seen in calibration; `where` names both for the user."""
-    seen = set(calibration)
-    shared = sum(bool(seen & set(fingerprints(puzzles.select(np.array([row]))))) for row in range(len(puzzles)))
+    shared = int(seen_before(calibration, puzzles).sum())
     if shared:
         raise InputError(
             f"{where}: {shared} of the {len(puzzles)} puzzles to measure on, or their solutions, were used for "
-            "calibration; an accuracy measured on them would flatter. Give other puzzles"
+            "calibration, as they are or turned and renamed; an accuracy measured on them would flatter. "
+            "Give other puzzles"
         )
+
+
+def _up_to_symmetry(puzzles: PuzzleSet) -> list[str]:
+    return [f"{mark:016x}" for mark in puzzles.task.fingerprints(puzzles.questions.astype(np.int32)).tolist()]
+
+
+def _of_labelled(puzzles: PuzzleSet) -> list[str]:
+    own = np.zeros(len(puzzles), np.int32) if puzzles.identifiers is None else puzzles.identifiers
+    answers = puzzles.questions if puzzles.answers is None else puzzles.answers
+    return [_fingerprint(row) for row in np.concatenate([puzzles.questions, answers, own[:, None]], axis=1)]
+
+
+def _fingerprint(tokens: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(tokens, dtype=np.int32).tobytes()).hexdigest()[:16]

@@ -81,7 +81,7 @@ def find_overlap(sets: Sequence[PuzzleSet], names: Sequence[str], progress: Prog
     if any(puzzles.task is not task for puzzles in sets):
         raise InputError("only sets of one task can be compared")
     questions = np.concatenate([puzzles.questions for puzzles in sets])
-    symmetric, exact = _classes(task, questions, progress)
+    symmetric, exact = classes(task, questions, progress)
     bounds = np.cumsum([len(puzzles) for puzzles in sets])[:-1]
     parts = list(zip(np.split(symmetric, bounds), np.split(exact, bounds), strict=True))
     return Overlap(
@@ -90,7 +90,7 @@ def find_overlap(sets: Sequence[PuzzleSet], names: Sequence[str], progress: Prog
     )
 
 
-def _classes(task: Task, questions: np.ndarray, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
+def classes(task: Task, questions: np.ndarray, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Twice int64[N]: the first of boards int32[N, S] that a symmetry turns into each one, and that equals it."""
     prints = np.empty(len(questions), np.uint64)
     for start in range(0, len(questions), _CHUNK):

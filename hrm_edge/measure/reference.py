@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..data.puzzles import PuzzleSet
-from ..files import sha256
 from ..identifiers import rows_of
-from ..models import engine, family, hrm
 from ..models.checkpoint import Checkpoint
 from ..models.engine import TorchEngine
 from ..progress import Progress
@@ -35,26 +32,36 @@ def reference_answers(
     def compute() -> Answers:
         return answer_all(TorchEngine(checkpoint), puzzles, **settings, progress=progress)
 
-    return cached_answers(_KIND, _key(checkpoint, puzzles, **settings), compute)
+    return cached_answers(_KIND, _key(checkpoint, **settings), puzzles, compute)
 
 
 def has_reference_answers(checkpoint: Checkpoint, puzzles: PuzzleSet) -> bool:
     """Whether :func:`reference_answers` would find them ready, learned halting within the usual segments."""
-    return read_answers(cache_file(_KIND, _key(checkpoint, puzzles, None, "learned"))) is not None
+    return read_answers(cache_file(_KIND, _key(checkpoint, None, "learned"), puzzles), puzzles) is not None
 
 
 _KIND = "reference"
 
 
-def _key(checkpoint: Checkpoint, puzzles: PuzzleSet, max_think_steps: int | None, halt: str) -> dict[str, Any]:
-    """Everything the answers depend on, the code that computes them and torch included."""
+def _key(checkpoint: Checkpoint, max_think_steps: int | None, halt: str) -> dict[str, Any]:
+    """What the answers depend on besides the puzzles and the code."""
     return {
-        "checkpoint": checkpoint.content_hash,
-        "puzzles": puzzles.content_hash(),
+        **identity(checkpoint),
         "max_think_steps": max_think_steps or checkpoint.config.halt_max_steps,
         "halt": halt,
-        "code": [sha256(Path(str(module.__file__))) for module in (hrm, family, engine)],
-        "torch": torch.__version__,
+        "device": str(checkpoint.model.H_init.device),
+        "precision": torch.get_float32_matmul_precision(),
+        "threads": torch.get_num_threads(),  # sums are split among them
+    }
+
+
+def identity(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What answers depend on of a checkpoint: weights, config, and whose embedding each row of its table is."""
+    kept = checkpoint.kept_identifiers
+    return {
+        "checkpoint": checkpoint.content_hash,
+        "config": checkpoint.config.to_dict(),
+        "identifiers": None if kept is None else kept.tolist(),
     }
 
 

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from ..bundle import Bundle
 from ..bundle.manifest import Manifest
 from ..bundle.quantization import Quantization
-from ..data.leaks import fingerprints
+from ..data.leaks import seen_before
 from ..data.puzzles import PuzzleSet
 from ..errors import InputError
 from ..files import write_atomically
@@ -238,7 +238,7 @@ def _halting(reference: Answers, candidate: Answers) -> dict[str, Any]:
 
 
 def _quantization(record: Quantization, puzzles: PuzzleSet) -> dict[str, Any]:
-    """Of the fingerprints, which only a machine reads, how many are of measured puzzles."""
+    """Of the fingerprints, which only a machine reads, how many measured puzzles have one."""
     content = asdict(record)
     for name in ("comparison", "sensitivity", "budget"):
         content[name] = [
@@ -247,7 +247,7 @@ def _quantization(record: Quantization, puzzles: PuzzleSet) -> dict[str, Any]:
         ]
     if record.calibration is not None:
         calibrated = content["calibration"].pop("fingerprints")
-        content["calibration"]["measured"] = len(set(calibrated) & set(fingerprints(puzzles)))
+        content["calibration"]["measured"] = int(seen_before(calibrated, puzzles).sum())
     return content
 
 

@@ -27,17 +27,33 @@ Colours = np.ndarray
 
 
 def fingerprints(task: Sudoku, questions: np.ndarray) -> np.ndarray:
-    """uint64[N] of boards int32[N, S]: equal for equivalent boards, different for nearly all others.
-
-    Except for full ones: without a blank, every row looks like any other, and only the search can tell.
-    """
+    """uint64[N] of boards int32[N, S]: equal for equivalent boards, different for nearly all others."""
     found = np.empty(len(questions), np.uint64)
     for start in range(0, len(questions), _CHUNK):
-        sides = _sides(task, questions[start : start + _CHUNK])
-        unknown = np.zeros((3, len(sides[0]), task.n), np.uint64)
-        totals = [_total(_refined(task, side, unknown)) for side in sides]
-        found[start : start + _CHUNK] = np.sum(totals, axis=0, dtype=np.uint64)
+        found[start : start + _CHUNK] = _invariants(task, questions[start : start + _CHUNK])
+    full = np.flatnonzero((questions != task.blank).all(axis=1))
+    if full.size:
+        found[full] = _invariants_of_full(task, questions[full])
     return found
+
+
+def _invariants(task: Sudoku, boards: np.ndarray) -> np.ndarray:
+    sides = _sides(task, boards)
+    unknown = np.zeros((3, len(boards), task.n), np.uint64)
+    totals = np.stack([_total(_refined(task, side, unknown)) for side in sides])
+    return totals.sum(axis=0, dtype=np.uint64)
+
+
+def _invariants_of_full(task: Sudoku, boards: np.ndarray) -> np.ndarray:
+    """Without a blank every row looks like any other: what tells boards apart is how they look with each one."""
+    found = np.zeros(len(boards), np.uint64)
+    for start in range(0, len(boards), _CHUNK):
+        some = boards[start : start + _CHUNK]
+        for cell in range(task.seq_len):
+            opened = some.copy()
+            opened[:, cell] = task.blank
+            found[start : start + _CHUNK] += mix(_invariants(task, opened))
+    return mix(found)
 
 
 def _sides(task: Sudoku, boards: np.ndarray) -> list[np.ndarray]:

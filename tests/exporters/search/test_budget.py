@@ -17,6 +17,7 @@ from hrm_edge.exporters.quantize.plan import Plan
 from hrm_edge.exporters.search import trials as trials_module
 from hrm_edge.exporters.search.budget import badness, best_recipe, describe, meet_budget, sensitivity, within
 from hrm_edge.exporters.search.trials import Trials
+from hrm_edge.measure import cache as answer_cache
 from hrm_edge.models.engine import TorchEngine
 from hrm_edge.models.ranges import ESTIMATORS
 from hrm_edge.runtimes import backend
@@ -336,7 +337,7 @@ def test_the_same_trial_twice_calls_no_engine(cache, rope, loads):
     source, start, segment, puzzles = rope
     first = Trials(source, start, "onnx", puzzles, threads=1).run("one", segment)
     assert loads == ["start", "segment"]
-    second = Trials(source, start, "onnx", puzzles).run("two", segment)
+    second = Trials(source, start, "onnx", puzzles, threads=1).run("two", segment)
     assert loads == ["start", "segment"]
     assert second == dataclasses.replace(first, what="two")
 
@@ -354,6 +355,37 @@ def test_whatever_a_trial_depends_on_is_computed_again(cache, rope, loads):
     ):
         changed()
         assert len(loads) == 2 * (i + 2)
+
+
+@pytest.mark.parametrize("changes", [{"halt_max_steps": 2}, {"no_ACT_continue": True}, {}])
+def test_the_same_weights_in_another_model_are_another_trial(cache, rope, loads, changes, monkeypatch):
+    """Nor do those count that other threads or other code answered."""
+    source, start, segment, puzzles = rope
+    first = Trials(source, start, "onnx", puzzles, 1).run("x", segment)
+    assert first.steps_mean > 2
+    if not changes:
+        monkeypatch.setattr(answer_cache, "code_hash", lambda: "other")
+    else:
+        monkeypatch.setattr(source.model, "config", dataclasses.replace(source.config, **changes))
+    again = Trials(source, start, "onnx", puzzles, 1).run("x", segment)
+    assert loads == ["start", "segment"] * 2
+    if "halt_max_steps" in changes:
+        assert again.steps_mean <= 2
+    Trials(source, start, "onnx", puzzles, 2).run("x", segment)
+    assert loads == ["start", "segment"] * 3
+
+
+def test_answers_to_other_puzzles_under_a_trial_s_name_are_not_its(cache, rope, loads):
+    """A file with fewer rows: whole by its own digest, and still not these puzzles' answers."""
+    source, start, segment, puzzles = rope
+    first = Trials(source, start, "onnx", puzzles, 1).run("x", segment)
+    few = Trials(source, start, "onnx", puzzles.select(np.arange(9)), 1)
+    few.run("x", segment)
+    nine = next(file for file in (cache / "trials").iterdir() if answer_cache.read_answers(file, few.puzzles))
+    (whole,) = (file for file in (cache / "trials").iterdir() if file != nine)
+    whole.write_bytes(nine.read_bytes())
+    assert Trials(source, start, "onnx", puzzles, 1).run("x", segment) == first
+    assert loads == ["start", "segment"] * 3
 
 
 def with_offset(start):

@@ -178,6 +178,69 @@ def test_whatever_the_answers_depend_on_is_in_the_key(checkpoint, puzzles, cache
     assert len(solved) == 5
 
 
+def test_everything_that_computes_answers_is_in_the_key():
+    names = {"/".join(file.parts[-2:]) for file in answer_cache.code_files()}
+    assert {"loops/host.py", "runtimes/base.py", "sudoku/task.py", "tasks/base.py", "hrm_edge/halting.py"} <= names
+    assert {"models/layers.py", "models/mixers.py", "models/engine.py", "measure/accuracy.py"} <= names
+    assert {"exporters/emulator.py", "targets/openvino.py", "solve/retries.py", "hrm_edge/identifiers.py"} <= names
+
+
+def test_other_code_cpu_packages_threads_and_identifiers_are_computed_again(
+    checkpoint, puzzles, cache, solved, monkeypatch
+):
+    reference_answers(checkpoint, puzzles)
+    for number, (name, other) in enumerate(
+        [
+            ("code_hash", lambda: "other code"),
+            ("cpu_arithmetic", lambda: "x86-64, AVX2"),
+            ("version_of", lambda package: "0.1"),
+            ("_task_code", lambda task: ["other task"]),
+        ]
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(answer_cache, name, other)
+            reference_answers(checkpoint, puzzles)
+        assert len(solved) == number + 2
+    cut = dataclasses.replace(checkpoint, metadata={**checkpoint.metadata, "puzzle_identifiers": "0"})
+    reference_answers(cut, puzzles)
+    longer = dataclasses.replace(checkpoint.config, halt_max_steps=7)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.model, "config", longer)
+        reference_answers(checkpoint, puzzles, max_think_steps=6)
+    assert len(solved) == 7
+    torch.set_num_threads(2)
+    reference_answers(checkpoint, puzzles)
+    assert len(solved) == 8
+
+
+def test_the_code_of_a_task_that_does_not_ship_counts():
+    class Own(type(TASK)):
+        pass
+
+    own = object.__new__(Own)
+    assert len(answer_cache._task_code(own)) == len(answer_cache._task_code(TASK)) + 1
+
+
+@pytest.mark.parametrize("wrong", ["rows", "cells", "dtype", "missing"])
+def test_a_whole_file_with_other_arrays_is_computed_again(checkpoint, puzzles, cache, solved, wrong, monkeypatch):
+    right = reference_answers(checkpoint, puzzles)
+    (file,) = (cache / "reference").iterdir()
+    other = {
+        "rows": lambda a: dataclasses.replace(a, steps=a.steps[:-1]),
+        "cells": lambda a: dataclasses.replace(a, tokens=a.tokens[:, 1:]),
+        "dtype": lambda a: dataclasses.replace(a, tokens=a.tokens.astype(np.int64)),
+        "missing": lambda a: a,
+    }[wrong](right)
+    if wrong == "missing":
+        with monkeypatch.context() as patch:
+            patch.setattr(answer_cache, "_FIELDS", ("tokens", "steps"))
+            file.write_bytes(answer_cache._to_bytes(other))
+    else:
+        file.write_bytes(answer_cache._to_bytes(other))
+    assert same(right, reference_answers(checkpoint, puzzles))
+    assert len(solved) == 2
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text", "folder"])
 def test_a_damaged_cache_is_computed_again(checkpoint, puzzles, cache, solved, damage):
     right = reference_answers(checkpoint, puzzles)
