@@ -349,6 +349,7 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
         for side in (report.reference, report.bundle):
             halting = f"{side.steps_mean:.2f} segments on average"
             echo(f"  {side.engine:<24} exact {100 * side.exact:6.2f} %   {halting}")
+        echo(f"  with the arithmetic of {report.arithmetic}")
         for note in report.notes:
             echo(f"  note: {note}")
     for note in target.notes(options):

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..precision import FP32
 from ..progress import Progress
 from ..tasks import Task
-from .leaks import fingerprints, seen_before
+from .leaks import distinct_puzzles, fingerprints, seen_before
 from .puzzles import PuzzleSet, generate_puzzles, judged_only, load_puzzles, open_puzzles
 
 # What no training run may see, and every measure of a shipped model is taken on.
@@ -64,20 +64,21 @@ def gate_puzzles(checkpoint: Measurable, data: Path | str | None = None, n: int 
 
     `n` of them (default: the gate's number in full precision): the first n generated, or drawn with a fixed seed
     from a file; more begin with what fewer are. Of a file, puzzles are left out that have no label where only
-    labels tell what is right; where it holds fewer than n, all are taken.
+    labels tell what is right; where it holds fewer than n, all are taken. Copies up to symmetry count once.
     """
     if n is not None and n < 1:
         raise InputError(f"--gate-puzzles must be at least 1, not {n}")
     n = n or FP32.gate_puzzles
     if data is not None:
         puzzles = judged_only(load_puzzles(data, checkpoint.task))
-        return puzzles.select(np.random.default_rng(0).permutation(len(puzzles))[:n])
+        return distinct_puzzles(puzzles.select(np.random.default_rng(0).permutation(len(puzzles))[:n]))
     held_out = checkpoint.metadata.get("held_out") if checkpoint.task.has_rules else None
     if not isinstance(held_out, dict) or not isinstance(held_out.get("seed"), int):
         raise InputError(
             f"{checkpoint.path}: names no held-out puzzles to measure accuracy on; give some with --data FILE"
         )
-    return generate_puzzles(checkpoint.task, n, held_out["seed"], str(held_out.get("difficulty", "ordinary")))
+    difficulty = str(held_out.get("difficulty", "ordinary"))
+    return distinct_puzzles(generate_puzzles(checkpoint.task, n, held_out["seed"], difficulty))
 
 
 def evaluated_puzzles(

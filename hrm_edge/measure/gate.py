@@ -28,6 +28,7 @@ from ..progress import Progress, Say
 from ..runtimes import Answers, Engine
 from ..runtimes.base import joined
 from .accuracy import answer_all, by_chunks, check_match, rightness, token_accuracy
+from .arithmetic import arithmetic_of
 from .calls import Asked, ask_otherwise, call_rows
 from .statistics import CONFIDENCE, drop_interval, percent, upper_bound
 
@@ -79,6 +80,7 @@ class GateReport:
     max_halt_shift: float
     steps_agree: float  # fraction of puzzles that stop after the same segment
     calls: tuple[Asked, ...] = ()  # the other ways to ask
+    arithmetic: str = ""  # whose: the backend's, and this CPU's; another kind may answer otherwise in INT8
 
     @property
     def settled(self) -> bool:
@@ -155,7 +157,7 @@ def judge(
         added = longer.select(np.arange(len(asked), len(longer)))
         others = paired_answers(engine, checkpoint, added, say=say, progress=progress)
         asked, sides = longer, (joined([sides[0], others[0]]), joined([sides[1], others[1]]))
-    return Judged(report, asked, *sides)
+    return Judged(replace(report, arithmetic=arithmetic_of(engine)), asked, *sides)
 
 
 def _longer(asked: PuzzleSet, more: Callable[[int], PuzzleSet]) -> PuzzleSet:
