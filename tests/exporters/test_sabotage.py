@@ -368,3 +368,26 @@ def test_a_record_edited_in_the_bundle(tmp_path):
     file.write_text(file.read_text().replace('"missing": []', '"missing": [ ]'))
     with pytest.raises(InputError, match=r"quantization\.json"):
         open_bundle(tmp_path / "b")
+
+
+# -- i. a loop that answers only as the gate used to ask -----------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_trip_count_that_is_constant(tmp_path, monkeypatch, target):
+    """Learned halting with the trained limit, which was all that was asked, is answered right."""
+    real = build.wrap_in_loop
+
+    def constant(*arguments):
+        model = real(*arguments)
+        (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+        model.graph.initializer.append(tensor_of(np.array(6), "always"))
+        loop.input[0] = "always"
+        return model
+
+    monkeypatch.setattr(build, "wrap_in_loop", constant)
+    source = checkpoint(traced("grid")[0])
+    gate = GateOptions(generate_puzzles(TASK, 8, 5), max_drop=100, not_judged=True)
+    with pytest.raises(GateFailed, match=r"fixed, 1 segment: \d+ of \d+ puzzles took 6 segments"):
+        export_bundle(source, ExportOptions(target, "fp32", "graph"), tmp_path / "b", gate)
+    assert not (tmp_path / "b").exists()
