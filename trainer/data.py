@@ -15,6 +15,7 @@ from ..data.public_layout import IDENTIFIERS, Grouping, read_description, read_f
 from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..errors import InputError
 from ..files import readable_name, sha256
+from ..progress import lines
 from ..tasks import Task
 
 _CHUNK = 8192  # puzzles fingerprinted at a time
@@ -177,7 +178,7 @@ def read_source(
         return _folder_source(split_folder(spec, "train"), weight, task)
     else:
         path, wanted = _file_and_wanted(spec)
-        puzzles = load_puzzles(path, task)
+        puzzles = load_puzzles(path, task, lines())
         if wanted:
             chosen = np.flatnonzero([source == wanted for source in puzzles.sources])
             if not len(chosen):

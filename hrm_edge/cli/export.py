@@ -160,7 +160,7 @@ def command(
     from ..export import GateOptions, export_bundle
     from ..exporters.options import ExportOptions
     from ..models import keep_identifiers, load_checkpoint
-    from ..progress import progress, say
+    from ..progress import lines, progress, say
 
     options = ExportOptions.for_target(
         target, precision, loop, batch, compute_capabilities=compute_capability, ios=ios
@@ -183,7 +183,7 @@ def command(
     folder = output or Path("bundles") / f"{opened.name}-{options.suffix}"
     _check_output(folder, gate)
     if calibration_data is not None:
-        quantizing = replace(quantizing, data=load_puzzles(calibration_data, opened.task))
+        quantizing = replace(quantizing, data=load_puzzles(calibration_data, opened.task, lines()))
     judged = GateOptions(
         # First, so that a checkpoint without puzzles is refused before any work.
         puzzles=puzzles_for_gate(opened, data, gate_puzzles or record.gate_puzzles) if gate else None,

@@ -1,5 +1,6 @@
 """The pages: well-formed, self-contained, accessible, and saying what the data say."""
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html import unescape
@@ -12,8 +13,9 @@ from sample_report import PUZZLES, parts, record, report, trial
 
 from hrm_edge.bundle.quantization import Site
 from hrm_edge.data.puzzles import PuzzleSet
+from hrm_edge.errors import InputError
 from hrm_edge.measure.gate import compare
-from hrm_edge.report import plots, render, words
+from hrm_edge.report import plots, read_report, render, words
 from hrm_edge.report.boards import board_legend, board_svg
 from hrm_edge.report.plot import Plot, Table
 from hrm_edge.report.plots import figures, short_name
@@ -356,3 +358,46 @@ def test_a_new_plot_is_one_object(monkeypatch):
     rows = rows_of(render(made, "md"), "Halting heads")
     assert rows == [[str(row.segment), str(row.halt_agree)] for row in made.drift]
     assert "Halting heads" not in render(report(drift=()), "html") + render(report(drift=()), "md")
+
+
+def test_no_field_of_a_report_is_markup_in_its_pages(tmp_path):
+    """Every text that a stranger's report.json may hold, whatever field it stands in."""
+    attack = "<script>x</script>|*b*[l](http://e)`c`::error::d ##[error]e {{ 7 * 7 }} $f$"
+    content = json.loads(report().to_json())
+
+    def accepts(changed):
+        (tmp_path / "r.json").write_text(json.dumps(changed))
+        try:
+            return read_report(tmp_path / "r.json")
+        except InputError:
+            return None
+
+    def leaves(value, path=()):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in pairs:
+            yield from leaves(inner, (*path, key))
+        if isinstance(value, str):
+            yield path
+
+    attacked = 0
+    for *path, last in list(leaves(content)):
+        holder = content
+        for key in path:
+            holder = holder[key]
+        before, holder[last] = holder[last], attack
+        if accepts(content) is None:
+            holder[last] = before
+        else:
+            attacked += 1
+    assert attacked > 50
+    content["bundle"]["tools"][attack] = content["bundle"]["source"][attack] = "1"
+    content["quantization"]["products"]["kinds"][attack] = 1
+    made = accepts(content)
+    page, text = render(made, "html"), render(made, "md")
+    assert "<script" not in page
+    assert "<script" not in text
+    assert "49" not in re.findall(r"error::d[^<]{0,40}", page)[0]
+    for line in text.splitlines():
+        assert not re.search(r"(?<!\\)(?:\\\\)*(?:\*b|\[l|`c|\$f)", line)
+        assert "##[" not in line
+        assert "http://" not in line
