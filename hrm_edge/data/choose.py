@@ -70,11 +70,18 @@ def gate_puzzles(checkpoint: Measurable, data: Path | str | None = None, n: int 
     if data is not None:
         return measured_puzzles(data, checkpoint.task, n)
     held_out = checkpoint.metadata.get("held_out") if checkpoint.task.has_rules else None
-    if not isinstance(held_out, dict) or not isinstance(held_out.get("seed"), int):
+    seed = _seed(held_out)
+    if seed is None or not isinstance(held_out, dict):
         raise InputError(
             f"{checkpoint.path}: names no held-out puzzles to measure accuracy on; give some with --data FILE"
         )
-    return generate_puzzles(checkpoint.task, n, held_out["seed"], str(held_out.get("difficulty", "ordinary")))
+    return generate_puzzles(checkpoint.task, n, seed, str(held_out.get("difficulty", "ordinary")))
+
+
+def _seed(held_out: Any) -> int | None:
+    """The seed that a checkpoint names, where it names one that a generator takes."""
+    seed = held_out.get("seed") if isinstance(held_out, dict) else None
+    return seed if type(seed) is int and 0 <= seed < 2**63 else None
 
 
 def evaluated_puzzles(
@@ -117,8 +124,7 @@ def generated_apart(checkpoint: Measurable, n: int, offset: int, others: list[Pu
             "give the training set with --calibration-data"
         )
     held_out = held_out if isinstance(held_out, dict) else {}
-    seed = held_out.get("seed")
-    seed = (seed if isinstance(seed, int) else 0) + offset
+    seed = (_seed(held_out) or 0) + offset
     return apart(generate_puzzles(task, n, seed, str(held_out.get("difficulty", "ordinary"))), others)
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -221,30 +221,45 @@ def _checkpoint(folder: Path) -> Path:
     from small_networks import network
 
     from hrm_edge.models import quantized_layers, save_checkpoint
+    from hrm_edge.trainer import load_recipe
 
     torch.set_num_threads(1)
     model = network(puzzle_emb_ndim=32, num_puzzle_identifiers=3)
-    scales = {
-        "bits": 8,
-        "activations": dict.fromkeys(quantized_layers(model), 0.5),
-        "weights": "per-channel minmax",
-        "from": "ab",
-        "learned": True,
+    scales = dict.fromkeys(quantized_layers(model), 0.5)
+    tuned = {"bits": 8, "activations": scales, "weights": "per-channel minmax", "from": "ab", "learned": True}
+    arch, recipe = load_recipe("sudoku-4x4", "tiny", None, ["train.steps=1"])
+    metadata = {
+        "recipe": {"task": "sudoku-4x4", "arch": arch.to_dict(), "train": asdict(recipe)},
+        "sources": ["generated:40 (40)"],
+        "accuracy": {"generated-ordinary": {"n": 200, "exact_by_segments": {"1": 0.5, "16": 1.0}}},
+        "steps": 10,
+        "train_seconds": 3.5,
+        "halt_margin": 3.0,
+        "held_out": {"seed": 20260101, "difficulty": "ordinary", "n": 1000},
+        "quantization": tuned,
+        "puzzle_identifiers": "0-2",
+        "author": "somebody",
+        "license": "MIT",
     }
-    return save_checkpoint(
-        folder / "m", model, "sudoku-4x4", "", {"quantization": scales, "puzzle_identifiers": "0-2"}
-    )
+    return save_checkpoint(folder / "m", model, "sudoku-4x4", "", metadata)
 
 
 @reader("checkpoint config", structure, 0.2)
 def _checkpoint_config(folder: Path) -> tuple[list[bytes], Read]:
+    from hrm_edge.data.choose import gate_puzzles
+    from hrm_edge.exporters.targets.coreml.package import licence
     from hrm_edge.models import load_checkpoint, quantization_of
+    from hrm_edge.trainer.card import describe
 
     path = _checkpoint(folder)
+    own = json.loads((path / "config.json").read_text())["metadata"]
 
     def read(content: bytes, which: int) -> object:
         (path / "config.json").write_bytes(content)
         checkpoint = load_checkpoint(path)
+        describe({**own, "earlier": checkpoint.metadata}, checkpoint.model)
+        licence(checkpoint).encode()
+        gate_puzzles(checkpoint, n=1)
         return checkpoint.kept_identifiers, quantization_of(checkpoint)
 
     return [(path / "config.json").read_bytes()], read

@@ -116,7 +116,9 @@ def test_recipes_that_ask_for_too_much(setting, said):
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 3000, "a" + ".a" * 3000 + " = 1", "a = 1" + "0" * 5000, "a = \x00"])
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 3000, "a" + ".a" * 3000 + " = 1", "a = 1" + "0" * 5000, "a = \x00"]
+)
 def test_a_recipe_file_that_no_parser_ends(tmp_path, text):
     (tmp_path / "recipe.toml").write_text(text)
     with pytest.raises(InputError, match=r"recipe\.toml: (cannot be read as TOML|unknown section)") as caught:
