@@ -2,6 +2,9 @@
 
 from .text import printable
 
+# Characters of a line, where a file's own text may fill pages. What is wrong comes first, what to do at the end.
+_LONGEST, _HEAD, _TAIL = 1500, 1000, 400
+
 
 class HrmEdgeError(Exception):
     """Base of every error a user can cause. ``str()`` is the one line the command line prints."""
@@ -10,7 +13,8 @@ class HrmEdgeError(Exception):
 
     def __str__(self) -> str:
         """One line whatever keys and names a file has: nothing in them breaks it or commands the terminal."""
-        return printable(super().__str__())
+        text = printable(super().__str__())
+        return text if len(text) <= _LONGEST else f"{text[:_HEAD]} … {text[-_TAIL:]}"
 
 
 class InputError(HrmEdgeError):

@@ -24,8 +24,12 @@ def parse_ranges(text: str, where: str) -> np.ndarray:
         total += last - first + 1  # asked of all together: a text of a few bytes may repeat a range for ever
         if total > IDENTIFIERS:
             raise InputError(f"{where}: {text.strip()[:40]!r} names more than {IDENTIFIERS} identifiers")
-        found.append(np.arange(first, last + 1))
-    return np.unique(np.concatenate(found)).astype(np.int32)
+        found.append((first, last))
+    runs, after = [], 0
+    for first, last in sorted(found):
+        runs.append(np.arange(max(first, after), last + 1, dtype=np.int32))  # without what was there before
+        after = max(after, last + 1)
+    return np.concatenate(runs)
 
 
 def format_ranges(identifiers: np.ndarray) -> str:

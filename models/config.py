@@ -21,7 +21,7 @@ FIXED: dict[str, dict[str, int]] = {
     "direct": {"H_cycles": 1, "L_cycles": 1, "halt_max_steps": 1},
 }
 
-_INFINITE = 1e30  # no field's value comes near it, nor are its square and its root far from a float
+INFINITE = 1e30  # no field's value comes near it, nor are its square and its root far from a float
 
 
 def of_type(value: Any, annotation: str) -> tuple[bool, str]:
@@ -65,7 +65,7 @@ class HRMConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             right, kind = of_type(value, str(field.type))
-            self._require(field.name, right and (kind != "float" or abs(value) < _INFINITE), f"of type {kind}")
+            self._require(field.name, right and (kind != "float" or abs(value) < INFINITE), f"of type {kind}")
         positive: tuple[str, ...] = ("vocab_size", "seq_len", "num_puzzle_identifiers", "hidden_size", "num_heads")
         positive += ("H_cycles", "L_cycles", "L_layers", "halt_max_steps")
         kinds = get_args(Kind)

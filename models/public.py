@@ -142,8 +142,11 @@ def _what_else(path: Path) -> str | None:
             is_zip = file.read(4) == b"PK\3\4"
         # A safetensors file begins with a number, which may look like anything.
         return "the beginning of a zip archive, cut off; fetch it again" if is_zip else what_it_is(path)
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception:  # of a damaged one nearly every kind is raised
+        return "a damaged zip archive; fetch it again"
     names = [entry.filename for entry in entries]
     if not any(name.endswith("data.pkl") for name in names):
         return f"a zip archive of something else ({', '.join(names[:3])[:80]})"

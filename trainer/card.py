@@ -16,7 +16,7 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
     parameters = sum(p.numel() for p in model.parameters())
     stages: list[dict[str, Any]] = []
     stage: dict[str, Any] | None = metadata
-    while stage and "recipe" in stage:
+    while isinstance(stage, dict) and "recipe" in stage:
         stages.insert(0, stage)
         stage = stage.get("earlier")
     lines = [
@@ -31,7 +31,12 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
         "",
     ]
     for number, stage in enumerate(stages, 1):
-        lines += [f"Stage {number}: " * (len(stages) > 1) + _stage(stage), ""]
+        try:
+            told = _stage(stage)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+            # What it started from may be a stranger's, who wrote something else there. The run's own is ours.
+            told = "a run whose record cannot be read."
+        lines += [f"Stage {number}: " * (len(stages) > 1) + told, ""]
     if margin := metadata.get("halt_margin"):
         how = ", solved in int8" if QUANTIZATION in metadata else ""
         lines += [

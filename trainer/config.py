@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 
 from ..errors import InputError
 from ..files import read_text
+from ..limits import ROWS
 from ..models import HRMConfig
-from ..models.config import FIXED, of_type
+from ..models.config import FIXED, INFINITE, of_type
 from ..models.hrm import Gradient
 from ..tasks import get_task
 from .losses import LOSSES
@@ -65,11 +66,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         def require(name: str, holds: bool, allowed: str) -> None:
             if not holds:
-                raise InputError(f"train field {name} is {getattr(self, name)!r}; it must be {allowed}")
+                raise InputError(f"train field {name} is {repr(getattr(self, name))[:60]}; it must be {allowed}")
 
         for field in dataclasses.fields(self):
-            right, kind = of_type(getattr(self, field.name), str(field.type))
-            require(field.name, right, f"of type {kind}")
+            value = getattr(self, field.name)
+            right, kind = of_type(value, str(field.type))
+            require(field.name, right and (kind != "float" or abs(value) < INFINITE), f"of type {kind}")
+            require(field.name, kind != "int" or value < 2**63, "a number that a computer has")
         for name, choices in (
             ("gradient", get_args(Gradient)),
             ("loss", LOSSES),
@@ -82,6 +85,8 @@ class TrainConfig:
         counts = ("batch_size", "accumulate", "interleave", "rollout", "log_every", "save_every", "eval_every")
         for name in (*counts, "eval_puzzles", "final_puzzles"):
             require(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("batch_size", "accumulate", "interleave", "rollout"):
+            require(name, getattr(self, name) <= ROWS, f"at most {ROWS}")
         for name in ("lr", "puzzle_emb_lr"):
             require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
         for name in ("beta1", "beta2", "ema_decay", "label_smoothing"):

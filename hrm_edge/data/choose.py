@@ -73,12 +73,19 @@ def gate_puzzles(checkpoint: Measurable, data: Path | str | None = None, n: int 
         puzzles = judged_only(load_puzzles(data, checkpoint.task))
         return distinct_puzzles(puzzles.select(np.random.default_rng(0).permutation(len(puzzles))[:n]))
     held_out = checkpoint.metadata.get("held_out") if checkpoint.task.has_rules else None
-    if not isinstance(held_out, dict) or not isinstance(held_out.get("seed"), int):
+    seed = _seed(held_out)
+    if seed is None or not isinstance(held_out, dict):
         raise InputError(
             f"{checkpoint.path}: names no held-out puzzles to measure accuracy on; give some with --data FILE"
         )
     difficulty = str(held_out.get("difficulty", "ordinary"))
-    return distinct_puzzles(generate_puzzles(checkpoint.task, n, held_out["seed"], difficulty))
+    return distinct_puzzles(generate_puzzles(checkpoint.task, n, seed, difficulty))
+
+
+def _seed(held_out: Any) -> int | None:
+    """The seed that a checkpoint names, where it names one that a generator takes."""
+    seed = held_out.get("seed") if isinstance(held_out, dict) else None
+    return seed if type(seed) is int and 0 <= seed < 2**63 else None
 
 
 def evaluated_puzzles(
@@ -128,8 +135,7 @@ def generated_apart(checkpoint: Measurable, n: int, offset: int, others: list[Pu
             "give the training set with --calibration-data"
         )
     held_out = held_out if isinstance(held_out, dict) else {}
-    seed = held_out.get("seed")
-    seed = (seed if isinstance(seed, int) else 0) + offset
+    seed = (_seed(held_out) or 0) + offset
     return apart(generate_puzzles(task, n, seed, str(held_out.get("difficulty", "ordinary"))), others)
 
 

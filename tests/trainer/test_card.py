@@ -28,3 +28,24 @@ def test_what_mixes_the_tokens(changes, said):
     recipe = {"task": "sudoku-4x4", "arch": model.config.to_dict(), "train": train}
     card = describe({"recipe": recipe, "steps": 1, "train_seconds": 1.0, "sources": ["a (1)"]}, model)
     assert f"D {model.config.hidden_size}, {said}, {model.config.H_layers} + " in card
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        {"recipe": "mine"},
+        {"recipe": {"train": {"gradient": "odd"}}, "steps": 1, "train_seconds": 1.0, "sources": []},
+        {"recipe": {"train": {}}, "steps": "many", "train_seconds": None},
+        {"recipe": {}, "earlier": 5},
+        "a text",
+    ],
+)
+def test_a_record_of_somebody_elses_stops_no_run(earlier):
+    """What a run started from may say anything of how it was made; the card is written at every save."""
+    model = network()
+    train = dataclasses.asdict(TrainConfig(steps=1))
+    recipe = {"task": "sudoku-4x4", "arch": model.config.to_dict(), "train": train}
+    own = {"recipe": recipe, "steps": 1, "train_seconds": 1.0, "sources": ["a (1)"]}
+    card = describe({**own, "earlier": earlier}, model)
+    assert "1 steps of 768 slots" in card
+    assert ("Stage 1: a run whose record cannot be read." in card) == isinstance(earlier, dict)

@@ -96,6 +96,36 @@ def test_recipes_refuse_what_they_do_not_know(settings, said):
         load_recipe("sudoku", "small", None, settings)
 
 
+GREEDY = [
+    ("arch.L_layers=20000", "L_layers is 20000; it must be at most"),
+    ("arch.hidden_size=262144", "hidden_size is 262144; it must be at most"),
+    ("arch.halt_max_steps=1000000000000", "halt_max_steps is 1000000000000; it must be at most"),
+    ("train.batch_size=1000000000000", "batch_size is 1000000000000; it must be at most"),
+    ("train.rollout=1000000000000", "rollout is 1000000000000; it must be at most"),
+    ("train.weight_decay=1" + "0" * 400, "weight_decay is 1000"),
+    ("train.seed=1" + "0" * 400, "seed is 1000"),
+    ("train.lr=" + "[" * 3000, r"train field lr is '\[\[\["),
+    ("train.lr=1" + "0" * 5000, "train field lr is '1000"),
+]
+
+
+@pytest.mark.parametrize(("setting", "said"), GREEDY)
+def test_recipes_that_ask_for_too_much(setting, said):
+    with pytest.raises(InputError, match=said) as caught:
+        load_recipe("sudoku", "small", None, [setting])
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 3000, "a" + ".a" * 3000 + " = 1", "a = 1" + "0" * 5000, "a = \x00"]
+)
+def test_a_recipe_file_that_no_parser_ends(tmp_path, text):
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(InputError, match=r"recipe\.toml: (cannot be read as TOML|unknown section)") as caught:
+        load_recipe("sudoku", "small", tmp_path / "recipe.toml", None)
+    assert "\n" not in str(caught.value)
+
+
 def test_recipe_file_and_settings_win_over_the_preset(tmp_path):
     file = tmp_path / "r.toml"
     file.write_text("[arch]\nhidden_size = 64\nnum_heads = 2\n[train]\nlr = 1e-3\nsteps = 5\n")

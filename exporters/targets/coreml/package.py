@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .... import __version__
+from ....files import readable_name
 from ....halting import halting_head, numbered
 from ....models import Checkpoint
 from ...options import ExportOptions
@@ -28,7 +29,10 @@ def _describe(described: Any, checkpoint: Checkpoint, options: ExportOptions, gr
         "segment": "thinks one segment",
         "stateful": "begins or goes on with a puzzle and thinks one segment; its state stays on the device",
     }
-    metadata.author, metadata.license = str(checkpoint.metadata.get("author") or UNKNOWN), licence(checkpoint)
+    metadata.author, metadata.license = (
+        readable_name(str(checkpoint.metadata.get("author") or UNKNOWN)),
+        licence(checkpoint),
+    )
     metadata.versionString = __version__
     metadata.shortDescription = (
         f"Hierarchical Reasoning Model for {task.name}: {parts[graph]}. {config.hidden_size} wide, "
@@ -60,7 +64,7 @@ def licence(checkpoint: Checkpoint) -> str:
     """What the checkpoint says of its licence, in its metadata or in a line of its card."""
     said = next((checkpoint.metadata[key] for key in ("license", "licence") if checkpoint.metadata.get(key)), None)
     line = re.search(r"^\W*licen[cs]e\W*:\s*(\S.*?)\s*$", checkpoint.card, re.MULTILINE | re.IGNORECASE)
-    return str(said) if said else line[1] if line else UNKNOWN
+    return readable_name(str(said)) if said else line[1] if line else UNKNOWN
 
 
 def _bindings(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> dict[str, str]:

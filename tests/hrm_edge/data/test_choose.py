@@ -65,3 +65,11 @@ def test_the_halting_margin_has_its_own():
     assert [len(choose.margin_puzzles(TASK, n)) for n in (0, 3, 7)] == [1, 3, 7]
     held_out = generate_puzzles(TASK, 7, choose.HELD_OUT_SEED)
     assert choose.margin_puzzles(TASK, 7).content_hash() != held_out.content_hash()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**300, True, 1.5, "3", None])
+def test_a_held_out_seed_that_no_generator_takes(seed):
+    odd = SimpleNamespace(task=TASK, path=Path("odd"), metadata={"held_out": {"seed": seed}})
+    with pytest.raises(InputError, match="names no held-out puzzles"):
+        choose.gate_puzzles(odd, n=2)
+    assert len(choose.generated_apart(odd, 2, 5, [])) == 2
