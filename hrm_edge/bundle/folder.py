@@ -33,6 +33,7 @@ class Bundle:
     path: Path
     manifest: Manifest
     accuracy: dict[str, Any] | None  # what the gate measured; None when it did not run
+    sha256: str  # of its manifest as it was read, which holds those of all its files
 
     @property
     def ungated_warning(self) -> str | None:
@@ -85,12 +86,13 @@ def _open(path: Path) -> Bundle:
         raise InputError(_no_manifest(path))
     present = _walk(path)
     content = _load(path / MANIFEST)
+    own = hashlib.sha256(_dump(content).encode()).hexdigest()  # of the very bytes, as _load has seen
     digest = content.pop("digest", None)
     manifest = from_json(Manifest, json.dumps(content), where)
     if digest != _digest(content):
         raise InputError(f"{where}: was changed after it was written; export the bundle again")
     _check_files(path, manifest, present)
-    return Bundle(path, manifest, _accuracy(path, manifest))
+    return Bundle(path, manifest, _accuracy(path, manifest), own)
 
 
 def _not_a_folder(path: Path) -> str:
