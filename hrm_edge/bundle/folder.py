@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import sha256, write_atomically
 from ..records import from_json, newer_version
+from .accuracy import Accuracy, read_accuracy
 from .manifest import FORMAT_VERSION, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
@@ -32,7 +33,7 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    accuracy: dict[str, Any] | None  # what the gate measured; None when it did not run
+    accuracy: Accuracy | None  # what the gate measured; None when it did not run
     sha256: str  # of its manifest as it was read, which holds those of all its files
 
     @property
@@ -197,9 +198,14 @@ def _check_files(path: Path, manifest: Manifest, present: set[str]) -> None:
             )
 
 
-def _accuracy(path: Path, manifest: Manifest) -> dict[str, Any] | None:
+def _accuracy(path: Path, manifest: Manifest) -> Accuracy | None:
     if ACCURACY in manifest.files:
-        return _load(path / ACCURACY)
+        found = read_accuracy(_load(path / ACCURACY), path / ACCURACY)
+        if manifest.gate.passed and not found.passed:
+            raise InputError(
+                f"{path}: {MANIFEST} says that its gate passed, and {ACCURACY} that it did not; export it again"
+            )
+        return found
     if manifest.gate.ran:
         raise InputError(f"{path}: its gate ran, but {ACCURACY} is missing; export it again")
     return None

@@ -28,6 +28,7 @@ from ..progress import Progress, Say
 from ..runtimes import Answers, Engine
 from ..runtimes.base import joined
 from .accuracy import answer_all, by_chunks, check_match, rightness, token_accuracy
+from .arithmetic import arithmetic_of
 from .calls import Asked, ask_otherwise, call_rows
 from .statistics import CONFIDENCE, drop_interval, percent, upper_bound
 
@@ -79,6 +80,9 @@ class GateReport:
     max_halt_shift: float
     steps_agree: float  # fraction of puzzles that stop after the same segment
     calls: tuple[Asked, ...] = ()  # the other ways to ask
+    reference_name: str = ""  # of the checkpoint that it was held to
+    reference_hash: str = ""  # of that one's weights and config
+    arithmetic: str = ""  # the backend and the kind of CPU that answered
 
     @property
     def settled(self) -> bool:
@@ -155,7 +159,8 @@ def judge(
         added = longer.select(np.arange(len(asked), len(longer)))
         others = paired_answers(engine, checkpoint, added, say=say, progress=progress)
         asked, sides = longer, (joined([sides[0], others[0]]), joined([sides[1], others[1]]))
-    return Judged(report, asked, *sides)
+    report = replace(report, reference_name=checkpoint.name, reference_hash=checkpoint.content_hash)
+    return Judged(replace(report, arithmetic=arithmetic_of(engine)), asked, *sides)
 
 
 def _longer(asked: PuzzleSet, more: Callable[[int], PuzzleSet]) -> PuzzleSet:

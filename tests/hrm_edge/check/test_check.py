@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import TASK, host_engine, manifest, write_bundle, write_hollow_bundle, write_toy_bundle
+from toys import TASK, accuracy, host_engine, manifest, write_bundle, write_hollow_bundle, write_toy_bundle
 
 from hrm_edge.bundle import Gate, Manifest, seal_bundle
 from hrm_edge.bundle.quantization import QUANTIZATION, Calibration, Products, Quantization
@@ -93,7 +93,7 @@ def write_variant(path: Path, source, threshold: float = 15.5, record: Quantizat
             (scratch / QUANTIZATION).write_text(record.to_json())
 
     precision = "fp32" if record is None else record.precision
-    write_bundle(path, manifest(source=source, precision=precision), produce, {"exact": 1.0})
+    write_bundle(path, manifest(source=source, precision=precision), produce, accuracy())
 
 
 def degrade(folder: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_record_of_another_bundle(folder, capsys, wrong):
     write_variant(folder / "swapped", source, record=made)
     other = {"precision": "int4-weights", "checkpoint": "0" * 64}[wrong]
     (folder / "swapped" / QUANTIZATION).write_text(dataclasses.replace(made, **{wrong: other}).to_json())
-    seal_bundle(folder / "swapped", open_manifest(folder / "swapped"), {"exact": 1.0})
+    seal_bundle(folder / "swapped", open_manifest(folder / "swapped"), accuracy())
     (folder / "spec.toml").write_text("[[check]]\nname = 'q'\nbundle = 'swapped'\nmax_size_mb = 1\n")
     line = refusal(capsys, "spec.toml")
     assert "spec.toml:3: swapped/quantization.json: is of " in line
