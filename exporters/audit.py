@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..bundle.quantization import Products
-from ..errors import GateFailed
+from ..bundle import Bundle
+from ..bundle.quantization import Products, Quantization
+from ..errors import GateFailed, InputError
 from ..precision import PRECISIONS
 from ..runtimes import backend
 from ..runtimes.base import CompiledProduct
-from .options import ExportOptions
+
+if TYPE_CHECKING:
+    from .options import ExportOptions
 
 
 def prove(
@@ -42,6 +46,35 @@ def audit(target: str, files: Iterable[Path], precision: str, expected: Iterable
     compiler = backend(target)
     compiled = [product for file in files for product in compiler.compiled_products(file)]
     return compare_products(compiled, precision, map(compiler.compiled_name, expected))
+
+
+def audit_bundle(bundle: Bundle, record: Quantization) -> Products | None:
+    """Compile a bundle's graphs here, and look for all that its record says; None: its backend does not tell.
+
+    The record says which layers are quantized, not that they are: every product of theirs must be found, as many
+    as it counted, and none of a layer that it does not name may be in float.
+    """
+    compiler = backend(bundle.manifest.target)
+    files = [bundle.path / name for name in bundle.manifest.graphs.values()]
+    try:
+        compiled = [product for file in files for product in compiler.compiled_products(file)]
+    except NotImplementedError:
+        return None
+    except ImportError as error:
+        raise InputError(
+            f"{bundle.path}: to see what is compiled here takes the package {error.name}, which is not installed; "
+            "run: pip install 'hrm-edge[export]'"
+        ) from None
+    named = {compiler.compiled_name(name): layer for layer in record.layers for name in layer.products}
+    low = [name for name, layer in named.items() if layer.dtype != "float32"]
+    blocks = tuple(map(compiler.compiled_name, ("H_level.", "L_level.")))
+    unnamed = [p.name for p in compiled if p.name.startswith(blocks) and p.name not in named]
+    there = compare_products(compiled, record.precision, low)
+    others = compare_products(compiled, record.precision, dict.fromkeys(unnamed))
+    counted = record.products.expected if record.products else 0
+    missing = there.missing + others.missing
+    expected = max(there.expected + others.expected, counted)
+    return Products(expected, there.found + others.found, there.kinds, missing)
 
 
 def compare_products(compiled: list[CompiledProduct], precision: str, expected: Iterable[str]) -> Products:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,41 +45,39 @@ class OpenVino(Backend):
             raise InputError(f"{path}: OpenVINO's graphs end in .xml; export the bundle again")
         core = openvino.Core()
 
+        def refused(error: Exception) -> InputError:
+            return InputError(
+                f"{path}: OpenVINO {_version(openvino)} can not load it ({first_line(error)}); "
+                "export the bundle again"
+            )
+
+        try:
+            read = core.read_model(str(path))  # once: another file may stand there when it is compiled again
+        except Exception as error:  # OpenVINO raises plain RuntimeError, among others
+            raise refused(error) from error
+
         def compiled(rows: int | None) -> _Compiled:
             try:
-                model = core.read_model(str(path))
-                if rows is not None:
-                    model.reshape({item.any_name: [rows, *list(item.partial_shape)[1:]] for item in _free(model)})
+                model = _for_rows(read, rows)
                 # Compiling may give an output the names of values it was fused with; the file's own name counts.
                 names = [output.any_name for output in model.outputs]
                 return _Compiled(core.compile_model(model, "CPU", _settings(threads)), names)
-            except Exception as error:  # OpenVINO raises plain RuntimeError, among others
-                raise InputError(
-                    f"{path}: OpenVINO {_version(openvino)} can not load it ({first_line(error)}); "
-                    "export the bundle again"
-                ) from error
+            except Exception as error:
+                raise refused(error) from error
 
-        try:
-            free = [item.any_name for item in _free(core.read_model(str(path)))]
-        except Exception:
-            free = []  # compiling says what is wrong
+        free = [item.any_name for item in _free(read)]
         return _ByRows(compiled, free) if free else compiled(None)
 
     def compiled_products(self, path: Path) -> list[CompiledProduct]:
         """The matrix products as the CPU plugin compiles them, from its runtime model.
 
         The runtime model does not show what is inside a loop, so a loop's body is compiled by itself, with the
-        same settings; it is the same operators with the same constants.
+        same settings; it is the same operators with the same constants. A graph that is compiled twice, as
+        `load_graph` does, has the products of both: one that they compile in two ways has the types of both.
         """
         core = imported().Core()
-        found = []
-        for model in _with_bodies(core.read_model(str(path))):
-            for item in core.compile_model(model, "CPU", _settings(None)).get_runtime_model().get_ops():
-                info = item.get_rt_info()
-                if info["layerType"].astype(str) in ("FullyConnected", "MatMul"):
-                    kinds = [item.input_value(i).get_element_type().get_type_name() for i in (0, 1)]
-                    found.append(CompiledProduct(_name_in_graph(item), *(_KINDS.get(k, k) for k in kinds)))
-        return found
+        read = core.read_model(str(path))
+        return _of_all([_products(core, _for_rows(read, rows)) for rows in ((1, None) if _free(read) else (None,))])
 
 
 BACKEND = OpenVino()
@@ -106,6 +105,44 @@ def _opted_in() -> bool:
         return (Path.home() / "intel" / "openvino_telemetry").read_text().strip() == "1"
     except (OSError, ValueError, RuntimeError):
         return False
+
+
+def _for_rows(read: Any, rows: int | None) -> Any:
+    """A graph for a number of rows; None: for those that it takes."""
+    model = read.clone()
+    if rows is not None:
+        model.reshape({item.any_name: [rows, *list(item.partial_shape)[1:]] for item in _free(model)})
+    return model
+
+
+def _products(core: Any, model: Any) -> list[CompiledProduct]:
+    found = []
+    for part in _with_bodies(model):
+        for item in core.compile_model(part, "CPU", _settings(None)).get_runtime_model().get_ops():
+            info = item.get_rt_info()
+            if info["layerType"].astype(str) in ("FullyConnected", "MatMul"):
+                kinds = [item.input_value(i).get_element_type().get_type_name() for i in (0, 1)]
+                found.append(CompiledProduct(_name_in_graph(item), *(_KINDS.get(k, k) for k in kinds)))
+    return found
+
+
+def _of_all(compiled: list[list[CompiledProduct]]) -> list[CompiledProduct]:
+    """The products of several compilations of a graph; of one that they make differently, all that it is made."""
+    found: dict[tuple[str, int], list[CompiledProduct]] = {}
+    for products in compiled:
+        seen: Counter[str] = Counter()
+        for product in products:
+            found.setdefault((product.name, seen[product.name]), []).append(product)
+            seen[product.name] += 1
+    merged = []
+    for same in found.values():
+        absent = [] if len(same) == len(compiled) else ["nothing"]
+        left, right = (
+            " or ".join(dict.fromkeys([*kinds, *absent]))
+            for kinds in zip(*((p.left, p.right) for p in same), strict=True)
+        )
+        merged.append(CompiledProduct(same[0].name, left, right))
+    return merged
 
 
 def _name_in_graph(product: Any) -> str:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from ...bundle.quantization import PARTS
 from .edit import array_of, ensure, initializers
 
-# A fused layer of the checkpoint → its products in the graph, in the order of the fused weight's rows.
-PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 _FUSED = {part: fused for fused, parts in PARTS.items() for part in parts}
 _SUFFIX = "_proj.weight"
 

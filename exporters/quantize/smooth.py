@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
+from ...bundle.quantization import PARTS
 from ...models.smoothing import maker_of
 from ..graph.edit import array_of, ensure, initializers, replace_initializers, tensor_of
-from ..graph.layers import PARTS, products
+from ..graph.layers import products
 from ..graph.passes import finish
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import sha256, write_atomically
 from ..records import from_json, newer_version
+from .accuracy import Accuracy, read_accuracy
 from .manifest import FORMAT_VERSION, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
@@ -32,7 +33,8 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    accuracy: dict[str, Any] | None  # what the gate measured; None when it did not run
+    accuracy: Accuracy | None  # what the gate measured; None when it did not run
+    sha256: str  # of its manifest as it was read, which holds those of all its files
 
     @property
     def ungated_warning(self) -> str | None:
@@ -85,12 +87,13 @@ def _open(path: Path) -> Bundle:
         raise InputError(_no_manifest(path))
     present = _walk(path)
     content = _load(path / MANIFEST)
+    own = hashlib.sha256(_dump(content).encode()).hexdigest()  # of the very bytes, as _load has seen
     digest = content.pop("digest", None)
     manifest = from_json(Manifest, json.dumps(content), where)
     if digest != _digest(content):
         raise InputError(f"{where}: was changed after it was written; export the bundle again")
     _check_files(path, manifest, present)
-    return Bundle(path, manifest, _accuracy(path, manifest))
+    return Bundle(path, manifest, _accuracy(path, manifest), own)
 
 
 def _not_a_folder(path: Path) -> str:
@@ -195,9 +198,14 @@ def _check_files(path: Path, manifest: Manifest, present: set[str]) -> None:
             )
 
 
-def _accuracy(path: Path, manifest: Manifest) -> dict[str, Any] | None:
+def _accuracy(path: Path, manifest: Manifest) -> Accuracy | None:
     if ACCURACY in manifest.files:
-        return _load(path / ACCURACY)
+        found = read_accuracy(_load(path / ACCURACY), path / ACCURACY)
+        if manifest.gate.passed and not found.passed:
+            raise InputError(
+                f"{path}: {MANIFEST} says that its gate passed, and {ACCURACY} that it did not; export it again"
+            )
+        return found
     if manifest.gate.ran:
         raise InputError(f"{path}: its gate ran, but {ACCURACY} is missing; export it again")
     return None

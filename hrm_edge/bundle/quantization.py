@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 QUANTIZATION = "quantization.json"
 
+# A fused layer of the checkpoint → its products in the graph, in the order of the fused weight's rows.
+PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+
 
 @dataclass(frozen=True, config=STRICT)
 class Calibration:
@@ -50,6 +53,12 @@ class Layer:
     absmax: float  # largest weight
     error: float  # ‖x W − x stored‖ / ‖x W‖ over calibration's inputs x; without any, ‖W − stored‖ / ‖W‖
     kept: str | None = None  # why it gets more bits: stays in float, or (stored in int8) has inputs of 16 bits
+
+    @property
+    def products(self) -> list[str]:
+        """The names that its products have in the graph."""
+        parent, _, last = self.name.rpartition(".")
+        return [f"{parent}.{part}/{call}" for part in PARTS.get(last, (last,)) for call in range(self.calls)]
 
 
 @dataclass(frozen=True, config=STRICT)

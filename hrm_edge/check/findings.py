@@ -53,6 +53,7 @@ class Finding:
     n: int | None = None  # puzzles; None where they have no part in it
     interval: Interval | None = None  # at 95 %; None for what is exact
     sure: bool = True  # the interval lies on one side of the limit
+    doubt: str = "the rounds disagree on it"  # why it is not sure, where puzzles have no part in it
     needed: int | None = None  # roughly how many puzzles would settle it; None: no number, or settled
     worst: tuple[Worst, ...] = ()
 
@@ -69,7 +70,8 @@ def proportion(hits: np.ndarray, limit: float, what: str) -> Finding:
     good = count / n >= limit - _ROUNDING
     text = f"{percent(count / n)} {what} ({count} of n={n}, 95 % interval {100 * low:.2f} to {percent(high)})"
     sure = settled(n)
-    return Finding(count / n, text, good, n, (low, high), sure, None if sure else _needed(n, settled))
+    needed = None if sure else _needed(n, settled)
+    return Finding(count / n, text, good, n, (low, high), sure, needed=needed)
 
 
 def paired_drop(sample: Sample, before: np.ndarray, limit: float, whose: str) -> Finding:
@@ -91,7 +93,7 @@ def paired_drop(sample: Sample, before: np.ndarray, limit: float, whose: str) ->
     )
     sure = settled(n)
     needed = None if sure else _needed(n, settled)
-    found = Finding(drop, text, drop <= limit + _ROUNDING, n, (low, high), sure, needed)
+    found = Finding(drop, text, drop <= limit + _ROUNDING, n, (low, high), sure, needed=needed)
     return found if found.good else with_worst(found, sample, before & ~sample.right)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bundle import MANIFEST, open_bundle
-from ..bundle.quantization import Quantization, read_quantization
+from ..bundle import Bundle, open_bundle
+from ..bundle.quantization import QUANTIZATION, Products, Quantization, read_quantization
 from ..data.choose import any_puzzles, measured_puzzles
-from ..data.leaks import refuse_leak
+from ..data.leaks import distinct_puzzles, refuse_leak
 from ..data.puzzles import PuzzleSet, generate_puzzles
 from ..errors import InputError
-from ..files import sha256
+from ..exporters.audit import audit_bundle
 from ..measure.accuracy import answer_all, rightness, token_accuracy
 from ..measure.artifact import Artifact, open_artifact
 from ..progress import Progress
@@ -35,10 +35,17 @@ class Case:
     checkpoint: Artifact | None
     data: dict[str, PuzzleSet]  # by label
     baseline: BundleEntry | None
+    compiled: Products | None = None  # here, of what the record tells; where a rule asks and the backend tells
 
     @property
     def max_think_steps(self) -> int:
         return self.check.max_think_steps or self.artifact.engine.halt_max_steps
+
+    @property
+    def bundle(self) -> Bundle:
+        """As it was opened, before anything was measured."""
+        assert self.artifact.bundle is not None
+        return self.artifact.bundle
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Measurement:
         """What the baseline keeps of it."""
         case = self.case
         return BundleEntry(
-            bundle=sha256(case.artifact.path / MANIFEST),
+            bundle=case.bundle.sha256,
             checkpoint=case.artifact.source_hash,
             size_mb=self.size_mb,
             halt=case.check.halt,
@@ -108,7 +115,9 @@ class Runner:
 
     def __init__(self, spec: Spec, progress: Progress | None) -> None:
         self._spec, self._progress = spec, progress
+        self.notes: list[str] = []  # what to tell once nothing is refused
         self._bundles: dict[Path, tuple[Artifact, Quantization | None]] = {}
+        self._compiled: dict[Path, Products | None] = {}
         self._checkpoints: dict[str, Artifact] = {}
         self._puzzles: dict[tuple[str, str, int | None], PuzzleSet] = {}
         self._answers: dict[tuple[str, str, str, int], Answers] = {}
@@ -120,6 +129,7 @@ class Runner:
         spec, lines = self._spec, check.lines
         with spec.at(lines["bundle"]):
             artifact, quantization = self._bundle(check.bundles[label])
+            compiled = self._audit(artifact, quantization) if check.needs("compiled") else None
         checkpoint = None
         if check.checkpoint is not None:
             with spec.at(lines["checkpoint"]):
@@ -132,13 +142,23 @@ class Runner:
                     seen = quantization.calibration.fingerprints
                     refuse_leak(seen, puzzles, f"{label} on {name}")
         entry = baseline.get((check.name, label)) if baseline else None
-        return Case(check, label, artifact, quantization, checkpoint, data, entry)
+        return Case(check, label, artifact, quantization, checkpoint, data, entry, compiled)
 
     def _bundle(self, path: Path) -> tuple[Artifact, Quantization | None]:
         if path not in self._bundles:
-            bundle = open_bundle(path)  # first, for its own words about what is no bundle
-            self._bundles[path] = open_artifact(path), read_quantization(bundle)
+            open_bundle(path)  # first, for its own words about what is no bundle
+            artifact = open_artifact(path)
+            assert artifact.bundle is not None
+            record = read_quantization(artifact.bundle)
+            _refuse_foreign(artifact.bundle, record)
+            self._bundles[path] = artifact, record
         return self._bundles[path]
+
+    def _audit(self, artifact: Artifact, record: Quantization | None) -> Products | None:
+        assert artifact.bundle is not None
+        if artifact.path not in self._compiled:
+            self._compiled[artifact.path] = None if record is None else audit_bundle(artifact.bundle, record)
+        return self._compiled[artifact.path]
 
     def _checkpoint(self, path: str) -> Artifact:
         if path not in self._checkpoints:
@@ -154,10 +174,20 @@ class Runner:
         if key not in self._puzzles:
             if data.path is None:
                 count = min(data.n, n or data.n)
-                self._puzzles[key] = generate_puzzles(task, count, data.seed, data.difficulty)
+                self._puzzles[key] = self._once(generate_puzzles(task, count, data.seed, data.difficulty))
             else:
-                self._puzzles[key] = measured_puzzles(data.path, task, n)
+                self._puzzles[key] = self._once(measured_puzzles(data.path, task, n))
         return self._puzzles[key]
+
+    def _once(self, puzzles: PuzzleSet) -> PuzzleSet:
+        """Without copies, which would count as evidence that they are not."""
+        distinct = distinct_puzzles(puzzles)
+        if copies := len(puzzles) - len(distinct):
+            self.notes.append(
+                f"{puzzles.name}: {copies} of {len(puzzles)} puzzles are others again, as they are or turned and "
+                "renamed; each counts once"
+            )
+        return distinct
 
     # -- measuring ---------------------------------------------------------------------------------
 
@@ -206,6 +236,7 @@ class Runner:
         assert case.checkpoint is not None
         threads = torch.get_num_threads()
         pair = [open_artifact(path, threads) for path in (case.checkpoint.path, case.artifact.path)]
+        refuse_changed(case, pair[1].bundle)
         batch = pair[1].engine.batch or 1
         settings = Settings(threads, batch, rounds=1, per_round=1, memory=False)
         puzzles = next(iter(case.data.values()), None) or any_puzzles(pair[1].engine.task, batch)
@@ -227,6 +258,24 @@ class Runner:
                 self._progress(what, done, total)
 
         return report
+
+
+def refuse_changed(case: Case, now: Bundle | None = None) -> None:
+    """InputError unless the bundle is still the one that was opened; ``now``: it, where it was opened again."""
+    path = case.artifact.path
+    if (now or open_bundle(path)).sha256 != case.bundle.sha256:
+        raise InputError(f"{path}: was replaced while it was measured, so nothing is told of it; check it again")
+
+
+def _refuse_foreign(bundle: Bundle, record: Quantization | None) -> None:
+    """InputError where a record of quantization was made with another bundle."""
+    manifest = bundle.manifest
+    own = (manifest.precision, manifest.source["content_hash"])
+    if record is not None and (record.precision, record.checkpoint) != own:
+        raise InputError(
+            f"{bundle.path / QUANTIZATION}: is of {record.precision} weights of the checkpoint "
+            f"{record.checkpoint[:12]}, and the bundle of {own[0]} weights of {own[1][:12]}; export it again"
+        )
 
 
 def _refuse_swap(label: str, bundle: Artifact, checkpoint: Artifact) -> None:

@@ -7,17 +7,19 @@ A new rule is one function here. The spec's keys and their ranges, what is measu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..measure.statistics import median_interval, percent
 from .findings import Finding, paired_drop, proportion, timing, with_worst
 
 if TYPE_CHECKING:
+    from ..bundle.quantization import Products
     from .measure import Measurement
 
 # data: puzzles to answer. checkpoint: the float checkpoint, and with it PyTorch. speed: timed rounds against it.
-Need = Literal["data", "checkpoint", "baseline", "speed"]
+# compiled: what the backend compiles of the bundle here.
+Need = Literal["data", "checkpoint", "baseline", "speed", "compiled"]
 # (what was measured, the limit, label of the data set or None where none is needed) → finding
 Find = Callable[["Measurement", float, Any], Finding]
 
@@ -195,17 +197,24 @@ def min_speed_ratio(measured: Measurement, limit: float, _: Any) -> Finding:
     return timing(speed, speed.ratio, text, speed.ratio >= limit, median_interval(speed.rounds), limit)
 
 
-@rule(TRUE)
+@rule(TRUE, "compiled")
 def quantized(measured: Measurement, _: float, __: Any) -> Finding:
-    """every low-precision product that the bundle's quantization record expects was compiled as such"""
+    """every low-precision product that the bundle's quantization record expects is compiled as such here"""
     record = measured.case.quantization
     if record is None:
         precision = measured.case.artifact.precision
         return Finding(0, f"nothing is quantized in this {precision} bundle (it has no record of it)", False)
-    products = record.products
-    if products is None or products.expected < 1:
+    told, here = record.products, measured.case.compiled
+    if told is None or told.expected < 1:
         return Finding(0, "its record does not tell of any low-precision product; export it again", False)
-    text = f"{products.found} of {products.expected} expected low-precision products are compiled as such"
+    at_export = _compiled(told, "were compiled as such at its export")
+    if here is None and at_export.good:
+        return replace(at_export, sure=False, doubt="its backend does not tell what it compiles here")
+    return _compiled(here, "are compiled as such here") if here and at_export.good else at_export
+
+
+def _compiled(products: Products, words: str) -> Finding:
+    text = f"{products.found} of {products.expected} expected low-precision products {words}"
     if products.missing:
         text += f"; not {', '.join(products.missing[:3])}{', …' if len(products.missing) > 3 else ''}"
     good = products.found >= products.expected and not products.missing

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle import open_bundle
 from ..errors import GateFailed, InputError
 from ..progress import Progress, Say
 from ..runtimes import backend
 from .baseline import Baseline, BundleEntry, changes, read_baseline, write_baseline
-from .measure import Case, Measurement, Runner
+from .measure import Case, Measurement, Runner, refuse_changed
 from .rules import Rule
 from .spec import Spec, read_spec
 from .verdicts import Verdict, judge
@@ -72,13 +71,18 @@ def run_check(
         for check in spec.checks
         for label in check.bundles
     ]
-    if not update_baseline:
+    if not update_baseline and old is not None:
         for case in cases:
             _refuse_incomparable(spec, case)
+        _refuse_unmatched(spec, cases, old)
     for warning in dict.fromkeys(case.artifact.warning for case in cases if case.artifact.warning):
         say(f"warning: {warning}")
+    for note in runner.notes:
+        say(note)
     measured = tuple(runner.measure(case) for case in cases)
     verdicts = tuple(v for each in measured for v in judge(each, spec.when_unsure, update_baseline))
+    for case in cases:
+        refuse_changed(case)
     _remember_verified(measured, verdicts)
     updated = None
     if update_baseline and all(verdict.passed for verdict in verdicts):
@@ -107,7 +111,7 @@ def _old_baseline(spec: Spec, update: bool, say: Say) -> Baseline | None:
         except InputError as error:
             say(f"replacing the old baseline unread: {error}")
             return None
-    if not any(check.needs("baseline") for check in spec.checks):
+    if not spec.baseline.exists() and not any(check.needs("baseline") for check in spec.checks):
         return None
     return read_baseline(spec.baseline, _update_command(spec))
 
@@ -151,10 +155,32 @@ def _why_incomparable(case: Case, entry: BundleEntry | None, rule: Rule) -> str 
     return None
 
 
+def _refuse_unmatched(spec: Spec, cases: list[Case], baseline: Baseline) -> None:
+    """InputError unless the baseline has what is measured, and what it has is measured: nothing vanishes unseen."""
+    now = {(case.check.name, case.label): set(case.data) for case in cases}
+    before = {key: set(entry.data) for key, entry in baseline.items()}
+    for key in sorted(now.keys() | before.keys()):
+        ours, theirs = now.get(key), before.get(key)
+        if ours == theirs:
+            continue
+        where = " / ".join(key)
+        if ours is None:
+            why = f"has {where}, which is no longer there to be measured"
+        elif theirs is None:
+            why = f"has no entry for {where}"
+        elif theirs - ours:
+            why = f"has {where} on {min(theirs - ours)}, which is no longer measured"
+        else:
+            why = f"has no entry for {where} on {min(ours - theirs)}"
+        raise InputError(
+            f"{spec.baseline}: {why}; when that is meant, write what there is now with `{_update_command(spec)}`"
+        )
+
+
 def _remember_verified(measured: tuple[Measurement, ...], verdicts: tuple[Verdict, ...]) -> None:
-    """Bundles that kept every rule have answered on this machine's device as they should."""
+    """Bundles that kept every rule, one on answers among them, have answered on this device as they should."""
     for each in measured:
         own = [v for v in verdicts if (v.check, v.bundle) == (each.case.check.name, each.case.label)]
-        if own and each.samples and all(verdict.passed for verdict in own):
-            bundle = open_bundle(each.case.artifact.path)
-            backend(bundle.manifest.target).mark_verified(bundle)
+        answered = any("data" in verdict.rule.needs for verdict in own)
+        if answered and all(verdict.passed for verdict in own):
+            backend(each.case.bundle.manifest.target).mark_verified(each.case.bundle)

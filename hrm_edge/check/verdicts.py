@@ -46,7 +46,7 @@ class Verdict:
         """Of a figure that does not settle it: why, and what was done."""
         finding = self.finding
         if finding.n is None:
-            can = "the rounds disagree on it"
+            can = finding.doubt
         elif finding.needed is None:
             can = f"n={finding.n} can not show it, and at this rate no number of puzzles would"
         else:

@@ -35,22 +35,20 @@ def fingerprints(puzzles: PuzzleSet) -> tuple[str, ...]:
     boards have a handful of those in all. Without rules a grid says nothing by itself: there it is one, of
     question, answer and puzzle identifier.
     """
-    if not puzzles.task.has_rules:
-        return tuple(sorted(set(_of_labelled(puzzles))))
-    answers = [] if puzzles.answers is None else map(_fingerprint, puzzles.answers)
-    return tuple(sorted({*_up_to_symmetry(puzzles), *answers}))
+    *_, today = _marks(puzzles)
+    return tuple(sorted({mark for marks in today for mark in marks}))
 
 
 def seen_before(marks: Iterable[str], puzzles: PuzzleSet) -> np.ndarray:
     """bool[N]: whose :func:`fingerprints` are among ``marks``, which may be of an older hrm-edge."""
     seen = set(marks)
-    if not puzzles.task.has_rules:
-        return np.array([mark in seen for mark in _of_labelled(puzzles)], bool)
-    exact = [puzzles.questions] + ([] if puzzles.answers is None else [puzzles.answers])
-    found = np.array([mark in seen for mark in _up_to_symmetry(puzzles)], bool)
-    for side in exact:  # questions were once told as they are
-        found |= np.array([_fingerprint(row) in seen for row in side], bool)
-    return found
+    told = zip(*(kind for kinds in _marks(puzzles) for kind in kinds), strict=True)
+    return np.array([any(mark in seen for mark in marks) for marks in told], bool)
+
+
+def shared_marks(marks: Iterable[str], puzzles: PuzzleSet) -> int:
+    """How many of ``marks`` are of these puzzles."""
+    return len(set(marks) & {mark for kinds in _marks(puzzles) for kind in kinds for mark in kind})
 
 
 def refuse_leak(calibration: tuple[str, ...], puzzles: PuzzleSet, where: str) -> None:
@@ -64,8 +62,13 @@ def refuse_leak(calibration: tuple[str, ...], puzzles: PuzzleSet, where: str) ->
         )
 
 
-def _up_to_symmetry(puzzles: PuzzleSet) -> list[str]:
-    return [f"{mark:016x}" for mark in puzzles.task.fingerprints(puzzles.questions.astype(np.int32)).tolist()]
+def _marks(puzzles: PuzzleSet) -> tuple[list[list[str]], list[list[str]]]:
+    """Lists of one mark a puzzle: (those that were once told besides, those that are told today)."""
+    if not puzzles.task.has_rules:
+        return [], [_of_labelled(puzzles)]
+    turned = [f"{mark:016x}" for mark in puzzles.task.fingerprints(puzzles.questions.astype(np.int32)).tolist()]
+    answers = [] if puzzles.answers is None else [list(map(_fingerprint, puzzles.answers))]
+    return [list(map(_fingerprint, puzzles.questions))], [turned, *answers]
 
 
 def _of_labelled(puzzles: PuzzleSet) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..bundle import MANIFEST, open_bundle
+from ..bundle import MANIFEST, Bundle, open_bundle
 from ..errors import InputError
 from ..runtimes import Engine, load_engine
 from ..runtimes.loader import warning as bundle_warning
@@ -29,6 +29,7 @@ class Artifact:
     source_hash: str  # content hash of the weights' checkpoint
     checkpoint: Checkpoint | None
     warning: str | None  # to show whenever it is used
+    bundle: Bundle | None = None  # as it was opened; None for a checkpoint
 
     @property
     def label(self) -> str:
@@ -59,6 +60,7 @@ def open_artifact(path: Path | str, threads: int | None = None, compiled: bool =
             source_hash=bundle.manifest.source["content_hash"],
             checkpoint=None,
             warning=bundle_warning(bundle),
+            bundle=bundle,
         )
     if not Path(path).exists() and str(path) not in {model.name for model in zoo_models()}:
         raise InputError(f"{path}: no such checkpoint or bundle; `hrm-edge models` lists those that ship")

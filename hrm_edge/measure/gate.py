@@ -80,7 +80,9 @@ class GateReport:
     max_halt_shift: float
     steps_agree: float  # fraction of puzzles that stop after the same segment
     calls: tuple[Asked, ...] = ()  # the other ways to ask
-    arithmetic: str = ""  # whose: the backend's, and this CPU's; another kind may answer otherwise in INT8
+    reference_name: str = ""  # of the checkpoint that it was held to
+    reference_hash: str = ""  # of that one's weights and config
+    arithmetic: str = ""  # the backend and the kind of CPU that answered
 
     @property
     def settled(self) -> bool:
@@ -157,6 +159,7 @@ def judge(
         added = longer.select(np.arange(len(asked), len(longer)))
         others = paired_answers(engine, checkpoint, added, say=say, progress=progress)
         asked, sides = longer, (joined([sides[0], others[0]]), joined([sides[1], others[1]]))
+    report = replace(report, reference_name=checkpoint.name, reference_hash=checkpoint.content_hash)
     return Judged(replace(report, arithmetic=arithmetic_of(engine)), asked, *sides)
 
 

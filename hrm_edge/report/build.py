@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from ..bundle import Bundle
 from ..bundle.manifest import Manifest
 from ..bundle.quantization import Quantization
-from ..data.leaks import seen_before
+from ..data.leaks import shared_marks
 from ..data.puzzles import PuzzleSet
 from ..errors import InputError
 from ..files import write_atomically
@@ -187,7 +187,7 @@ def _side(
     n = len(right)
     token = token_accuracy(puzzles, answers.tokens)
     return {
-        "engine": gate["reference" if name == "reference" else "bundle"]["engine"],
+        "engine": _engine(gate, name),
         "exact": right.mean(),
         "exact_interval": interval(int(right.sum()), n),
         "token": None if token is None else token.mean(),
@@ -195,6 +195,16 @@ def _side(
         "steps_mean": answers.steps.mean(),
         "halted": answers.halted.mean(),
     }
+
+
+def _engine(gate: Mapping[str, Any], name: str) -> str:
+    """Who answered: the reference by its name and content, the bundle by its loop and the arithmetic behind it."""
+    engine = gate["reference" if name == "reference" else "bundle"]["engine"]
+    if name == "reference":
+        return f"{engine} {gate['reference_name']}, checkpoint {gate['reference_hash']}".removesuffix(
+            " , checkpoint "
+        )
+    return f"{engine}, {gate['arithmetic']}".removesuffix(", ")
 
 
 def _by_segments(scores: Mapping[str, Mapping[int, Score]], drift: Sequence[SegmentDrift]) -> list[dict[str, Any]]:
@@ -238,7 +248,7 @@ def _halting(reference: Answers, candidate: Answers) -> dict[str, Any]:
 
 
 def _quantization(record: Quantization, puzzles: PuzzleSet) -> dict[str, Any]:
-    """Of the fingerprints, which only a machine reads, how many measured puzzles have one."""
+    """Of the fingerprints, which only a machine reads, how many are of measured puzzles."""
     content = asdict(record)
     for name in ("comparison", "sensitivity", "budget"):
         content[name] = [
@@ -247,7 +257,7 @@ def _quantization(record: Quantization, puzzles: PuzzleSet) -> dict[str, Any]:
         ]
     if record.calibration is not None:
         calibrated = content["calibration"].pop("fingerprints")
-        content["calibration"]["measured"] = int(seen_before(calibrated, puzzles).sum())
+        content["calibration"]["measured"] = shared_marks(calibrated, puzzles)
     return content
 
 

@@ -76,7 +76,7 @@ def test_a_bundle_is_published_with_its_accuracy(small, tmp_path, capsys):
     folder = tmp_path / "bundles" / "small-onnx-fp32-graph"
     bundle = open_bundle(folder)
     assert bundle.manifest.gate.passed is True
-    assert bundle.accuracy["n"] == 20
+    assert bundle.accuracy.n == 20
     assert bundle.ungated_warning is None
     assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
     out, err = capsys.readouterr()
@@ -187,7 +187,7 @@ def test_where_the_reference_solves_nothing_only_a_flag_publishes_and_the_bundle
     bundle = open_bundle(tmp_path / "b")
     assert (bundle.manifest.gate.ran, bundle.manifest.gate.passed) == (False, None)
     assert "not judged: the reference solves none" in bundle.ungated_warning
-    assert bundle.accuracy["calls"]
+    assert bundle.accuracy.calls
     assert export(small, "-o", "c", "--no-gate", "--not-judged") == 2
 
 

@@ -5,6 +5,7 @@ Each of these is silent by itself: the export, the library or the backend goes o
 
 import dataclasses
 import functools
+import json
 import shutil
 
 import numpy as np
@@ -14,7 +15,9 @@ from onnx import helper
 from small_networks import TASK, checkpoint, network
 from traced_networks import CONFIGS, calibration, expected_products, plan, traced
 
-from hrm_edge.bundle import open_bundle
+from hrm_edge.bundle import Manifest, open_bundle, seal_bundle
+from hrm_edge.bundle.quantization import Products, read_quantization
+from hrm_edge.check.run import run_check
 from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.errors import GateFailed, InputError
@@ -29,6 +32,7 @@ from hrm_edge.exporters.quantize.plan import wrong_scales
 from hrm_edge.exporters.search.decide import Quantizing
 from hrm_edge.exporters.targets.onnx import serialized, write_graph
 from hrm_edge.models import load_checkpoint, quantized_layers, save_checkpoint
+from hrm_edge.records import from_json
 
 pytest.importorskip("onnxruntime")
 
@@ -315,6 +319,19 @@ def test_calibration_on_the_puzzles_that_are_measured(tmp_path, trained, capsys,
     assert not (tmp_path / "b").exists()
 
 
+def test_calibration_on_twins_of_the_puzzles_that_are_measured(tmp_path, trained, capsys):
+    """Digits renamed and rows and columns changed: not one board is the same."""
+    config = load_checkpoint(trained).metadata["held_out"]
+    held_out = generate_puzzles(TASK, 5, config["seed"], "ordinary")
+    questions, answers = TASK.augment(np.random.default_rng(1), held_out.questions, held_out.answers)
+    assert not set(map(bytes, questions)) & set(map(bytes, held_out.questions))
+    save_puzzles(dataclasses.replace(held_out, questions=questions, answers=answers), tmp_path / "twins.csv")
+    flags = ["--precision", "int8", "-o", "b", "--gate-puzzles", 5, "--calibration-data", "twins.csv"]
+    assert command(trained, *flags) == 2
+    assert "5 of the 5 puzzles to measure on, or their solutions, were used for calibration" in one_line(capsys)
+    assert not (tmp_path / "b").exists()
+
+
 # -- g. what a backend silently computes in float ------------------------------------------------------
 
 
@@ -344,7 +361,96 @@ def test_one_product_that_is_left_in_float_is_named(tmp_path, monkeypatch):
     refused(tmp_path / "b", rf"{total - 1} of {total} int8 products were compiled as such; not {SITE};")
 
 
-# -- h. a bundle edited after export -------------------------------------------------------------------
+def other_for_one_row(monkeypatch, other):
+    """OpenVINO compiles a graph for single rows of its own: let that be another file's."""
+    from hrm_edge.runtimes import openvino
+
+    real = openvino._for_rows
+
+    def for_rows(read, rows):
+        import openvino as package
+
+        return real(package.Core().read_model(str(other)) if rows == 1 else read, rows)
+
+    monkeypatch.setattr(openvino, "_for_rows", for_rows)
+
+
+def test_a_graph_that_is_in_float_for_single_rows_alone(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    export(tmp_path / "float", "openvino", "fp32")
+    other_for_one_row(monkeypatch, tmp_path / "float" / "segment.xml")
+    total = len(expected_products(traced("grid")[0]))
+    refused(tmp_path / "b", rf"0 of {total} int8 products were compiled as such", target="openvino")
+
+
+# -- h. a record that tells of other graphs ------------------------------------------------------------
+
+
+def swapped(into, taken_from) -> None:
+    """A bundle whose record, and what its manifest says of it, are another's; whole by every hash."""
+    shutil.copy(taken_from / "quantization.json", into / "quantization.json")
+    manifest = open_bundle(taken_from).manifest
+    seal_bundle(into, dataclasses.replace(open_bundle_unsealed(into), precision=manifest.precision))
+
+
+def open_bundle_unsealed(folder):
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["digest"]
+    return from_json(Manifest, json.dumps(content), folder)
+
+
+def checked(folder) -> tuple[bool, str]:
+    """What `quantized = true` finds."""
+    spec = folder.parent / "spec.toml"
+    spec.write_text(f"[[check]]\nname = 'q'\nbundle = '{folder.name}'\nquantized = true\n")
+    (only,) = run_check(spec).verdicts
+    return only.passed, only.finding.text
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("loop", ["host", "graph"])
+def test_a_float_graph_under_an_int8_record(tmp_path, target, loop):
+    total = len(expected_products(traced("grid")[0]))
+    export(tmp_path / "int8", target, "int8", loop)
+    assert checked(tmp_path / "int8") == (
+        True,
+        f"{total} of {total} expected low-precision products are compiled as such here",
+    )
+    export(tmp_path / "float", target, "fp32", loop)
+    swapped(tmp_path / "float", tmp_path / "int8")
+    passed, text = checked(tmp_path / "float")
+    assert not passed
+    assert text.startswith(f"0 of {total} expected low-precision products are compiled as such here; not ")
+
+
+def test_weights_alone_under_an_int8_record(tmp_path):
+    export(tmp_path / "int8", "openvino", "int8")
+    export(tmp_path / "weights", "openvino", "int8-weights")
+    swapped(tmp_path / "weights", tmp_path / "int8")
+    assert not checked(tmp_path / "weights")[0]
+
+
+def test_a_record_that_names_one_layer_alone(tmp_path):
+    """The others are in float, and the record does not tell of them."""
+    export(tmp_path / "int8")
+    export(tmp_path / "b")
+    record = read_quantization(open_bundle(tmp_path / "int8"))
+    one = next(layer for layer in record.layers if SITE.startswith(layer.name))
+    less = dataclasses.replace(record, layers=(one,), products=Products(1, 1, {}, ()))
+    (tmp_path / "b" / "quantization.json").write_text(less.to_json())
+    model = onnx.load(tmp_path / "b" / "segment.onnx")
+    made = {node.output[0]: node for node in model.graph.node}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.name != SITE and "_proj/" in node.name:
+            node.input[0] = made[made[node.input[0]].input[0]].input[0]
+    (tmp_path / "b" / "segment.onnx").write_bytes(serialized(model))
+    seal_bundle(tmp_path / "b", open_bundle_unsealed(tmp_path / "b"))
+    passed, text = checked(tmp_path / "b")
+    assert not passed
+    assert text.startswith("1 of ")
+
+
+# -- i. a bundle edited after export -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loop", ["host", "graph"])

@@ -139,6 +139,16 @@ def manifest(target: str = "onnx", loop: str = "host", batch: int | str = "dynam
     return Manifest(**{**fields, **changes})
 
 
+def accuracy(**changes: Any) -> dict[str, Any]:
+    """What a gate may have measured of a toy."""
+    side = {"engine": "toy", "exact": 1.0, "token": 1.0, "steps_mean": 2.0, "halted": 1.0}
+    counted = {"n": 8, "max_think_steps": HALT_MAX_STEPS, "lost": 0, "won": 0, "answers_differ": 0}
+    budget = {"confidence": 0.95, "max_drop": 0.5, "max_halt_shift": 0.05, "drop_interval": [-1.0, 1.0]}
+    moved = {"drop_points": 0.0, "lost_at_most": 1.0, "halt_shift": 0.0, "steps_agree": 1.0}
+    words = {"reason": "passed", "notes": [], "puzzles": "toys", "puzzles_hash": "0" * 64, "halt": "learned"}
+    return {"passed": True, "reference": side, "bundle": side, **counted, **budget, **moved, **words, **changes}
+
+
 def write_bundle(
     path: Path, manifest: Manifest, produce: Callable[[Path], None], accuracy: dict[str, Any] | None = None
 ) -> Manifest:
@@ -159,8 +169,8 @@ def write_toy_bundle(
         for name, model in toy_graphs.models(loop, batch).items():
             toy_graphs.save(model, folder / name, target)
 
-    accuracy = {"exact": 1.0} if changes.get("gate", Gate(True, True)).ran else None
-    write_bundle(path, manifest(target, loop, batch, **changes), produce, accuracy)
+    measured = accuracy() if changes.get("gate", Gate(True, True)).ran else None
+    write_bundle(path, manifest(target, loop, batch, **changes), produce, measured)
     return path
 
 
@@ -172,5 +182,5 @@ def write_hollow_bundle(path: Path, **changes: Any) -> Path:
             (folder / name).write_bytes(name.encode() * 20)
 
     wanted = manifest(**changes)
-    write_bundle(path, wanted, produce, {"exact": 1.0} if wanted.gate.ran else None)
+    write_bundle(path, wanted, produce, accuracy() if wanted.gate.ran else None)
     return path

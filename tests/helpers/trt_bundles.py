@@ -26,7 +26,7 @@ def write_trt_bundle(
 
     wanted = toys.manifest("tensorrt", loop, batch, **changes)
     wanted = replace(wanted, graphs={name: f"{name}.onnx" for name in wanted.graphs})
-    toys.write_bundle(path, wanted, produce, {"exact": 1.0})
+    toys.write_bundle(path, wanted, produce, toys.accuracy())
     return path
 
 
@@ -52,6 +52,6 @@ def write_graphs(path: Any, loop: str, graphs: dict[str, onnx.ModelProto], confi
         path,
         manifest,
         lambda folder: [onnx.save(model, folder / f"{name}.onnx") for name, model in graphs.items()],
-        {"exact": 1.0},
+        toys.accuracy(),
     )
     return path

@@ -49,7 +49,7 @@ def test_what_was_written_is_what_is_read(bundle):
     assert opened.manifest.task == "sudoku-4x4"
     assert opened.manifest.inputs["segment"][0] == TensorSpec("z_H", "float32", ("batch", 16, 4))
     assert set(opened.manifest.files) == {"start.onnx", "segment.onnx", "accuracy.json"}
-    assert opened.accuracy == {"exact": 1.0}
+    assert dataclasses.asdict(opened.accuracy)["n"] == toys.accuracy()["n"]
     assert opened.ungated_warning is None
     assert opened.size == sum(path.stat().st_size for path in bundle.iterdir() if path.name != "manifest.json")
     assert from_json(Manifest, json.dumps(dataclasses.asdict(opened.manifest)), "here") == opened.manifest
@@ -75,8 +75,8 @@ def test_sealed_again_after_the_gate(tmp_path):
     seal_bundle(folder, toys.manifest(gate=Gate(False, None, "not yet")))
     assert open_bundle(folder).accuracy is None
     assert "never checked (not yet)" in open_bundle(folder).ungated_warning
-    seal_bundle(folder, toys.manifest(), {"exact": 0.5})
-    assert open_bundle(folder).accuracy == {"exact": 0.5}
+    seal_bundle(folder, toys.manifest(), toys.accuracy(n=9))
+    assert open_bundle(folder).accuracy.n == 9
     assert open_bundle(folder).ungated_warning is None
 
 
@@ -237,6 +237,42 @@ def test_accuracy_may_not_be_taken_out_of_the_list(bundle):
     (bundle / "accuracy.json").unlink()
     resealed(bundle, lambda content: content["files"].pop("accuracy.json"))
     assert "its gate ran, but accuracy.json is missing" in refusal(bundle)
+
+
+def with_accuracy(path, **changes):
+    """A bundle sealed with another accuracy.json; None takes a field out."""
+    content = {name: value for name, value in toys.accuracy(**changes).items() if value is not None}
+    seal_bundle(path, toys.manifest(), content)
+    return path
+
+
+def test_a_manifest_and_a_gate_that_contradict_each_other(bundle):
+    line = refusal(with_accuracy(bundle, passed=False, reason="dropped 4 points"))
+    assert "manifest.json says that its gate passed, and accuracy.json that it did not" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"n": None}, "field 'n' is missing"),
+        ({"n": 0}, "n must be a whole number"),
+        ({"lost": 5, "won": 4}, "n is 8, and more puzzles than that"),
+        ({"more": 1}, "unknown field 'more'"),
+        ({"reference": {"engine": "toy"}}, "reference lacks"),
+        ({"calls": [{"call": "one", "n": 8, "agree": 0.0, "wrong": "all"}]}, "one of its calls went wrong"),
+        ({"notes": "text"}, "notes must be a list"),
+    ],
+)
+def test_accuracy_is_a_strict_record(bundle, changes, words):
+    assert words in refusal(with_accuracy(bundle, **changes))
+
+
+def test_what_later_gates_tell_is_read_and_not_asked_of_older_ones(bundle):
+    assert open_bundle(bundle).accuracy.reference_hash == ""
+    later = {"reference_name": "m", "reference_hash": "0" * 64, "arithmetic": "ONNX Runtime 1, x86-64"}
+    calls = [{"call": "fixed", "n": 8, "agree": 1.0, "wrong": None}]
+    found = open_bundle(with_accuracy(bundle, **later, calls=calls)).accuracy
+    assert (found.reference_name, found.arithmetic, found.calls[0].call) == ("m", "ONNX Runtime 1, x86-64", "fixed")
 
 
 def test_a_key_that_stands_twice(bundle):

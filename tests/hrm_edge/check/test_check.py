@@ -10,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import TASK, host_engine, manifest, write_bundle, write_hollow_bundle, write_toy_bundle
+from toys import TASK, accuracy, host_engine, manifest, write_bundle, write_hollow_bundle, write_toy_bundle
 
-from hrm_edge.bundle import Gate
+from hrm_edge.bundle import Gate, Manifest, seal_bundle
 from hrm_edge.bundle.quantization import QUANTIZATION, Calibration, Products, Quantization
+from hrm_edge.check.measure import Runner
 from hrm_edge.cli import main
-from hrm_edge.data.leaks import fingerprints
-from hrm_edge.data.puzzles import generate_puzzles, load_puzzles, save_puzzles
+from hrm_edge.data.leaks import distinct_puzzles, fingerprints
+from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, load_puzzles, save_puzzles
+from hrm_edge.exporters import audit
+from hrm_edge.files import sha256
+from hrm_edge.records import from_json
+from hrm_edge.runtimes import backend
 
 pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
@@ -40,6 +45,11 @@ max_size_mb = 1
 """
 
 
+def different(seed: int) -> PuzzleSet:
+    """200 puzzles, none of them another one turned or renamed."""
+    return distinct_puzzles(generate_puzzles(TASK, 300, seed)).select(np.arange(200))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A float checkpoint, another one, and bundles that say they were made from the first."""
@@ -51,7 +61,7 @@ def made(tmp_path_factory):
     source = {"name": "float", "content_hash": load_checkpoint(folder / "float").content_hash}
     write_toy_bundle(folder / "honest", source=source)
     write_variant(folder / "degraded", source, threshold=7.5)
-    save_puzzles(generate_puzzles(TASK, 200, seed=0), folder / "puzzles.csv")
+    save_puzzles(different(0), folder / "puzzles.csv")
     return folder
 
 
@@ -82,7 +92,8 @@ def write_variant(path: Path, source, threshold: float = 15.5, record: Quantizat
         if record is not None:
             (scratch / QUANTIZATION).write_text(record.to_json())
 
-    write_bundle(path, manifest(source=source), produce, {"exact": 1.0})
+    precision = "fp32" if record is None else record.precision
+    write_bundle(path, manifest(source=source, precision=precision), produce, accuracy())
 
 
 def degrade(folder: Path) -> None:
@@ -165,9 +176,10 @@ def record(source, seen: tuple[str, ...], products: Products) -> Quantization:
     return Quantization("int8", source["content_hash"], 1, 4, (), calibration=calibration, products=products)
 
 
-def test_calibration_data_in_the_test_set(folder, capsys):
+def test_calibration_data_in_the_test_set(folder, capsys, monkeypatch):
+    monkeypatch.setattr(audit, "compare_products", lambda *_: Products(4, 4, {}, ()))
     source = {"name": "float", "content_hash": load_checkpoint(folder / "float").content_hash}
-    seen = fingerprints(generate_puzzles(TASK, 200, seed=0))[:3]
+    seen = fingerprints(different(0))[:3]
     whole, fake = Products(4, 4, {}, ()), Products(4, 1, {}, ("a", "b", "c"))
     write_variant(folder / "leaky", source, record=record(source, seen, whole))
     write_variant(folder / "clean", source, record=record(source, ("0" * 16,), whole))
@@ -182,7 +194,113 @@ def test_calibration_data_in_the_test_set(folder, capsys):
     (folder / "spec.toml").write_text(spec.replace("leaky", "fake"))
     code, _, err = run(capsys, "spec.toml")
     assert code == 1
-    assert "quantized: 1 of 4 expected low-precision products are compiled as such; not a, b, c" in err
+    assert (
+        "quantized: 1 of 4 expected low-precision products were compiled as such at its export; not a, b, c" in err
+    )
+
+
+@pytest.mark.parametrize("counted", [4, 1])
+def test_a_float_graph_with_a_record_of_int8(folder, capsys, counted):
+    """What the record says of the export is no proof of what runs."""
+    source = {"name": "float", "content_hash": load_checkpoint(folder / "float").content_hash}
+    write_variant(folder / "swapped", source, record=record(source, (), Products(counted, counted, {}, ())))
+    (folder / "spec.toml").write_text("[[check]]\nname = 'q'\nbundle = 'swapped'\nquantized = true\n")
+    code, _, err = run(capsys, "spec.toml")
+    assert code == 1
+    assert f"quantized: 0 of {counted} expected low-precision products are compiled as such here" in err
+
+
+@pytest.mark.parametrize("wrong", ["precision", "checkpoint"])
+def test_a_record_of_another_bundle(folder, capsys, wrong):
+    source = {"name": "float", "content_hash": load_checkpoint(folder / "float").content_hash}
+    made = record(source, (), Products(4, 4, {}, ()))
+    write_variant(folder / "swapped", source, record=made)
+    other = {"precision": "int4-weights", "checkpoint": "0" * 64}[wrong]
+    (folder / "swapped" / QUANTIZATION).write_text(dataclasses.replace(made, **{wrong: other}).to_json())
+    seal_bundle(folder / "swapped", open_manifest(folder / "swapped"), accuracy())
+    (folder / "spec.toml").write_text("[[check]]\nname = 'q'\nbundle = 'swapped'\nmax_size_mb = 1\n")
+    line = refusal(capsys, "spec.toml")
+    assert "spec.toml:3: swapped/quantization.json: is of " in line
+    assert line.endswith("export it again")
+
+
+def open_manifest(path: Path) -> Manifest:
+    """Of a bundle in which something else was changed."""
+    content = json.loads((path / "manifest.json").read_text())
+    del content["digest"]
+    return from_json(Manifest, json.dumps(content), path)
+
+
+def test_a_bundle_replaced_while_it_is_measured(folder, capsys, monkeypatch):
+    """Neither verified nor in the baseline: what was measured is not what stands there."""
+    measure, seen = Runner.measure, []
+
+    def replaced(self, case):
+        found = measure(self, case)
+        degrade(folder)
+        return found
+
+    monkeypatch.setattr(Runner, "measure", replaced)
+    monkeypatch.setattr(type(backend("onnx")), "mark_verified", lambda self, bundle: seen.append(bundle))
+    assert "toy: was replaced while it was measured" in refusal(capsys, "spec.toml", "--update-baseline")
+    assert not (folder / "baseline.json").exists()
+    assert seen == []
+
+
+def test_only_answers_verify_a_bundle(folder, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(type(backend("onnx")), "mark_verified", lambda self, bundle: seen.append(bundle.sha256))
+    sized = SPEC.replace("min_exact = 0.9", "max_size_mb = 1").split("checkpoint")[0] + "max_size_mb = 1\n"
+    (folder / "spec.toml").write_text(sized)
+    assert run(capsys, "spec.toml")[0] == 0
+    assert seen == []
+    (folder / "spec.toml").write_text(sized + "min_exact = 0.9\n")
+    assert run(capsys, "spec.toml")[0] == 0
+    assert seen == [sha256(folder / "toy" / "manifest.json")]
+
+
+def test_a_bundle_that_vanished_from_a_pattern(folder, capsys):
+    (folder / "also").symlink_to((folder / "toy").resolve())
+    (folder / "spec.toml").write_text(SPEC.replace('"toy"\ndata', '["toy", "als*"]\ndata'))
+    assert run(capsys, "spec.toml", "--update-baseline")[0] == 0
+    assert run(capsys, "spec.toml")[0] == 0
+    (folder / "also").unlink()
+    (folder / "als").symlink_to((folder / "toy").resolve())
+    line = refusal(capsys, "spec.toml")
+    assert "baseline.json: has no entry for als" in line
+    (folder / "spec.toml").write_text(SPEC.replace("max_drop_vs_baseline = 5\n", ""))
+    line = refusal(capsys, "spec.toml")
+    assert "baseline.json: has toy / also, which is no longer there to be measured; when that is meant" in line
+    assert line.endswith("`hrm-edge check spec.toml --update-baseline`")
+    assert run(capsys, "spec.toml", "--update-baseline")[0] == 0
+    assert run(capsys, "spec.toml")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('name = "toy"', 'name = "other"', "has no entry for other / toy"),
+        ('"puzzles.csv"', '["puzzles.csv", "generated:9@3"]', "has no entry for toy / toy on generated:9@3"),
+        ('"puzzles.csv"', '"generated:9@3"', "has toy / toy on puzzles.csv, which is no longer measured"),
+    ],
+)
+def test_what_no_rule_compares_must_be_in_the_baseline_too(based, capsys, old, new, words):
+    (based / "spec.toml").write_text(SPEC.replace("max_drop_vs_baseline = 5\n", "").replace(old, new))
+    line = refusal(capsys, "spec.toml")
+    assert words in line
+    assert line.endswith("`hrm-edge check spec.toml --update-baseline`")
+
+
+def test_copies_count_once(folder, capsys):
+    """400 copies of one puzzle are one, not 99.05 to 100 %."""
+    one = different(0).select(np.zeros(400, int))
+    questions, answers = TASK.augment(np.random.default_rng(0), one.questions, one.answers)
+    (folder / "puzzles.csv").unlink()
+    save_puzzles(dataclasses.replace(one, questions=questions, answers=answers), folder / "puzzles.csv")
+    (folder / "spec.toml").write_text("[[check]]\nname='c'\nbundle='toy'\ndata='puzzles.csv'\nmin_exact=0.1\n")
+    _, out, err = run(capsys, "spec.toml", "--json")
+    assert json.loads(out)["results"][0]["n"] == 1
+    assert "399 of 400 puzzles are others again" in err
 
 
 def test_a_swapped_checkpoint(based, capsys):
@@ -197,7 +315,7 @@ def test_a_swapped_checkpoint(based, capsys):
 
 def test_other_puzzles_than_in_the_baseline(based, capsys):
     (based / "puzzles.csv").unlink()
-    save_puzzles(generate_puzzles(TASK, 200, seed=5), based / "puzzles.csv")
+    save_puzzles(different(5), based / "puzzles.csv")
     line = refusal(capsys, "spec.toml")
     assert "baseline.json: puzzles.csv held other puzzles" in line
     assert "max_drop_vs_baseline of 'toy' (spec.toml:10) can not be judged" in line

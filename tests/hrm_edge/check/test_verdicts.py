@@ -31,7 +31,9 @@ def right(n, spoil) -> np.ndarray:
     return ~np.isin(np.arange(n), list(spoil))
 
 
-def measured(rules, n=200, wrong=(), reference_wrong=(), baseline_wrong=(), speed=None, before=None, products=None):
+def measured(
+    rules, n=200, wrong=(), reference_wrong=(), baseline_wrong=(), speed=None, before=None, products=None, here=None
+):
     """A bundle that is wrong about some of n puzzles, beside a checkpoint and a baseline wrong about others."""
     puzzles = puzzle_set(n, seed=11)
     check = Check(
@@ -58,7 +60,8 @@ def measured(rules, n=200, wrong=(), reference_wrong=(), baseline_wrong=(), spee
     record = None
     if products is not None:
         record = Quantization("int8", "0" * 64, 1, 4, (), products=Products(*products))
-    case = Case(check, "b", artifact, record, None, {"d": puzzles}, entry)
+    here = None if here is None else Products(*here)
+    case = Case(check, "b", artifact, record, None, {"d": puzzles}, entry, here)
     return Measurement(case, {"d": sample}, None if speed is None else SpeedRatios(speed, ()))
 
 
@@ -198,7 +201,11 @@ def test_speed_must_reach_a_ratio():
     ("products", "passes", "words"),
     [
         ((4, 4, {}, ()), True, "4 of 4 expected"),
-        ((4, 3, {}, ("L.mlp",)), False, "3 of 4 expected low-precision products are compiled as such; not L.mlp"),
+        (
+            (4, 3, {}, ("L.mlp",)),
+            False,
+            "3 of 4 expected low-precision products were compiled as such at its export; not L.mlp",
+        ),
         ((0, 0, {}, ()), False, "does not tell of any"),
         (None, False, "nothing is quantized in this int8 bundle"),
     ],
@@ -207,6 +214,31 @@ def test_quantized_needs_the_records_proof(products, passes, words):
     found = verdict("quantized", 1.0, products=products)
     assert found.passed == passes
     assert words in found.reason
+
+
+@pytest.mark.parametrize(
+    ("here", "passes", "words"),
+    [
+        ((4, 4, {}, ()), True, "4 of 4 expected low-precision products are compiled as such here"),
+        (
+            (4, 0, {}, ("a", "b", "c", "d")),
+            False,
+            "0 of 4 expected low-precision products are compiled as such here",
+        ),
+        ((5, 4, {}, ()), False, "4 of 5 expected"),
+    ],
+)
+def test_quantized_is_what_is_compiled_here(here, passes, words):
+    found = verdict("quantized", 1.0, products=(4, 4, {}, ()), here=here)
+    assert (found.passed, found.finding.sure) == (passes, True)
+    assert words in found.reason
+
+
+@pytest.mark.parametrize(("when_unsure", "passes"), [("estimate", True), ("fail", False), ("pass", True)])
+def test_a_backend_that_does_not_tell_leaves_doubt(when_unsure, passes):
+    found = verdict("quantized", 1.0, when_unsure, products=(4, 4, {}, ()))
+    assert (found.passed, found.finding.sure) == (passes, False)
+    assert "its backend does not tell what it compiles here" in found.reason
 
 
 def test_every_rule_is_judged_and_none_stops_the_others():

@@ -341,7 +341,7 @@ def test_it_is_part_of_a_bundle_that_opens_and_is_the_same_every_time(tmp_path, 
             (folder / file / "Manifest.json").write_text("{}")
         write_package(folder, content)
 
-    sealed = [toys.write_bundle(tmp_path / name, content, produce, {"exact": 1.0}) for name in ("one", "two")]
+    sealed = [toys.write_bundle(tmp_path / name, content, produce, toys.accuracy()) for name in ("one", "two")]
     assert sealed[0].files == sealed[1].files
     assert {f"swift/{name}" for name in FILES} <= set(open_bundle(tmp_path / "one").manifest.files)
 
