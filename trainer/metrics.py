@@ -11,7 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TaskProgressColumn
 
+from ..errors import InputError
+from ..files import write_atomically
 from ..progress import bar
+
+METRICS = "metrics.jsonl"
 
 
 class Metrics:
@@ -25,7 +29,7 @@ class Metrics:
         self.progress: Progress | None = None
         if quiet:
             return
-        path = folder / "metrics.jsonl"
+        path = folder / METRICS
         kept = []
         if path.exists():
             for line in path.read_text().splitlines():
@@ -35,7 +39,7 @@ class Metrics:
                     continue  # the line a kill cut off
                 if row["step"] <= step:
                     kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept))
+        write_atomically(path, "".join(line + "\n" for line in kept))
         self.file = path.open("a", buffering=1)
         self.board = _tensorboard(folder)
         self.console = Console(stderr=True)
@@ -83,6 +87,20 @@ class Metrics:
             self.progress.stop()
         if self.board is not None:
             self.board.close()
+
+
+def require_metrics(path: Path) -> None:
+    """InputError where a file holds anything but a run's metrics, before :class:`Metrics` writes over it."""
+    if not path.exists():
+        return
+    try:
+        lines = path.read_text().splitlines()
+        *whole, last = lines if lines else [""]
+        if all(isinstance(json.loads(line)["step"], int) for line in whole) and (not last or last[0] == "{"):
+            return
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise InputError(f"{path}: holds something else than a run's metrics; choose another --output")
 
 
 def _readable(value: Any) -> str:

@@ -45,15 +45,14 @@ def command(
 def _copy(bundle: Bundle, output: Path) -> None:
     """The page as it lies in the bundle, where its hash was just checked: no need to draw it again."""
     from ..errors import InputError
-    from ..files import write_atomically
+    from ..files import check_file, write_atomically
     from ..progress import say
     from ..report import FILES
 
     kind = output.suffix.lower().removeprefix(".")
     if kind not in FILES:
         raise InputError(f"-o {output}: a report is written as .html, .md or .json; give it one of these names")
-    if output.is_dir():
-        raise InputError(f"-o {output}: is a folder; give a file in it")
+    check_file(output)
     if bundle.path.resolve() in output.resolve().parents:
         raise InputError(f"-o {output}: lies inside the bundle, which may not change; give a place outside")
     if FILES[kind] not in bundle.manifest.files:
