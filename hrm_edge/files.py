@@ -61,8 +61,8 @@ def replacing_folder(target: Path, check: Check) -> Iterator[Path]:
     """Yield an empty folder that takes ``target``'s place when the block succeeds.
 
     ``check`` is asked about what stands there, before the block and again before it is replaced. On an exception
-    nothing remains and ``target`` is untouched. A link stays: the folder behind it is replaced. InputError where
-    another process writes there, or nothing can be written at all.
+    nothing remains and ``target`` is untouched. A link stays: the folder behind it is replaced. The umask tells who
+    may read what is in it. InputError where another process writes there, or nothing can be written at all.
     """
     named, target = Path(target), behind(target)
     with contextlib.ExitStack() as stack:
@@ -72,7 +72,12 @@ def replacing_folder(target: Path, check: Check) -> Iterator[Path]:
             (work / NEW).mkdir()
         yield work / NEW
         with _as_mistakes(named):
+            mask = os.umask(0o077)
+            os.umask(mask)
             for path in (work / NEW, *sorted((work / NEW).rglob("*"))):
+                # safetensors and coremltools leave files that only their maker may read.
+                usual = (0o777 if path.is_dir() else 0o666) & ~mask
+                path.chmod(path.stat().st_mode & 0o7000 | usual)
                 sync(path)
             with undisturbed():
                 check_replaceable(named, check)
@@ -116,6 +121,13 @@ def owning(target: Path) -> Iterator[None]:
         with _as_mistakes(target):
             stack.enter_context(workspace(behind(target)))
         yield
+
+
+def recover(target: Path) -> None:
+    """Put right and clear up what a killed writer of ``target`` left; InputError where one is writing."""
+    if workspace_of(behind(target)).exists():
+        with owning(target):
+            pass
 
 
 def check_file(path: Path) -> None:

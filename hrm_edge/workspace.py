@@ -94,13 +94,17 @@ def workspace(target: Path, wait: bool = False) -> Iterator[Path]:
             while handle is None:
                 with undisturbed():
                     handle = _take(work, target)
+                    if handle is not None:
+                        _recover(work, target)
+                        understood = True
                 if handle is None:
                     if not wait or time.monotonic() > until:
                         raise BlockingIOError(errno.EAGAIN, f"{_holder(work)} is writing there", str(target))
                     time.sleep(0.01)
-            _recover(work, target)
-            understood = True
             yield work
+        except OSError as error:
+            error.filename = error.filename or str(target)  # a full disk says of itself only that it is full
+            raise
         finally:
             if handle is not None:
                 with undisturbed():
@@ -148,11 +152,14 @@ def _take(work: Path, target: Path) -> int | None:
                 os.write(handle, f"{_MARK}{os.getpid():<10}\n".encode())
                 return handle
         except BaseException:
-            with contextlib.suppress(OSError):
+            try:
                 if locked and os.fstat(handle).st_size == 0:  # made here, and nothing else is in the folder
                     os.unlink(work / _OWNER)
                     work.rmdir()
-            os.close(handle)
+            except OSError:
+                pass
+            finally:
+                os.close(handle)
             raise
         os.close(handle)
         if not locked:

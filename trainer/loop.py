@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data.choose import margin_puzzles
 from ..data.puzzles import PuzzleSet
 from ..errors import HrmEdgeError, InputError
-from ..files import check_replaceable, owning, write_atomically
+from ..files import check_replaceable, owning, recover, write_atomically
 from ..models import HRM, Checkpoint, HRMConfig, build_model
 from ..models.checkpoint import load_weights, require_replaceable
 from ..models.grow import with_added_blocks
@@ -67,8 +67,11 @@ def _same_run(folder: Path, recipe: dict[str, Any]) -> None:
             )
 
 
-def _require_own(folder: Path) -> None:
-    """InputError where the run would write over what no run has written."""
+def _require_own(folder: Path, sources: int) -> None:
+    """InputError where the run would write over what no run has written; puts right what a killed run left."""
+    kept = [f"data/source{index}.npz" for index in range(sources)]
+    for name in ("checkpoint", "state", METRICS, "run.json", *kept):
+        recover(folder / name)
     check_replaceable(folder / "checkpoint", require_replaceable)
     check_replaceable(folder / "state", require_state)
     require_metrics(folder / METRICS)
@@ -175,7 +178,7 @@ def _train(
         }
         if world.rank == 0:
             owned.enter_context(owning(output / "run"))
-            _require_own(output)
+            _require_own(output, len(data))
         _same_run(output, recipe)
         model = _first_model(task, arch, config, initial, other_puzzles)
         if world.rank == 0:

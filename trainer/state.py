@@ -52,7 +52,7 @@ def _write(content: dict[str, Any], file: Path) -> None:
     try:
         torch.save(content, file)
     except RuntimeError as error:  # as which it tells of a full disk
-        raise InputError(f"{file}: cannot be written ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{file}: cannot be written; is the disk full? ({str(error).splitlines()[0]})") from None
 
 
 def load_state(folder: Path, world: World) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
