@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from .bundle import Gate, seal_bundle
+from .bundle import Gate, require_replaceable, seal_bundle
 from .bundle.manifest import Manifest
 from .bundle.quantization import QUANTIZATION, Products, Quantization
 from .data.puzzles import PuzzleSet
@@ -22,7 +22,7 @@ from .exporters.quantize.plan import Plan, wrong_scales
 from .exporters.search.decide import Decision, Quantizing, decide, record
 from .exporters.targets import target_named
 from .exporters.targets.base import Context, Target
-from .files import replacing_folder, write_atomically
+from .files import replacing_folder
 from .measure.gate import GateReport, Judged, judge
 from .measure.speed import beside_eager
 from .models import Checkpoint
@@ -73,7 +73,7 @@ def export_bundle(
     """Build a bundle, prove it and publish it at ``folder``, whole or not at all.
 
     Raises:
-        InputError: options or puzzles that do not fit.
+        InputError: options or puzzles that do not fit, or a folder that may not be replaced or is written to.
         GateFailed: it answers worse than allowed, or is not quantized as was asked; nothing is published, and
             a bundle that stood there before is kept.
     """
@@ -103,10 +103,11 @@ class _Export:
     judged: Judged | None = None
 
     def run(self, folder: Path) -> Exported:
-        self._trace()
-        self._decide()
-        self._build()
-        with replacing_folder(folder) as self.scratch:
+        gated = self.gate.puzzles is not None
+        with replacing_folder(folder, lambda place: require_replaceable(place, gated=gated)) as self.scratch:
+            self._trace()
+            self._decide()
+            self._build()
             compiled = self._write(folder.name)
             self._prove(compiled, str(folder))
             self._judge(str(folder))
@@ -183,7 +184,7 @@ class _Export:
             plain.graphs.values(),
             self.products,
         )
-        write_atomically(self.scratch / QUANTIZATION, self.quantization.to_json())
+        (self.scratch / QUANTIZATION).write_bytes(self.quantization.to_json().encode())
 
     def _judge(self, what: str) -> None:
         """GateFailed where the bundle, run as its user would run it, answers too many puzzles wrong."""

@@ -1,82 +1,134 @@
-"""Files that are either whole or absent: write to a sibling, then rename."""
+"""Files and folders, replaced whole or not at all, by one writer at a time, and only where they are ours."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .errors import InputError
 from .text import decoded
+from .workspace import (
+    NEW,
+    behind,
+    entries,
+    is_system_file,
+    swap,
+    sync,
+    sync_quietly,
+    undisturbed,
+    workspace,
+    workspace_of,
+)
+
+# InputError, naming the file, unless all that stands in a folder is provably ours.
+Check = Callable[[Path], object]
 
 
-def _sync(path: Path) -> None:
-    """Flush one file or folder to disk, so that a rename never publishes an empty file."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def files_in(folder: Path) -> set[str]:
+    """Relative names of all plain files, but for the system's; a link, a pipe and the like is an InputError."""
+    found = set()
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(folder / prefix) as inside:
+            for entry in inside:
+                name = prefix + entry.name
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    pending.append(f"{name}/")
+                elif stat.S_ISLNK(mode):
+                    raise InputError(
+                        f"{folder}: {name!r} is a link, and only plain files are read there; copy the folder with "
+                        f"what its links point to, as with `cp -rL {folder} COPY`, and use the copy"
+                    )
+                elif not stat.S_ISREG(mode):
+                    raise InputError(
+                        f"{folder}: {name!r} is not a plain file; remove it, or write the folder again"
+                    )
+                elif not is_system_file(entry.name):
+                    found.add(name)
+    return found
+
+
+# -- writing -------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def replacing_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty sibling folder that takes ``target``'s place when the block succeeds.
+def replacing_folder(target: Path, check: Check) -> Iterator[Path]:
+    """Yield an empty folder that takes ``target``'s place when the block succeeds.
 
-    On an exception nothing of it remains and an existing ``target`` is untouched. A kill between the two
-    renames leaves the old content beside it as ``.NAME.old``; :func:`recover_folder` puts it back.
+    ``check`` is asked about what stands there, before the block and again before it is replaced. On an exception
+    nothing remains and ``target`` is untouched. A link stays: the folder behind it is replaced. The umask tells who
+    may read what is in it. InputError where another process writes there, or nothing can be written at all.
     """
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    old = target.parent / f".{target.name}.old"
-    try:
-        yield scratch
-        for file in sorted(scratch.rglob("*")):
-            _sync(file)
-        scratch.chmod(0o755)  # mkdtemp makes it private; a published folder is not
-        recover_folder(target)
-        if target.exists():
-            target.rename(old)
-        scratch.rename(target)
-        _sync(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    named, target = Path(target), behind(target)
+    with contextlib.ExitStack() as stack:
+        with _as_mistakes(named):
+            check_replaceable(named, check)
+            work = stack.enter_context(workspace(target))
+            (work / NEW).mkdir()
+        yield work / NEW
+        with _as_mistakes(named):
+            mask = os.umask(0o077)
+            os.umask(mask)
+            for path in (work / NEW, *sorted((work / NEW).rglob("*"))):
+                # safetensors and coremltools leave files that only their maker may read.
+                usual = (0o777 if path.is_dir() else 0o666) & ~mask
+                path.chmod(path.stat().st_mode & 0o7000 | usual)
+                sync(path)
+            with undisturbed():
+                check_replaceable(named, check)
+                swap(work, target)
 
 
-def recover_folder(target: Path) -> None:
-    """Undo a replacement that was killed half-way, so that ``target`` is the last whole content."""
-    target = Path(target)
-    old = target.parent / f".{target.name}.old"
-    if old.exists():
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            old.rename(target)
+def scratch_of(target: Path) -> Path:
+    """The folder that :func:`replacing_folder` yields for ``target``, for the other processes of one run."""
+    return workspace_of(behind(target)) / NEW
+
+
+@contextlib.contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yield a name for a file that takes ``path``'s place when the block succeeds.
+
+    A link stays: the file behind it is replaced. OSError where that cannot be.
+    """
+    path = behind(path)
+    with workspace(path, wait=True) as work:
+        yield work / NEW
+        sync(work / NEW)
+        with undisturbed():
+            os.replace(work / NEW, path)
+            sync_quietly(path.parent)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write one file so that a reader sees the old content or the new, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)  # a device or a pipe, such as /dev/null, is written to and not replaced
+        return
+    with replacing_file(path) as scratch:
+        scratch.write_bytes(data)
+
+
+@contextlib.contextmanager
+def owning(target: Path) -> Iterator[None]:
+    """Keep every other process from writing ``target`` in this way; InputError where one does."""
+    with contextlib.ExitStack() as stack:
+        with _as_mistakes(target):
+            stack.enter_context(workspace(behind(target)))
+        yield
+
+
+def recover(target: Path) -> None:
+    """Put right and clear up what a killed writer of ``target`` left; InputError where one is writing."""
+    if workspace_of(behind(target)).exists():
+        with owning(target):
+            pass
 
 
 def check_file(path: Path) -> None:
@@ -88,13 +140,33 @@ def check_file(path: Path) -> None:
 
 def check_place(path: Path) -> None:
     """InputError where neither a file nor a folder could be made at ``path``; asked before long work."""
-    place = path.parent
+    place = (behind(path) if path.is_symlink() else path).parent
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir():
         raise InputError(f"{path}: cannot be written, as {place} is no folder; choose another place")
     if not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f"{path}: cannot be written, as {place} may not be changed; choose another place")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # a device or a pipe
+    with owning(path):  # not every file system says beforehand what it refuses
+        pass
+
+
+def check_replaceable(target: Path, check: Check) -> None:
+    """InputError where :func:`replacing_folder` would not put a folder at ``target``; asked before long work."""
+    folder = behind(target)
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir() or entries(folder):
+        check(target)
+    if not folder.is_dir():
+        raise InputError(f"{target}: is a file; name a folder")
+    here = Path.cwd()
+    if here == folder or folder in here.parents:
+        raise InputError(f"{target}: is the folder that you are in, which cannot be replaced; name one inside it")
+    if os.path.ismount(folder):
+        raise InputError(f"{target}: is where a disk is mounted, which cannot be replaced; name a folder inside it")
 
 
 def require_utf8(path: Path) -> None:
@@ -132,3 +204,14 @@ def cache_folder() -> Path:
     except RuntimeError:
         # Nobody's home, as in a container whose user has no name: a place where nothing is or can be kept.
         return Path(os.devnull) / "hrm-edge"
+
+
+@contextlib.contextmanager
+def _as_mistakes(target: Path) -> Iterator[None]:
+    """What a file system refuses, as one line about the place that somebody named."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{target}: nothing can be written there ({error.strerror or error}); choose another"
+        ) from error

@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from .. import limits
 from ..errors import InputError
-from ..files import read_text, readable_name, recover_folder, replacing_folder, require_utf8, sha256
+from ..files import entries, read_text, readable_name, replacing_folder, require_utf8, sha256
 from ..foreign import what_it_is
 from ..identifiers import parse_ranges
 from ..tasks import Task, get_task
+from ..workspace import standing
 from ..zoo import zoo_models
 from .calibration import quantized_layers
 from .config import HRMConfig
@@ -60,6 +61,12 @@ class Checkpoint:
     def name(self) -> str:
         """The folder's name; a training run's checkpoint is called after the run."""
         return readable_name(self.path.parent.name if self.path.name == RUN_CHECKPOINT else self.path.name)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files in the folder, but for the system's."""
+        folder = standing(self.path)
+        return sum((folder / name).stat().st_size for name in entries(folder) if (folder / name).is_file())
 
     @property
     def kept_identifiers(self) -> np.ndarray | None:
@@ -111,14 +118,27 @@ def _network(config: HRMConfig, task: Task) -> HRM:
 
 
 def require_replaceable(path: Path) -> None:
-    """InputError where ``path`` holds anything but a checkpoint, before :func:`save_checkpoint` replaces it."""
+    """InputError where ``path`` holds anything but a checkpoint of ours, which :func:`save_checkpoint` replaces.
+
+    Others have files of the same names: ours tell so in their config, and the weights are what they are called.
+    """
     require_utf8(path)
-    if path.is_dir() and {file.name for file in path.iterdir()} <= {WEIGHTS, CONFIG, CARD}:
-        return
-    if path.exists():
+    try:
+        if not path.is_dir():
+            raise InputError("it is a file")
+        if others := sorted(entries(path) - {WEIGHTS, CONFIG, CARD}):
+            raise InputError(repr(others[0]))
+        _read_config(path)
+        with safe_open(path / WEIGHTS, "pt"):
+            pass
+        if (path / CARD).exists() and not (path / CARD).is_file():
+            raise InputError(repr(CARD))
+    except (InputError, OSError, SafetensorError) as error:
+        why = str(error).removeprefix(f"{path}: ").split(";")[0]
         raise InputError(
-            f"{path}: holds something else than a checkpoint, which would be replaced; give another place"
-        )
+            f"{path}: holds something else than a checkpoint ({why}), which would be replaced; move it away, or "
+            "give another place"
+        ) from None
 
 
 def save_checkpoint(
@@ -133,7 +153,7 @@ def save_checkpoint(
 
     ``dtype`` float16 halves the file (it is widened again on reading): for weights that ship. Where the
     metadata has the scales of quantization-aware training, they are tied to these weights by their hash.
-    Whatever stands at ``path`` is replaced; where somebody names it, ask :func:`require_replaceable` first.
+    A checkpoint that stands at ``path`` is replaced, and nothing else is (:func:`require_replaceable`).
     """
     path = Path(path)
     # The puzzle-embedding table is small here; all tensors are copied so that none shares storage.
@@ -148,8 +168,11 @@ def save_checkpoint(
         "arch": model.config.to_dict(),
         "metadata": metadata,
     }
-    with replacing_folder(path) as folder:
-        save_file(tensors, folder / WEIGHTS)
+    with replacing_folder(path, require_replaceable) as folder:
+        try:
+            save_file(tensors, folder / WEIGHTS)
+        except SafetensorError as error:  # as which it tells of a full disk
+            raise InputError(f"{path}: the weights cannot be written ({error})") from None
         if QUANTIZATION in metadata:
             metadata[QUANTIZATION] = {**metadata[QUANTIZATION], "weights_sha256": sha256(folder / WEIGHTS)}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
@@ -160,10 +183,9 @@ def save_checkpoint(
 def resolve_checkpoint(path: Path | str) -> Path:
     """A checkpoint folder from a path, from a training run's folder or from the name of a model that ships."""
     path = Path(path)
-    if (path / RUN_CHECKPOINT / CONFIG).is_file() and not (path / CONFIG).exists():
+    if (standing(path / RUN_CHECKPOINT) / CONFIG).is_file() and not (path / CONFIG).exists():
         path = path / RUN_CHECKPOINT
-    recover_folder(path)
-    if path.is_dir():
+    if standing(path).is_dir():
         return path
     shipped = {model.name: model for model in zoo_models()}
     if str(path) in shipped:
@@ -264,8 +286,9 @@ def _told_as_damaged(path: Path) -> Iterator[None]:
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint folder (or a shipped model by name): float32, in evaluation mode."""
-    path = resolve_checkpoint(path)
-    require_utf8(path)
+    named = resolve_checkpoint(path)
+    require_utf8(named)
+    path = standing(named)
     config = _read_config(path)
     task = get_task(config["task"])
     arch = HRMConfig.from_dict(config.get("arch", {}), where=str(path / CONFIG))
@@ -277,7 +300,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     digest = hashlib.sha256((sha256(weights) + identity).encode()).hexdigest()
     card = (path / CARD).read_text(errors="replace") if (path / CARD).exists() else ""
     model.eval().requires_grad_(False)
-    return Checkpoint(model, task, card, config.get("metadata", {}), digest, path.resolve())
+    return Checkpoint(model, task, card, config.get("metadata", {}), digest, named.resolve())
 
 
 def quantization_of(checkpoint: Checkpoint) -> TrainedScales | None:
@@ -302,7 +325,7 @@ def quantization_of(checkpoint: Checkpoint) -> TrainedScales | None:
     odd = set(scales.activations) ^ set(quantized_layers(checkpoint.model))
     if odd:
         raise InputError(f"{where} does not fit the network (layer {min(odd)}); train with --qat again")
-    if sha256(checkpoint.path / WEIGHTS) != tuned_with:
+    if sha256(standing(checkpoint.path) / WEIGHTS) != tuned_with:
         raise InputError(
             f"{checkpoint.path / WEIGHTS}: weights were changed after quantization-aware training; "
             "train with --qat again, or remove metadata.quantization to treat them as a float checkpoint"

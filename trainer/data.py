@@ -14,7 +14,7 @@ from ..data.choose import TRAINING_SEED
 from ..data.public_layout import IDENTIFIERS, Grouping, read_description, read_folder, read_names
 from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..errors import InputError
-from ..files import readable_name, sha256
+from ..files import entries, readable_name, sha256
 from ..progress import lines
 from ..tasks import Task
 
@@ -128,7 +128,7 @@ def content_hash(argument: str) -> str | None:
         return sha256(path)
     if not path.exists():
         return None
-    files = sorted(file for file in path.glob("*") if file.is_file())
+    files = sorted(path / name for name in entries(path) if (path / name).is_file())
     listed = "".join(f"{file.name} {sha256(file)}\n" for file in files)
     return hashlib.sha256(listed.encode("utf-8", "surrogatepass")).hexdigest()
 

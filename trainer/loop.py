@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -15,9 +16,9 @@ from torch import Tensor
 from ..data.choose import margin_puzzles
 from ..data.puzzles import PuzzleSet
 from ..errors import HrmEdgeError, InputError
-from ..files import read_text, require_utf8, write_atomically
+from ..files import check_replaceable, owning, read_text, recover, require_utf8, write_atomically
 from ..models import HRM, Checkpoint, HRMConfig, build_model
-from ..models.checkpoint import load_weights
+from ..models.checkpoint import load_weights, require_replaceable
 from ..models.grow import with_added_blocks
 from ..tasks import Task
 from . import qat
@@ -27,11 +28,12 @@ from .data import Sampler, Source, identifiers_needed, numbering
 from .distributed import World, leaving
 from .halting import halting_margin
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
-from .metrics import Metrics
+from .metrics import METRICS, Metrics, require_metrics
 from .optim import Average
-from .prepare import Measured, keep_sources, kept_sources, measured_on, unseen
+from .prepare import Measured, keep_sources, kept_sources, measured_on, require_sources, unseen
 from .run import Run
 from .slots import Slots
+from .state import require_state
 from .stopping import Stopping
 
 # What a checkpoint tells of the run that made it, kept when another run starts from it.
@@ -63,6 +65,18 @@ def _same_run(folder: Path, recipe: dict[str, Any]) -> None:
             raise InputError(
                 f"{folder}: holds another run ({differs[0]} differs); choose another --output, or delete it"
             )
+
+
+def _require_own(folder: Path, sources: int) -> None:
+    """InputError where the run would write over what no run has written; puts right what a killed run left."""
+    kept = [f"data/source{index}.npz" for index in range(sources)]
+    for name in ("checkpoint", "state", METRICS, "run.json", *kept):
+        recover(folder / name)
+    check_replaceable(folder / "checkpoint", require_replaceable)
+    check_replaceable(folder / "state", require_state)
+    require_metrics(folder / METRICS)
+    if not (folder / "run.json").exists():
+        require_sources(folder)
 
 
 def _with_identifiers(
@@ -129,7 +143,22 @@ def train(
     """
     require_utf8(output)
     qat.require_start(config, initial)
-    world = World.join(device)
+    with contextlib.ExitStack() as owned:
+        return _train(World.join(device), owned, task, arch, config, data, output, test, initial)
+
+
+def _train(
+    world: World,
+    owned: contextlib.ExitStack,
+    task: Task,
+    arch: HRMConfig,
+    config: TrainConfig,
+    data: list[str],
+    output: Path,
+    test: Path | None,
+    initial: Checkpoint | None,
+) -> Path:
+    """:func:`train` in one process of those in ``world``; the first owns the folder until ``owned`` is left."""
     measured: Measured | None = None  # in the first process alone, which measures for all
     changed: list[str] = []
     with world.together():
@@ -149,6 +178,9 @@ def train(
             "data": data,
             "started_from": None if initial is None else initial.content_hash,
         }
+        if world.rank == 0:
+            owned.enter_context(owning(output / "run"))
+            _require_own(output, len(data))
         _same_run(output, recipe)
         model = _first_model(task, arch, config, initial, other_puzzles)
         if world.rank == 0:

@@ -10,8 +10,11 @@ from typing import Any
 
 from rich.progress import Progress, TaskProgressColumn
 
-from ..files import read_text
+from ..errors import InputError
+from ..files import read_text, write_atomically
 from ..progress import bar, say
+
+METRICS = "metrics.jsonl"
 
 
 class Metrics:
@@ -25,7 +28,7 @@ class Metrics:
         self.progress: Progress | None = None
         if quiet:
             return
-        path = folder / "metrics.jsonl"
+        path = folder / METRICS
         kept = []
         if path.exists():
             for line in read_text(path).splitlines():
@@ -34,7 +37,7 @@ class Metrics:
                         kept.append(line)
                 except (ValueError, KeyError, TypeError, RecursionError):
                     continue  # the line a kill cut off
-        path.write_text("".join(line + "\n" for line in kept))
+        write_atomically(path, "".join(line + "\n" for line in kept))
         self.file = path.open("a", buffering=1)
         self.board = _tensorboard(folder)
         if sys.stderr.isatty():
@@ -81,6 +84,20 @@ class Metrics:
             self.progress.stop()
         if self.board is not None:
             self.board.close()
+
+
+def require_metrics(path: Path) -> None:
+    """InputError where a file holds anything but a run's metrics, before :class:`Metrics` writes over it."""
+    if not path.exists():
+        return
+    try:
+        lines = path.read_text().splitlines()
+        *whole, last = lines if lines else [""]
+        if all(isinstance(json.loads(line)["step"], int) for line in whole) and (not last or last[0] == "{"):
+            return
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise InputError(f"{path}: holds something else than a run's metrics; choose another --output")
 
 
 def _readable(value: Any) -> str:

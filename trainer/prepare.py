@@ -13,6 +13,7 @@ import numpy as np
 from ..data.choose import held_out_puzzles, margin_puzzles, measured_puzzles
 from ..data.puzzles import PuzzleSet, load_puzzles
 from ..errors import InputError
+from ..files import replacing_file
 from ..models import HRMConfig
 from ..tasks import Task
 from .data import Source, content_hash, fingerprints, read_source, require_one_numbering, split_folder
@@ -73,12 +74,10 @@ def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) 
     sources = [read_source(data[index], task, generated, measured.tests) for index in missing]
     for index, source in zip(missing, sources, strict=True):
         place = _place(folder, index)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = place.with_name(f".{place.name}")  # savez appends .npz to any other ending
         content = {"questions": source.questions, "answers": source.answers}
         facts = {"key": json.dumps(keys[index]), "name": source.name, "w": source.weight}
-        np.savez(scratch, **content, **{name: np.array(fact) for name, fact in facts.items()})  # type: ignore[arg-type]
-        scratch.rename(place)
+        with replacing_file(place) as scratch, open(scratch, "wb") as file:
+            np.savez(file, **content, **{name: np.array(fact) for name, fact in facts.items()})  # type: ignore[arg-type]
     return [
         data[index] for index in missing if (each := kept[index]) is not None and each[0][:3] == keys[index][:3]
     ]
@@ -99,6 +98,13 @@ def kept_sources(folder: Path, task: Task, data: list[str]) -> list[Source]:
     if not task.has_rules:
         return [read_source(argument, task) for argument in data]
     return [each[1] for each in kept if each is not None]
+
+
+def require_sources(folder: Path) -> None:
+    """InputError where :func:`keep_sources` would write over what it has not kept."""
+    for place in sorted((folder / "data").glob("source*.npz")):
+        if _read(place) is None:
+            raise InputError(f"{place}: holds something else than a run's puzzles; choose another --output")
 
 
 def _place(folder: Path, index: int) -> Path:

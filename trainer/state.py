@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import InputError
-from ..files import recover_folder
+from ..files import entries, replacing_folder, scratch_of
+from ..workspace import standing
 from .distributed import World
 
 FORMAT_VERSION = 3
@@ -19,29 +21,38 @@ FORMAT_VERSION = 3
 def save_state(folder: Path, world: World, shared: dict[str, Any], slots: dict[str, torch.Tensor]) -> None:
     """Replace ``folder`` by this step's state: ``shared`` from rank 0, every rank's ``slots``.
 
-    The ranks write into one hidden sibling, wait for each other, then rank 0 renames it: a kill at any
+    The ranks write into one folder beside it, wait for each other, then rank 0 renames it: a kill at any
     moment leaves either the old state or the new one, never a mixture of ranks or steps.
     """
-    scratch = folder.parent / f".{folder.name}.next"
-    if world.rank == 0:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
+    with contextlib.ExitStack() as replacing:
+        if world.rank == 0:
+            replacing.enter_context(replacing_folder(folder, require_state))
+        world.barrier()
+        scratch = scratch_of(folder)
+        if not scratch.is_dir():
+            raise InputError(
+                f"{folder}: process {world.rank} does not see it; all nodes must share the run's folder"
+            )
+        _write(slots, scratch / f"rank{world.rank}.pt")
+        if world.rank == 0:
+            meta = {"format_version": FORMAT_VERSION, "world_size": world.size}
+            _write({**shared, **meta}, scratch / "shared.pt")
+        world.barrier()
     world.barrier()
-    if not scratch.is_dir():
-        raise InputError(f"{folder}: process {world.rank} does not see it; all nodes must share the run's folder")
-    torch.save(slots, scratch / f"rank{world.rank}.pt")
-    if world.rank == 0:
-        meta = {"format_version": FORMAT_VERSION, "world_size": world.size}
-        torch.save({**shared, **meta}, scratch / "shared.pt")
-    world.barrier()
-    if world.rank == 0:
-        recover_folder(folder)
-        old = folder.parent / f".{folder.name}.old"
-        if folder.exists():
-            folder.rename(old)
-        scratch.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    world.barrier()
+
+
+def require_state(folder: Path) -> None:
+    """InputError where a folder holds anything but a run's state; what is in the files shows in reading."""
+    others = sorted(name for name in entries(folder) if not re.fullmatch(r"shared\.pt|rank\d+\.pt", name))
+    if others:
+        raise InputError(f"{folder}: holds {others[0]!r}, which is no training state; choose another --output")
+
+
+def _write(content: dict[str, Any], file: Path) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # as which it tells of a full disk
+        raise InputError(f"{file}: cannot be written; is the disk full? ({str(error).splitlines()[0]})") from None
 
 
 def load_state(folder: Path, world: World) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
@@ -49,9 +60,7 @@ def load_state(folder: Path, world: World) -> tuple[dict[str, Any], dict[str, to
 
     It may have been saved by any number of processes: their slots are joined in order and shared out anew.
     """
-    if world.rank == 0:
-        recover_folder(folder)
-    world.barrier()
+    folder = standing(folder)
     if not folder.exists():
         return None
     try:

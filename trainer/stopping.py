@@ -1,10 +1,12 @@
-"""Ctrl-C and SIGTERM as wishes: the step is finished and the run saved; a second one stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP as wishes: the step is finished and the run saved; a second one stops at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from types import FrameType
+
+from ..workspace import STOP_SIGNALS
 
 
 class Stopping:
@@ -16,8 +18,9 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
+            for number in STOP_SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                    self._before[number] = signal.signal(number, self._ask)
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

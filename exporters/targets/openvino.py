@@ -37,7 +37,11 @@ def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
     openvino = imported()
     converted = openvino.Core().read_model(model=serialized(model))
     _name_steadily(converted)
-    openvino.save_model(converted, str(folder / f"{stem}.xml"), compress_to_fp16=False)
+    try:
+        openvino.save_model(converted, str(folder / f"{stem}.xml"), compress_to_fp16=False)
+    except RuntimeError as error:  # as which it tells of a full disk
+        why = str(error).splitlines()[0]
+        raise InputError(f"{folder / stem}.xml: cannot be written; is the disk full? ({why})") from None
     return f"{stem}.xml"
 
 

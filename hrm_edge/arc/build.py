@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.public_layout import IDENTIFIERS, write_description
+from ..data.public_layout import IDENTIFIERS, read_names, require_set, write_description
 from ..errors import InputError
-from ..files import check_place, replacing_folder
+from ..files import check_place, check_replaceable, entries, replacing_folder
 from ..progress import Progress
 from ..tasks import Task
 from .augment import Augmentation
 from .collection import ArcTask, Collection, Pair
 
 NO_PUZZLE = "<blank>"  # name of identifier 0
+_SPLITS = ("train", "test")
 # A task of few colours or much symmetry has fewer views than are asked for; then this many tries have to do.
 _TRIES = 5
 
@@ -80,10 +81,10 @@ def build(
     if not any(group.train for group in groups) or not any(group.test for group in groups):
         raise InputError(f"{collection.name}: no evaluation task fits {task.name}, or nothing is left to train on")
     names = [NO_PUZZLE, *(view.name(group.task.name) for group in groups for view in group.views)]
-    with replacing_folder(folder) as scratch:
+    with replacing_folder(folder, _require_sets) as scratch:
         (scratch / IDENTIFIERS).write_text(json.dumps(names) + "\n", "utf-8")
         rows = []
-        for split in ("train", "test"):
+        for split in _SPLITS:
             some = [group for group in groups if getattr(group, split)]
             rows.append(_write_split(scratch / split, some, split, task, len(names)))
             if progress is not None:
@@ -156,9 +157,21 @@ def _write_split(folder: Path, groups: list[_Group], split: str, task: Task, ide
 
 
 def _check_writable(folder: Path, overwrite: bool) -> None:
+    check_replaceable(folder, _require_sets)
     check_place(folder)
-    is_set = (folder / IDENTIFIERS).is_file()
-    if folder.exists() and not is_set and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is no ARC puzzle set; choose another name")
-    if is_set and not overwrite:
+    if folder.is_dir() and entries(folder) and not overwrite:
         raise InputError(f"{folder} exists; choose another name, or replace it with --force")
+
+
+def _require_sets(folder: Path) -> None:
+    """InputError where ``folder`` holds anything but what :func:`build` wrote; nothing but such is replaced."""
+    try:
+        if not folder.is_dir():
+            raise InputError("it is a file")
+        if others := sorted(entries(folder) - {IDENTIFIERS, *_SPLITS}):
+            raise InputError(f"it holds {others[0]!r}")
+        read_names(folder)
+        for split in _SPLITS:
+            require_set(folder / split)
+    except InputError as error:
+        raise InputError(f"{folder} exists and is no ARC puzzle set alone: {error}") from None

@@ -1,6 +1,6 @@
 """The bundle: a folder with a manifest, graph files and their hashes, whole and untouched or refused."""
 
-from .folder import ACCURACY, MANIFEST, Bundle, open_bundle, seal_bundle
+from .folder import ACCURACY, MANIFEST, Bundle, open_bundle, require_replaceable, seal_bundle
 from .manifest import FORMAT_VERSION, FileEntry, Gate, Manifest, TensorSpec
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "Manifest",
     "TensorSpec",
     "open_bundle",
+    "require_replaceable",
     "seal_bundle",
 ]

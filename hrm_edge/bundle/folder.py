@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import re
-import stat
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import sha256, write_atomically
+from ..files import files_in, sha256
 from ..records import from_json, newer_version
+from ..workspace import standing
 from .accuracy import Accuracy, read_accuracy
 from .manifest import FORMAT_VERSION, FileEntry, Manifest
 
@@ -22,8 +22,6 @@ ACCURACY = "accuracy.json"
 
 # A manifest is a few kilobytes; more is not one, and is not worth the memory.
 _LARGEST_JSON = 16 * 2**20
-# What a Mac leaves in every folder that somebody looked into.
-_FINDER = ".DS_Store"
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 
 
@@ -54,16 +52,17 @@ class Bundle:
 def seal_bundle(folder: Path, manifest: Manifest, accuracy: dict[str, Any] | None = None) -> Manifest:
     """Hash what stands in ``folder`` and write its manifest; may be called again after the gate has run.
 
-    Returns the manifest as written, ``files`` filled in. The same content gives the same bytes.
+    Returns the manifest as written, ``files`` filled in. The same content gives the same bytes. The folder is one
+    that is still being made: nothing else reads it meanwhile.
     """
     folder = Path(folder)
     if accuracy is not None:
-        write_atomically(folder / ACCURACY, _dump(accuracy))
-    names = sorted(_walk(folder) - {MANIFEST})
+        (folder / ACCURACY).write_bytes(_dump(accuracy).encode())
+    names = sorted(files_in(folder) - {MANIFEST})
     files = {name: FileEntry(sha256(folder / name), (folder / name).stat().st_size) for name in names}
     sealed = replace(manifest, files=files)
     content = asdict(sealed)
-    write_atomically(folder / MANIFEST, _dump({**content, "digest": _digest(content)}))
+    (folder / MANIFEST).write_bytes(_dump({**content, "digest": _digest(content)}).encode())
     return sealed
 
 
@@ -72,7 +71,7 @@ def open_bundle(path: str | Path) -> Bundle:
     if set(str(path)) & set("\0\r\n"):
         raise InputError(f"{str(path)!r}: no bundle can have such a name (it holds a line end or a NUL)")
     try:
-        return _open(Path(path))
+        return _open(standing(Path(path)))
     except (OSError, ValueError, RecursionError) as error:
         # What is left are refusals of the file system itself: no permission, a name it can not hold, …
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -82,18 +81,52 @@ def open_bundle(path: str | Path) -> Bundle:
 def _open(path: Path) -> Bundle:
     if not path.is_dir():
         raise InputError(_not_a_folder(path))
-    where = str(path / MANIFEST)
-    if not os.path.lexists(where):
+    if not os.path.lexists(path / MANIFEST):
         raise InputError(_no_manifest(path))
-    present = _walk(path)
+    present = files_in(path)
+    manifest, own = _read_manifest(path)
+    _check_files(path, manifest, present)
+    return Bundle(path, manifest, _accuracy(path, manifest), own)
+
+
+def require_replaceable(folder: Path, *, gated: bool) -> None:
+    """InputError where a bundle in the place of ``folder`` would lose anything but an older bundle.
+
+    All that is there must be as a manifest of ours lists it (a file may be missing). A bundle that passed its gate
+    only makes way for one that is ``gated`` too.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give -o a folder to write the bundle to")
+    try:
+        present = files_in(folder)
+        if MANIFEST not in present:
+            raise InputError(f"{min(present, default='.')!r} is there, and no {MANIFEST}")
+        manifest, _ = _read_manifest(folder)
+        for name in sorted(present - {MANIFEST}):
+            if name not in manifest.files:
+                raise InputError(f"{name!r} is not listed in its manifest")
+            if sha256(folder / name) != manifest.files[name].sha256:
+                raise InputError(f"{name!r} was changed after it was written")
+    except (InputError, ValueError, RecursionError) as error:
+        why = str(error).removeprefix(f"{folder}: ").split(";")[0]
+        raise InputError(
+            f"{folder}: holds something else than a bundle ({why}), which would be replaced; move it away, or "
+            "give -o another"
+        ) from error
+    if manifest.gate.passed and not gated:
+        raise InputError(f"{folder}: holds a bundle that passed its gate; give -o another, or gate this one too")
+
+
+def _read_manifest(path: Path) -> tuple[Manifest, str]:
+    """A bundle's manifest, and the SHA-256 of its file."""
+    where = str(path / MANIFEST)
     content = _load(path / MANIFEST)
     own = hashlib.sha256(_dump(content).encode()).hexdigest()  # of the very bytes, as _load has seen
     digest = content.pop("digest", None)
     manifest = from_json(Manifest, json.dumps(content), where)
     if digest != _digest(content):
         raise InputError(f"{where}: was changed after it was written; export the bundle again")
-    _check_files(path, manifest, present)
-    return Bundle(path, manifest, _accuracy(path, manifest), own)
+    return manifest, own
 
 
 def _not_a_folder(path: Path) -> str:
@@ -106,28 +139,6 @@ def _no_manifest(path: Path) -> str:
     if (path / "model.safetensors").exists() or (path / "config.json").exists():
         return f"{path}: is a checkpoint, not a bundle; first run `hrm-edge export {path} -o BUNDLE`"
     return f"{path}: is not a bundle (it has no {MANIFEST}); make one with `hrm-edge export`"
-
-
-def _walk(folder: Path) -> set[str]:
-    """Relative names of all regular files; anything a hash can not vouch for is refused."""
-    found = set()
-    pending = [""]
-    while pending:
-        prefix = pending.pop()
-        with os.scandir(folder / prefix) as entries:
-            for entry in entries:
-                if entry.name == _FINDER:
-                    continue
-                name = prefix + entry.name
-                mode = entry.stat(follow_symlinks=False).st_mode
-                if stat.S_ISDIR(mode):
-                    pending.append(f"{name}/")
-                elif stat.S_ISREG(mode):
-                    found.add(name)
-                else:
-                    kind = "a link" if stat.S_ISLNK(mode) else "not a plain file"
-                    raise InputError(f"{folder}: {name!r} is {kind}, which a bundle may not hold; export it again")
-    return found
 
 
 def _load(path: Path) -> dict[str, Any]:

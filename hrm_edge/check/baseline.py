@@ -88,6 +88,18 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     write_atomically(path, _dump(_content(baseline)))
 
 
+def require_replaceable(path: Path) -> None:
+    """InputError where a file is no baseline, not even an edited or a damaged one, before it is replaced by one."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name another baseline") from None
+    if content.strip() not in (b"", b"{}") and not all(
+        f'"{name}"'.encode() in content for name in ("checks", "hrm_edge")
+    ):
+        raise InputError(f"{path}: holds something else than a baseline, which would be replaced; name another")
+
+
 def read_baseline(path: Path, update: str) -> Baseline:
     """Read a baseline that nobody touched. `update`: the command that writes it, for messages.
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import GateFailed, InputError
 from ..progress import Progress, Say
 from ..runtimes import backend
-from .baseline import Baseline, BundleEntry, changes, read_baseline, write_baseline
+from .baseline import Baseline, BundleEntry, changes, read_baseline, require_replaceable, write_baseline
 from .measure import Case, Measurement, Runner, refuse_changed
 from .rules import Rule
 from .spec import Spec, read_spec
@@ -109,6 +109,7 @@ def _old_baseline(spec: Spec, update: bool, say: Say) -> Baseline | None:
         try:
             return read_baseline(spec.baseline, _update_command(spec)) if spec.baseline.exists() else None
         except InputError as error:
+            require_replaceable(spec.baseline)
             say(f"replacing the old baseline unread: {error}")
             return None
     if not spec.baseline.exists() and not any(check.needs("baseline") for check in spec.checks):

@@ -64,6 +64,7 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 def main(argv: list[str] | None = None) -> NoReturn:
     """Console entry point: one clear line and an exit code instead of a traceback, for any user's mistake."""
     from ..errors import HrmEdgeError
+    from ..workspace import STOP_SIGNALS
 
     prepare_streams()
     interrupted = []
@@ -72,9 +73,13 @@ def main(argv: list[str] | None = None) -> NoReturn:
         interrupted.append(number)
         raise KeyboardInterrupt
 
-    # Ctrl-C during an import comes out of some libraries as another exception: remember what it was.
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, interrupt) if in_main_thread else None
+    # Ctrl-C during an import comes out of some libraries as another exception: remember what it was. The others
+    # that ask to stop end in the same way, so that what was begun is cleared up; nohup has SIGHUP ignored.
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, interrupt)
     try:
         code = app(args=argv, standalone_mode=False) or 0
     except HrmEdgeError as error:
@@ -105,10 +110,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
             raise
         code = 130
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if interrupted or code == 130:
-        code = _fail("stopped", 130)
+        code = _fail("stopped", 128 + (interrupted or [signal.SIGINT])[0])
     sys.exit(code)
 
 

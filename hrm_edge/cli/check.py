@@ -52,15 +52,16 @@ def command(
     _check_outputs(markdown, junit)
     with progress() as show:
         report = run_check(spec, update_baseline=update_baseline, say=say, progress=show)
-    if markdown is not None:
-        write_atomically(markdown, output.markdown(report))
-    if junit is not None:
-        write_atomically(junit, output.junit(report))
+    # First, as a file may still fail to be written, on a disk that has filled up: the figures are not lost then.
     with best_effort():
         if json_:
             echo_json(report.to_dict())
         else:
             _print(report)
+    if markdown is not None:
+        write_atomically(markdown, output.markdown(report))
+    if junit is not None:
+        write_atomically(junit, output.junit(report))
     if update_baseline and report.updated is None:
         say("the baseline was not written: a bundle that fails is none to compare with")
     report.raise_if_failed()
@@ -69,10 +70,13 @@ def command(
 def _check_outputs(*paths: Path | None) -> None:
     """Before any work, and not after it: can they be written at all?"""
     from ..errors import InputError
+    from ..files import check_place
 
     for path in paths:
         if path is not None and path.is_dir():
             raise InputError(f"{path}: is a folder; give the name of a file to write")
+        if path is not None:
+            check_place(path)
 
 
 def _print(report: CheckReport) -> None:

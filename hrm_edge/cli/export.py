@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -287,30 +286,13 @@ def _check_gate_options(
 
 
 def _check_output(folder: Path, gate: bool) -> None:
-    """Only a bundle is ever replaced, and a gated one only by a gated one."""
-    from ..bundle import MANIFEST, open_bundle
-    from ..files import require_utf8
+    """Only a whole bundle is ever replaced, and a gated one only by a gated one; asked before any work."""
+    from ..bundle import require_replaceable
+    from ..files import check_place, check_replaceable, require_utf8
 
     require_utf8(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give -o a folder to write the bundle to")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"{folder}: nothing can be written there ({error.strerror}); give -o another") from error
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder}: holds something else than a bundle, which would be replaced; give -o another")
-    if not gate and (folder / MANIFEST).is_file():
-        try:
-            passed = open_bundle(folder).manifest.gate.passed
-        except InputError:
-            return  # damaged: nothing to protect
-        if passed:
-            raise InputError(
-                f"{folder}: holds a bundle that passed its gate; give -o another, or gate this one too"
-            )
+    check_replaceable(folder, lambda place: require_replaceable(place, gated=gate))
+    check_place(folder)
 
 
 def _print_json(folder: Path, made: Exported, size: float) -> None:

@@ -17,13 +17,15 @@ def command(
     task: Annotated[str | None, typer.Option(help="Left out: told from the config's data_path.")] = None,
 ) -> None:
     """Convert a public HRM or TRM checkpoint, without running any code it may contain."""
+    from ..files import check_place, check_replaceable
     from ..models import save_checkpoint
     from ..models.checkpoint import require_replaceable
     from ..models.public import find_weights, import_public
     from ..progress import say
     from ..text import best_effort, code, echo
 
-    require_replaceable(output)
+    check_replaceable(output, require_replaceable)
+    check_place(output)
     weights = find_weights(weights)
     say(f"reading {weights}")
     model, found = import_public(weights, config, task)

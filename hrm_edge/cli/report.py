@@ -46,15 +46,14 @@ def command(
 def _write(bundle: Bundle, report: Report, output: Path) -> None:
     """Drawn from the checked figures: what a page in a stranger's bundle holds is the stranger's."""
     from ..errors import InputError
-    from ..files import write_atomically
+    from ..files import check_file, write_atomically
     from ..progress import say
     from ..report import FILES, render
 
     kind = output.suffix.lower().removeprefix(".")
     if kind not in FILES:
         raise InputError(f"-o {output}: a report is written as .html, .md or .json; give it one of these names")
-    if output.is_dir():
-        raise InputError(f"-o {output}: is a folder; give a file in it")
+    check_file(output)
     if bundle.path.resolve() in output.resolve().parents:
         raise InputError(f"-o {output}: lies inside the bundle, which may not change; give a place outside")
     write_atomically(output, render(report, kind))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gzip
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import replacing_file
 from ..tasks import get_task
+from ..workspace import NEW, behind, workspace
 from .puzzles import PuzzleSet, check_writable, load_puzzles, save_puzzles
 
 # Dataset repositories with `train.csv` and `test.csv` (source,question,answer,rating), and the task they hold.
@@ -33,29 +31,24 @@ def download(name: str, split: str, output: Path) -> PuzzleSet:
     if split not in ("train", "test"):
         raise InputError(f"--split {split}: choose train or test")
     check_writable(output)
-    with _scratch_beside(output) as scratch:
-        file = _fetch(name, f"{split}.csv", scratch)
-        try:
-            puzzles = load_puzzles(file, get_task(PUBLIC_SETS[name]))
-        except InputError as error:
-            wrong = str(error).removeprefix(f"{file} ")
-            raise InputError(f"what came of {name} {file.name} is damaged, nothing was kept: {wrong}") from None
-        if output.suffix == "":
-            save_puzzles(puzzles, output)
-        else:
-            _publish(file, output)
-    return puzzles
-
-
-@contextlib.contextmanager
-def _scratch_beside(output: Path) -> Iterator[Path]:
-    """A folder on the disk that ``output`` will be on; gone afterwards, also when something went wrong."""
+    place = behind(output)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent) as scratch:
-            yield Path(scratch)
+        # On the disk that `output` will be on, as another may be too small.
+        with workspace(place.with_name(f"{place.name}.download")) as scratch:
+            (scratch / NEW).mkdir()
+            file = _fetch(name, f"{split}.csv", scratch / NEW)
+            try:
+                puzzles = load_puzzles(file, get_task(PUBLIC_SETS[name]))
+            except InputError as error:
+                wrong = str(error).removeprefix(f"{file} ")
+                raise InputError(f"what came of {name} {file.name} is damaged, nothing was kept: {wrong}") from None
+            if output.suffix == "":
+                save_puzzles(puzzles, output)
+            else:
+                _publish(file, output)
     except OSError as error:
         raise InputError(f"cannot write {output}: {error.strerror or error}") from None
+    return puzzles
 
 
 def _fetch(name: str, filename: str, folder: Path) -> Path:
@@ -80,18 +73,11 @@ def _fetch(name: str, filename: str, folder: Path) -> Path:
 
 
 def _publish(file: Path, output: Path) -> None:
-    """Move a fetched CSV to ``output``, compressed if it is called so."""
-    if output.suffix == ".gz":
-        packed = file.with_name(file.name + ".gz")
-        # no name and time in it: equal puzzles give equal bytes
-        with (
-            open(file, "rb") as plain,
-            open(packed, "wb") as out,
-            gzip.GzipFile("", "wb", fileobj=out, mtime=0) as gz,
-        ):
-            shutil.copyfileobj(plain, gz)
-        file = packed
-    with open(file, "rb") as whole:
-        os.fsync(whole.fileno())
-    file.chmod(0o644)
-    os.replace(file, output)
+    """Put a fetched CSV at ``output``, compressed if it is called so."""
+    with open(file, "rb") as plain, replacing_file(output) as scratch, open(scratch, "wb") as out:
+        if output.suffix == ".gz":
+            # no name and time in it: equal puzzles give equal bytes
+            with gzip.GzipFile("", "wb", fileobj=out, mtime=0) as packed:
+                shutil.copyfileobj(plain, packed)
+        else:
+            shutil.copyfileobj(plain, out)

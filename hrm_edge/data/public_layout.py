@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import read_text, replacing_folder
+from ..files import entries, read_text, replacing_folder
 from ..foreign import what_it_is
 from ..tasks import Task
+from ..workspace import standing
 
+DESCRIPTION = "dataset.json"
 IDENTIFIERS = "identifiers.json"  # name of each puzzle identifier
+_ARRAYS = tuple(
+    f"all__{part}.npy" for part in ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
+)
 _CHUNK = 65536  # rows looked at together
 
 
@@ -61,6 +66,7 @@ def read_folder(folder: Path, task: Task, on_disk: bool = False) -> Folder:
 
     ``on_disk``: the tokens stay in their files and have these files' dtype, for sets larger than the memory.
     """
+    folder = standing(folder)
     described = read_description(folder, task)
     questions, answers = (_read_tokens(folder / f"all__{part}.npy", task, on_disk) for part in ("inputs", "labels"))
     if len(questions) != len(answers):
@@ -88,7 +94,7 @@ def read_folder(folder: Path, task: Task, on_disk: bool = False) -> Folder:
 
 def read_description(folder: Path, task: Task) -> dict[str, Any]:
     """``dataset.json``, whose tokens must be the task's."""
-    file = folder / "dataset.json"
+    file = folder / DESCRIPTION
     if not file.is_file():
         splits = sorted(inner.parent.name for inner in folder.glob("*/dataset.json"))
         if splits:
@@ -169,6 +175,27 @@ def _run_lengths(path: Path, total: int, what: str) -> np.ndarray:
 # -- writing -------------------------------------------------------------------------------------------
 
 
+def require_set(folder: Path) -> None:
+    """InputError where ``folder`` holds anything but one set in this layout; nothing but such is replaced."""
+    try:
+        if not folder.is_dir():
+            raise InputError("it is a file")
+        names = entries(folder)
+        if others := sorted(names - {DESCRIPTION, *_ARRAYS}):
+            raise InputError(f"it holds {others[0]!r}")
+        if DESCRIPTION not in names:
+            raise InputError(f"it has no {DESCRIPTION}")
+        if len(names) <= len(_ARRAYS):  # a file of that name alone may be anybody's
+            described = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+            if not isinstance(described, dict) or not {"seq_len", "vocab_size", "sets"} <= set(described):
+                raise InputError(f"its {DESCRIPTION} is of another kind")
+    except (InputError, OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{folder} exists and is no puzzle set alone: {str(error).splitlines()[0]}; choose another name, or "
+            "move that away"
+        ) from None
+
+
 def write_folder(content: Folder, task: Task, folder: Path) -> None:
     """Write ``content`` in the place of ``folder``, whole or not at all."""
     puzzle_starts = _starts(content.grouping.puzzles, content.grouping.groups, content.identifiers)
@@ -181,7 +208,7 @@ def write_folder(content: Folder, task: Task, folder: Path) -> None:
         # a group's first row is a puzzle's first row, so its number is found exactly
         "group_indices": np.searchsorted(puzzle_starts, group_starts).astype(np.int32),
     }
-    with replacing_folder(folder) as scratch:
+    with replacing_folder(folder, require_set) as scratch:
         for part, array in arrays.items():
             np.save(scratch / f"all__{part}.npy", array)
         counts = len(group_starts) - 1, len(puzzle_starts) - 1, len(content.questions)
@@ -202,7 +229,7 @@ def write_description(folder: Path, task: Task, identifiers: int, groups: int, p
         "total_puzzles": puzzles,
         "sets": ["all"],
     }
-    (folder / "dataset.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
 
 
 def _starts(*labels: np.ndarray) -> np.ndarray:

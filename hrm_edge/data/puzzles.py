@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..files import check_replaceable, entries
 from ..progress import Progress
 from ..tasks import Task
 from ..tasks.base import PAD
 from ..tasks.parallel import generate_distinct
 from .formats import File, format_of, writer_of
-from .public_layout import Grouping
+from .public_layout import Grouping, require_set
 
 _CHUNK = 4096  # rows verified at a time, which bounds the memory of large files
 
@@ -234,8 +235,8 @@ def check_writable(path: Path, overwrite: bool = True) -> None:
     writer_of(path)  # refuses a name that nothing is written under
     if path.suffix and path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder")
-    is_empty = path.is_dir() and not any(path.iterdir())
-    if not path.suffix and path.exists() and not is_empty and not (path / "dataset.json").is_file():
-        raise InputError(f"{path} exists and is no puzzle set; choose another name")
+    if not path.suffix:
+        check_replaceable(path, require_set)
+    is_empty = path.is_dir() and not entries(path)
     if path.exists() and not is_empty and not overwrite:
         raise InputError(f"{path} exists; choose another name, or replace it with --force")

@@ -11,6 +11,7 @@ from ..bundle import MANIFEST, Bundle, open_bundle
 from ..errors import InputError
 from ..runtimes import Engine, load_engine
 from ..runtimes.loader import warning as bundle_warning
+from ..workspace import standing
 from ..zoo import zoo_models
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Artifact:
 
 def is_bundle(path: Path | str) -> bool:
     """Whether a path is meant as a bundle: it holds a manifest, whole or not."""
-    return (Path(path) / MANIFEST).is_file()
+    return (standing(Path(path)) / MANIFEST).is_file()
 
 
 def open_artifact(path: Path | str, threads: int | None = None, compiled: bool = False) -> Artifact:
@@ -79,7 +80,7 @@ def open_artifact(path: Path | str, threads: int | None = None, compiled: bool =
         path=checkpoint.path,
         engine=TorchEngine(checkpoint, compiled),
         precision="fp32",
-        size_bytes=sum(file.stat().st_size for file in checkpoint.path.iterdir() if file.is_file()),
+        size_bytes=checkpoint.size_bytes,
         source_hash=checkpoint.content_hash,
         checkpoint=checkpoint,
         warning=None,

@@ -19,7 +19,6 @@ from ..bundle.quantization import Quantization
 from ..data.leaks import shared_marks
 from ..data.puzzles import PuzzleSet
 from ..errors import InputError
-from ..files import write_atomically
 from ..measure.accuracy import Score, rightness, token_accuracy
 from ..measure.drift import Difference, SegmentDrift
 from ..measure.statistics import CONFIDENCE, drop_interval, interval, mcnemar
@@ -84,13 +83,14 @@ def build_report(
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write `report.json`, `report.md` and `report.html` into `folder`; equal reports give equal bytes.
+    """Write `report.json`, `report.md` and `report.html` into a bundle that is being made.
 
-    InputError: the packages that draw it are not installed; then nothing is written.
+    Equal reports give equal bytes. InputError where the packages that draw it are not installed; then nothing is
+    written.
     """
     pages = {kind: render(report, kind) for kind in FILES}
     for kind, text in pages.items():
-        write_atomically(Path(folder) / FILES[kind], text)
+        (Path(folder) / FILES[kind]).write_bytes(text.encode())
 
 
 def render(report: Report, kind: str) -> str:

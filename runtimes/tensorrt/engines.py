@@ -58,8 +58,8 @@ class EngineIndex:
     numerics: str = ""
 
     def write(self, path: Path) -> None:
-        """Whole or not at all; the same content gives the same bytes."""
-        write_atomically(path, json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
+        """Write it into a bundle that is being made; the same content gives the same bytes."""
+        path.write_bytes((json.dumps(asdict(self), indent=2, sort_keys=True) + "\n").encode())
 
     @classmethod
     def read(cls, path: Path) -> EngineIndex:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hrm_edge.bundle import Gate, Manifest, TensorSpec, seal_bundle
+from hrm_edge.bundle import Gate, Manifest, TensorSpec, require_replaceable, seal_bundle
 from hrm_edge.files import replacing_folder
 from hrm_edge.runtimes import GraphLoop, HostLoop
 from hrm_edge.tasks import get_task
@@ -153,7 +153,7 @@ def write_bundle(
     path: Path, manifest: Manifest, produce: Callable[[Path], None], accuracy: dict[str, Any] | None = None
 ) -> Manifest:
     """Whole or not at all, as an export; ``produce(folder)`` writes the graph files."""
-    with replacing_folder(path) as folder:
+    with replacing_folder(path, lambda place: require_replaceable(place, gated=True)) as folder:
         produce(folder)
         return seal_bundle(folder, manifest, accuracy)
 

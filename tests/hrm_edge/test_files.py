@@ -1,160 +1,373 @@
-"""Files and places: texts with a byte-order mark wherever one is read, names of any bytes, no home."""
+"""Files and folders are replaced whole, by one writer, where they are ours; readers change nothing."""
 
-import json
-from pathlib import Path
+import os
+import signal
+import stat
+import threading
+import time
 
 import pytest
+from forked import Forked, context
 
 from hrm_edge import files
-from hrm_edge.data.puzzles import generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.errors import InputError
-from hrm_edge.files import cache_folder, read_text, require_utf8
-from hrm_edge.tasks import get_task
+from hrm_edge.files import (
+    check_file,
+    check_place,
+    check_replaceable,
+    files_in,
+    is_system_file,
+    owning,
+    recover,
+    replacing_folder,
+    write_atomically,
+)
+from hrm_edge.workspace import standing, undisturbed, workspace, workspace_of
 
-TASK = get_task("sudoku-4x4")
-MARKED = ["utf-8-sig", "utf-16"]
-
-
-def mark(file: Path, encoding: str) -> None:
-    """Save it as an editor would that writes byte-order marks."""
-    file.write_text(file.read_text("utf-8"), encoding)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", *MARKED])
-def test_a_text_is_read_whatever_its_mark(tmp_path, encoding):
-    (tmp_path / "t").write_text("ä\n", encoding)
-    assert read_text(tmp_path / "t") == "ä\n"
+SYSTEM = (".DS_Store", "._weights.bin", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "ehthumbs.db")
 
 
-@pytest.mark.parametrize("encoding", MARKED)
-def test_puzzle_sets(tmp_path, encoding):
-    puzzles = generate_puzzles(TASK, 3, 0)
-    for name in ("p.csv", "folder"):
-        save_puzzles(puzzles, tmp_path / name)
-    (tmp_path / "p.txt").write_text("\n".join(TASK.format_many(puzzles.questions)))
-    for file in ("p.csv", "p.txt", "folder/dataset.json"):
-        mark(tmp_path / file, encoding)
-    for name in ("p.csv", "p.txt", "folder"):
-        assert load_puzzles(tmp_path / name, TASK).content_hash() == puzzles.content_hash()
+def ours(folder):
+    """Whatever is called `page*`."""
+    if others := [path.name for path in folder.iterdir() if not path.name.startswith("page")]:
+        raise InputError(f"{folder}: holds {others[0]!r}")
 
 
-@pytest.mark.parametrize("encoding", MARKED)
-def test_puzzles_on_standard_input(monkeypatch, encoding):
-    import io
-
-    from hrm_edge.solve.answer import read_puzzles
-
-    puzzles = generate_puzzles(TASK, 3, 0)
-    text = "\n".join(TASK.format_many(puzzles.questions))
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode(encoding))))
-    assert (read_puzzles(["-"], TASK).tokens == puzzles.questions).all()
+def put(folder, text):
+    with replacing_folder(folder, ours) as scratch:
+        (scratch / "page").write_text(text)
 
 
-@pytest.mark.parametrize("encoding", MARKED)
-def test_arc_sets_and_names(tmp_path, encoding):
-    from hrm_edge.arc.collection import from_json
-    from hrm_edge.data.public_layout import read_names
-
-    pair = {"input": [[1, 2]], "output": [[2, 1]]}
-    for part in ("training", "evaluation"):
-        (tmp_path / part).mkdir()
-        file = tmp_path / part / "a.json"
-        file.write_text(json.dumps({"train": [pair], "test": [pair]}))
-        mark(file, encoding)
-    assert [task.name for task in from_json(tmp_path).training] == ["a"]
-    (tmp_path / "identifiers.json").write_text('["<blank>", "a"]', encoding)
-    assert read_names(tmp_path) == ["<blank>", "a"]
+def content(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("encoding", MARKED)
-def test_baselines(tmp_path, encoding):
-    from hrm_edge.check.baseline import BundleEntry, read_baseline, write_baseline
-
-    file = tmp_path / "baseline.json"
-    write_baseline(file, {("a", "b"): BundleEntry("0" * 64, "1" * 64, 1.5, "learned", 16, None, {})})
-    plain = read_baseline(file, "update")
-    mark(file, encoding)
-    assert read_baseline(file, "update") == plain
+def refusal(call, *arguments) -> str:
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
-@pytest.mark.parametrize("encoding", MARKED)
-def test_recipes_configs_and_lists_of_identifiers(tmp_path, encoding):
-    pytest.importorskip("torch")
-    from hrm_edge.cli.export import _identifiers
-    from hrm_edge.models.public import read_config
-    from hrm_edge.trainer import load_recipe
-
-    (tmp_path / "r.toml").write_text("[train]\nlr = 0.25\nsteps = 1\n", encoding)
-    assert load_recipe("sudoku-4x4", "tiny", tmp_path / "r.toml")[1].lr == 0.25
-    (tmp_path / "all_config.yaml").write_text("arch:\n  name: hrm.hrm_act_v1@X\n  hidden_size: 8\n", encoding)
-    assert read_config(tmp_path / "all_config.yaml")[1]["hidden_size"] == 8
-    (tmp_path / "ids").write_text("0-2,5", encoding)
-    assert _identifiers(str(tmp_path / "ids"), TASK).tolist() == [0, 1, 2, 5]
+# -- what is ours --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", MARKED)
-def test_checkpoints(tmp_path, encoding):
-    pytest.importorskip("torch")
-    from small_networks import TASK as task
-    from small_networks import network
-
-    from hrm_edge.models import load_checkpoint, save_checkpoint
-
-    folder = save_checkpoint(tmp_path / "c", network(), task.name, "card")
-    plain = load_checkpoint(folder)
-    mark(folder / "config.json", encoding)
-    assert load_checkpoint(folder).content_hash == plain.content_hash
+def test_a_folder_takes_the_place_of_one_that_is_ours_and_of_no_other(tmp_path):
+    put(tmp_path / "book", "one")
+    put(tmp_path / "book", "two")
+    assert (tmp_path / "book" / "page").read_text() == "two"
+    (tmp_path / "book" / "dear.txt").write_text("mine")
+    assert "'dear.txt'" in refusal(put, tmp_path / "book", "three")
+    assert content(tmp_path) == {"book", "book/page", "book/dear.txt"}
 
 
-def test_a_name_that_no_library_can_open_is_refused_in_a_line(tmp_path):
-    require_utf8(tmp_path / "ä")
-    with pytest.raises(InputError, match="is not a UTF-8 name") as error:
-        require_utf8(tmp_path / "p\udcff")
-    assert str(error.value).isprintable()
+def test_what_comes_while_it_works_is_seen_before_the_swap(tmp_path):
+    put(tmp_path / "book", "one")
+
+    def late():
+        with replacing_folder(tmp_path / "book", ours) as scratch:
+            (scratch / "page").write_text("two")
+            (tmp_path / "book" / "dear.txt").write_text("mine")
+
+    assert "'dear.txt'" in refusal(late)
+    assert content(tmp_path) == {"book", "book/page", "book/dear.txt"}
+    assert (tmp_path / "book" / "page").read_text() == "one"
 
 
-def test_a_checkpoint_and_a_bundle_of_such_a_name(tmp_path):
-    pytest.importorskip("torch")
-    pytest.importorskip("onnxruntime")
-    import toys
-    from small_networks import TASK as task
-    from small_networks import network
-
-    from hrm_edge.models import load_checkpoint, save_checkpoint
-    from hrm_edge.runtimes import load_engine
-
-    folder = save_checkpoint(tmp_path / "c", network(), task.name, "card")
-    with pytest.raises(InputError, match="is not a UTF-8 name"):
-        load_checkpoint(folder.rename(tmp_path / "c\udcff"))
-    bundle = toys.write_toy_bundle(tmp_path / "b")
-    with pytest.raises(InputError, match="is not a UTF-8 name"):
-        load_engine(bundle.rename(tmp_path / "b\udcff"))
+@pytest.mark.parametrize(
+    "name", [".book.old", ".book.tmp", ".book.next", ".book.lock", ".book.abc.tmp", "book.old"]
+)
+def test_a_neighbour_of_any_name_is_not_ours(tmp_path, name):
+    """Names that earlier versions took for theirs among them."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine").write_text("mine")
+    standing(tmp_path / "book")
+    recover(tmp_path / "book")
+    put(tmp_path / "book", "one")
+    put(tmp_path / "book", "two")
+    assert content(tmp_path) == {"book", "book/page", name, f"{name}/mine"}
 
 
-def test_puzzles_of_a_file_of_such_a_name_are_written(tmp_path):
-    puzzles = generate_puzzles(TASK, 2, 0)
-    (tmp_path / "p\udcff.txt").write_text("\n".join(TASK.format_many(puzzles.questions)))
-    read = load_puzzles(tmp_path / "p\udcff.txt", TASK)
-    for name in ("c.csv", "folder"):
-        save_puzzles(read, tmp_path / name)
-        assert load_puzzles(tmp_path / name, TASK).content_hash() == puzzles.content_hash()
+@pytest.mark.parametrize("inside", [{"mine"}, {"new"}, {"old"}, {"owner"}, {"owner", "new", "old"}])
+def test_not_even_the_name_of_our_workspace_makes_a_folder_ours(tmp_path, inside):
+    work = tmp_path / ".book.hrm-edge"
+    work.mkdir()
+    for name in inside:
+        (work / name).write_text("mine")
+    assert standing(tmp_path / "book") == tmp_path / "book"
+    for call in (put, lambda folder, _: write_atomically(folder, b"x"), lambda folder, _: recover(folder)):
+        with pytest.raises((InputError, OSError), match="in the way and not ours"):
+            call(tmp_path / "book", "one")
+    assert {path.name for path in work.iterdir()} == inside
+    assert not (tmp_path / "book").exists()
 
 
-def test_nobodys_home_has_no_cache_and_no_traceback(monkeypatch, capsys):
-    """As in a container whose user has no name, and no HOME."""
-    from hrm_edge.measure.cache import cache_file, cached_answers, read_answers
-    from hrm_edge.runtimes import Answers
+def test_a_workspace_with_something_else_in_it_is_left_alone(tmp_path):
+    killed(tmp_path / "book", swapped=True)
+    (workspace_of(tmp_path / "book") / "notes").write_text("mine")
+    assert "in the way and not ours" in refusal(put, tmp_path / "book", "three")
+    assert (workspace_of(tmp_path / "book") / "notes").read_text() == "mine"
 
-    def nobody():
-        raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(files.Path, "home", nobody)
-    monkeypatch.delenv("HRM_EDGE_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    import numpy as np
+@pytest.mark.parametrize("name", SYSTEM)
+def test_the_systems_files_are_no_part_of_a_folder(tmp_path, name):
+    assert is_system_file(name)
+    put(tmp_path / "book", "one")
+    (tmp_path / "book" / name).write_bytes(b"x")
+    assert files_in(tmp_path / "book") == {"page"}
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / name).write_bytes(b"x")
+    check_replaceable(tmp_path / "empty", ours)
 
-    answers = Answers(np.zeros((1, 4), np.int32), np.ones(1, np.int32), np.ones(1, bool), np.zeros((1, 2)))
-    assert cached_answers("reference", {"a": 1}, lambda: answers) is answers
-    assert "not cached" in capsys.readouterr().err
-    assert read_answers(cache_file("reference", {"a": 1})) is None
-    assert not cache_folder().exists()
+
+def test_a_folder_of_such_a_name_is_looked_into(tmp_path):
+    (tmp_path / "book" / ".DS_Store").mkdir(parents=True)
+    (tmp_path / "book" / ".DS_Store" / "hidden").write_bytes(b"x")
+    assert files_in(tmp_path / "book") == {".DS_Store/hidden"}
+
+
+def test_a_link_is_told_with_the_way_to_copy_it(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "page").symlink_to(tmp_path)
+    assert f"`cp -rL {tmp_path / 'book'} COPY`" in refusal(files_in, tmp_path / "book")
+    (tmp_path / "book" / "page").unlink()
+    (tmp_path / "book" / ".DS_Store").symlink_to(tmp_path)  # a plain file of that name is the system's
+    assert "is a link" in refusal(files_in, tmp_path / "book")
+
+
+# -- places --------------------------------------------------------------------------------------------
+
+
+def test_the_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "there").mkdir()
+    put(tmp_path / "there" / "book", "one")
+    (tmp_path / "link").symlink_to("there/book")
+    put(tmp_path / "link", "two")
+    assert os.readlink(tmp_path / "link") == "there/book"
+    assert (tmp_path / "there" / "book" / "page").read_text() == "two"
+    write_atomically(tmp_path / "there" / "file", "one")
+    (tmp_path / "file").symlink_to("there/file")
+    write_atomically(tmp_path / "file", "two")
+    assert (os.readlink(tmp_path / "file"), (tmp_path / "there" / "file").read_text()) == ("there/file", "two")
+    (tmp_path / "new").symlink_to("there/new")  # to nothing yet
+    put(tmp_path / "new", "one")
+    assert (tmp_path / "there" / "new" / "page").read_text() == "one"
+    assert content(tmp_path / "there") == {"book", "book/page", "file", "new", "new/page"}
+
+
+@pytest.mark.parametrize("name", [".", "..", "../here", "../../{}"])
+def test_the_folder_one_is_in_is_refused_at_once(tmp_path, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    name = name.format(tmp_path.name)
+    with pytest.raises(InputError, match=r"is the folder that you are in|holds"), replacing_folder(name, ours):
+        pytest.fail("worked")
+    assert content(tmp_path) == {"here"}
+
+
+def test_a_mount_point_is_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == str(tmp_path / "disk"))
+    assert "is where a disk is mounted" in refusal(check_replaceable, tmp_path / "disk", ours)
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    said = []
+    reader = threading.Thread(target=lambda: said.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    check_file(tmp_path / "pipe")
+    write_atomically(tmp_path / "pipe", "hello")
+    reader.join()
+    assert said == [b"hello"]
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o022, 0o002, 0o027])
+def test_all_of_it_may_be_read_by_whom_the_umask_lets(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with replacing_folder(tmp_path / "a" / "book", ours) as scratch:
+            (scratch / "page").mkdir()
+            (scratch / "page" / "one").write_text("one")
+            (scratch / "page" / "private").touch(0o600)
+            (scratch / "page" / "private").chmod(0o600)
+        write_atomically(tmp_path / "a" / "file", "one")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "a").rglob("*"):
+        usual = 0o777 if path.is_dir() else 0o666
+        assert stat.S_IMODE(path.stat().st_mode) == usual & ~mask
+
+
+def test_folders_made_on_the_way_go_again(tmp_path):
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "a" / "b" / "book", ours):
+        raise ZeroDivisionError
+    check_place(tmp_path / "a" / "b" / "file")
+    assert content(tmp_path) == set()
+    put(tmp_path / "a" / "b" / "book", "one")
+    assert content(tmp_path) == {"a", "a/b", "a/b/book", "a/b/book/page"}
+
+
+def test_a_place_where_nothing_can_be_made_is_told_beforehand(tmp_path, monkeypatch):
+    def refused(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refused)
+    assert "nothing can be written there (Permission denied)" in refusal(check_place, tmp_path / "file")
+
+
+# -- one writer ----------------------------------------------------------------------------------------
+
+
+def own_for_ever(folder, ready, go):
+    with replacing_folder(folder, ours) as scratch:
+        (scratch / "page").write_text("theirs")
+        ready.set()
+        while not go.exists():  # an event would hold up whoever sets it after a kill
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that is writing `book`, until ``go`` is there."""
+    ready, go = context.Event(), tmp_path / "said.go"
+    process = Forked(tmp_path / "said", own_for_ever, tmp_path / "book", ready, go)
+    assert ready.wait(60)
+    yield process, go
+    go.touch()
+    process.wait()
+
+
+def test_a_second_writer_is_told_of_the_first(tmp_path, other):
+    process, go = other
+    for call in (lambda: put(tmp_path / "book", "mine"), lambda: check_place(tmp_path / "book")):
+        assert f"another hrm-edge (process {process.process.pid}) is writing there" in refusal(call)
+    put(tmp_path / "another", "mine")
+    go.touch()
+    assert process.wait() == 0
+    assert (tmp_path / "book" / "page").read_text() == "theirs"
+    put(tmp_path / "book", "mine")
+    assert content(tmp_path) == {"said", "said.go", "book", "book/page", "another", "another/page"}
+
+
+def test_the_lock_ends_with_its_process(tmp_path, other):
+    process, _ = other
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert workspace_of(tmp_path / "book").is_dir()
+    put(tmp_path / "book", "mine")
+    assert content(tmp_path) == {"said", "book", "book/page"}
+
+
+def test_writers_of_one_file_wait_for_each_other(tmp_path):
+    def write(number):
+        for _ in range(20):
+            write_atomically(tmp_path / "file", str(number) * 1000)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set((tmp_path / "file").read_text())) == 1
+    assert content(tmp_path) == {"file"}
+
+
+def test_one_folder_is_owned_once_even_in_one_process(tmp_path):
+    with owning(tmp_path / "run"):
+        assert "is writing there" in refusal(lambda: owning(tmp_path / "run").__enter__())
+    assert content(tmp_path) == set()
+
+
+# -- kills ---------------------------------------------------------------------------------------------
+
+
+def killed(folder, swapped: bool):
+    """What a kill leaves in the middle of writing `two`, or between the two renames of putting it in place."""
+    put(folder, "one")
+    with workspace(folder) as work:
+        (work / "new").mkdir()
+        (work / "new" / "page").write_text("two")
+        if swapped:
+            folder.rename(work / "old")
+        work.rename(f"{work}.kept")
+    os.rename(f"{work}.kept", work)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_reader_finds_the_last_whole_content_and_changes_nothing(tmp_path, swapped):
+    killed(tmp_path / "book", swapped)
+    before = content(tmp_path)
+    assert (standing(tmp_path / "book") / "page").read_text() == "one"
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_next_writer_puts_it_right(tmp_path, swapped):
+    killed(tmp_path / "book", swapped)
+    recover(tmp_path / "book")
+    assert content(tmp_path) == {"book", "book/page"}
+    assert (tmp_path / "book" / "page").read_text() == "one"
+    killed(tmp_path / "book", swapped)
+    put(tmp_path / "book", "three")
+    assert content(tmp_path) == {"book", "book/page"}
+    assert (tmp_path / "book" / "page").read_text() == "three"
+
+
+def test_what_was_put_there_meanwhile_is_not_taken_for_ours(tmp_path):
+    """A kill between the renames, and then somebody makes a folder in the gap: neither of the two is lost."""
+    killed(tmp_path / "book", swapped=True)
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "page").write_text("theirs")
+    said = refusal(put, tmp_path / "book", "three")
+    assert f"what stood there before a replacement that was cut off is in {workspace_of(tmp_path / 'book')}" in said
+    assert (workspace_of(tmp_path / "book") / "old" / "page").read_text() == "one"
+    assert (tmp_path / "book" / "page").read_text() == "theirs"
+
+
+def test_a_failing_rename_is_taken_back(tmp_path, monkeypatch):
+    put(tmp_path / "book", "one")
+    real = os.rename
+
+    def rename(source, target, **options):
+        if str(source).endswith("new"):
+            raise OSError(5, "Input/output error")
+        real(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", rename)
+    assert "Input/output error" in refusal(put, tmp_path / "book", "two")
+    assert (tmp_path / "book" / "page").read_text() == "one"
+    assert content(tmp_path) == {"book", "book/page"}
+
+
+def test_a_wish_to_stop_waits_for_the_end_of_what_must_not_be_cut(monkeypatch):
+    done = []
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    def work():
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("all of it")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        assert signal.signal(signal.SIGTERM, before) is stop
+    assert done == ["all of it"]
+
+
+def test_a_disk_without_locks_is_written_to_all_the_same(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def unknown(handle, operation):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    put(tmp_path / "book", "one")
+    assert content(tmp_path) == {"book", "book/page"}
+    assert files.sha256(tmp_path / "book" / "page")

@@ -117,6 +117,3 @@ def write_package(model: Any, path: Path, checkpoint: Checkpoint, options: Expor
     root = next(key for key, item in items.items() if item["name"] == "model.mlmodel")
     manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": items, "rootModelIdentifier": root}
     (path / "Manifest.json").write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")
-    # coremltools leaves files that only their maker may read.
-    for item in (path, *path.rglob("*")):
-        item.chmod(0o755 if item.is_dir() else 0o644)

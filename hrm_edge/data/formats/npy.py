@@ -9,6 +9,7 @@ import numpy as np
 
 from ...progress import Progress
 from ...tasks import Task
+from ...workspace import standing
 from ..public_layout import Folder, Grouping, read_folder, write_folder
 from .base import File, Format, Rows
 
@@ -42,4 +43,4 @@ def _write(puzzles: PuzzleSet, path: Path, progress: Progress | None) -> None:
     write_folder(content, puzzles.task, path)
 
 
-NPY = Format(fits=lambda file: file.path.is_dir(), read=_read, write=_write)
+NPY = Format(fits=lambda file: standing(file.path).is_dir(), read=_read, write=_write)

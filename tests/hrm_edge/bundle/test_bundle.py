@@ -101,6 +101,33 @@ def test_what_a_mac_leaves_in_a_folder_is_no_damage(bundle):
     assert ".DS_Store" not in open_bundle(bundle).manifest.files
 
 
+@pytest.mark.parametrize("name", ["._segment.onnx", "Thumbs.db", "desktop.ini"])
+def test_what_a_system_leaves_in_a_folder_is_read_by_nobody(bundle, name):
+    (bundle / name).write_bytes(b"x")
+    opened = open_bundle(bundle)
+    assert name not in opened.manifest.files
+    assert name not in seal_bundle(bundle, opened.manifest, opened.accuracy).files
+
+    def listed(content):
+        content["files"][name] = {"sha256": hashlib.sha256(b"x").hexdigest(), "size": 1}
+        content["graphs"]["segment"] = name
+
+    resealed(bundle, listed)
+    assert repr(name) in refusal(bundle)
+
+
+def test_a_replacement_that_was_cut_off_is_read_where_it_stands(bundle):
+    work = bundle.parent / ".b.hrm-edge"
+    work.mkdir()
+    bundle.rename(work / "old")
+    assert "no such bundle folder" in refusal(bundle)  # nothing says that it is ours
+    (work / "owner").write_text(
+        "hrm-edge writes beside this folder; it may be deleted when that has ended: process 1"
+    )
+    assert open_bundle(bundle).manifest.name == "toy"
+    assert sorted(path.name for path in work.iterdir()) == ["old", "owner"]
+
+
 # -- what is no bundle at all ----------------------------------------------------------------------------
 
 

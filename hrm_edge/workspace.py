@@ -1,0 +1,311 @@
+"""A folder of our own beside what is written: one writer at a time, and what a killed one left is found again.
+
+Beside NAME it is called `.NAME.hrm-edge`. Its file `owner` is locked by the process that writes, and tells whose
+the folder is; `new` is what is being written, `old` what `new` takes the place of. A process that is killed leaves
+it behind. The next *writer* of the same place puts `old` back where it is missing and clears up; readers look at
+`old` where it stands (:func:`standing`), and change nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+# What asks a program to stop; SIGHUP is no signal on Windows.
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+NEW = "new"
+
+_OWNER, _OLD = "owner", "old"
+_MARK = "hrm-edge writes beside this folder; it may be deleted when that has ended: process "
+_SECONDS_TO_WAIT = 10.0  # for another writer of one file, which takes milliseconds
+# What Macs, Windows and their file servers leave in folders that somebody looked into, in small letters.
+_SYSTEM_FILES = {".ds_store", ".localized", "thumbs.db", "ehthumbs.db", "desktop.ini"}
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file of this name is the operating system's: no part of anything, not read, and no hindrance."""
+    return name.lower() in _SYSTEM_FILES or name.startswith("._")
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """A block that no wish to stop cuts in two: a signal that comes meanwhile acts at its end."""
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # where Python's handlers run, and the only setter
+        for number in STOP_SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                before[number] = handler
+                signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            before[number](number, None)
+
+
+def standing(path: Path) -> Path:
+    """Where the last whole content of a folder stands: at ``path``, or beside it when a replacement was cut off."""
+    path = Path(path)
+    folder = behind(path)
+    if os.path.lexists(folder) or not folder.name:
+        return path
+    work = workspace_of(folder)
+    if not (work / _OLD).is_dir() or not _is_ours(work):
+        return path
+    time.sleep(0.05)  # in which one that is under way would end
+    return path if os.path.lexists(folder) or not (work / _OLD).is_dir() else work / _OLD
+
+
+def behind(path: Path) -> Path:
+    """The absolute path that is written when somebody names ``path``: a link is followed, and stays."""
+    path = Path(path)
+    if path.is_symlink() or path.name in ("", ".."):
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def workspace_of(target: Path) -> Path:
+    """Where the workspace of a path is, which is one that :func:`behind` gave."""
+    if not target.name:
+        raise OSError(errno.EBUSY, "it is a whole disk", str(target))
+    return target.with_name(f".{target.name}.hrm-edge")
+
+
+@contextlib.contextmanager
+def workspace(target: Path, wait: bool = False) -> Iterator[Path]:
+    """This process's own folder beside ``target``, which is then whole; gone afterwards."""
+    work = workspace_of(target)
+    until = time.monotonic() + _SECONDS_TO_WAIT
+    handle, understood = None, False
+    with _parents_of(work):
+        try:
+            while handle is None:
+                with undisturbed():
+                    handle = _take(work, target)
+                    if handle is not None:
+                        _recover(work, target)
+                        understood = True
+                if handle is None:
+                    if not wait or time.monotonic() > until:
+                        raise BlockingIOError(errno.EAGAIN, f"{_holder(work)} is writing there", str(target))
+                    time.sleep(0.01)
+            yield work
+        except OSError as error:
+            error.filename = error.filename or str(target)  # a full disk says of itself only that it is full
+            raise
+        finally:
+            if handle is not None:
+                with undisturbed():
+                    if understood:
+                        _leave(work, target, handle)
+                    else:
+                        os.close(handle)
+
+
+@contextlib.contextmanager
+def _parents_of(path: Path) -> Iterator[None]:
+    """The folders above ``path``; those that were made for it go again where nothing came into them."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
+def _take(work: Path, target: Path) -> int | None:
+    """A handle on the locked ``owner``, None while another process has it. The lock ends with the process, however
+    that ends."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            work.mkdir()
+        _require_ours(work, target)
+        try:
+            handle = os.open(work / _OWNER, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except FileNotFoundError:
+            if not work.parent.is_dir():
+                raise
+            continue  # whoever had it has just cleared up
+        except OSError:
+            with contextlib.suppress(OSError):
+                work.rmdir()
+            raise
+        locked = False
+        try:
+            locked = _try_lock(handle)
+            if locked and _is_same(handle, work / _OWNER):
+                _require_ours(work, target)
+                os.write(handle, f"{_MARK}{os.getpid():<10}\n".encode())
+                return handle
+        except BaseException:
+            try:
+                if locked and os.fstat(handle).st_size == 0:  # made here, and nothing else is in the folder
+                    os.unlink(work / _OWNER)
+                    work.rmdir()
+            except OSError:
+                pass
+            finally:
+                os.close(handle)
+            raise
+        os.close(handle)
+        if not locked:
+            return None
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows, which locks bytes: one that nobody reads
+        import msvcrt
+
+        os.lseek(handle, 2**20, os.SEEK_SET)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        except OSError:
+            return False
+        finally:
+            os.lseek(handle, 0, os.SEEK_SET)
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a disk that knows no locks
+            raise
+    return True
+
+
+def _is_same(handle: int, path: Path) -> bool:
+    """Whether an open file still stands at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _holder(work: Path) -> str:
+    try:
+        number = re.search(rb"process (\d+)", (work / _OWNER).read_bytes())
+    except OSError:
+        number = None
+    return "another hrm-edge" + (f" (process {int(number[1])})" if number else "")
+
+
+def _require_ours(work: Path, target: Path) -> None:
+    if not _is_ours(work):
+        raise FileExistsError(errno.EEXIST, f"{work} is in the way and not ours; move it away", str(target))
+
+
+def _is_ours(work: Path) -> bool:
+    """Whether a folder is a workspace: ``owner`` says so before anything else is in it, and nothing else is."""
+    if work.is_symlink() or not work.is_dir():
+        return not os.path.lexists(work)  # gone again, and nobody's
+    try:
+        names = entries(work)
+        mark = (work / _OWNER).read_bytes() if _OWNER in names else b""
+    except FileNotFoundError:
+        return True  # it is just being cleared up; asked again when it is locked
+    if mark.startswith(_MARK.encode()):
+        return names <= {_OWNER, NEW, _OLD}
+    return not mark and names <= {_OWNER}
+
+
+def _recover(work: Path, target: Path) -> None:
+    """Undo what a killed process left half-way, so that ``target`` is the last whole content."""
+    old = work / _OLD
+    if os.path.lexists(old) and os.path.lexists(target) and os.path.lexists(work / NEW):
+        raise FileExistsError(
+            errno.EEXIST,
+            f"what stood there before a replacement that was cut off is in {old}; move it to where you want it",
+            str(target),
+        )
+    if os.path.lexists(old) and not os.path.lexists(target):
+        old.rename(target)
+    _remove(work / NEW)
+    _discard_old(work)
+
+
+def _discard_old(work: Path) -> None:
+    """Under another name first, as half of it must never be put back."""
+    if os.path.lexists(work / _OLD):
+        (work / _OLD).rename(work / NEW)
+        _remove(work / NEW)
+
+
+def swap(work: Path, target: Path) -> None:
+    """Put ``new`` in the place of ``target``, which is then ``old``; as it was where that fails."""
+    old = work / _OLD
+    if target.exists():
+        target.rename(old)
+    try:
+        (work / NEW).rename(target)
+    except BaseException:
+        if old.exists() and not os.path.lexists(target):
+            old.rename(target)
+        raise
+    sync_quietly(target.parent)
+
+
+def _leave(work: Path, target: Path, handle: int) -> None:
+    """Clear up and let go. What cannot be removed is the next writer's to remove; so is ``old`` to put back."""
+    cleared = False
+    try:
+        _remove(work / NEW)
+        if os.path.lexists(target):
+            _discard_old(work)
+        cleared = entries(work) <= {_OWNER}
+        if cleared and os.name != "nt":  # where nothing that is open can be removed
+            # While it is locked: whoever waits for it sees that it is gone, and starts anew.
+            os.unlink(work / _OWNER)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+    if cleared:
+        with contextlib.suppress(OSError):
+            if os.name == "nt":
+                os.unlink(work / _OWNER)
+            work.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def entries(folder: Path) -> set[str]:
+    """Names of what is in a folder, but for the system's files."""
+    return {name for name in os.listdir(folder) if not is_system_file(name)}
+
+
+def sync(path: Path) -> None:
+    """Flush one file or folder to disk, so that a rename never publishes an empty file."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_quietly(path: Path) -> None:
+    """After a rename: what stands there stands there, and is no failure however soon it reaches the disk."""
+    with contextlib.suppress(OSError):
+        sync(path)
