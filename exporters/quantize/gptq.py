@@ -7,6 +7,8 @@ to how the inputs go together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 _DAMPING = 0.01  # part of the mean diagonal that is added, so that unseen directions stay where they are
@@ -17,19 +19,29 @@ def compensated(weight: np.ndarray, gram: np.ndarray, scale: np.ndarray, largest
 
     ``gram`` float[K, K] is the sum of x xᵀ over the layer's inputs x, all its calls together.
     """
-    K = len(weight)
-    left = weight.astype(np.float64)
     scale = np.broadcast_to(scale, weight.shape)
-    factor = inverse_factor(gram, K)
     steps = np.empty(weight.shape, np.int8)
-    for k in range(K):
-        steps[k] = np.clip(np.rint(left[k] / scale[k]), -largest, largest)
-        error = (left[k] - steps[k] * scale[k]) / factor[k, k]
-        left[k + 1 :] -= np.outer(factor[k, k + 1 :], error)
+
+    def nearest(row: np.ndarray, k: int) -> np.ndarray:
+        steps[k] = np.clip(np.rint(row / scale[k]), -largest, largest)
+        return steps[k] * scale[k]
+
+    in_turn(weight, gram, nearest)
     return steps
 
 
-def inverse_factor(gram: np.ndarray, K: int) -> np.ndarray:
+def in_turn(weight: np.ndarray, gram: np.ndarray, nearest: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
+    """float32[K, N]: ``nearest(row float64[N], k)`` of every row, each error spread over the rows still to come."""
+    left, factor = weight.astype(np.float64), _inverse_factor(gram, len(weight))
+    chosen = np.empty(weight.shape, np.float32)
+    for k in range(len(weight)):
+        chosen[k] = nearest(left[k], k)
+        error = (left[k] - chosen[k]) / factor[k, k]
+        left[k + 1 :] -= np.outer(factor[k, k + 1 :], error)
+    return chosen
+
+
+def _inverse_factor(gram: np.ndarray, K: int) -> np.ndarray:
     """Upper triangular U with UᵀU = (gram + damping)⁻¹: row k says how row k's error spreads."""
     damped = gram.astype(np.float64) + np.eye(K) * max(_DAMPING * float(np.trace(gram)) / K, 1e-12)
     return np.linalg.cholesky(np.linalg.inv(damped)).T

@@ -15,7 +15,7 @@ import onnx
 from ..graph.edit import array_of, ensure, initializers, replace_initializers, tensor_of
 from ..graph.layers import products
 from .base import Algorithm
-from .gptq import inverse_factor
+from .gptq import in_turn
 
 _ROUNDS = 200  # a bound: the levels mostly stand still after some dozens
 _DAMPING = 0.01  # part of the mean importance that every value has at least, as inputs never seen may come
@@ -41,19 +41,8 @@ def palettized_weight(weight: np.ndarray, bits: int, gram: np.ndarray) -> np.nda
     importance = np.diag(gram).astype(np.float64)
     importance = importance + max(_DAMPING * float(importance.mean()), 1e-12)
     levels = best_levels(weight, np.broadcast_to(importance[:, None], weight.shape), 2**bits)
-    return _compensated(weight, gram, levels)
-
-
-def _compensated(weight: np.ndarray, gram: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Row after row the nearest level, each row's error spread over the rows still to come."""
-    left, middles = weight.astype(np.float64), _middles(levels)
-    factor = inverse_factor(gram, len(weight))
-    chosen = np.empty(weight.shape, np.float32)
-    for k in range(len(weight)):
-        chosen[k] = levels[np.searchsorted(middles, left[k])]
-        error = (left[k] - chosen[k]) / factor[k, k]
-        left[k + 1 :] -= np.outer(factor[k, k + 1 :], error)
-    return chosen
+    middles = _middles(levels)
+    return in_turn(weight, gram, lambda row, k: levels[np.searchsorted(middles, row)])
 
 
 def best_levels(values: np.ndarray, importance: np.ndarray, count: int) -> np.ndarray:

@@ -159,7 +159,7 @@ from hrm_edge.exporters import build
 shared_traces.folder = Path(sys.argv[1], "own traces")  # one of the network for all kinds, made in this process
 build.trace_start, build.trace_segment = shared_traces.trace_start, shared_traces.trace_segment
 from ungated import build_bundle
-source = checkpoint(network(H_cycles=1, L_cycles=2))
+source = checkpoint(network(H_cycles=1, L_cycles=1))
 kinds = [("onnx", "fp16", "graph"), ("openvino", "fp32", "host"), ("openvino", "int8", "graph")]
 kinds += [("onnx", "int8", "host"), ("onnx", "int4-weights", "graph"), ("openvino", "int4-weights", "host")]
 for target, precision, loop in kinds:

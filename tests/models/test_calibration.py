@@ -46,23 +46,16 @@ def test_layers_are_those_of_the_blocks(model):
     assert not {"lm_head", "q_head"} & set(names)
 
 
-@pytest.mark.parametrize(
-    ("cycles", "H_layers"),
-    [
-        ((2, 1), 1),
-        pytest.param((2, 2), 2, marks=pytest.mark.slow),
-        pytest.param((1, 3), 1, marks=pytest.mark.slow),
-    ],
-)
-def test_calls_are_numbered_like_the_graphs_products(cycles, H_layers):
+@pytest.mark.parametrize("name", ["2 x 1", "rope", "learned"])  # 2 x 2 with two H layers, 1 x 3
+def test_calls_are_numbered_like_the_graphs_products(name):
     """The exported segment, its products' inputs made outputs, reads what each site of the same number saw."""
     onnx = pytest.importorskip("onnx")
     from run_onnx import run
+    from shared_traces import trace_segment
+    from traced_networks import CONFIGS
 
-    from hrm_edge.exporters.graph.trace import trace_segment
-
-    N, T = cycles
-    model = network(H_cycles=N, L_cycles=T, H_layers=H_layers)
+    model = network(**CONFIGS.get(name, {"H_cycles": 2, "L_cycles": 1}))
+    N, T = model.config.H_cycles, model.config.L_cycles
     ranges = collect_ranges(model, QUESTIONS, segments="first")
     graph = trace_segment(model)
     stored = {tensor.name for tensor in graph.graph.initializer}

@@ -76,13 +76,12 @@ def test_resume_continues_the_very_same_run(tmp_path, variant):
 
 @pytest.mark.slow
 def test_learns_4x4_sudoku(tmp_path):
-    checkpoint = run(
-        tmp_path, "train.steps=400", "train.log_every=50", "train.batch_size=64", "train.eval_puzzles=50"
-    )
+    fast = ("train.steps=300", "train.batch_size=32", "train.lr=1e-2", "train.warmup_steps=20")
+    checkpoint = run(tmp_path, *fast, "train.log_every=50", "train.final_puzzles=50")
     history = rows(tmp_path)
     assert history[-1]["token_loss"] < 0.6 * history[0]["token_loss"]
     accuracy = load_checkpoint(checkpoint).metadata["accuracy"]["generated-ordinary"]["exact_by_segments"]
-    assert accuracy["16"] >= accuracy["1"]
+    assert accuracy["16"] > accuracy["1"]
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):

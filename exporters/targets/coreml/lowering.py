@@ -1,6 +1,6 @@
 """Lowering: a clean ONNX graph, quantized and wrapped in its loop as for any target, as a Core ML ML program.
 
-Every operator has one form in MIL (see ``emit``). Products with a stored weight become ``linear`` and keep
+Every operator has one form in MIL (see ``ops``). Products with a stored weight become ``linear`` and keep
 their names, each weight being stored once. A loop becomes a ``while_loop`` that holds the weights its body reads.
 Core ML has no bindings without a dimension: what has none in ONNX is one long here.
 """
@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto
 
 from ...graph.edit import array_of, ensure, initializers, subgraphs
-from .emit import EMIT
+from .ops import EMIT
 from .weights import Few, Numbers, emit_weight, safe
 
 # Passes of the default pipeline that must not run, and why:

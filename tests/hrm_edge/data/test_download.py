@@ -181,3 +181,11 @@ def test_the_client_is_called_as_it_is(monkeypatch):
     parameters = inspect.signature(huggingface_hub.hf_hub_download).parameters
     assert {"repo_id", "filename", "repo_type", "local_dir"} <= set(parameters)
     assert np.all([issubclass(e, Exception) for e in (errors.RepositoryNotFoundError, errors.EntryNotFoundError)])
+
+
+def test_the_help_lists_what_there_is():
+    from hrm_edge.cli.data import download as command
+    from hrm_edge.data.download import PUBLIC_SETS
+
+    help_ = command.__annotations__["name"]
+    assert all(name in str(help_) for name in PUBLIC_SETS)

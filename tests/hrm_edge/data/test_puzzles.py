@@ -1,5 +1,6 @@
 """Puzzle sets: every file format there and back, wrong files named in one line, generation that repeats."""
 
+import functools
 import gzip
 import json
 
@@ -101,10 +102,16 @@ def test_the_hash_covers_tokens_and_task_only(few):
 # -- formats -------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def three(task):
+    """Generated once: a 16x16 Sudoku takes a second."""
+    return generate_puzzles(get_task(task), 3, 0, "ordinary", processes=1)
+
+
 @pytest.mark.parametrize("name", ["p.csv", "p.csv.gz", "folder"])
 @pytest.mark.parametrize("task", ["sudoku-4x4", "sudoku-16x16", "maze-9x9"])
 def test_what_is_saved_is_loaded(tmp_path, name, task):
-    puzzles = generate_puzzles(get_task(task), 3, 0, "ordinary", processes=1)
+    puzzles = three(task)
     save_puzzles(puzzles, tmp_path / name)
     first = _bytes(tmp_path / name)
     loaded = load_puzzles(tmp_path / name, puzzles.task)

@@ -23,7 +23,7 @@ from hrm_edge.exporters.graph.edit import PassFailed
 from hrm_edge.exporters.graph.loop import wrap_in_loop
 from hrm_edge.exporters.graph.trace import exported_form, quiet
 from hrm_edge.exporters.quantize.fp16 import convert
-from hrm_edge.exporters.targets.coreml.emit import EMIT
+from hrm_edge.exporters.targets.coreml.ops import EMIT
 from hrm_edge.exporters.targets.coreml.weights import Numbers, packed
 from hrm_edge.halting import RULES
 from hrm_edge.precision import PRECISIONS
