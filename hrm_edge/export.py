@@ -111,6 +111,7 @@ class _Export:
             compiled = self._write(folder.name)
             self._prove(compiled, str(folder))
             self._judge(str(folder))
+            gated = bool(self.manifest.gate.passed)  # one that was not judged takes no gated one's place either
             self._report()
             return Exported(self._seal(), self._verdict, self.quantization, self.products)
 

@@ -116,10 +116,11 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def owning(target: Path) -> Iterator[None]:
-    """Keep every other process from writing ``target`` in this way; InputError where one does."""
+def owning(target: Path, named: Path | None = None) -> Iterator[None]:
+    """Keep every other process from writing ``target`` in this way; InputError, about what is ``named``, where one
+    does."""
     with contextlib.ExitStack() as stack:
-        with _as_mistakes(target):
+        with _as_mistakes(named or target):
             stack.enter_context(workspace(behind(target)))
         yield
 
@@ -211,7 +212,9 @@ def _as_mistakes(target: Path) -> Iterator[None]:
     """What a file system refuses, as one line about the place that somebody named."""
     try:
         yield
+    except BlockingIOError as error:
+        raise InputError(f"{target}: {error.strerror}; wait until it has ended, or choose another place") from error
     except OSError as error:
         raise InputError(
-            f"{target}: nothing can be written there ({error.strerror or error}); choose another"
+            f"{target}: nothing can be written there ({error.strerror or error}); choose another place"
         ) from error

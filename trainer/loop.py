@@ -179,7 +179,7 @@ def _train(
             "started_from": None if initial is None else initial.content_hash,
         }
         if world.rank == 0:
-            owned.enter_context(owning(output / "run"))
+            owned.enter_context(owning(output / "run", named=output))
             _require_own(output, len(data))
         _same_run(output, recipe)
         model = _first_model(task, arch, config, initial, other_puzzles)

@@ -101,13 +101,16 @@ def require_replaceable(folder: Path, *, gated: bool) -> None:
         present = files_in(folder)
         if MANIFEST not in present:
             raise InputError(f"{min(present, default='.')!r} is there, and no {MANIFEST}")
-        manifest, _ = _read_manifest(folder)
+        try:
+            manifest, _ = _read_manifest(folder)
+        except (InputError, ValueError, RecursionError):
+            raise InputError(f"its {MANIFEST} is not one that hrm-edge wrote, or was changed since") from None
         for name in sorted(present - {MANIFEST}):
             if name not in manifest.files:
                 raise InputError(f"{name!r} is not listed in its manifest")
             if sha256(folder / name) != manifest.files[name].sha256:
                 raise InputError(f"{name!r} was changed after it was written")
-    except (InputError, ValueError, RecursionError) as error:
+    except InputError as error:
         why = str(error).removeprefix(f"{folder}: ").split(";")[0]
         raise InputError(
             f"{folder}: holds something else than a bundle ({why}), which would be replaced; move it away, or "

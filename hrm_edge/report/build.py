@@ -89,6 +89,7 @@ def write_report(report: Report, folder: Path) -> None:
     written.
     """
     pages = {kind: render(report, kind) for kind in FILES}
+    Path(folder).mkdir(parents=True, exist_ok=True)
     for kind, text in pages.items():
         (Path(folder) / FILES[kind]).write_bytes(text.encode())
 

@@ -149,6 +149,19 @@ def test_a_gate_that_passes_while_another_works_is_not_overrun(small, tmp_path, 
     assert {path.name for path in tmp_path.iterdir()} == {"b", "made"}
 
 
+def test_one_that_was_not_judged_takes_no_gated_ones_place(small, tmp_path, monkeypatch, capsys, one_trace):
+    """What was asked for was a gate, and so only its end tells."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
+    toys.write_hollow_bundle(tmp_path / "b")
+    before = everything(tmp_path / "b")
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(small), "-o", "b", "--gate-puzzles", "4", "--max-drop", "30", "--not-judged"])
+    assert stop.value.code == 2
+    assert "holds a bundle that passed its gate" in capsys.readouterr().err
+    assert everything(tmp_path / "b") == before
+
+
 def test_the_folder_behind_a_link_is_replaced_and_the_link_stays(export, tmp_path):
     toys.write_hollow_bundle(tmp_path / "real", gate=UNGATED)
     (tmp_path / "link").symlink_to("real")
