@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,23 +23,30 @@ from .exporters.search.decide import Decision, Quantizing, decide, record
 from .exporters.targets import target_named
 from .exporters.targets.base import Context, Target
 from .files import replacing_folder, write_atomically
-from .measure.gate import GateReport, compare, paired_answers
+from .measure.gate import GateReport, Judged, judge
 from .measure.speed import beside_eager
 from .models import Checkpoint
 from .precision import FP32, PRECISIONS, Precision
 from .progress import Progress, Say
-from .runtimes import Answers, load_engine
+from .runtimes import load_engine
 from .runtimes.base import CompiledProduct
 
 
 @dataclass(frozen=True)
 class GateOptions:
-    """How accuracy is compared. ``reference``: another checkpoint to hold the bundle to; ``report``: write one."""
+    """How accuracy is compared.
+
+    ``reference``: another checkpoint to hold the bundle to; ``report``: write one. ``more(n)``: a set of n puzzles
+    that begins with these, InputError where there are not so many; None: none are left to be asked. ``not_judged``:
+    publish also where the reference solves none, as what nobody judged.
+    """
 
     puzzles: PuzzleSet | None  # None: not at all
     max_drop: float = 0.5
     reference: Checkpoint | None = None
     report: bool = True
+    more: Callable[[int], PuzzleSet] | None = None
+    not_judged: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,7 @@ class _Export:
     manifest: Manifest = field(init=False)
     products: Products | None = None
     quantization: Quantization | None = None
-    verdict: GateReport | None = None
-    answers: tuple[Answers, Answers] | None = None  # of the reference and of the bundle
+    judged: Judged | None = None
 
     def run(self, folder: Path) -> Exported:
         self._trace()
@@ -104,7 +111,7 @@ class _Export:
             self._prove(compiled, str(folder))
             self._judge(str(folder))
             self._report()
-            return Exported(self._seal(), self.verdict, self.quantization, self.products)
+            return Exported(self._seal(), self._verdict, self.quantization, self.products)
 
     @property
     def _precision(self) -> Precision:
@@ -113,6 +120,10 @@ class _Export:
     @property
     def _target(self) -> Target:
         return target_named(self.options.target)
+
+    @property
+    def _verdict(self) -> GateReport | None:
+        return self.judged.report if self.judged else None
 
     @property
     def _plan(self) -> Plan | None:
@@ -185,31 +196,34 @@ class _Export:
         self._seal()
         instead = None if self._target.runs_here() else (emulator.NAME, emulator.load_graph)
         engine = load_engine(self.scratch, self.threads, stand_in=instead)
-        judge = self.gate.reference or self.checkpoint
-        self.answers = paired_answers(engine, judge, puzzles, say=self.say, progress=self.progress)
-        verdict = compare(
-            *self.answers,
+        reference = self.gate.reference or self.checkpoint
+        found = judge(
+            engine,
+            reference,
             puzzles,
+            self.gate.more,
             max_drop=self.gate.max_drop,
-            max_think_steps=engine.halt_max_steps,
-            engine=f"{engine.backend} {engine.loop} loop",
+            say=self.say,
+            progress=self.progress,
         )
         stand_in = self._target.stood_in_by()
-        if stand_in:
-            verdict = replace(verdict, notes=(stand_in, *verdict.notes))
-        verdict.raise_if_failed(what, self._precision.advice)
-        self.verdict = verdict
-        self.manifest = replace(self.manifest, gate=Gate(ran=True, passed=True, reason=stand_in))
+        notes = (stand_in, *found.report.notes) if stand_in else found.report.notes
+        self.judged = replace(found, report=replace(found.report, notes=notes))
+        if self.gate.not_judged and found.report.only_unjudged:
+            gate = Gate(ran=False, passed=None, reason=f"not judged: {found.report.reason}")
+        else:
+            found.report.raise_if_failed(what, self._precision.advice)
+            gate = Gate(ran=True, passed=True, reason=stand_in)
+        self.manifest = replace(self.manifest, gate=gate)
 
     def _report(self) -> None:
         """Measure drift and time, and write the accuracy report, where answers were compared that may differ."""
-        puzzles = self.gate.puzzles
-        if puzzles is None or not self.gate.report or self._precision.is_full:
+        if self.judged is None or not self.gate.report or self._precision.is_full:
             return
         from .report import build_report, write_report
 
-        assert self.answers is not None
-        assert self.verdict is not None
+        puzzles = self.judged.puzzles
+        answers = self.judged.reference, self.judged.bundle
         sealed = self._seal()
         self._stage("measuring for the report")
         rollout = drift_of(
@@ -219,7 +233,7 @@ class _Export:
             self.options,
             self._plan,
             puzzles,
-            self.answers,
+            answers,
             reference=self.gate.reference,
             threads=self.threads,
             progress=self.progress,
@@ -228,11 +242,11 @@ class _Export:
         batch = self.options.batch or 1
         report = build_report(
             manifest=sealed,
-            gate=self.verdict.to_dict(),
+            gate=self.judged.report.to_dict(),
             quantization=self.quantization,
             puzzles=puzzles,
-            reference=self.answers[0],
-            candidate=self.answers[1],
+            reference=answers[0],
+            candidate=answers[1],
             drift=rollout.segments,
             differences=rollout.differences,
             speed=beside_eager(self.checkpoint.path, self.scratch, puzzles, batch, self.threads) if timed else [],
@@ -242,4 +256,4 @@ class _Export:
 
     def _seal(self) -> Manifest:
         """Seal the bundle as it is now."""
-        return seal_bundle(self.scratch, self.manifest, self.verdict.to_dict() if self.verdict else None)
+        return seal_bundle(self.scratch, self.manifest, self._verdict.to_dict() if self._verdict else None)

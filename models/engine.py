@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..runtimes import Answers, Engine
-from ..runtimes.base import Request
+from ..runtimes.base import Request, joined
 from .checkpoint import Checkpoint
 
 # Rows thought over together; bounds memory at paper size.
@@ -50,7 +49,7 @@ class TorchEngine(Engine):
                 rows = np.arange(begin, min(begin + ROWS, len(request.tokens)))
                 some = None if identifiers is None else identifiers[rows]
                 parts.append(self._think(request, rows, some))
-        return _joined(parts)
+        return joined(parts)
 
     def _think(self, request: Request, rows: np.ndarray, identifiers: np.ndarray | None) -> Answers:
         """Up to `max_think_steps` segments on a few rows; `active` are those that have not halted."""
@@ -86,14 +85,3 @@ class TorchEngine(Engine):
                 z_H, z_L, e = z_H[keep], z_L[keep], e[keep]
                 active = active[~stop]
         return dataclasses.replace(answers, trace=np.stack(trace)) if request.trace else answers
-
-
-def _joined(parts: list[Answers]) -> Answers:
-    """Groups of rows as one; a shorter trace goes on with its last guess."""
-    names = ("tokens", "steps", "halted", "q")
-    fields: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    traces = [part.trace for part in parts if part.trace is not None]
-    if traces:
-        longest = max(len(trace) for trace in traces)
-        fields["trace"] = np.concatenate([t[np.minimum(np.arange(longest), len(t) - 1)] for t in traces], axis=1)
-    return Answers(**fields)

@@ -158,6 +158,17 @@ class Answers:
     trace: np.ndarray | None = None
 
 
+def joined(parts: list[Answers]) -> Answers:
+    """Groups of rows as one; a shorter trace goes on with its last guess."""
+    names = ("tokens", "steps", "halted", "q")
+    fields: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    traces = [part.trace for part in parts if part.trace is not None]
+    if traces:
+        longest = max(len(trace) for trace in traces)
+        fields["trace"] = np.concatenate([t[np.minimum(np.arange(longest), len(t) - 1)] for t in traces], axis=1)
+    return Answers(**fields)
+
+
 @dataclass(frozen=True)
 class Request:
     """Checked arguments of one ``solve`` call, as the loops see them."""

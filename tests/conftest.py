@@ -50,6 +50,16 @@ def one_trace(monkeypatch):
         monkeypatch.setattr(build, name, getattr(shared_traces, name))
 
 
+@pytest.fixture(scope="module")
+def untrained():
+    """The gate judges networks that solve nothing, as those are that nobody trained for a test."""
+    from hrm_edge.measure.gate import GateReport
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GateReport, "judged", True)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Puzzle sets and reference outputs that lie beside the checkout where the project is developed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,11 +100,20 @@ def command(
         Path | None, typer.Option(help="Puzzles to compare on; by default the checkpoint's own held-out ones.")
     ] = None,
     gate_puzzles: Annotated[
-        int | None, typer.Option(min=1, help="How many of them; 400 by default, 1000 for fewer than 16 bits.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many to begin with, 400 by default, 1000 for fewer than 16 bits; up to eight times as many "
+            "are asked where these leave open whether --max-drop is kept.",
+        ),
     ] = None,
     gate: Annotated[
         bool, typer.Option("--gate/--no-gate", help="--no-gate publishes unchecked, and the bundle says so.")
     ] = True,
+    not_judged: Annotated[
+        bool,
+        typer.Option("--not-judged", help="Publish also where the reference solves no puzzle; the bundle says so."),
+    ] = False,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -159,7 +169,7 @@ def command(
         import torch
 
         torch.set_num_threads(threads)
-    _check_gate_options(gate, max_drop, data, gate_puzzles, reference)
+    _check_gate_options(gate, max_drop, data, gate_puzzles, reference, not_judged)
     record = precision_named(precision)
     for flag, value in (("--calibration", calibration), ("--calibration-data", calibration_data)):
         if value is not None and not record.calibrated:
@@ -176,6 +186,8 @@ def command(
     judged = GateOptions(
         # First, so that a checkpoint without puzzles is refused before any work.
         puzzles=puzzles_for_gate(opened, data, gate_puzzles or record.gate_puzzles) if gate else None,
+        more=partial(puzzles_for_gate, opened, data),
+        not_judged=not_judged,
         max_drop=max_drop,
         reference=load_checkpoint(reference) if reference else None,
         report=report,
@@ -254,14 +266,19 @@ def _quantizing(
 
 
 def _check_gate_options(
-    gate: bool, max_drop: float, data: Path | None, gate_puzzles: int | None, reference: str | None
+    gate: bool,
+    max_drop: float,
+    data: Path | None,
+    gate_puzzles: int | None,
+    reference: str | None,
+    not_judged: bool,
 ) -> None:
     """What only the gate reads must not be given in vain."""
     if not max_drop >= 0:
         raise InputError(f"--max-drop must be a number of points, at least 0, not {max_drop}")
-    if not gate and (data, gate_puzzles, reference) != (None, None, None):
+    if not gate and (data, gate_puzzles, reference, not_judged) != (None, None, None, False):
         raise InputError(
-            "--data, --gate-puzzles and --reference are the gate's, which --no-gate leaves out; "
+            "--data, --gate-puzzles, --reference and --not-judged are the gate's, which --no-gate leaves out; "
             "drop one or the other"
         )
 

@@ -61,14 +61,16 @@ def margin_puzzles(task: Task, n: int = MARGIN_PUZZLES) -> PuzzleSet:
 def gate_puzzles(checkpoint: Measurable, data: Path | str | None = None, n: int | None = None) -> PuzzleSet:
     """The puzzles to compare on: from `data`, else the checkpoint's own held-out ones (generated, seeded).
 
-    `n` of them (default: the gate's number in full precision), drawn with a fixed seed from a file, the first n
-    when generated. Puzzles of a file that have no label where only labels tell what is right are left out.
+    `n` of them (default: the gate's number in full precision): the first n generated, or drawn with a fixed seed
+    from a file; more begin with what fewer are. Of a file, puzzles are left out that have no label where only
+    labels tell what is right; where it holds fewer than n, all are taken.
     """
     if n is not None and n < 1:
         raise InputError(f"--gate-puzzles must be at least 1, not {n}")
     n = n or FP32.gate_puzzles
     if data is not None:
-        return measured_puzzles(data, checkpoint.task, n)
+        puzzles = judged_only(load_puzzles(data, checkpoint.task))
+        return puzzles.select(np.random.default_rng(0).permutation(len(puzzles))[:n])
     held_out = checkpoint.metadata.get("held_out") if checkpoint.task.has_rules else None
     seed = _seed(held_out)
     if seed is None or not isinstance(held_out, dict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..data.puzzles import PuzzleSet, judged, judged_only
 from ..errors import InputError
 from ..progress import Progress
 from ..runtimes import Answers, Engine
+from ..runtimes.base import joined
 from ..solve.retries import solve_with_retries
 from ..tasks.base import PAD
 
@@ -84,6 +85,11 @@ def token_accuracy(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray | None:
     return ((tokens == puzzles.answers) & labelled).sum(axis=1) / labelled.sum(axis=1).clip(min=1)
 
 
+def by_chunks(count: int) -> Iterator[slice]:
+    """The rows of each chunk of ``count`` puzzles."""
+    return (slice(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK))
+
+
 def answer_all(
     engine: Engine,
     puzzles: PuzzleSet,
@@ -92,11 +98,13 @@ def answer_all(
     halt: str = "learned",
     retries: int = 0,
     seed: int = 0,
+    calls: Callable[[int], Iterator[slice]] = by_chunks,
     progress: Progress | None = None,
 ) -> Answers:
     """The engine's answers to every puzzle, in order, without a trace.
 
-    With `retries` (see :func:`solve_with_retries`) `steps` counts the segments of all attempts.
+    With `retries` (see :func:`solve_with_retries`) `steps` counts the segments of all attempts. `calls`: the rows
+    of each call of the engine, of a number of puzzles.
     """
 
     settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt}
@@ -108,9 +116,9 @@ def answer_all(
         tried = solve_with_retries(engine, some.questions, retries, seed=seed, **settings)
         return replace(tried.answers, steps=tried.segments)
 
-    parts = [solve(some) for _, some in in_chunks(puzzles, progress, f"solving with {engine.backend}")]
-    names = ("tokens", "steps", "halted", "q")
-    return Answers(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    chunks = in_chunks(puzzles, progress, f"solving with {engine.backend}", calls)
+    parts = [solve(some) for _, some in chunks]
+    return joined(parts)
 
 
 def evaluate(
@@ -196,10 +204,12 @@ def check_match(engine: Engine, puzzles: PuzzleSet) -> None:
         )
 
 
-def in_chunks(puzzles: PuzzleSet, progress: Progress | None, what: str) -> Iterator[tuple[np.ndarray, PuzzleSet]]:
+def in_chunks(
+    puzzles: PuzzleSet, progress: Progress | None, what: str, calls: Callable[[int], Iterator[slice]] = by_chunks
+) -> Iterator[tuple[np.ndarray, PuzzleSet]]:
     """(rows int[b], the puzzles there) of each chunk; `progress` is told once a chunk is done with."""
-    for begin in range(0, len(puzzles), CHUNK):
-        rows = np.arange(begin, min(begin + CHUNK, len(puzzles)))
+    for call in calls(len(puzzles)):
+        rows = np.arange(call.start, call.stop)
         yield rows, puzzles.select(rows)
         if progress is not None:
             progress(what, int(rows[-1]) + 1, len(puzzles))

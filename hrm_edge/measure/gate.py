@@ -4,13 +4,19 @@ Both answer the same puzzles, so the comparison is paired: what counts are the p
 other does not. It fails when exact-solve accuracy dropped by more than `max_drop` points, or when the mean
 number of segments before halting moved by more than `max_halt_shift` (a fraction). A reference that solves
 hardly any of the puzzles has no exact-solve accuracy to lose: then token accuracy is held to the same budget too.
+One that solves none proves nothing, and is no pass.
+
+Where the interval of the drop holds the limit, chance would decide: the gate asks n puzzles, then 2, 4 and at most
+8 times as many, until the limit lies outside. So that the four looks together err no more often than one would at
+`CONFIDENCE`, each has a quarter of its error (Bonferroni). What is still open at the last is decided by the drop
+that was measured, and said to be.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +26,9 @@ from ..data.puzzles import PuzzleSet
 from ..errors import GateFailed, InputError
 from ..progress import Progress, Say
 from ..runtimes import Answers, Engine
-from .accuracy import answer_all, check_match, rightness, token_accuracy
+from ..runtimes.base import joined
+from .accuracy import answer_all, by_chunks, check_match, rightness, token_accuracy
+from .calls import Asked, ask_otherwise, call_rows
 from .statistics import CONFIDENCE, drop_interval, percent, upper_bound
 
 if TYPE_CHECKING:
@@ -29,6 +37,8 @@ if TYPE_CHECKING:
 MAX_DROP = 0.5  # points of exact-solve accuracy
 MAX_HALT_SHIFT = 0.05  # fraction of the reference's mean number of segments
 _TIMED = 16  # puzzles from which the time that the gate will take is estimated
+LOOKS = 4  # each at twice as many puzzles as the one before
+LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / LOOKS
 FEW_SOLVED = 0.05  # of the puzzles: with fewer solved, exact-solve accuracy cannot fall enough to tell
 
 
@@ -68,6 +78,23 @@ class GateReport:
     halt_shift: float  # bundle mean steps / reference mean steps − 1
     max_halt_shift: float
     steps_agree: float  # fraction of puzzles that stop after the same segment
+    calls: tuple[Asked, ...] = ()  # the other ways to ask
+
+    @property
+    def settled(self) -> bool:
+        """Whether the limit of the drop lies outside its interval, or no answer differs at all."""
+        low, high = self.drop_interval
+        return self.answers_differ == 0 or not low <= self.max_drop <= high
+
+    @property
+    def judged(self) -> bool:
+        """Whether the reference solves any puzzle at all, without which there is nothing to lose."""
+        return self.reference.exact > 0
+
+    @property
+    def only_unjudged(self) -> bool:
+        """Whether it fails for that alone."""
+        return self.reason == _UNJUDGED.format(n=self.n)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -77,6 +104,66 @@ class GateReport:
         """GateFailed, naming `what` was not published and what to do about it, unless the gate passed."""
         if not self.passed:
             raise GateFailed(f"{what}: {self.reason}; nothing was published{advice}")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict, and what it rests on: every puzzle that was asked, and both sides' answers."""
+
+    report: GateReport
+    puzzles: PuzzleSet
+    reference: Answers
+    bundle: Answers
+
+
+def judge(
+    engine: Engine,
+    checkpoint: Checkpoint,
+    puzzles: PuzzleSet,
+    more: Callable[[int], PuzzleSet] | None = None,
+    *,
+    max_drop: float = MAX_DROP,
+    say: Say,
+    progress: Progress | None = None,
+) -> Judged:
+    """Ask the float reference and the bundle the same puzzles, and as many more as it takes to settle the verdict.
+
+    ``more(n)``: a set of n that begins with ``puzzles``, where there are so many; InputError where there are not.
+    """
+    from ..models.engine import TorchEngine
+
+    confidence = CONFIDENCE if more is None else LOOK_CONFIDENCE
+    asked, sides = puzzles, paired_answers(engine, checkpoint, puzzles, say=say, progress=progress)
+    right = rightness(puzzles, sides[0].tokens)
+    calls = ask_otherwise(engine, TorchEngine(checkpoint), puzzles, right)
+    for look in range(1, LOOKS + 1):
+        report = compare(
+            *sides,
+            asked,
+            max_drop=max_drop,
+            max_think_steps=engine.halt_max_steps,
+            engine=f"{engine.backend} {engine.loop} loop",
+            confidence=confidence,
+            calls=calls,
+        )
+        decided = report.settled or not (report.passed or report.drop_points > max_drop)
+        longer = asked if decided or more is None or look == LOOKS else _longer(asked, more)
+        if len(longer) <= len(asked):
+            break
+        low, high = report.drop_interval
+        say(f"gate: {low:.2f} to {high:.2f} points lost on n={report.n}, {max_drop:g} allowed: asking more puzzles")
+        added = longer.select(np.arange(len(asked), len(longer)))
+        others = paired_answers(engine, checkpoint, added, say=say, progress=progress)
+        asked, sides = longer, (joined([sides[0], others[0]]), joined([sides[1], others[1]]))
+    return Judged(report, asked, *sides)
+
+
+def _longer(asked: PuzzleSet, more: Callable[[int], PuzzleSet]) -> PuzzleSet:
+    """Twice as many, or as many as there are."""
+    try:
+        return more(2 * len(asked))
+    except InputError:  # a small board has no more
+        return asked
 
 
 def paired_answers(
@@ -93,7 +180,7 @@ def paired_answers(
     kept = " (the reference's answers are kept from before)" if cached else ""
     say(f"gate: {len(puzzles)} puzzles from {puzzles.name}, about {readable(seconds)}{kept}")
     reference = reference_answers(checkpoint, puzzles, progress=progress)
-    return reference, answer_all(engine, puzzles, progress=progress)
+    return reference, answer_all(engine, puzzles, calls=call_rows, progress=progress)
 
 
 def compare(
@@ -106,8 +193,10 @@ def compare(
     max_think_steps: int,
     halt: str = "learned",
     engine: str = "bundle",
+    confidence: float = CONFIDENCE,
+    calls: Sequence[Asked] = (),
 ) -> GateReport:
-    """The paired comparison itself, on answers that are already there."""
+    """The paired comparison itself, on answers that are already there; ``calls``: of the other ways to ask."""
     for name, limit in (("max_drop", max_drop), ("max_halt_shift", max_halt_shift)):
         if not (math.isfinite(limit) and limit >= 0):
             raise InputError(f"{name} must be a number of at least 0, not {limit!r}")
@@ -128,8 +217,8 @@ def compare(
         reference=sides[0],
         bundle=sides[1],
         drop_points=100 * (lost - won) / n,
-        drop_interval=drop_interval(lost, won, n),
-        confidence=CONFIDENCE,
+        drop_interval=drop_interval(lost, won, n, confidence),
+        confidence=confidence,
         max_drop=max_drop,
         lost=lost,
         won=won,
@@ -138,6 +227,7 @@ def compare(
         halt_shift=sides[1].steps_mean / sides[0].steps_mean - 1,
         max_halt_shift=max_halt_shift,
         steps_agree=float((reference.steps == candidate.steps).mean()),
+        calls=tuple(calls),
     )
     reasons = _why_failed(report)
     if not np.isfinite(candidate.q).all() and np.isfinite(reference.q).all():
@@ -160,16 +250,23 @@ def _side(engine: str, puzzles: PuzzleSet, answers: Answers, right: np.ndarray) 
     )
 
 
+_UNJUDGED = (
+    "the reference solves none of these {n} puzzles, so nothing is proven: see whether they are the model's own, "
+    "with its identifiers, and whether its training worked; give puzzles that it solves with --data, or publish it "
+    "as not judged with --not-judged"
+)
+
+
 def _why_failed(report: GateReport) -> list[str]:
     """Every budget that is exceeded. Budgets are inclusive, up to rounding."""
     before, after, n, budget = report.reference, report.bundle, report.n, report.max_drop
-    reasons = []
+    reasons = [asked.wrong for asked in report.calls if asked.wrong]
     if report.drop_points > budget + 1e-9:
         low, high = report.drop_interval
         reasons.append(
             f"exact-solve accuracy dropped {report.drop_points:.2f} points, from {percent(before.exact)} to "
-            f"{percent(after.exact)} (n={n}, {report.lost} lost, {report.won} won, 95 % interval {low:.2f} to "
-            f"{high:.2f}), more than the {budget:g} allowed"
+            f"{percent(after.exact)} (n={n}, {report.lost} lost, {report.won} won, "
+            f"{100 * report.confidence:g} % interval {low:.2f} to {high:.2f}), more than the {budget:g} allowed"
         )
     if before.exact < FEW_SOLVED and before.token is not None and after.token is not None:
         token_drop = 100 * (before.token - after.token)
@@ -184,6 +281,8 @@ def _why_failed(report: GateReport) -> list[str]:
             f"halting moved by {100 * report.halt_shift:+.1f} %, from {before.steps_mean:.2f} to "
             f"{after.steps_mean:.2f} segments (n={n}), more than the {100 * report.max_halt_shift:g} % allowed"
         )
+    if not report.judged:
+        reasons.append(_UNJUDGED.format(n=n))
     return reasons
 
 
@@ -200,6 +299,12 @@ def _notes(report: GateReport) -> Iterator[str]:
         yield (
             f"the reference solves {_solved(before.exact)} of these puzzles, so its exact-solve rate can hardly "
             f"fall: {held}{report.answers_differ} of {n} answers differ; puzzles that it can solve would say more"
+        )
+    if not report.settled and report.confidence == LOOK_CONFIDENCE:
+        low, high = report.drop_interval
+        yield (
+            f"whether the drop stays within {budget:g} points is not settled: {low:.2f} to {high:.2f} with "
+            f"{100 * report.confidence:g} % confidence after the last look (n={n})"
         )
     if before.exact and report.lost_at_most > budget and report.lost + report.won:
         yield (
@@ -225,7 +330,7 @@ def estimate_seconds(engine: Engine, checkpoint: Checkpoint, puzzles: PuzzleSet)
     for timed in [engine] if cached else [engine, TorchEngine(checkpoint)]:
         timed.solve(first.questions, 1, "fixed", puzzle_identifiers=first.identifiers)  # warm up
         start = time.perf_counter()
-        timed.solve(few.questions, puzzle_identifiers=few.identifiers)
+        answer_all(timed, few, calls=by_chunks if timed is not engine else call_rows)
         seconds += (time.perf_counter() - start) * len(puzzles) / len(few)
     return seconds, cached
 

@@ -13,6 +13,7 @@ from hrm_edge.models import save_checkpoint
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.usefixtures("untrained")
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +170,21 @@ def test_a_checkpoint_without_puzzles_is_refused_before_any_work(tmp_path, capsy
     err = capsys.readouterr().err
     assert "--data FILE" in err
     assert "tracing" not in err
+
+
+def test_where_the_reference_solves_nothing_only_a_flag_publishes_and_the_bundle_says_so(
+    small, tmp_path, monkeypatch, capsys
+):
+    from hrm_edge.measure.gate import GateReport
+
+    monkeypatch.setattr(GateReport, "judged", property(lambda report: report.reference.exact > 0))
+    monkeypatch.chdir(tmp_path)
+    assert export(small, "-o", "b", "--gate-puzzles", 4, "--max-drop", 30) == 1
+    assert "the reference solves none of these 4 puzzles" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+    assert export(small, "-o", "b", "--gate-puzzles", 4, "--max-drop", 30, "--not-judged") == 0
+    bundle = open_bundle(tmp_path / "b")
+    assert (bundle.manifest.gate.ran, bundle.manifest.gate.passed) == (False, None)
+    assert "not judged: the reference solves none" in bundle.ungated_warning
+    assert bundle.accuracy["calls"]
+    assert export(small, "-o", "c", "--no-gate", "--not-judged") == 2

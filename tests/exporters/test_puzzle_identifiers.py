@@ -24,7 +24,7 @@ KEPT = np.array([3, 17, 18, 19, 38])
 ASKED = np.array([38, 0, 3, 18, 3, 17], np.int32)
 
 
-pytestmark = pytest.mark.usefixtures("one_trace")
+pytestmark = pytest.mark.usefixtures("one_trace", "untrained")
 
 
 @pytest.fixture(scope="module")

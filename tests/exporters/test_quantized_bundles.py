@@ -29,6 +29,7 @@ from hrm_edge.models.engine import TorchEngine
 from hrm_edge.runtimes import load_engine
 
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.usefixtures("untrained")
 
 TARGETS, LOOPS, PRECISIONS = ("onnx", "openvino"), ("graph", "host"), ("int8", "int8-weights", "int4-weights")
 REPORT, REPORTED = {"report.json", "report.md", "report.html"}, "onnx-int8-graph"

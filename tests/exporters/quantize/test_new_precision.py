@@ -25,6 +25,7 @@ from hrm_edge.models import load_checkpoint, save_checkpoint
 from hrm_edge.precision import PRECISIONS, Precision
 
 pytest.importorskip("openvino")
+pytestmark = pytest.mark.usefixtures("untrained")
 
 # hrm_edge/precision.py: one record more.
 RECORD = Precision(

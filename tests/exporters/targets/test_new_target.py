@@ -31,6 +31,7 @@ from hrm_edge.models.engine import TorchEngine
 from hrm_edge.runtimes import backends, load_engine
 
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.usefixtures("untrained")
 
 # -- a target that is given ONNX graphs ------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from hrm_edge.runtimes.tensorrt.flavours import flavour
 
 pytest.importorskip("tensorrt_rtx_bindings", exc_type=ImportError)
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.usefixtures("untrained")
 
 
 @pytest.fixture(autouse=True)

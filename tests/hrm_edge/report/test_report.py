@@ -183,7 +183,7 @@ CONTENT = json.loads(render(WHOLE, "json"))
     ("change", "message"),
     [
         (lambda r: r.pop("gate"), "field 'gate' is missing"),
-        (lambda r: r.update(colour=1), "has the unknown field 'colour'"),
+        (lambda r: r.update(colour=1), "unknown field 'colour'"),
         (lambda r: r.update(format_version=9), "format version 9, and this hrm-edge reads up to 1; upgrade"),
         (lambda r: r["gate"].update(p_value=1.5), "gate.p_value must be a number between 0 and 1"),
         (lambda r: r["gate"].update(lost=True), "gate.lost must be a whole number"),

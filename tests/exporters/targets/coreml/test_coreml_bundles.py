@@ -25,6 +25,7 @@ from hrm_edge.models.public import import_public
 from hrm_edge.runtimes import SlotLoop, backend, load_engine
 
 pytest.importorskip("coremltools")
+pytestmark = pytest.mark.usefixtures("untrained")
 
 LOOPS = ("host", "graph")
 
