@@ -27,8 +27,8 @@ def command(
     check_replaceable(output, require_replaceable)
     check_place(output)
     weights = find_weights(weights)
-    say(f"reading {weights}")
     model, found = import_public(weights, config, task)
+    say(f"read {weights}")
     title, parameters = model.config.title, sum(p.numel() for p in model.parameters())
     card = (
         f"# {title} for {found.name}\n\n{parameters:,} parameters, imported from the public checkpoint "
