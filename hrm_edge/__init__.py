@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .bundle import open_bundle
     from .data.puzzles import load_puzzles
     from .errors import HrmEdgeError
+    from .measure.selftest import self_test
     from .runtimes import Answers, Engine, load_engine
     from .solve.retries import solve_with_retries
     from .tasks import get_task
@@ -23,6 +24,7 @@ __all__ = [
     "load_engine",
     "load_puzzles",
     "open_bundle",
+    "self_test",
     "solve_with_retries",
 ]
 
@@ -35,6 +37,7 @@ _HOME = {
     "load_engine": "runtimes",
     "load_puzzles": "data.puzzles",
     "open_bundle": "bundle",
+    "self_test": "measure.selftest",
     "solve_with_retries": "solve.retries",
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from .bundle import Gate, require_replaceable, seal_bundle
+from .bundle.examples import write_examples
 from .bundle.manifest import Manifest
 from .bundle.quantization import QUANTIZATION, Products, Quantization
 from .data.puzzles import PuzzleSet
@@ -211,6 +212,8 @@ class _Export:
         stand_in = self._target.stood_in_by()
         notes = (stand_in, *found.report.notes) if stand_in else found.report.notes
         self.judged = replace(found, report=replace(found.report, notes=notes))
+        told = found.report.max_think_steps, found.report.halt, found.report.arithmetic
+        write_examples(self.scratch, found.puzzles, found.bundle, *told)
         if self.gate.not_judged and found.report.only_unjudged:
             gate = Gate(ran=False, passed=None, reason=f"not judged: {found.report.reason}")
         else:

@@ -15,7 +15,19 @@ from ..text import abandon, echo, prepare_streams
 
 # Modules beside this file, whose `command` function is the command of that name; a class `Command` makes it.
 COMMANDS = (
-    *("solve", "export", "compile", "train", "evaluate", "bench", "report", "check", "analyze", "import_"),
+    *(
+        "solve",
+        "export",
+        "compile",
+        "train",
+        "evaluate",
+        "bench",
+        "report",
+        "check",
+        "selftest",
+        "analyze",
+        "import_",
+    ),
     *("data", "arc", "models", "env"),
 )
 _NAMES = {"evaluate": "eval", "import_": "import"}  # where Python has its own idea of the name

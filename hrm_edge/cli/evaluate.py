@@ -36,13 +36,20 @@ def command(
 
     With several artifacts the others are also compared with the first, answer for answer.
     """
+    from ..data.leaks import distinct_puzzles
     from ..measure.accuracy import check_match, evaluate
     from ..measure.artifact import open_artifact
     from ..progress import progress, say
 
     opened = [open_artifact(path, threads) for path in artifacts]
     with progress() as report:
-        puzzles = puzzles_for(opened, data, n, seed, report)
+        given = puzzles_for(opened, data, n, seed, report)
+    puzzles = distinct_puzzles(given)
+    if copies := len(given) - len(puzzles):
+        say(
+            f"{given.name}: {copies} of {len(given)} puzzles are others again, as they are or turned and renamed; "
+            "each counts once, and numbers count what is left"
+        )
     for artifact in opened:
         check_match(artifact.engine, puzzles)  # of all, before any work
     results: list[tuple[Artifact, Evaluation]] = []

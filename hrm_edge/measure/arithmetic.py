@@ -79,13 +79,13 @@ def cpu() -> tuple[str, list[str]]:
 
 
 def _version(name: str) -> str:
-    """Title and version of the backend behind an engine's name: "stand-in (onnxruntime)" is ONNX Runtime's."""
+    """Title and version of what is behind an engine: "coreml (interpreted)", "stand-in (onnxruntime)", "onnx"."""
     known = backends()
-    first = name.split(" ")[0]
-    if "onnxruntime" in name:
-        return f"{known['onnx'].title} {known['onnx'].available().version}, operator by operator"
-    if "interpreted" in name:
+    first, _, inside = name.removesuffix(")").partition(" (")
+    if inside == "interpreted" and first in known:
         return f"{known[first].title}, interpreted by NumPy {version_of('numpy')}"
+    if inside:
+        return f"{first}, {inside} {version_of(inside)}"
     if first in known:
         return f"{known[first].title} {known[first].available().version}"
     if first.startswith("torch"):

@@ -10,6 +10,7 @@ from small_networks import TASK, network
 from hrm_edge.bundle import open_bundle
 from hrm_edge.cli import main
 from hrm_edge.exporters import build
+from hrm_edge.measure.selftest import self_test
 from hrm_edge.models import save_checkpoint
 
 torch = pytest.importorskip("torch")
@@ -77,7 +78,11 @@ def test_a_bundle_is_published_with_its_accuracy(small, tmp_path, capsys):
     bundle = open_bundle(folder)
     assert bundle.manifest.gate.passed is True
     assert bundle.accuracy.n == 20
+    assert bundle.accuracy.reference_hash == bundle.manifest.source["content_hash"]
+    assert bundle.accuracy.arithmetic.startswith("ONNX Runtime ")
     assert bundle.ungated_warning is None
+    again = self_test(bundle)
+    assert (again.n, again.answers_differ, again.proven) == (16, 0, bundle.accuracy.arithmetic)
     assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
     out, err = capsys.readouterr()
     assert "gate passed on n=20" in out

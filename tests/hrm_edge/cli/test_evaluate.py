@@ -11,6 +11,7 @@ from toys import TASK, write_hollow_bundle, write_toy_bundle
 from hrm_edge.bundle import Gate
 from hrm_edge.cli import main
 from hrm_edge.cli.evaluate import puzzles_for
+from hrm_edge.data.leaks import distinct_puzzles
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.tasks import get_task
 
@@ -135,3 +136,13 @@ def test_one_line_and_exit_2(folder, capsys, monkeypatch, arguments, message):
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_copies_count_once(folder, capsys, tmp_path):
+    """Ten of one puzzle, each turned and renamed in its own way, beside five others."""
+    some = distinct_puzzles(generate_puzzles(TASK, 12, seed=2)).select(np.array([0] * 10 + [1, 2, 3, 4, 5]))
+    questions, answers = TASK.augment(np.random.default_rng(0), some.questions, some.answers)
+    save_puzzles(dataclasses.replace(some, questions=questions, answers=answers), tmp_path / "copies.csv")
+    code, out, err = run(capsys, folder / "host", "--data", tmp_path / "copies.csv", "--json")
+    assert (code, json.loads(out)["n"]) == (0, 6)
+    assert "9 of 15 puzzles are others again" in err

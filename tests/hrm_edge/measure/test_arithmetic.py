@@ -43,7 +43,7 @@ def test_the_backend_is_told_by_its_version(machine):
     machine("x86_64", "Some CPU", "avx2")
     onnx = backend("onnx").available().version
     assert arithmetic_of("onnx") == f"ONNX Runtime {onnx}, x86-64, AVX2"
-    assert arithmetic_of("stand-in (onnxruntime)") == f"ONNX Runtime {onnx}, operator by operator, x86-64, AVX2"
+    assert arithmetic_of("stand-in (onnxruntime)") == f"stand-in, onnxruntime {onnx}, x86-64, AVX2"
     assert arithmetic_of("coreml (interpreted)").startswith("Core ML, interpreted by NumPy ")
     assert arithmetic_of("torch").startswith("PyTorch ")
 

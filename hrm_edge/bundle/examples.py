@@ -1,0 +1,96 @@
+"""A few questions that a bundle carries with its own answers, `examples.json`: what it said where it was gated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from ..data.puzzles import PuzzleSet
+from ..errors import InputError
+from ..files import write_atomically
+from ..records import STRICT, FromZero, OneOrMore, Text, from_json
+
+if TYPE_CHECKING:
+    from ..runtimes import Answers
+    from .folder import Bundle
+
+EXAMPLES = "examples.json"
+HOW_MANY = 16
+_PADDING = "?"  # as Task.format has it
+
+
+@dataclass(frozen=True, config=STRICT)
+class Example:
+    """One question with its answer, as text of one character a cell."""
+
+    question: Text
+    answer: Text
+    steps: OneOrMore
+    puzzle_identifier: FromZero
+
+
+@dataclass(frozen=True, config=STRICT)
+class Examples:
+    """What stands in the file. ``arithmetic``: the backend and the kind of CPU that answered."""
+
+    halt: Text
+    max_think_steps: OneOrMore
+    arithmetic: str
+    examples: Annotated[tuple[Example, ...], Field(min_length=1, max_length=1000)]
+
+
+def write_examples(
+    folder: Path,
+    puzzles: PuzzleSet,
+    answers: Answers,
+    max_think_steps: int,
+    halt: str = "learned",
+    arithmetic: str = "",
+) -> None:
+    """Write a few of the puzzles that a bundle was asked, with its answers, into its folder before it is sealed.
+
+    Half of them are those that it thought about longest before it halted, where rounding has had most time to show.
+    """
+    rows = _chosen(answers)
+    questions, answered = (puzzles.task.format_many(tokens[rows]) for tokens in (puzzles.questions, answers.tokens))
+    identifiers = np.zeros(len(puzzles), int) if puzzles.identifiers is None else puzzles.identifiers
+    examples = [
+        Example(question, answer, int(answers.steps[row]), int(identifiers[row]))
+        for question, answer, row in zip(questions, answered, rows, strict=True)
+    ]
+    made = Examples(halt, max_think_steps, arithmetic, tuple(examples))
+    write_atomically(folder / EXAMPLES, json.dumps(asdict(made), indent=1, sort_keys=True) + "\n")
+
+
+def read_examples(bundle: Bundle) -> Examples:
+    """Those of an opened bundle (their hash was checked then). InputError where it has none."""
+    path = bundle.path / EXAMPLES
+    if EXAMPLES not in bundle.manifest.files:
+        raise InputError(
+            f"{bundle.path}: has no {EXAMPLES} to compare with (it was exported without its gate, or by an older "
+            "hrm-edge); export it again"
+        )
+    return from_json(Examples, path.read_bytes(), path)
+
+
+def tokens_of(texts: list[str], bundle: Bundle) -> np.ndarray:
+    """int32[n, S] of an opened bundle's own examples."""
+    known = {symbol: token for token, symbol in enumerate(bundle.manifest.vocabulary) if token} | {_PADDING: 0}
+    length = bundle.manifest.architecture["seq_len"]
+    if wrong := next((text for text in texts if len(text) != length or set(text) - set(known)), None):
+        raise InputError(f"{bundle.path / EXAMPLES}: {wrong[:40]!r} is no board of it; export the bundle again")
+    return np.array([[known[symbol] for symbol in text] for text in texts], np.int32)
+
+
+def _chosen(answers: Answers) -> np.ndarray:
+    """Rows of the examples, rising."""
+    longest = np.argsort(-answers.steps * answers.halted, kind="stable")[: HOW_MANY // 2]
+    others = np.setdiff1d(np.arange(len(answers.steps)), longest)
+    spread = np.linspace(0, len(others) - 1, min(HOW_MANY - len(longest), len(others)))
+    return np.sort(np.concatenate([longest, others[spread.astype(int)]]))

@@ -1,0 +1,36 @@
+"""`hrm-edge selftest`: whether a bundle answers here as it did where it was gated; exit 1 when it does not."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .flags import Json, Threads
+
+
+def command(
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="A bundle folder that was exported with its gate.")
+    ],
+    allow: Annotated[int, typer.Option(min=0, help="How many of its answers may differ here.")] = 1,
+    threads: Threads = None,
+    json_: Json = False,
+) -> None:
+    """Answer the few questions that a bundle carries, and compare with its own answers at its gate.
+
+    The gate proves one CPU's arithmetic: another kind may round otherwise, an INT8 bundle's products above all.
+    Exit 1 when more answers differ than --allow. Needs neither PyTorch nor any puzzles.
+    """
+    import json
+
+    from ..measure.selftest import self_test
+
+    found = self_test(bundle, threads, allow)
+    if json_:
+        print(json.dumps(found.to_dict()))
+    else:
+        print(f"{bundle}: {found.summary}")
+        print(f"  proven with {found.proven or 'unknown arithmetic'}")
+        print(f"  ran with    {found.arithmetic}")
+    found.raise_if_failed()

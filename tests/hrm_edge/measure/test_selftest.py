@@ -1,0 +1,129 @@
+"""The examples that a bundle carries, and what comes of asking them again: as there, otherwise, or nothing."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from toys import HALT_MAX_STEPS, TASK, accuracy, host_engine, manifest, write_bundle, write_toy_bundle
+
+import hrm_edge
+from hrm_edge.bundle import open_bundle
+from hrm_edge.bundle.examples import EXAMPLES, HOW_MANY, read_examples, tokens_of, write_examples
+from hrm_edge.cli import main
+from hrm_edge.data.puzzles import generate_puzzles
+from hrm_edge.errors import GateFailed, InputError
+from hrm_edge.measure.selftest import self_test
+
+pytest.importorskip("onnxruntime")
+
+PUZZLES = generate_puzzles(TASK, 60, seed=3)
+ANSWERS = host_engine().solve(PUZZLES.questions)
+
+
+def bundle(path, answers=ANSWERS, puzzles=PUZZLES, target="onnx", loop="host", edit=None, **settings):
+    """A toy that carries examples; ``edit`` changes their file before it is sealed."""
+    import toy_graphs
+
+    def produce(folder):
+        for name, model in toy_graphs.models(loop, "dynamic").items():
+            toy_graphs.save(model, folder / name, target)
+        write_examples(folder, puzzles, answers, **{"max_think_steps": HALT_MAX_STEPS, **settings})
+        if edit is not None:
+            content = json.loads((folder / EXAMPLES).read_text())
+            edit(content)
+            (folder / EXAMPLES).write_text(json.dumps(content))
+
+    write_bundle(path, manifest(target, loop), produce, accuracy())
+    return path
+
+
+def spoiled(answers, count):
+    """The same with a cell changed in the first ``count`` answers."""
+    tokens = answers.tokens.copy()
+    tokens[:count, 0] = np.where(tokens[:count, 0] == 2, 3, 2)
+    return dataclasses.replace(answers, tokens=tokens)
+
+
+@pytest.mark.parametrize("loop", ["host", "graph"])
+def test_the_same_kernels_give_the_same_answers(tmp_path, loop):
+    found = self_test(bundle(tmp_path / "b", loop=loop, arithmetic="x86-64, AMX"))
+    assert (found.n, found.answers_differ, found.steps_differ, found.passed) == (HOW_MANY, 0, 0, True)
+    assert found.proven == "x86-64, AMX"
+    assert found.arithmetic.startswith("ONNX Runtime ")
+    assert hrm_edge.self_test is self_test
+
+
+def test_examples_are_those_that_took_longest_and_some_others(tmp_path):
+    opened = open_bundle(bundle(tmp_path / "b"))
+    carried = read_examples(opened)
+    assert len(carried.examples) == HOW_MANY
+    halted = ANSWERS.steps[ANSWERS.halted]
+    assert max(each.steps for each in carried.examples) == max(halted.max(), 1)
+    assert min(each.steps for each in carried.examples) == ANSWERS.steps.min()
+    tokens = tokens_of([each.question for each in carried.examples], opened)
+    rows = [next(row for row, q in enumerate(PUZZLES.questions) if (q == board).all()) for board in tokens]
+    assert rows == sorted(set(rows))
+    assert [each.steps for each in carried.examples] == ANSWERS.steps[rows].tolist()
+
+
+@pytest.mark.parametrize("count", [1, 3, HOW_MANY])
+def test_few_puzzles_are_all_carried(tmp_path, count):
+    few = PUZZLES.select(np.arange(count))
+    assert self_test(bundle(tmp_path / "b", host_engine().solve(few.questions), few)).n == count
+
+
+@pytest.mark.parametrize(("differ", "code"), [(0, 0), (1, 0), (2, 1), (16, 1)])
+def test_more_than_a_few_that_differ_are_exit_1(tmp_path, capsys, differ, code):
+    few = PUZZLES.select(np.arange(HOW_MANY))
+    path = bundle(tmp_path / "b", spoiled(host_engine().solve(few.questions), differ), few)
+    assert run(capsys, path)[0] == code
+    assert run(capsys, path, "--allow", differ)[0] == 0
+    got, out, err = run(capsys, path, "--json")
+    found = json.loads(out)
+    assert (got, found["passed"], found["answers_differ"]) == (code, code == 0, differ)
+    assert found["differing"] == list(range(1, differ + 1))
+    assert len(err.splitlines()) == code
+    if code:
+        assert f"{differ} of 16 answers differ from those at its gate" in err
+        with pytest.raises(GateFailed):
+            self_test(path).raise_if_failed()
+
+
+def test_an_older_bundle_is_one_line(tmp_path, capsys):
+    code, out, err = run(capsys, write_toy_bundle(tmp_path / "b"))
+    assert (code, out) == (2, "")
+    assert "has no examples.json to compare with" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda c: c["examples"][0].update(question="12"), "'12' is no board of it"),
+        (lambda c: c["examples"][0].update(answer="x" * 16), "is no board of it"),
+        (lambda c: c["examples"].clear(), "examples must be a list of at least 1"),
+        (lambda c: c["examples"][0].update(steps=0), "steps must be a whole number"),
+        (lambda c: c.update(halt="never"), "halt must be one of"),
+        (lambda c: c.update(more=1), "unknown field 'more'"),
+        (lambda c: c.pop("arithmetic"), "'arithmetic' is missing"),
+    ],
+)
+def test_examples_that_are_none_are_one_line(tmp_path, edit, words):
+    with pytest.raises(InputError, match=words) as caught:
+        self_test(bundle(tmp_path / "b", edit=edit))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_examples_are_hashed_like_any_file(tmp_path):
+    path = bundle(tmp_path / "b")
+    text = (path / EXAMPLES).read_text()
+    (path / EXAMPLES).write_text(text.replace('"halt": "learned"', '"halt": "halting"'))
+    with pytest.raises(InputError, match=r"examples\.json: its content was changed"):
+        open_bundle(path)
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main(["selftest", *map(str, arguments)])
+    return end.value.code or 0, *capsys.readouterr()
