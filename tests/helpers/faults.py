@@ -342,6 +342,8 @@ class Trial:
             raise Wrong("exits 0, and the new does not stand there")
         if code == 2 and stands != "old" and not self.scenario.steps:
             raise Wrong(f"exits 2, and the new stands there: {said}")
+        if stands == "old" and not fault.lasting and self.before and not (place / self.scenario.target).exists():
+            raise Wrong("the old was not put back")
         # What a disk refuses to remove stays until the next time.
         place = Path(f"{self.place}.gone") if fault.name == "vanish" else place
         self._nothing_else(place, litter=fault.name in ("EACCES", "EIO", "EROFS", "vanish"))
@@ -375,7 +377,7 @@ class Trial:
 
 
 def sweep(trial: Trial, tries: int | None = None) -> dict[str, Counter[str]]:
-    """All faults at all operations, or each at so many; → how often what came of it, by fault."""
+    """All faults at all operations, or each at so many and two at every rename; → how often what came of it."""
     outcomes: dict[str, Counter[str]] = {}
     for number, fault in enumerate(FAULTS):
         counted = outcomes.setdefault(fault.name, Counter())
@@ -383,7 +385,10 @@ def sweep(trial: Trial, tries: int | None = None) -> dict[str, Counter[str]]:
         if tries is not None and tries < len(places):
             # Spread over the command, each fault's elsewhere.
             parts = [(each + (number + 0.5) / len(FAULTS)) / tries for each in range(tries)]
-            places = [places[int(part * len(places))] for part in parts]
+            some = {places[int(part * len(places))] for part in parts}
+            if fault.name in ("EIO", "kill") and not trial.scenario.steps:
+                some |= {at for at in places if trial.kinds[at - 1] == "rename"}
+            places = sorted(some)
         for at in places:
             counted[trial.meet(fault, at)] += 1
     return outcomes
