@@ -1,12 +1,14 @@
 """A file of very many puzzles: the first answer comes at once, and nobody pays for puzzles that nobody wants."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import toys
 
 from hrm_edge import progress
 from hrm_edge.cli import main
+from hrm_edge.data import choose
 from hrm_edge.data.puzzles import load_puzzles, open_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.solve import answer
@@ -127,3 +129,9 @@ def test_a_wrong_row_is_named_by_its_place_in_the_file(made, tmp_path):
     assert len(file.checked([0, 7])) == 2
     with pytest.raises(InputError, match=r"wrong\.csv line 6: "):
         file.checked([7, 4, 0])
+
+
+def test_the_gate_pays_for_those_it_asks(made, worked):
+    few, more = (choose.gate_puzzles(SimpleNamespace(task=TASK), made / "p.txt", n) for n in (3, 5))
+    assert len(worked) == 3 + 5
+    assert (more.questions[:3] == few.questions).all()
