@@ -84,13 +84,14 @@ def find_weights(path: Path) -> Path:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a public checkpoint by our names; code hidden in a pickle is refused, not run."""
-    if not path.exists():
+    if not path.is_file():
         raise InputError(f"{path}: no such file; give the trainer's step_N file")
-    if path.is_file() and (what := _what_else(path)):
-        raise InputError(f"{path}: is {what}; give the trainer's step_N file")
+    # Asked first: such a file begins with a number, which may look like the beginning of anything.
     if _is_safetensors(path):
         stored_shapes(path)
         values: Any = read_tensors(path)
+    elif what := _what_else(path):
+        raise InputError(f"{path}: is {what}; give the trainer's step_N file")
     else:
         values = _unpickled(path)
     found = list(_tables(values, "", set()))
@@ -140,7 +141,6 @@ def _what_else(path: Path) -> str | None:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\3\4"
-        # A safetensors file begins with a number, which may look like anything.
         return "the beginning of a zip archive, cut off; fetch it again" if is_zip else what_it_is(path)
     try:
         with zipfile.ZipFile(path) as archive:

@@ -142,6 +142,16 @@ def test_safetensors(folder, name):
     is_read(folder)
 
 
+def test_safetensors_whose_length_looks_like_something_else(folder):
+    """The first bytes are the header's length: of 35 615 bytes, those that gzip begins with."""
+    save_file(state(), folder / "step_7")
+    content, length = (folder / "step_7").read_bytes(), int.from_bytes(b"\x1f\x8b", "little")
+    end = 8 + int.from_bytes(content[:8], "little")
+    (folder / "step_7").write_bytes(length.to_bytes(8, "little") + content[8:end].ljust(length) + content[end:])
+    assert (folder / "step_7").read_bytes().startswith(b"\x1f\x8b")
+    is_read(folder)
+
+
 def test_the_old_format_of_torch(folder):
     torch.save(state(), folder / "step_7", _use_new_zipfile_serialization=False)
     is_read(folder)
