@@ -117,6 +117,17 @@ def test_a_graph_that_does_not_run_gives_one_line_and_its_names_command_nothing(
     assert capfd.readouterr() == ("", "")
 
 
+def test_openvino_reads_a_graph_once(tmp_path):
+    """What it compiles for several rows, when they are first asked, is the file that was hashed."""
+    pytest.importorskip("openvino")
+    bundle, tokens = toys.write_toy_bundle(tmp_path / "b", "openvino", "graph"), toys.puzzles(4)
+    engine = load_engine(bundle)
+    expected = load_engine(bundle).solve(tokens)
+    for file in bundle.iterdir():
+        file.unlink()
+    np.testing.assert_array_equal(engine.solve(tokens).tokens, expected.tokens)
+
+
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
 def test_threads_must_be_a_number(bundles, threads):
     with pytest.raises(InputError, match="threads must be"):
