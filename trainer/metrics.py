@@ -91,7 +91,7 @@ def require_metrics(path: Path) -> None:
     if not path.exists():
         return
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(path).splitlines()
         *whole, last = lines if lines else [""]
         if all(isinstance(json.loads(line)["step"], int) for line in whole) and (not last or last[0] == "{"):
             return

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ...runtimes.openvino import imported
 from .base import Context, Target, Written, as_in_graphs
 from .onnx import serialized
 
@@ -34,6 +33,8 @@ def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
         raise InputError(
             "target openvino needs OpenVINO, which is not installed; run: pip install 'hrm-edge[openvino]'"
         )
+    from ...runtimes.openvino import imported
+
     openvino = imported()
     converted = openvino.Core().read_model(model=serialized(model))
     _name_steadily(converted)

@@ -22,15 +22,15 @@ def command(
     The gate proves one CPU's arithmetic: another kind may round otherwise, an INT8 bundle's products above all.
     Exit 1 when more answers differ than --allow. Needs neither PyTorch nor any puzzles.
     """
-    import json
-
     from ..measure.selftest import self_test
+    from ..text import best_effort, echo, echo_json
 
     found = self_test(bundle, threads, allow)
-    if json_:
-        print(json.dumps(found.to_dict()))
-    else:
-        print(f"{bundle}: {found.summary}")
-        print(f"  proven with {found.proven or 'unknown arithmetic'}")
-        print(f"  ran with    {found.arithmetic}")
+    with best_effort():
+        if json_:
+            echo_json(found.to_dict())
+        else:
+            echo(f"{bundle}: {found.summary}")
+            echo(f"  proven with {found.proven or 'unknown arithmetic'}")
+            echo(f"  ran with    {found.arithmetic}")
     found.raise_if_failed()

@@ -186,7 +186,7 @@ def require_set(folder: Path) -> None:
         if DESCRIPTION not in names:
             raise InputError(f"it has no {DESCRIPTION}")
         if len(names) <= len(_ARRAYS):  # a file of that name alone may be anybody's
-            described = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+            described = json.loads(read_text(folder / DESCRIPTION))
             if not isinstance(described, dict) or not {"seq_len", "vocab_size", "sets"} <= set(described):
                 raise InputError(f"its {DESCRIPTION} is of another kind")
     except (InputError, OSError, ValueError, RecursionError) as error:

@@ -41,7 +41,7 @@ def hashes(folder: Path) -> dict[str, str]:
             "--batch dynamic: Core ML runs fixed shapes; give the number of rows of every call",
         ),
         ({"loop": "while"}, "--loop while: unknown; choose graph or host"),
-        ({"batch": 0}, "--batch must be a number of rows, at least 1, or dynamic, not 0"),
+        ({"batch": 0}, "--batch must be a number of rows, from 1 to 65535, or dynamic, not 0"),
     ],
 )
 def test_options_that_do_not_exist_are_refused_in_one_line(options, line):

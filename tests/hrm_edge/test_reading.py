@@ -153,8 +153,9 @@ def test_nobodys_home_has_no_cache_and_no_traceback(monkeypatch, capsys):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     import numpy as np
 
-    answers = Answers(np.zeros((1, 4), np.int32), np.ones(1, np.int32), np.ones(1, bool), np.zeros((1, 2)))
-    assert cached_answers("reference", {"a": 1}, lambda: answers) is answers
+    puzzles = generate_puzzles(TASK, 1, 0)
+    answers = Answers(puzzles.answers, np.ones(1, np.int32), np.ones(1, bool), np.zeros((1, 2), np.float32))
+    assert cached_answers("reference", {"a": 1}, puzzles, lambda: answers) is answers
     assert "not cached" in capsys.readouterr().err
-    assert read_answers(cache_file("reference", {"a": 1})) is None
+    assert read_answers(cache_file("reference", {"a": 1}, puzzles), puzzles) is None
     assert not cache_folder().exists()

@@ -110,7 +110,7 @@ def test_a_graph_that_does_not_run_gives_one_line_and_its_names_command_nothing(
         graph.output.append(helper.make_tensor_value_info("wrong", TensorProto.INT32, [7, 99]))
         toy_graphs.save(model, folder / "model", target)
 
-    toys.write_bundle(tmp_path / "b", toys.manifest(target, "graph"), produce, {"exact": 1.0})
+    toys.write_bundle(tmp_path / "b", toys.manifest(target, "graph"), produce, toys.accuracy())
     with pytest.raises(InputError, match=r"can not (be run|load it)") as error:
         load_engine(tmp_path / "b", threads=1).solve(PUZZLES[:1])
     assert str(error.value).isprintable()

@@ -106,7 +106,7 @@ def test_what_a_system_leaves_in_a_folder_is_read_by_nobody(bundle, name):
     (bundle / name).write_bytes(b"x")
     opened = open_bundle(bundle)
     assert name not in opened.manifest.files
-    assert name not in seal_bundle(bundle, opened.manifest, opened.accuracy).files
+    assert name not in seal_bundle(bundle, opened.manifest, dataclasses.asdict(opened.accuracy)).files
 
     def listed(content):
         content["files"][name] = {"sha256": hashlib.sha256(b"x").hexdigest(), "size": 1}

@@ -15,12 +15,14 @@ from sample_report import report as sample
 
 from hrm_edge.bundle import Gate, seal_bundle
 from hrm_edge.cli import main
+from hrm_edge.data.overlap import classes
 from hrm_edge.report import write_report
 
 pytest.importorskip("onnxruntime")
 
 TASK = toys.TASK
-PUZZLES = np.stack([row for row in toys.puzzles(20) if TASK.count_solutions(row) == 1])
+_PROPER = np.stack([row for row in toys.puzzles(20) if TASK.count_solutions(row) == 1])
+PUZZLES = _PROPER[np.sort(np.unique(classes(TASK, _PROPER)[0]))]  # each once, up to symmetry
 LINES = [TASK.format(row) for row in PUZZLES]
 HOSTILE = "[/hard] [hard]\x1b]8;;x\x07\x1b[2J\r\n::error file=x::forged\u202e\u200b\u2028 ##[error]y <b>|`z`"
 SHOWN = r"[/hard] [hard]\x1b]8;;x\x07\x1b[2J\r\n\x3a:error file=x::forged\u202e\u200b\u2028"
@@ -36,7 +38,7 @@ def made(tmp_path_factory):
     with open(folder / "sources.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["source", "question"])
-        rows.writerows([source, line] for source in (HOSTILE, "[/hard]") for line in LINES[:2])
+        rows.writerows(zip([HOSTILE, HOSTILE, "[/hard]", "[/hard]"], LINES[:4], strict=True))
     return folder
 
 
