@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         code = 130
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
     if interrupted or code == 130:
         code = _fail("stopped", 128 + (interrupted or [signal.SIGINT])[0])
     sys.exit(code)
