@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from faults import deliver
 from forked import Forked, context
 
 from hrm_edge import files
@@ -349,7 +350,7 @@ def test_a_wish_to_stop_waits_for_the_end_of_what_must_not_be_cut(monkeypatch):
 
     def work():
         with undisturbed():
-            os.kill(os.getpid(), signal.SIGTERM)
+            deliver(signal.SIGTERM)
             done.append("all of it")
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -186,11 +186,24 @@ def test_a_bundle_of_links_says_how_to_copy_it(spec, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_command_as_an_error_does(folder, capsys, monkeypatch, number):
-    monkeypatch.setattr("hrm_edge.data.puzzles.generate_distinct", lambda *_: signal.raise_signal(number))
-    before = everything(folder), signal.getsignal(number)
-    assert run(capsys, "data", "generate", "-o", "new") == (128 + number, "", "hrm-edge: stopped\n")
-    assert (everything(folder), signal.getsignal(number)) == before
+def test_a_signal_ends_a_command_as_an_error_does(folder, number):
+    before = everything(folder)
+    script = (
+        "import signal\n"
+        "import hrm_edge.data.puzzles as puzzles\n"
+        f"puzzles.generate_distinct = lambda *_: signal.raise_signal({int(number)})\n"
+        "from hrm_edge.cli import main\n"
+        "main(['data', 'generate', '-o', 'new'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "hrm-edge: stopped\n")
+    assert everything(folder) == before
+
+
+def test_the_handlers_are_the_callers_again(folder, capsys):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert run(capsys, "data", "generate", "--task", "sudoku-4x4", "--n", "2", "-o", "new")[0] == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
 def test_under_nohup_a_hang_up_is_nothing(tmp_path):
