@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -72,6 +73,8 @@ def _run(place: tuple[dict[str, str], str, str], function: Callable[..., object]
         os.dup2(file, number)
         os.close(file)
     sys.stdin.close()
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
     function(*arguments)
 
 

@@ -189,7 +189,7 @@ def test_a_bundle_of_links_says_how_to_copy_it(spec, capsys):
 def test_a_signal_ends_a_command_as_an_error_does(folder, number):
     before = everything(folder)
     script = (
-        "import signal\n"
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # also where the tests run under nohup
         "import hrm_edge.data.puzzles as puzzles\n"
         f"puzzles.generate_distinct = lambda *_: signal.raise_signal({int(number)})\n"
         "from hrm_edge.cli import main\n"
