@@ -43,9 +43,19 @@ def prove(
 
 def audit(target: str, files: Iterable[Path], precision: str, expected: Iterable[str]) -> Products:
     """Compile a bundle's graphs with their backend and look for every product in `expected` (names)."""
-    compiler = backend(target)
-    compiled = [product for file in files for product in compiler.compiled_products(file)]
-    return compare_products(compiled, precision, map(compiler.compiled_name, expected))
+    compiled = _compiled(target, files)
+    if compiled is None:
+        raise GateFailed(
+            f"{target} does not tell what it compiled, so nothing shows that it is {precision}; "
+            "nothing was published"
+        )
+    return compare_products(compiled, precision, map(backend(target).compiled_name, expected))
+
+
+def _compiled(target: str, files: Iterable[Path]) -> list[CompiledProduct] | None:
+    """All products of some graphs; None where the backend does not tell."""
+    told = [backend(target).compiled_products(file) for file in files]
+    return None if None in told else [product for products in told for product in products or ()]
 
 
 def audit_bundle(bundle: Bundle, record: Quantization) -> Products | None:
@@ -57,14 +67,14 @@ def audit_bundle(bundle: Bundle, record: Quantization) -> Products | None:
     compiler = backend(bundle.manifest.target)
     files = [bundle.path / name for name in bundle.manifest.graphs.values()]
     try:
-        compiled = [product for file in files for product in compiler.compiled_products(file)]
-    except NotImplementedError:
-        return None
+        compiled = _compiled(bundle.manifest.target, files)
     except ImportError as error:
         raise InputError(
             f"{bundle.path}: to see what is compiled here takes the package {error.name}, which is not installed; "
             "run: pip install 'hrm-edge[export]'"
         ) from None
+    if compiled is None:
+        return None
     named = {compiler.compiled_name(name): layer for layer in record.layers for name in layer.products}
     low = [name for name, layer in named.items() if layer.dtype != "float32"]
     blocks = tuple(map(compiler.compiled_name, ("H_level.", "L_level.")))

@@ -23,7 +23,7 @@ from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.errors import GateFailed, InputError
 from hrm_edge.export import GateOptions, export_bundle
 from hrm_edge.exporters import build
-from hrm_edge.exporters.audit import audit, raise_unless_quantized
+from hrm_edge.exporters.audit import audit, audit_bundle, raise_unless_quantized
 from hrm_edge.exporters.build import ExportOptions
 from hrm_edge.exporters.graph.edit import PassFailed, all_nodes, array_of, initializers, replace_nodes, tensor_of
 from hrm_edge.exporters.graph.loop import wrap_in_loop
@@ -33,6 +33,8 @@ from hrm_edge.exporters.search.decide import Quantizing
 from hrm_edge.exporters.targets.onnx import serialized, write_graph
 from hrm_edge.models import load_checkpoint, quantized_layers, save_checkpoint
 from hrm_edge.records import from_json
+from hrm_edge.runtimes import backend
+from hrm_edge.runtimes.base import Backend
 
 pytest.importorskip("onnxruntime")
 
@@ -450,6 +452,23 @@ def test_a_record_that_names_one_layer_alone(tmp_path):
     assert text.startswith("1 of ")
 
 
+def test_a_backend_that_does_not_tell_proves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(backend("onnx")), "compiled_products", Backend.compiled_products)
+    refused(tmp_path / "b", "onnx does not tell what it compiled, so nothing shows that it is int8")
+
+
+def test_an_error_while_it_compiles_is_not_taken_for_silence(tmp_path, monkeypatch):
+    export(tmp_path / "b")
+
+    def broken(self, path):
+        raise NotImplementedError("an operator")
+
+    monkeypatch.setattr(type(backend("onnx")), "compiled_products", broken)
+    opened = open_bundle(tmp_path / "b")
+    with pytest.raises(NotImplementedError, match="an operator"):
+        audit_bundle(opened, read_quantization(opened))
+
+
 # -- i. a bundle edited after export -------------------------------------------------------------------
 
 
@@ -476,7 +495,7 @@ def test_a_record_edited_in_the_bundle(tmp_path):
         open_bundle(tmp_path / "b")
 
 
-# -- i. a loop that answers only as the gate used to ask -----------------------------------------------
+# -- j. a loop that answers only as the gate used to ask -----------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])

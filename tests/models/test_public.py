@@ -27,7 +27,7 @@ def state() -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in MODEL.state_dict().items()}
 
 
-def is_read(path) -> None:
+def assert_read(path) -> None:
     read, task = import_public(path)
     assert task.name == "sudoku-9x9"
     for name, tensor in MODEL.state_dict().items():
@@ -51,14 +51,14 @@ def test_the_last_step_is_taken_and_nothing_else_beside_it(folder):
     for other in ("step_100_eval", "step_300", "step_1000_eval"):
         (folder / other).mkdir()
     assert find_weights(folder) == folder / "step_100"
-    is_read(folder)
+    assert_read(folder)
 
 
 def test_steps_are_numbers_not_text(folder):
     (folder / "step_7").rename(folder / "step_1000")
     (folder / "step_999").write_bytes(b"")
     (folder / "step_0000998").write_bytes(b"")
-    is_read(folder)
+    assert_read(folder)
 
 
 def test_two_files_of_one_step_are_both_named(folder):
@@ -80,7 +80,7 @@ PREFIXES += ["module._orig_mod.model._fsdp_wrapped_module.inner._checkpoint_wrap
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_prefixes_in_any_order_and_depth(folder, prefix):
     torch.save({prefix + name: tensor for name, tensor in state().items()}, folder / "step_7")
-    is_read(folder)
+    assert_read(folder)
 
 
 def test_wrappers_in_the_middle_of_a_name(folder):
@@ -89,7 +89,7 @@ def test_wrappers_in_the_middle_of_a_name(folder):
     }
     assert any("wrapped" in name for name in named)
     torch.save(named, folder / "step_7")
-    is_read(folder)
+    assert_read(folder)
 
 
 def test_a_weight_that_is_there_twice(folder):
@@ -120,7 +120,7 @@ WRAPPED = {
 @pytest.mark.parametrize("how", WRAPPED)
 def test_a_table_within_tables(folder, how):
     torch.save(WRAPPED[how](state()), folder / "step_7")
-    is_read(folder)
+    assert_read(folder)
 
 
 def test_two_tables_of_weights_are_not_chosen_from(folder):
@@ -139,7 +139,7 @@ def test_a_table_that_holds_itself(folder):
 def test_safetensors(folder, name):
     (folder / "step_7").unlink()
     save_file({f"_orig_mod.{name}": tensor for name, tensor in state().items()}, folder / name)
-    is_read(folder)
+    assert_read(folder)
 
 
 def test_safetensors_whose_length_looks_like_something_else(folder):
@@ -149,12 +149,12 @@ def test_safetensors_whose_length_looks_like_something_else(folder):
     end = 8 + int.from_bytes(content[:8], "little")
     (folder / "step_7").write_bytes(length.to_bytes(8, "little") + content[8:end].ljust(length) + content[end:])
     assert (folder / "step_7").read_bytes().startswith(b"\x1f\x8b")
-    is_read(folder)
+    assert_read(folder)
 
 
 def test_the_old_format_of_torch(folder):
     torch.save(state(), folder / "step_7", _use_new_zipfile_serialization=False)
-    is_read(folder)
+    assert_read(folder)
 
 
 def test_weights_of_another_network_are_named(folder):
