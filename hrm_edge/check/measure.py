@@ -174,20 +174,12 @@ class Runner:
         if key not in self._puzzles:
             if data.path is None:
                 count = min(data.n, n or data.n)
-                self._puzzles[key] = self._once(generate_puzzles(task, count, data.seed, data.difficulty))
+                puzzles = generate_puzzles(task, count, data.seed, data.difficulty)
             else:
-                self._puzzles[key] = self._once(measured_puzzles(data.path, task, n))
+                puzzles = measured_puzzles(data.path, task, n)
+            # Copies would count as evidence that they are not.
+            self._puzzles[key] = distinct_puzzles(puzzles, self.notes.append)
         return self._puzzles[key]
-
-    def _once(self, puzzles: PuzzleSet) -> PuzzleSet:
-        """Without copies, which would count as evidence that they are not."""
-        distinct = distinct_puzzles(puzzles)
-        if copies := len(puzzles) - len(distinct):
-            self.notes.append(
-                f"{puzzles.name}: {copies} of {len(puzzles)} puzzles are others again, as they are or turned and "
-                "renamed; each counts once"
-            )
-        return distinct
 
     # -- measuring ---------------------------------------------------------------------------------
 

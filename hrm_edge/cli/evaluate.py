@@ -44,12 +44,7 @@ def command(
     opened = [open_artifact(path, threads) for path in artifacts]
     with progress() as report:
         given = puzzles_for(opened, data, n, seed, report)
-    puzzles = distinct_puzzles(given)
-    if copies := len(given) - len(puzzles):
-        say(
-            f"{given.name}: {copies} of {len(given)} puzzles are others again, as they are or turned and renamed; "
-            "each counts once, and numbers count what is left"
-        )
+    puzzles = distinct_puzzles(given, say)
     for artifact in opened:
         check_match(artifact.engine, puzzles)  # of all, before any work
     results: list[tuple[Artifact, Evaluation]] = []

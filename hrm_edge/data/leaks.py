@@ -8,15 +8,16 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..errors import InputError
+from ..progress import Say
 from .overlap import classes
 from .puzzles import PuzzleSet
 
 
-def distinct_puzzles(puzzles: PuzzleSet) -> PuzzleSet:
+def distinct_puzzles(puzzles: PuzzleSet, say: Say = lambda line: None) -> PuzzleSet:
     """The first of each puzzle, in order, whatever symmetries turn it into later: what n may count.
 
     Exact, and not a guess. Where a puzzle's identifier says what is asked, puzzles of other identifiers differ;
-    so do, without rules, those of other labels.
+    so do, without rules, those of other labels. ``say`` is told how many are left out, if any.
     """
     first, _ = classes(puzzles.task, puzzles.questions)
     columns = [first[:, None]]
@@ -25,7 +26,13 @@ def distinct_puzzles(puzzles: PuzzleSet) -> PuzzleSet:
     if not puzzles.task.has_rules and puzzles.answers is not None:
         columns.append(puzzles.answers)
     _, rows = np.unique(np.concatenate(columns, axis=1), axis=0, return_index=True)
-    return puzzles if len(rows) == len(puzzles) else puzzles.select(np.sort(rows))
+    if len(rows) == len(puzzles):
+        return puzzles
+    say(
+        f"{puzzles.name}: {len(puzzles) - len(rows)} of {len(puzzles)} puzzles are others again, as they are or "
+        "turned and renamed; each counts once"
+    )
+    return puzzles.select(np.sort(rows))
 
 
 def fingerprints(puzzles: PuzzleSet) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ _DIGEST_BYTES = 32
 # What computes answers, or writes what computes them: rooms of this package, and what they stand on.
 _ROOMS = ("exporters", "measure", "models", "runtimes", "solve", "tasks")
 _GROUND = ("halting", "identifiers", "precision")
-_PACKAGES = ("numpy", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "coremltools")
+_PACKAGES = ("numpy", "torch", "onnx", "onnxscript")  # a backend's version is in the key of who asks that backend
 
 
 def cached_answers(kind: str, key: dict[str, Any], puzzles: PuzzleSet, compute: Callable[[], Answers]) -> Answers:
