@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Told a line for the person who waits.
 Say = Callable[[str], None]
-# Told (what is being done, how much is done, how much in all).
+# Told (what is being done, how much is done, how much in all; 0 where nobody knows).
 Progress = Callable[[str, int, int], None]
 
 _SECONDS_BETWEEN_LINES = 10
@@ -49,8 +49,8 @@ def progress() -> Iterator[Progress]:
         def report(what: str, done: int, total: int) -> None:
             with lock:
                 if what not in tasks:
-                    tasks[what] = shown.add_task(printable(what), total=total)
-            shown.update(tasks[what], completed=done, total=total)
+                    tasks[what] = shown.add_task(printable(what), total=total or None)
+            shown.update(tasks[what], completed=done, total=total or None)
 
         yield report
 
@@ -87,12 +87,14 @@ def lines(say: Say = say, percent: bool = False) -> Progress:
                 start = previous
             started[what] = (start, done)
             previous = now
-            unsaid = not percent and not 0 < done < total
+            unsaid = not percent and not 0 < done < (total or done + 1)
             if unsaid or now - printed < _SECONDS_BETWEEN_LINES:
                 return
             printed = now
         if percent:
             say(f"{what}: {100 * done // total} %")
+        elif not total:
+            say(f"{what}: {done} so far, {done / max(now - start, 1e-9):.0f} a second")
         else:
             say(f"{what}: {done} of {total}, about {(now - start) / done * (total - done):.0f} s left")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 
     from ..solve.answer import Solved
     from ..tasks import Task
+
+
+class Command(typer.core.TyperCommand):
+    """The command, to which a puzzle whose first blanks are dashes is no flag."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f"\n{arg}" if _is_puzzle(arg) else arg for arg in args])
+
+
+def _is_puzzle(argument: str) -> bool:
+    """Flags are shorter, or words; of a text the empty line before it is no part."""
+    return len(argument) >= 16 and argument[0] == "-" and not re.match("--?[A-Za-z]{2}", argument)
 
 
 def command(
@@ -73,15 +86,15 @@ def command(
             if as_json:
                 echo_json(solved.to_dict())
             else:
-                _draw(engine.task, solved, len(questions))
-            if report is not None and len(questions) > 1:
-                report("puzzles", solved.number, len(questions))
-    if wrong := len(questions) - right:
+                _draw(engine.task, solved, questions.count > 1)
+            if report is not None and questions.count > 1:
+                report("puzzles", solved.number, questions.total)
+    if wrong := questions.count - right:
         advice = "" if retries else "; --retries 8 thinks again on symmetric variants"
-        announce(f"{wrong} of {len(questions)} not verified{advice}")
+        announce(f"{wrong} of {questions.count} not verified{advice}")
 
 
-def _draw(task: Task, solved: Solved, total: int) -> None:
+def _draw(task: Task, solved: Solved, several: bool) -> None:
     """An answer as a board with a caption; on a terminal in colour."""
     from functools import partial
 
@@ -92,15 +105,15 @@ def _draw(task: Task, solved: Solved, total: int) -> None:
     glyphs = glyphs_for(console)
     # A board wider than the terminal is better broken by the terminal than cropped by us.
     show = partial(console.print, soft_wrap=True)
-    if total > 1:
+    if solved.number > 1:
+        show("")
+    if several:
         show(f"puzzle {solved.number}")
     if solved.trace is not None:
         console.print(trace_boards(task, solved.question, solved.trace, glyphs))
     show(board(task, solved.question, solved.answer, glyphs=glyphs))
     show(legend(task, solved.question, solved.answer, glyphs))
     show(_caption(solved))
-    if solved.number < total:
-        show("")
 
 
 def _caption(solved: Solved) -> Text:

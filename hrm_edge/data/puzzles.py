@@ -15,7 +15,7 @@ from ..progress import Progress
 from ..tasks import Task
 from ..tasks.base import PAD
 from ..tasks.parallel import generate_distinct
-from .formats import File, format_of, writer_of
+from .formats import File, format_of, joined, writer_of
 from .public_layout import Grouping, require_set
 
 _CHUNK = 4096  # rows verified at a time, which bounds the memory of large files
@@ -117,9 +117,9 @@ def judged_only(puzzles: PuzzleSet) -> PuzzleSet:
 
 
 def load_puzzles(path: Path | str, task: Task, progress: Progress | None = None) -> PuzzleSet:
-    """Read a CSV with ``question[,answer][,source]``, a text of puzzles, or a folder in the public .npy layout.
+    """Read any form of file in :data:`hrm_edge.data.formats.FORMATS`, "-" being standard input.
 
-    CSV and text may be gzipped. Missing answers are computed exactly. Anything wrong raises InputError with
+    Missing answers are computed exactly. Anything wrong raises InputError with
     the row it is in: an unreadable or contradictory puzzle, one without a solution, an answer that breaks
     the rules or changes a given.
     """
@@ -129,7 +129,10 @@ def load_puzzles(path: Path | str, task: Task, progress: Progress | None = None)
 def open_puzzles(path: Path | str, task: Task) -> PuzzleFile:
     """The same for where a few puzzles are wanted, or the first ones soon: rules are left to ``checked``."""
     file = File(Path(path))
-    rows = format_of(file).read(file, task)
+    parts = list(format_of(file).read(file, task))
+    if not parts or not sum(len(part.questions) for part in parts):
+        raise file.wrong("holds no puzzles; write one per line")
+    rows = joined(parts, file.name)
     sources = [file.name] * len(rows.questions) if rows.sources is None else rows.sources
     known = rows.identifiers, rows.num_identifiers, rows.grouping
     return PuzzleFile(PuzzleSet(task, rows.questions, rows.answers, sources, file.name, *known), rows.where)

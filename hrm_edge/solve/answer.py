@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import io
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.puzzles import open_puzzles
+from ..data.formats import ENDINGS, STDIN, File, Rows, format_of, joined
 from ..errors import InputError
-from ..progress import announce
 from ..runtimes import Engine
 from ..tasks import Task
-from ..text import decoded
 from .retries import solve_with_retries
 
 # Puzzles looked at before the first of them is answered: few files have more, and so many take no time.
@@ -71,58 +69,51 @@ class Solved:
         return content
 
 
-@dataclass(frozen=True)
 class Questions:
-    """Puzzles as they were read: ``tokens`` int32[N, S], and for each source its first row and its check."""
+    """Puzzles as they come, in parts of what was at hand together. ``count``: how many have come so far."""
 
-    tokens: np.ndarray
-    checks: list[tuple[int, Callable[[np.ndarray], object]]]
+    def __init__(self, parts: Iterable[Rows], files: Sequence[File] = ()) -> None:
+        self._parts, self._files = parts, files
+        self.count = 0
 
-    def __len__(self) -> int:
-        return len(self.tokens)
+    def __iter__(self) -> Iterator[Rows]:
+        for rows in self._parts:
+            self.count += len(rows.questions)
+            yield rows
 
-    def check(self, first: int, last: int) -> None:
-        """InputError naming the first of these rows that contradicts itself or has no solution."""
-        ends = [start for start, _ in self.checks[1:]] + [len(self)]
-        for (start, check), end in zip(self.checks, ends, strict=False):
-            rows = np.arange(max(first, start), min(last, end)) - start
-            if len(rows):
-                check(rows)
+    @property
+    def total(self) -> int:
+        """How many there are, guessed by how much of the files was read; 0 where nobody can know."""
+        read, size = (sum(part) for part in zip((0, 0), *(file.progress() for file in self._files), strict=True))
+        endless = any(str(file.path) == STDIN and not file.progress()[1] for file in self._files)
+        if endless or not read:
+            return 0
+        return self.count if read == size else max(self.count + 1, round(self.count * size / read))
 
 
 def read_puzzles(sources: Sequence[str], task: Task) -> Questions:
     """Puzzles as text, from paths of files, and for ``-`` from standard input, in that order.
 
-    Raises :class:`InputError` naming what can not be read. Whether puzzles have solutions is asked when their turn
-    comes, as of many that takes long.
+    Raises :class:`InputError` naming what can not be read, when its turn comes, as is asked then whether puzzles
+    have solutions: of many both take long.
     """
     if not task.has_rules:
         raise task.no_rules(
             f"what is asked for depends on a puzzle's identifier; use `{task.answered_with}` with --data"
         )
     several = len(sources) > 1
-    parts = [
-        _read(source, task, f"puzzle {number}: " if several else "") for number, source in enumerate(sources, 1)
-    ]
-    starts = np.cumsum([0, *(len(tokens) for tokens, _ in parts)]).tolist()
-    checks = [(start, check) for start, (_, check) in zip(starts, parts, strict=False)]
-    return Questions(np.concatenate([tokens for tokens, _ in parts]), checks)
+    files = [_file(source, f"puzzle {number}" if several else "") for number, source in enumerate(sources, 1)]
+    return Questions(_rows(files, task), files)
 
 
-def _read(source: str, task: Task, where: str) -> tuple[np.ndarray, Callable[[np.ndarray], object]]:
-    """Tokens int32[N, S], and what checks some rows of them."""
-    if source == "-":
-        return _from_stdin(task)
-    if not source.strip():
-        raise InputError(f"{where}an empty text is no puzzle; give its cells, a file of puzzles, or - for stdin")
-    if _is_path(source):
-        file = open_puzzles(source, task)
-        return file.unchecked.questions, file.checked
-    try:
-        puzzle = task.parse(source)
-    except InputError as error:
-        raise InputError(f"{where}{error}") from None
-    return puzzle[None], lambda rows: check_solvable(puzzle, task, where)
+def _file(source: str, where: str) -> File:
+    if not source.strip() and source != STDIN:
+        prefix = f"{where}: " if where else ""
+        raise InputError(f"{prefix}an empty text is no puzzle; give its cells, a file of puzzles, or - for stdin")
+    if source == STDIN or _is_path(source):
+        return File(Path(source))
+    content = source.encode("utf-8", "surrogatepass")
+    return File(Path("puzzle"), lambda: io.BytesIO(content), where)
 
 
 def _is_path(source: str) -> bool:
@@ -132,37 +123,56 @@ def _is_path(source: str) -> bool:
             return True
     except (OSError, ValueError):  # too long for a path, or with a NUL in it
         return False
-    return source.endswith((".csv", ".txt", ".gz", ".npy", "/"))
+    return source.endswith(ENDINGS)
 
 
-def _from_stdin(task: Task) -> tuple[np.ndarray, Callable[[np.ndarray], object]]:
-    if sys.stdin.isatty():
-        announce("reading puzzles from the terminal, end with Ctrl-D")
-    try:
-        text = decoded(sys.stdin.buffer.read())
-    except UnicodeDecodeError:
-        raise InputError("standard input is not UTF-8 text; give one puzzle per line") from None
-    rows = task.parse_many(text)
-    if not rows:
-        raise InputError(
-            "no puzzle given: pass one as an argument, a file of them, or one per line on standard input"
-        )
+def _rows(files: list[File], task: Task) -> Iterator[Rows]:
+    given: list[Rows] = []  # as arguments, which are all at hand
+    for file in files:
+        parts = _parts(file, task)
+        if file.content is not None:
+            given += parts
+            continue
+        if given:
+            yield joined(given, "")
+            given = []
+        yield from parts
+    if given:
+        yield joined(given, "")
 
-    def check(some: np.ndarray) -> None:
-        for row in some.tolist():
-            check_solvable(rows[row], task, f"puzzle {row + 1}: " if len(rows) > 1 else "")
 
-    return np.stack(rows), check
+def _parts(file: File, task: Task) -> Iterator[Rows]:
+    count = 0
+    for rows in format_of(file).read(file, task):
+        yield replace(rows, where=_where(file, rows, count))
+        count += len(rows.questions)
+    if not count:
+        if str(file.path) == STDIN:
+            raise InputError(
+                "no puzzle given: pass one as an argument, a file of them, or one per line on standard input"
+            )
+        raise file.wrong("holds no puzzles; write one per line")
+
+
+def _where(file: File, rows: Rows, before: int) -> Callable[[int], str]:
+    """What messages call each row: of what is no file, by its number; a single one needs no name."""
+    if file.content is None and str(file.path) != STDIN:
+        return rows.where
+    called = file.called or ""
+    if before == 0 and len(rows.questions) == 1:
+        return lambda row: called
+    return lambda row: f"{called} puzzle {before + row + 1}".strip()
 
 
 def check_solvable(puzzle: np.ndarray, task: Task, where: str = "") -> None:
-    """Raise :class:`InputError` unless int32[S] ``puzzle`` has a solution."""
+    """Raise :class:`InputError` unless int32[S] ``puzzle``, which stands ``where``, has a solution."""
+    prefix = f"{where}: " if where else ""
     try:
         task.check_question(puzzle)
     except InputError as error:
-        raise InputError(f"{where}not a {task.name} puzzle: {error}") from None
+        raise InputError(f"{prefix}not a {task.name} puzzle: {error}") from None
     if task.solve(puzzle) is None:
-        raise InputError(f"{where}the puzzle has no solution; check its givens: {task.format(puzzle)}")
+        raise InputError(f"{prefix}the puzzle has no solution; check its givens: {task.format(puzzle)}")
 
 
 def solve_each(engine: Engine, questions: Questions, **options: Any) -> Iterator[Solved]:
@@ -174,28 +184,37 @@ def solve_each(engine: Engine, questions: Questions, **options: Any) -> Iterator
     """
     size = engine.batch or 1
     together = -(-_CHECKED // size) * size
-    for first in range(0, len(questions), size):
-        if first % together == 0:
-            questions.check(first, first + together)
-        some = questions.tokens[first : first + size]
-        if first == 0:
-            engine.solve(some, max_think_steps=1)
-        begin = time.perf_counter()
-        result = solve_with_retries(engine, some, **options)
-        ms = (time.perf_counter() - begin) * 1000 / len(some)
-        answers = result.answers
-        for row in range(len(some)):
-            steps = int(answers.steps[row])
-            yield Solved(
-                task=engine.task,
-                number=first + row + 1,
-                question=some[row],
-                answer=answers.tokens[row],
-                verified=bool(result.verified[row]),
-                steps=steps,
-                halted=bool(answers.halted[row]),
-                ms=ms,
-                variant=int(result.variant[row]),
-                segments=int(result.segments[row]),
-                trace=None if answers.trace is None else answers.trace[:steps, row],
-            )
+    number = 0
+    for rows in questions:
+        for first in range(0, len(rows.questions), size):
+            if first % together == 0:
+                for row in range(first, min(first + together, len(rows.questions))):
+                    check_solvable(rows.questions[row], engine.task, rows.where(row))
+            some = rows.questions[first : first + size]
+            if number == 0:
+                engine.solve(some, max_think_steps=1)
+            yield from _solved(engine, some, number, options)
+            number += len(some)
+
+
+def _solved(engine: Engine, some: np.ndarray, before: int, options: dict[str, Any]) -> Iterator[Solved]:
+    """Answers of int32[B, S] ``some``, ``before`` of which others came."""
+    begin = time.perf_counter()
+    result = solve_with_retries(engine, some, **options)
+    ms = (time.perf_counter() - begin) * 1000 / len(some)
+    answers = result.answers
+    for row in range(len(some)):
+        steps = int(answers.steps[row])
+        yield Solved(
+            task=engine.task,
+            number=before + row + 1,
+            question=some[row],
+            answer=answers.tokens[row],
+            verified=bool(result.verified[row]),
+            steps=steps,
+            halted=bool(answers.halted[row]),
+            ms=ms,
+            variant=int(result.variant[row]),
+            segments=int(result.segments[row]),
+            trace=None if answers.trace is None else answers.trace[:steps, row],
+        )

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InputError
 from .drawing import Drawing
 from .fingerprints import row_hashes
+from .reading import Reader
 
 Tokens = np.ndarray  # int32, last axis of length S
 
@@ -103,6 +104,10 @@ class Task(ABC):
     @abstractmethod
     def parse_many(self, text: str) -> list[Tokens]:
         """Every puzzle in a text of one-line puzzles or multi-line boards. InputError names the line."""
+
+    def reader(self) -> Reader:
+        """What reads the puzzles of one file, stream or argument, as they come."""
+        return Reader(self)
 
     @functools.cached_property
     def character_tokens(self) -> np.ndarray:

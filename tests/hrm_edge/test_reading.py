@@ -47,7 +47,8 @@ def test_puzzles_on_standard_input(monkeypatch, encoding):
     puzzles = generate_puzzles(TASK, 3, 0)
     text = "\n".join(TASK.format_many(puzzles.questions))
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode(encoding))))
-    assert (read_puzzles(["-"], TASK).tokens == puzzles.questions).all()
+    (read,) = read_puzzles(["-"], TASK)
+    assert (read.questions == puzzles.questions).all()
 
 
 @pytest.mark.parametrize("encoding", MARKED)

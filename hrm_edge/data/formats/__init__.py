@@ -6,18 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
-from .base import File, Format, Rows
+from .archive import ZIP
+from .base import STDIN, File, Format, Rows, joined
 from .csv import CSV
-from .npy import NPY
+from .json import JSON
+from .npy import ARRAY, NPY
 from .text import TEXT
+from .xml import XML
 
 if TYPE_CHECKING:
     from .base import Write
 
-__all__ = ["FORMATS", "File", "Format", "Rows", "format_of", "writer_of"]
+__all__ = ["ENDINGS", "FORMATS", "STDIN", "File", "Format", "Rows", "format_of", "joined", "writer_of"]
 
 # Asked in this order which one a file has; the last takes any text.
-FORMATS: tuple[Format, ...] = (NPY, CSV, TEXT)
+FORMATS: tuple[Format, ...] = (NPY, ARRAY, ZIP, XML, JSON, CSV, TEXT)
+
+# Of names that are files, though there may be none of them.
+ENDINGS = (
+    *(".csv", ".tsv", ".txt", ".sdk", ".sdm", ".sdx", ".ss", ".opensudoku", ".xml", ".json", ".jsonl", ".ndjson"),
+    *(".npy", ".npz", ".gz", ".xz", ".lzma", ".bz2", ".zip", "/"),
+)
 
 
 def format_of(file: File) -> Format:

@@ -2,63 +2,122 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
-import gzip
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from ...errors import InputError
 from ...files import readable_name
-from ...progress import Progress
+from ...progress import Progress, announce
 from ...tasks import Task
-from ...text import decoded
+from ...tasks.reading import Found, Reader
 from ..public_layout import Grouping
+from .streams import Lines, Stream, unpacked
 
 if TYPE_CHECKING:
     from ..puzzles import PuzzleSet
 
     Write = Callable[[PuzzleSet, Path, Progress | None], None]
 
+STDIN = "-"
+# Names that files in circulation have for what is asked and what is answered.
+QUESTION = ("question", "puzzle", "quizzes", "questions", "puzzles", "quiz", "sudoku", "sudokus", "unsolved",
+            "problem", "clues", "givens", "grid", "board", "maze")  # fmt: skip
+ANSWER = ("answer", "solution", "solutions", "answers", "solved")
+_MANY = 4096  # puzzles handed on together, which bounds the memory of large files
+
 
 @dataclass(frozen=True)
 class File:
-    """A file or folder that somebody named; its text is read once, when it is first asked for."""
+    """A file, folder or stream that somebody named, opened when it is first asked for.
+
+    ``content`` opens what is no file of its own: an argument's text, a part of an archive.
+    """
 
     path: Path
+    content: Callable[[], BinaryIO] | None = field(default=None, compare=False)
+    called: str | None = None  # in messages; by default the path
 
     @property
     def name(self) -> str:
         """What its puzzles are called: the file's name without its endings."""
+        if str(self.path) == STDIN:
+            return "stdin"
         name = readable_name(self.path.name)
-        return name if self.path.is_dir() else name.split(".")[0]
+        return name if self.content is None and self.path.is_dir() else name.split(".")[0]
+
+    @property
+    def shown(self) -> str:
+        """What it is called in messages."""
+        if self.called is not None:
+            return self.called
+        return "standard input" if str(self.path) == STDIN else str(self.path)
 
     @functools.cached_property
-    def text(self) -> str:
-        """UTF-8 or what its byte-order mark says, gzipped or not. InputError when it cannot be read as such."""
-        path = self.path
+    def source(self) -> Stream:
+        """Its bytes as they are."""
+        if self.content is not None:
+            return Stream(self.content())
+        if str(self.path) == STDIN:
+            if sys.stdin.isatty():
+                announce("reading puzzles from the terminal, end with Ctrl-D")
+            return Stream(sys.stdin.buffer)
         try:
-            data = path.read_bytes()
-            if data[:2] == b"\x1f\x8b":
-                data = gzip.decompress(data)
-            return decoded(data)
+            return Stream(self.path.open("rb"))
         except FileNotFoundError:
-            raise InputError(f"there is no file {path}") from None
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not text: byte {error.start} is not {error.encoding.upper()}") from None
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{path} is a damaged gzip file ({error}); fetch or write it again") from None
+            raise InputError(f"there is no file {self.path}") from None
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {path}: {error}") from None
+            raise InputError(f"cannot read {self.path}: {error}") from None
+
+    @functools.cached_property
+    def stream(self) -> Stream:
+        """Its bytes, unpacked where they are compressed."""
+        return unpacked(self.source, self.shown)
+
+    @functools.cached_property
+    def lines(self) -> Lines:
+        """UTF-8 or what its byte-order mark says. InputError when it cannot be read as such."""
+        return Lines(self.stream, self.shown)
+
+    @property
+    def text(self) -> str:
+        """All of it that was not read as lines."""
+        return "\n".join(self.lines.rest())
+
+    @property
+    def start(self) -> list[str]:
+        """Its first lines that are at hand, with one among them that is not empty. They will be read again."""
+        return self.lines.start()
+
+    def wrong(self, error: InputError | str) -> InputError:
+        """``error`` with the name of the file; of what has one line, no line is named."""
+        if self.stream is not self.source:
+            self.stream.require_whole()  # a damaged file's text is of no account
+        text = str(error)
+        if self.content is not None and self.lines.number == 1:
+            text = text.removeprefix("line 1: ")
+        return InputError(f"{self.shown}{' ' if text.startswith('line ') else ': '}{text}" if self.shown else text)
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes that were read, and that there are; of what is no file or does not say so, (0, 0)."""
+        opened = "source" in self.__dict__
+        if self.content is None and str(self.path) != STDIN:
+            return self.source.count if opened else 0, self.path.stat().st_size if self.path.is_file() else 0
+        size = self.source.size
+        return (self.source.count, size) if size else (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What stands in a file, its puzzles' rules not yet checked.
+    """Some of what stands in a file, its puzzles' rules not yet checked.
 
     ``questions``, ``answers`` int32[N, S]; an answer that is not given is all padding. ``where`` names a row for
     people. ``sources``: where each row came from; None: the file. The rest is as in :class:`PuzzleSet`.
@@ -73,16 +132,87 @@ class Rows:
     grouping: Grouping | None = None
 
 
+def joined(parts: list[Rows], name: str) -> Rows:
+    """What came in parts; only folders in the public layout, which come whole, have identifiers."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = list(itertools.accumulate(len(part.questions) for part in parts))
+
+    def where(row: int) -> str:
+        part = bisect.bisect_right(ends, row)
+        return parts[part].where(row - (ends[part - 1] if part else 0))
+
+    sources = [source for part in parts for source in part.sources or [name] * len(part.questions)]
+    questions = np.concatenate([part.questions for part in parts])
+    return Rows(questions, np.concatenate([part.answers for part in parts]), where, sources)
+
+
 @dataclass(frozen=True)
 class Format:
     """One form of puzzle file.
 
-    ``fits``: whether a file has it. ``read``: what is in it; InputError names the place of anything wrong.
-    ``endings``: of the names that are written in this form (a folder's has none). ``write`` puts a set at a path,
-    whole or not at all; None: the form is only read.
+    ``fits``: whether a file has it. ``read``: what is in it, as it comes; InputError names the place of anything
+    wrong. ``endings``: of the names that are written in this form (a folder's has none). ``write`` puts a set at a
+    path, whole or not at all; None: the form is only read.
     """
 
     fits: Callable[[File], bool]
-    read: Callable[[File, Task], Rows]
+    read: Callable[[File, Task], Iterable[Rows]]
     endings: tuple[str, ...] = ()
     write: Write | None = None
+
+
+class Batches:
+    """Puzzles on their way from a task's reader to :class:`Rows`, handed on when no more are at hand."""
+
+    def __init__(self, file: File, task: Task, place: str = "line") -> None:
+        self.reader: Reader = task.reader()
+        self._file, self._place = file, place
+        self._count, self._added = 0, 0
+        self._sources: list[str] = []
+
+    def put(self, line: int, question: Any, answer: Any = None, source: str = "") -> None:
+        """A puzzle of a table or tree."""
+        self.reader.put(line, question, answer)
+        self._sources.append(source or self._file.name)
+        self._added += 1
+
+    def add(self, line: int, text: str) -> None:
+        """A line of text."""
+        self.reader.add(line, text)
+        self._added += 1
+
+    def due(self) -> Iterator[Rows]:
+        """What is to be handed on now, if anything."""
+        if self._added >= _MANY or not self._file.lines.ready:
+            yield from self.take()
+
+    def take(self) -> Iterator[Rows]:
+        """What was not handed on yet."""
+        found = self.reader.take()
+        self._added = 0
+        if found is not None:
+            sources, self._sources = self._sources or None, []
+            where = _Places(self._file.shown, self._place, self._count, found)
+            self._count += len(found.lines)
+            yield Rows(found.questions, found.answers, where, sources)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where each of some puzzles stands: by its line, or its number."""
+
+    shown: str
+    kind: str
+    before: int
+    found: Found
+
+    def __call__(self, row: int) -> str:
+        number = self.found.lines[row] if self.kind == "line" else self.before + row + 1
+        return f"{self.shown} {self.kind} {number}".strip()
+
+
+def column_of(names: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Which of ``names`` are among ``known``, however they are spelled; the most usual first."""
+    plain = [re.sub(r"[^a-z]", "", name.lower()) for name in names]
+    return [plain.index(name) for name in known if name in plain]

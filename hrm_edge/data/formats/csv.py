@@ -1,4 +1,4 @@
-"""CSV files with `question[,answer][,source]`, under any of the names in circulation; written with a rating."""
+"""Tables with a header: `question[,answer][,source]`, under any of the names in circulation; written with a rating."""
 
 from __future__ import annotations
 
@@ -6,110 +6,138 @@ import csv
 import gzip
 import io
 import re
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ...errors import InputError
 from ...files import write_atomically
 from ...progress import Progress
 from ...tasks import Task
-from .base import File, Format, Rows
+from .base import ANSWER, QUESTION, Batches, File, Format, Rows, column_of
 
 if TYPE_CHECKING:
     from ..puzzles import PuzzleSet
 
-# Column names that files in circulation use.
-_QUESTION, _ANSWER = ("question", "puzzle", "quizzes"), ("answer", "solution", "solutions")
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_CHUNK = 4096  # rows parsed at a time, which bounds the memory of large files
+_MARKS = ",;\t|"  # between columns
+_WORD = re.compile(r"[^\W\d][\w .()/:-]*")
+_COMMENTS = ("#", "//", "%")
 
 
 def _fits(file: File) -> bool:
-    """By its name, or by a header that names questions."""
-    if file.path.name.lower().removesuffix(".gz").endswith(".csv"):
-        return True
-    header = file.text.lstrip().split("\n", 1)[0].lower()
-    return any(column in header.split(",") for column in _QUESTION)
+    """By a header that names questions, or words alone."""
+    start = [line.strip() for line in file.start]
+    header = next((line for line in start if line and not line.startswith(_COMMENTS)), "")
+    if not header:
+        return file.path.name.lower().endswith((".csv", ".csv.gz")) and not any(start)
+    return any(column_of(names, QUESTION) or _are_words(names) for names in _headers(header).values())
 
 
-def _read(file: File, task: Task) -> Rows:
-    path = file.path
-    # Line by line, with their ends, which may stand inside quotes; io.StringIO takes four bytes a character.
-    reader = csv.reader(line.group() for line in _LINE.finditer(file.text))
+def _headers(line: str) -> dict[str, list[str]]:
+    """The names in a header by the mark that may be between them."""
+    found = {}
+    for mark in _MARKS:
+        names = next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])
+        if len(names) > 1 or mark == _MARKS[0]:
+            found[mark] = [name.strip() for name in names]
+    return found
+
+
+def _are_words(names: list[str]) -> bool:
+    """Whether this may be a header with names that nobody knows; cells of a board may be letters."""
+    return (
+        1 < len(names)
+        and all(_WORD.fullmatch(name) or not name for name in names)
+        and (len(names) < 4 or any(len(name) > 1 for name in names))
+    )
+
+
+def _read(file: File, task: Task) -> Iterator[Rows]:
+    batches = Batches(file, task)
     try:
-        header = [column.strip().lower() for column in next(reader, [])]
-        question = _column(header, _QUESTION)
-        if question is None:
-            raise InputError(f"{path} line 1: no column 'question' among {', '.join(header)[:80]!r}; name it there")
-        answer, source = _column(header, _ANSWER), _column(header, ("source",))
-        questions: list[np.ndarray] = []
-        answers: list[np.ndarray] = []
-        sources: list[str] = []
-        lines = array("q")
-        # Texts become tokens chunk by chunk: millions of them at once would take many times the file's size.
-        for rows, numbers in _chunks(reader, len(header), path):
-            questions.append(_parse_column(task, [row[question] for row in rows], path, numbers, ""))
-            answers.append(_parse_answers(task, rows, answer, path, numbers))
-            sources += [file.name] * len(rows) if source is None else [row[source] or file.name for row in rows]
-            lines.extend(numbers)
+        for line, question, answer, source in _puzzles(file, task):
+            batches.put(line, question, answer, source)
+            yield from batches.due()
+        yield from batches.take()
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: not a CSV file ({error})") from None
-    if not questions:
-        raise InputError(f"{path} holds no puzzles, only a header")
-    tokens = np.concatenate(questions), np.concatenate(answers)
-    return Rows(*tokens, lambda row: f"{path} line {lines[row]}", sources)
+        raise file.wrong(f"line {file.lines.number}: not a CSV file ({error})") from None
+    except InputError as error:
+        raise file.wrong(error) from None
 
 
-def _chunks(reader: Any, width: int, path: Path) -> Iterator[tuple[list[list[str]], list[int]]]:
-    """Rows of a CSV that are not empty, with their line numbers."""
-    rows: list[list[str]] = []
-    numbers: list[int] = []
-    for row in reader:
-        if not row:
+def _puzzles(file: File, task: Task) -> Iterator[tuple[int, str, str | None, str]]:
+    """Line, question, answer and source of each row."""
+    lines = file.lines
+    first = next((line for line in lines if line.strip() and not line.strip().startswith(_COMMENTS)), "")
+    headers = _headers(first)
+    mark = next((mark for mark, names in headers.items() if column_of(names, QUESTION)), None)
+    if mark is None:
+        mark = max(headers, key=lambda mark: len(headers[mark]))
+    header = headers[mark]
+    columns: _Columns | None = None
+    count = 0
+    # With their ends, which may stand inside quotes.
+    for row in csv.reader((line + "\n" for line in lines), delimiter=mark, skipinitialspace=True):
+        if not any(cell.strip() for cell in row):
             continue
-        number = reader.line_num
-        if len(row) != width:
-            raise InputError(f"{path} line {number}: {len(row)} columns, the header has {width}")
-        rows.append(row)
-        numbers.append(number)
-        if len(rows) == _CHUNK:
-            yield rows, numbers
-            rows, numbers = [], []
-    if rows:
-        yield rows, numbers
+        if row[0].startswith(_COMMENTS) and len(row) != len(header):
+            continue
+        if len(row) != len(header):
+            raise InputError(f"line {lines.number}: {len(row)} columns, the header has {len(header)}")
+        if columns is None:
+            columns = _columns(header, row, task)
+        count += 1
+        answer = None if columns.answer is None else row[columns.answer]
+        source = "" if columns.source is None else row[columns.source]
+        yield lines.number, _cell(row[columns.question], task), answer and _cell(answer, task), source
+    if not count:
+        if not column_of(header, QUESTION):
+            raise _no_question(header)
+        raise InputError("holds no puzzles, only a header")
 
 
-def _parse_answers(
-    task: Task, rows: list[list[str]], column: int | None, path: Path, lines: list[int]
-) -> np.ndarray:
-    """int32[k, S], all padding where a row has no answer."""
-    answers = np.zeros((len(rows), task.seq_len), np.int32)
-    given = [i for i, row in enumerate(rows) if column is not None and row[column].strip()]
-    if column is not None and given:
-        texts = [rows[i][column] for i in given]
-        answers[given] = _parse_column(task, texts, path, [lines[i] for i in given], "answer: ")
-    return answers
+@dataclass(frozen=True)
+class _Columns:
+    question: int
+    answer: int | None
+    source: int | None
 
 
-def _column(header: list[str], names: Sequence[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
+def _columns(header: list[str], row: list[str], task: Task) -> _Columns:
+    """By the names of the columns; where nobody knows them, by what stands in the first row."""
+    asked, told = column_of(header, QUESTION), column_of(header, ANSWER)
+    source = next(iter(column_of(header, ("source",))), None)
+    if len(asked) > 1:  # "puzzle" may be a number or a name
+        whole = [column for column in asked if len(row[column].strip()) == task.seq_len]
+        if len({row[column] for column in whole}) > 1:
+            first, second = (header[column] for column in whole[:2])
+            raise InputError(f"line 1: {first!r} and {second!r} may both be the puzzle; keep one of them")
+        asked = whole or asked
+    if not asked:
+        boards = [column for column, cell in enumerate(row) if len(cell.strip()) == task.seq_len]
+        open_ = [column for column in boards if not _is_full(row[column], task)]
+        full = [column for column in boards if column not in open_]
+        if len(open_) != 1 or len(full) > 1:
+            raise _no_question(header)
+        asked, told = open_, told or full
+    return _Columns(asked[0], told[0] if told else None, source)
 
 
-def _parse_column(task: Task, texts: list[str], path: Path, lines: list[int], what: str) -> np.ndarray:
-    tokens = task.parse_lines(texts)
-    if tokens is not None:
-        return tokens
-    rows = []
-    for text, line in zip(texts, lines, strict=True):
-        try:
-            rows.append(task.parse(text))
-        except InputError as error:
-            raise InputError(f"{path} line {line}: {what}{error}") from None
-    return np.stack(rows)
+def _is_full(cell: str, task: Task) -> bool:
+    try:
+        return bool((task.parse(cell.strip()) != task.blank).all())
+    except InputError:
+        return False
+
+
+def _no_question(header: list[str]) -> InputError:
+    return InputError(f"line 1: no column 'question' among {', '.join(header).lower()[:80]!r}; name it there")
+
+
+def _cell(text: str, task: Task) -> str:
+    """Spaces at its ends may be blanks of a puzzle."""
+    return text if len(text) == task.seq_len else text.strip()
 
 
 def _write(puzzles: PuzzleSet, path: Path, progress: Progress | None) -> None:

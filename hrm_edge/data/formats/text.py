@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
 
 from ...errors import InputError
 from ...tasks import Task
-from .base import File, Format, Rows
+from .base import Batches, File, Format, Rows
 
 
-def _read(file: File, task: Task) -> Rows:
+def _read(file: File, task: Task) -> Iterator[Rows]:
+    batches = Batches(file, task, "puzzle")
+    lines = file.lines
     try:
-        rows = task.parse_many(file.text)
+        for line in lines:
+            batches.add(lines.number, line)
+            yield from batches.due()
+        batches.reader.end()
+        yield from batches.take()
     except InputError as error:
-        raise InputError(f"{file.path}: {error}") from None
-    if not rows:
-        raise InputError(f"{file.path} holds no puzzles; write one per line")
-    questions = np.stack(rows)
-    return Rows(questions, np.zeros_like(questions), lambda row: f"{file.path} puzzle {row + 1}")
+        raise file.wrong(error) from None
 
 
 TEXT = Format(fits=lambda file: True, read=_read)

@@ -13,6 +13,7 @@ from ..drawing import Drawing
 from . import symmetry as sudoku_symmetry
 from . import text as sudoku_text
 from .generator import DIFFICULTIES, generate_puzzle
+from .reader import SudokuReader
 from .search import SudokuSearch
 
 SYMBOLS = "123456789ABCDEFG"  # larger boards take minutes each to generate
@@ -83,6 +84,9 @@ class Sudoku(Task):
 
     def parse_many(self, text: str) -> list[Tokens]:
         return sudoku_text.parse_many(self, text)
+
+    def reader(self) -> SudokuReader:
+        return SudokuReader(self)
 
     def render(self, question: Tokens, answer: Tokens | None = None) -> str:
         return sudoku_text.render(self, question, answer)

@@ -12,6 +12,7 @@ import toys
 
 from hrm_edge.bundle import Gate
 from hrm_edge.cli import main
+from hrm_edge.data.formats import Rows
 from hrm_edge.errors import InputError
 from hrm_edge.solve.answer import Questions, read_puzzles, solve_each
 
@@ -20,6 +21,10 @@ PUZZLES = np.stack([row for row in toys.puzzles(20) if TASK.count_solutions(row)
 LINES = [TASK.format(row) for row in PUZZLES]
 HARD = "1..............."  # many solutions, none of which the toy finds
 FIELDS = ["question", "answer", "verified", "steps", "halted", "ms", "variant", "segments"]
+
+
+def rows(questions):
+    return Rows(questions, np.zeros_like(questions), lambda row: f"row {row}")
 
 
 @pytest.fixture(scope="module")
@@ -197,19 +202,20 @@ def test_puzzles_are_answered_one_at_a_time_unless_the_batch_is_fixed():
 
     for engine in (toys.host_engine(), toys.host_engine(batch=2)):
         engine.start = start
-        solved = list(solve_each(engine, Questions(PUZZLES[:3], [])))
+        solved = list(solve_each(engine, Questions([rows(PUZZLES[:3])])))
         assert [row.number for row in solved] == [1, 2, 3]
     assert sizes == [1, 1, 1, 1, 2, 2, 2]
 
 
 def test_reading_keeps_the_order_and_refuses_what_cannot_be_solved():
-    assert np.array_equal(read_puzzles([LINES[1], LINES[0]], TASK).tokens, PUZZLES[[1, 0]])
+    asked = [part.questions for part in read_puzzles([LINES[1], LINES[0]], TASK)]
+    assert np.array_equal(np.concatenate(asked), PUZZLES[[1, 0]])
     with pytest.raises(InputError, match="puzzle 3: "):
-        read_puzzles([LINES[0], LINES[1], "4" * 16], TASK).check(0, 3)
+        list(solve_each(toys.host_engine(), read_puzzles([LINES[0], LINES[1], "4" * 16], TASK)))
 
 
 def test_a_changed_given_is_named():
-    solved = next(solve_each(toys.host_engine(), Questions(PUZZLES[:1], [])))
+    solved = next(solve_each(toys.host_engine(), Questions([rows(PUZZLES[:1])])))
     broken = solved.answer.copy()
     cell = np.flatnonzero(PUZZLES[0] != TASK.blank)[0]
     broken[cell] = 0

@@ -308,7 +308,7 @@ def test_another_form_of_file_is_one_record(tmp_path, monkeypatch):
 
     def read(file, task):
         questions = np.array([task.parse(line[::-1]) for line in file.text.split()])
-        return Rows(questions, np.zeros_like(questions), lambda row: f"{file.path} item {row}")
+        return [Rows(questions, np.zeros_like(questions), lambda row: f"{file.path} item {row}")]
 
     def write(puzzles, path, progress):
         path.write_text("\n".join(text[::-1] for text in puzzles.task.format_many(puzzles.questions)))
