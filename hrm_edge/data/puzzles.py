@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import check_replaceable, entries
-from ..progress import Progress
+from ..progress import Progress, announce
 from ..tasks import Task
 from ..tasks.base import PAD
 from ..tasks.parallel import generate_distinct
@@ -186,14 +186,22 @@ def _solve_missing(
     progress: Progress | None,
 ) -> None:
     missing = np.flatnonzero((answers == PAD).all(axis=1)).tolist()
+    several = []
     for done, row in enumerate(missing, 1):
         _check_question(task, questions[row], where(row))
         solved = task.solve(questions[row])
         if solved is None:
             raise InputError(f"{where(row)}: this puzzle has no solution")
         answers[row] = solved
+        if (task.count_solutions(questions[row]) or 1) > 1:
+            several.append(row)
         if progress:
             progress("answers worked out", done, len(missing))
+    if several:
+        announce(
+            f"warning: {len(several)} of {len(missing)} puzzles without an answer have several solutions, one of "
+            f"which became their answer; the first is {where(several[0])}"
+        )
 
 
 def _check_question(task: Task, question: np.ndarray, where: str) -> None:

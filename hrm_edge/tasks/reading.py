@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,20 @@ if TYPE_CHECKING:
 
 Cells = str | list[str]  # of a board, row by row: a character each, or a text each
 
+# Lines that programs write beside boards: "Grid 01", and what `solve` and `data show` say.
+_WORDS = re.compile(
+    r"(?!solu|answer|solved|l(?:ö|oe)sung)[^\W\d_]{3,}[\s.:#_-]*(?:no\.?|nr\.?|#)?\s*\d{1,6}(?:\s*[(\[][^()\[\]]*[)\]])?\W*"
+    r"|sep=.?"
+    r"|(?:\S[·'!]? (?:given|answered|breaks a rule)(?: {3})?)+"
+    r"|\d+\. .+, rating \d+|\d+ puzzles: .*",
+    re.IGNORECASE,
+)
+CAPTION = re.compile(r"(?:NOT )?verified\b.*, \d+ segments?, [\d.]+ ms.*")
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Puzzles in the order in which they came: ``questions``, ``answers`` int32[K, S] and the ``lines`` they stand in.
+    """Puzzles in the order in which they came: ``questions``, ``answers`` int32[K, S], and each one's line.
 
     An answer that is not given is all padding.
     """
@@ -42,8 +53,8 @@ class Reader:
 
     def put(self, line: int, question: Any, answer: Any = None) -> None:
         """A puzzle that some table or tree holds: a text, or lists of rows or cells."""
-        given = None if is_missing(answer) else self.cells(line, answer, "answer: ")
-        self._whole.append((line, self.cells(line, question, ""), given))
+        asked = self.cells(line, question, "")
+        self._whole.append((line, asked, None if is_missing(answer) else self.cells(line, answer, "answer: ")))
 
     def add(self, line: int, text: str) -> None:
         """The next line of a text of puzzles, without its end."""
@@ -110,3 +121,13 @@ def rows_of(board: Any) -> list[Any]:
     if list in kinds and kinds != {list}:
         raise InputError("a board's rows are lists, or all of them texts")
     return board
+
+
+def is_comment(text: str) -> bool:
+    """``#``, ``//``, ``%``, and ``;`` before words."""
+    return text.startswith(("#", "//", "%")) or (text[:1] == ";" and bool(re.search(r"[^\W\d_]{2}", text)))
+
+
+def is_words(text: str) -> bool:
+    """Whether a line is a title or a legend, and no part of any board."""
+    return _WORDS.fullmatch(text) is not None

@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...errors import InputError
 from ...tasks import Task
 from ...workspace import is_system_file
 from .base import ANSWER, QUESTION, File, Format, Rows, column_of
@@ -39,7 +38,9 @@ def _read(file: File, task: Task) -> Iterator[Rows]:
         yield from _arrays(file, archive, names, task)
         return
     for part in parts:
-        inner = File(Path(f"{file.path}/{part.filename}"), _opener(archive, part, file), f"{file.shown}/{part.filename}")
+        inner = File(
+            Path(f"{file.path}/{part.filename}"), _opener(archive, part, file), f"{file.shown}/{part.filename}"
+        )
         if inner.stream.peek(4).startswith(b"PK\x03\x04"):
             raise inner.wrong("a zip file within a zip file; unpack it first")
         yield from format_of(inner).read(inner, task)

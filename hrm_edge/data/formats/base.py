@@ -214,5 +214,5 @@ class _Places:
 
 def column_of(names: Sequence[str], known: Sequence[str]) -> list[int]:
     """Which of ``names`` are among ``known``, however they are spelled; the most usual first."""
-    plain = [re.sub(r"[^a-z]", "", name.lower()) for name in names]
+    plain = [re.sub(r"[\s_-]", "", name.lower()) for name in names]
     return [plain.index(name) for name in known if name in plain]

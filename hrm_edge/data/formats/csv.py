@@ -1,4 +1,4 @@
-"""Tables with a header: `question[,answer][,source]`, under any of the names in circulation; written with a rating."""
+"""Tables with a header: `question[,answer][,source]`, under any names in circulation; written with a rating."""
 
 from __future__ import annotations
 
@@ -22,16 +22,21 @@ if TYPE_CHECKING:
 
 _MARKS = ",;\t|"  # between columns
 _WORD = re.compile(r"[^\W\d][\w .()/:-]*")
-_COMMENTS = ("#", "//", "%")
+_COMMENTS = ("#", "//", "%", "sep=")  # the last is what spreadsheets tell each other
 
 
 def _fits(file: File) -> bool:
     """By a header that names questions, or words alone."""
-    start = [line.strip() for line in file.start]
-    header = next((line for line in start if line and not line.startswith(_COMMENTS)), "")
+    header = _header(file.start)
     if not header:
-        return file.path.name.lower().endswith((".csv", ".csv.gz")) and not any(start)
-    return any(column_of(names, QUESTION) or _are_words(names) for names in _headers(header).values())
+        return file.path.name.lower().endswith((".csv", ".csv.gz"))
+    headers = _headers(header)
+    return any(column_of(names, QUESTION) or (mark != "|" and _are_words(names)) for mark, names in headers.items())
+
+
+def _header(start: list[str]) -> str:
+    """The first line that says something."""
+    return next((line for line in start if line.strip() and not line.strip().startswith(_COMMENTS)), "")
 
 
 def _headers(line: str) -> dict[str, list[str]]:
@@ -47,7 +52,7 @@ def _headers(line: str) -> dict[str, list[str]]:
 def _are_words(names: list[str]) -> bool:
     """Whether this may be a header with names that nobody knows; cells of a board may be letters."""
     return (
-        1 < len(names)
+        sum(map(bool, names)) > 1
         and all(_WORD.fullmatch(name) or not name for name in names)
         and (len(names) < 4 or any(len(name) > 1 for name in names))
     )
@@ -55,46 +60,70 @@ def _are_words(names: list[str]) -> bool:
 
 def _read(file: File, task: Task) -> Iterator[Rows]:
     batches = Batches(file, task)
+    headers = _headers(_header(file.start))
+    read = _titled if all(len(names) == 1 for names in headers.values()) and "" not in headers[","] else _table
     try:
-        for line, question, answer, source in _puzzles(file, task):
-            batches.put(line, question, answer, source)
-            yield from batches.due()
-        yield from batches.take()
+        count = 0
+        for rows in read(file, task, batches):
+            count += len(rows.questions)
+            yield rows
+        if not count:
+            header = max(headers.values(), key=len)
+            raise (
+                InputError("holds no puzzles, only a header")
+                if column_of(header, QUESTION)
+                else _no_question(header)
+            )
     except csv.Error as error:
         raise file.wrong(f"line {file.lines.number}: not a CSV file ({error})") from None
     except InputError as error:
         raise file.wrong(error) from None
 
 
-def _puzzles(file: File, task: Task) -> Iterator[tuple[int, str, str | None, str]]:
+def _titled(file: File, task: Task, batches: Batches) -> Iterator[Rows]:
+    """One column: a text with a title."""
+    lines = file.lines
+    next(line for line in lines if _header([line]))
+    for line in lines:
+        batches.add(lines.number, line)
+        yield from batches.due()
+    batches.reader.end()
+    yield from batches.take()
+
+
+def _table(file: File, task: Task, batches: Batches) -> Iterator[Rows]:
+    for line, question, answer, source in _puzzles(file, task):
+        batches.put(line, question, answer, source)
+        yield from batches.due()
+    yield from batches.take()
+
+
+def _puzzles(file: File, task: Task) -> Iterator[tuple[int, str | list[str | None], str | None, str]]:
     """Line, question, answer and source of each row."""
     lines = file.lines
-    first = next((line for line in lines if line.strip() and not line.strip().startswith(_COMMENTS)), "")
+    first = next((line for line in lines if _header([line])), "")
     headers = _headers(first)
     mark = next((mark for mark, names in headers.items() if column_of(names, QUESTION)), None)
     if mark is None:
         mark = max(headers, key=lambda mark: len(headers[mark]))
     header = headers[mark]
     columns: _Columns | None = None
-    count = 0
-    # With their ends, which may stand inside quotes.
-    for row in csv.reader((line + "\n" for line in lines), delimiter=mark, skipinitialspace=True):
+    # With their ends, which may stand inside quotes. A space in front is a cell of some puzzles.
+    for row in csv.reader(lines.with_ends(), delimiter=mark, skipinitialspace=f"{mark} " in first):
         if not any(cell.strip() for cell in row):
             continue
         if row[0].startswith(_COMMENTS) and len(row) != len(header):
             continue
         if len(row) != len(header):
             raise InputError(f"line {lines.number}: {len(row)} columns, the header has {len(header)}")
+        if len(header) == task.seq_len:  # a column a cell
+            yield lines.number, [cell or None for cell in row], None, ""
+            continue
         if columns is None:
             columns = _columns(header, row, task)
-        count += 1
         answer = None if columns.answer is None else row[columns.answer]
         source = "" if columns.source is None else row[columns.source]
         yield lines.number, _cell(row[columns.question], task), answer and _cell(answer, task), source
-    if not count:
-        if not column_of(header, QUESTION):
-            raise _no_question(header)
-        raise InputError("holds no puzzles, only a header")
 
 
 @dataclass(frozen=True)

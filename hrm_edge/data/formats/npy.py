@@ -1,4 +1,4 @@
-"""Folders of `.npy` files in the public trainers' layout (see :mod:`hrm_edge.data.public_layout`), and single arrays."""
+"""Folders of `.npy` files in the public layout (see :mod:`hrm_edge.data.public_layout`), and single arrays."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def array_rows(file: File, array: np.ndarray, task: Task, answers: np.ndarray | 
     """An array of boards as the rows of a file: [N, rows, columns], [N, cells], or one board."""
     try:
         questions = _tokens(array, task)
-        told = np.zeros_like(questions) if answers is None else _tokens(answers, task)
+        told = np.zeros_like(questions) if answers is None else _tokens(answers, task, array)
     except InputError as error:
         raise file.wrong(error) from None
     if len(told) != len(questions):
@@ -68,14 +68,19 @@ def array_rows(file: File, array: np.ndarray, task: Task, answers: np.ndarray | 
     yield Rows(questions, told, lambda row: f"{file.shown} row {row}")
 
 
-def _tokens(array: np.ndarray, task: Task) -> np.ndarray:
-    """int32[N, S] of texts, of digits with 0 for a blank, or of the tokens that the public sets have."""
+def _tokens(array: np.ndarray, task: Task, beside: np.ndarray | None = None) -> np.ndarray:
+    """int32[N, S] of texts, of digits with 0 for a blank, or of the tokens that the public sets have.
+
+    Answers have no blank to tell it by; they are written as the questions ``beside`` them.
+    """
     shape = f"{array.dtype}{list(array.shape)}"
     if array.dtype.kind == "S":
         array = np.char.decode(array, "latin-1")
     if array.dtype.kind == "U":
         reader = task.reader()
-        boards = array.reshape(-1).tolist() if array.ndim <= 1 else ["".join(row) for row in _boards(array, task, shape)]
+        boards = (
+            array.reshape(-1).tolist() if array.ndim <= 1 else ["".join(row) for row in _boards(array, task, shape)]
+        )
         for row, board in enumerate(boards):
             reader.put(row, board)
         found = reader.take()
@@ -88,11 +93,13 @@ def _tokens(array: np.ndarray, task: Task) -> np.ndarray:
     if not len(boards_):
         return np.zeros((0, task.seq_len), np.int32)
     least, most = int(boards_.min()), int(boards_.max())
-    digits = task.value_tokens is not None and 0 <= least and most <= task.vocab_size - 2
-    tokens = 1 <= least and most <= task.vocab_size - 1
+    if beside is not None and beside.dtype.kind not in "US":
+        least, most = min(least, int(beside.min())), max(most, int(beside.max()))
+    digits = task.value_tokens is not None and least >= 0 and most <= task.vocab_size - 2
+    tokens = least >= 1 and most <= task.vocab_size - 1
     if digits and tokens:
         raise InputError(
-            f"holds {shape} from {least} to {most}: digits of full boards, or tokens where {task.blank} is a blank; "
+            f"holds {shape} from {least} to {most}: digits of full boards, or tokens, {task.blank} being a blank; "
             "write digits with 0 for a blank, or a folder in the public layout"
         )
     if not digits and not tokens:

@@ -1,4 +1,4 @@
-"""Bytes and lines as they come, from files, pipes and archives, with an end to what may come out of a small file."""
+"""Bytes and lines as they come, from files, pipes and archives, with a limit on what comes out of small ones."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import functools
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from ...errors import InputError
 
 _CHUNK = 2**18  # bytes read together
 UNPACKED = 2**31  # bytes of a file; the largest public set has 0.7 GB
 _SUSPECT, _RATIO = 2**26, 200  # puzzles do not shrink more than this: larger files that do are no puzzles
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)")
 _LONGEST = 2**24  # characters of a line
 DOCUMENT = 2**26  # characters that are parsed as a whole
 
@@ -39,7 +41,7 @@ _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 class Stream:
     """Bytes of a file or pipe, handed on as they come; what was looked at is read again."""
 
-    def __init__(self, raw: BinaryIO | Any, of: Stream | None = None, shown: str = "", kind: str = "") -> None:
+    def __init__(self, raw: Any, of: Stream | None = None, shown: str = "", kind: str = "") -> None:
         self._raw, self._of, self._shown, self._kind = raw, of, shown, kind
         self._ahead = b""
         self.count = 0  # bytes that came
@@ -99,7 +101,9 @@ class Stream:
         try:
             data = self._raw.read1(_CHUNK)
         except _DAMAGED as error:
-            raise InputError(f"{self._shown} is a damaged {self._kind} file ({error}); fetch or write it again") from None
+            raise InputError(
+                f"{self._shown} is a damaged {self._kind} file ({error}); fetch or write it again"
+            ) from None
         except (OSError, ValueError) as error:
             if self._of is not None:
                 raise InputError(
@@ -111,8 +115,8 @@ class Stream:
             self.count > UNPACKED or (self.count > _SUSPECT and self.count > _RATIO * self._of.count)
         ):
             raise InputError(
-                f"{self._shown} unpacks to more than {self.count // 2**20} MiB, which no puzzles do from so few bytes; "
-                "unpack it and look at what it holds"
+                f"{self._shown} unpacks to more than {self.count // 2**20} MiB, which no puzzles do from so few "
+                "bytes; unpack it and look at what it holds"
             )
         return data
 
@@ -153,7 +157,12 @@ class Lines:
         line = self._lines[self._at]
         self._at += 1
         self.number += 1
-        return line
+        return line.rstrip("\r\n")
+
+    def with_ends(self) -> Iterator[str]:
+        """The lines with what ends them."""
+        for _ in self:
+            yield self._lines[self._at - 1]
 
     @property
     def ready(self) -> bool:
@@ -163,7 +172,7 @@ class Lines:
         """Lines at hand, at least one that is not empty; they stay to be read."""
         while not any(line.strip() for line in self._lines[self._at :]) and self._fill():
             pass
-        return self._lines[self._at : self._at + 64]
+        return [line.rstrip("\r\n") for line in self._lines[self._at : self._at + 64]]
 
     def rest(self) -> list[str]:
         """All that were not read; InputError where they are too many to be parsed as a whole."""
@@ -181,7 +190,7 @@ class Lines:
             return False
         if self._decoder is None:
             decoder = codecs.getincrementaldecoder(_encoding(self._stream.peek(4)))()
-            self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+            self._decoder = io.IncrementalNewlineDecoder(decoder, translate=False)
         data = self._stream.read1()
         try:
             # A "\r" at the end of what is at hand waits for what follows it.
@@ -191,9 +200,13 @@ class Lines:
             raise InputError(
                 f"{self._shown} is not text: byte {at} is not UTF-8, or what its byte-order mark says"
             ) from None
-        *whole, self._part = (self._part + text).split("\n")
+        text = self._part + text
+        whole = _LINE.findall(text)
+        self._part = text[sum(map(len, whole)) :]
         if len(self._part) > _LONGEST:
-            raise InputError(f"{self._shown} has a line of more than {_LONGEST // 2**20} MiB; no puzzle is that long")
+            raise InputError(
+                f"{self._shown} has a line of more than {_LONGEST // 2**20} MiB; no puzzle is that long"
+            )
         self._ended = not data
         if not self._ended and self._stream.at_hand:
             self._lines, self._at = self._lines[self._at :] + whole, 0

@@ -52,7 +52,9 @@ class _Parser:
         self._parser.Parse(text, last)
 
     def _defined(self, *_: object) -> None:
-        raise InputError(f"line {self._parser.CurrentLineNumber}: definitions (DOCTYPE, ENTITY) are not read; remove them")
+        raise InputError(
+            f"line {self._parser.CurrentLineNumber}: definitions (DOCTYPE, ENTITY) are not read; remove them"
+        )
 
     def _started(self, name: str, attributes: dict[str, str]) -> None:
         names = list(attributes)

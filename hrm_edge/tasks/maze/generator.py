@@ -27,7 +27,7 @@ def generate_maze(rng: np.random.Generator, rows: int, cols: int, min_moves: int
         places = [cell for cell, is_free in enumerate(free) if is_free]
         start = draw.choice(places)
         far = distances(free, cols, start)
-        ways = _count_ways(far, cols, start)
+        ways = count_ways(far, cols, start)
         goals = [cell for cell in places if far[cell] > max(min_moves, 1) and ways[cell] == 1]
         if goals:
             path = shortest_path(far, cols, draw.choice(goals))
@@ -101,7 +101,7 @@ def shortest_path(far: list[int], cols: int, cell: int) -> list[int] | None:
     return path
 
 
-def _count_ways(far: list[int], cols: int, start: int) -> list[int]:
+def count_ways(far: list[int], cols: int, start: int) -> list[int]:
     """How many shortest ways lead from ``start`` to each cell, counting "two or more" as 2."""
     ways = [0] * len(far)
     ways[start] = 1

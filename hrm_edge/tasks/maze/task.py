@@ -13,7 +13,8 @@ from ..base import Symmetry, Task, Tokens
 from ..drawing import WALL as WALLS
 from ..drawing import WAY, Drawing
 from ..fingerprints import row_hashes
-from .generator import distances, generate_maze, shortest_path
+from .generator import count_ways, distances, generate_maze, shortest_path
+from .reader import MazeReader, unframed
 
 PAD, WALL, OPEN, START, GOAL, PATH = range(6)
 
@@ -52,7 +53,7 @@ class Maze(Task):
     # -- text ------------------------------------------------------------------------------------------
 
     def parse(self, text: str) -> Tokens:
-        lines = "\n".join(_unframed(text.splitlines(), self.cols)).strip("\n").split("\n")
+        lines = "\n".join(unframed(line, self.cols) for line in text.splitlines()).strip("\n").split("\n")
         if len(lines) == 1:
             return self._tokens(lines[0])
         for number, line in enumerate(lines, 1):
@@ -72,21 +73,15 @@ class Maze(Task):
 
     def parse_many(self, text: str) -> list[Tokens]:
         """Mazes of S characters on a line, or of ``rows`` lines; empty lines between them are skipped."""
-        found: list[Tokens] = []
-        grid: list[str] = []
-        lines = _unframed(text.splitlines(), self.cols)
-        for number, line in enumerate([*lines, ""], 1):
-            try:
-                if grid and (len(grid) == self.rows or not line):
-                    found.append(self.parse("\n".join(grid)))
-                    grid = []
-                if not grid and len(line) == self.seq_len:
-                    found.append(self._tokens(line))
-                elif line:
-                    grid.append(line)
-            except InputError as error:
-                raise InputError(f"line {number - len(grid)}: {error}") from None
-        return found
+        reader = MazeReader(self, shown=True)
+        for number, line in enumerate(text.splitlines(), 1):
+            reader.add(number, line)
+        reader.end()
+        found = reader.take()
+        return [] if found is None else list(found.questions)
+
+    def reader(self) -> MazeReader:
+        return MazeReader(self)
 
     # -- rules -----------------------------------------------------------------------------------------
 
@@ -160,6 +155,13 @@ class Maze(Task):
         answer[path[1:-1]] = PATH
         return answer
 
+    def count_solutions(self, question: Tokens, limit: int = 2) -> int:
+        """How many shortest paths there are, counting no further than two."""
+        question = np.asarray(question, np.int32)
+        start, goal = (int(np.flatnonzero(question == end)[0]) for end in (START, GOAL))
+        free = [t != WALL for t in question.tolist()]
+        return min(limit, count_ways(distances(free, self.cols, start), self.cols, start)[goal])
+
     def rating(self, question: Tokens, answer: Tokens) -> int:
         """Moves of the shortest path."""
         return int((np.asarray(answer) == PATH).sum()) + 1
@@ -207,12 +209,3 @@ class Maze(Task):
         values = np.arange(self.vocab_size, dtype=np.int32)
         turns = (Symmetry(turn, values) for turn in self._turns)
         return next((turn for turn in turns if np.array_equal(turn.apply(question), other)), None)
-
-
-def _unframed(lines: list[str], cols: int) -> list[str]:
-    """Lines without the frame that :mod:`hrm_edge.tasks.boards` draws; its top and bottom become empty lines."""
-    rows = re.compile(rf"\s*[│|](.{{{cols}}})[│|]\s*")
-    edge = re.compile(r"\s*[┌└+][─-]+[┐┘+]\s*")
-    return [
-        "" if edge.fullmatch(line) else rows.sub(r"\1", line) if rows.fullmatch(line) else line for line in lines
-    ]

@@ -1,4 +1,4 @@
-"""The texts that Sudokus come in, line by line: a puzzle a line, boards with or without rulers, sections, captions."""
+"""The texts that Sudokus come in, line by line: puzzles on a line, boards, rulers, sections, captions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ..reading import Cells, Found, Reader, rows_of
+from ..reading import CAPTION, Cells, Found, Reader, is_comment, is_words, rows_of
 from . import rows
 from .rows import Row
 from .symbols import Symbols
@@ -32,9 +32,7 @@ class SudokuReader(Reader):
         self._shown = shown
         self._rows: list[Row] = []
         self._gaps: list[int] = []  # after how many rows an empty line came
-        self._empty = 0  # the last of them
         self._section: str | None = None
-        self._seen_puzzle = True
         self._doubtful: Row | None = None  # of a board that a caption must explain
 
     def found(self, puzzles: list[tuple[int, Cells, Cells | None]]) -> Found:
@@ -52,15 +50,17 @@ class SudokuReader(Reader):
         else:
             listed = rows_of(board)
             if isinstance(listed[0], list):
-                listed = [cell for row in listed for cell in (row if len(row) == task.n else [None] * (task.seq_len + 1))]
+                listed = [
+                    cell for row in listed for cell in (row if len(row) == task.n else [None] * (task.seq_len + 1))
+                ]
             if all(isinstance(row, str) and len(row) > 2 for row in listed):
                 inner, texts = SudokuReader(task, self._shown), listed
             else:
                 cells = [_cell(cell) for cell in listed]
                 if len(cells) != task.seq_len:
+                    shown = len(cells) if len(cells) <= task.seq_len else "rows of other"
                     raise InputError(
-                        f"line {line}: {what}puzzle has {len(cells) if len(cells) <= task.seq_len else 'rows of other'} "
-                        f"cells, expected {task.seq_len} ({task.n} rows of {task.n})"
+                        f"line {line}: {what}puzzle has {shown} cells, expected {task.n} rows of {task.n}"
                     )
                 return cells
         try:
@@ -78,8 +78,9 @@ class SudokuReader(Reader):
     def add(self, line: int, text: str) -> None:
         raw, text = text.rstrip("\r\n"), text.strip()
         task = self.task
-        if not self._rows and self._section is None and self._doubtful is None and len(text) == task.seq_len:
-            if not rows.SEPARATORS.search(text) and not rows.is_ruler(text) and not rows.is_comment(text):
+        if len(text) == task.seq_len and not self._rows and self._section is None and self._doubtful is None:
+            other = rows.SEPARATORS.search(text) or rows.is_ruler(text) or is_comment(text)
+            if not other:
                 self._whole.append((line, text, None))
                 return
         try:
@@ -91,23 +92,22 @@ class SudokuReader(Reader):
 
     def _add(self, line: int, raw: str, text: str) -> None:
         task = self.task
-        if rows.is_comment(text):
+        if is_comment(text):
             return
         if section := _SECTION.fullmatch(text):
             self._close()
             self._section = section[1].lower()
-            self._seen_puzzle = self._seen_puzzle if self._section not in _PUZZLE else True
             return
         if self._section is not None and self._section not in _PUZZLE:
             return  # the state of a game, or pencil marks
-        if rows.CAPTION.fullmatch(text):
+        if CAPTION.fullmatch(text):
             self._explain(text)
             return
         if not text:
             self._gap(line, raw)
             return
-        if rows.is_words(text):
-            self._close(words=True)
+        if is_words(text):
+            self._close()
             return
         if rows.is_ruler(text):
             if rows.may_be_row(task, text):
@@ -149,12 +149,16 @@ class SudokuReader(Reader):
         if not sure:
             self._close()
             return
-        if len(sure) % task.box_rows == 0 and len(sure) < task.n and not (self._gaps and self._gaps[-1] == len(sure)):
+        if (
+            len(sure) % task.box_rows == 0
+            and len(sure) < task.n
+            and not (self._gaps and self._gaps[-1] == len(sure))
+        ):
             self._gaps.append(len(sure))
             return
         if any(row.by_place for row in sure):
             raise InputError(
-                f"line {line}: an empty line may be a row of blanks or the end of a board, where spaces are blanks; "
+                f"line {line}: where spaces are blanks, an empty line may be a row of them or the end of a board; "
                 "write blanks as dots"
             )
         self._close()
@@ -178,7 +182,7 @@ class SudokuReader(Reader):
         if board is not None and len(board) == self.task.n:
             self._finish(board)
 
-    def _close(self, words: bool = False) -> None:
+    def _close(self) -> None:
         """The board must be whole: what comes next is no part of it."""
         if self._rows and any(not row.maybe for row in self._rows):
             board = self._resolved()
@@ -198,14 +202,7 @@ class SudokuReader(Reader):
                 f"line {board[0].line}: the empty lines in this board stand between some bands of boxes and not "
                 "between others; write a board's rows without empty lines between them"
             )
-        if any(row.by_place for row in board) and not all(row.by_place for row in board if set(row.cells) != {" "}):
-            full = [row for row in board if not row.by_place and set(row.cells) != {" "}]
-            if any(not set(row.cells).isdisjoint(".0*_-") for row in full):
-                raise InputError(f"line {full[0].line}: blanks are spaces in some rows of this board, and marks in others")
-        if any(row.by_place for row in board) and not any(len("".join(row.cells).rstrip()) == task.n for row in board):
-            raise InputError(
-                f"line {board[0].line}: no row of this board reaches its last column; write blanks as dots"
-            )
+        board = rows.placed(task, board)
         cells = [cell for row in board for cell in (row.shown if self._shown else row.cells)]
         self._whole.append((board[0].line, cells, None))
         self._rows, self._gaps = [], []

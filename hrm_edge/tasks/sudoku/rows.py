@@ -25,19 +25,11 @@ _DRAWN_CELL = re.compile(r" (\S)([ ·'*!])")
 _SIDE_BY_SIDE = re.compile(r"(?<=[│|])  (?=[│|])")
 _TABLE = ",;\t"
 _FIELDS = re.compile(r"[\s,;:|\"'()\[\]{}<>=]+")
-# Lines that programs write beside boards: "Grid 01", and what `solve` and `data show` say.
-_WORDS = re.compile(
-    r"[^\W\d_]{3,}[\s.:#_-]*(?:no\.?|nr\.?|#)?\s*\d{1,6}\W*"
-    r"|(?:\S[·'!]? (?:given|answered|breaks a rule)(?: {3})?)+"
-    r"|\d+\. .+, rating \d+|\d+ puzzles: .*",
-    re.IGNORECASE,
-)
-CAPTION = re.compile(r"(?:NOT )?verified\b.*, \d+ segments?, [\d.]+ ms.*")
 
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of one row: ``shown`` as drawn, ``cells`` without what was answered; ``doubtful``: with a wrong cell."""
+    """Cells of one row: ``shown`` as drawn, ``cells`` without answers; ``doubtful``: one was marked as wrong."""
 
     line: int
     cells: list[str]
@@ -45,15 +37,6 @@ class Row:
     by_place: bool = False  # spaces are blanks in it
     maybe: bool = False  # or only a ruler, or an empty line
     doubtful: bool = False
-
-
-def is_comment(text: str) -> bool:
-    """``#``, ``//``, ``%``, and ``;`` before words."""
-    return text.startswith(("#", "//", "%")) or (text[:1] == ";" and bool(re.search(r"[^\W\d_]{2}", text)))
-
-
-def is_words(text: str) -> bool:
-    return _WORDS.fullmatch(text) is not None
 
 
 def is_ruler(text: str) -> bool:
@@ -73,7 +56,7 @@ def puzzle(task: Sudoku, raw: str) -> tuple[Cells, Cells | None] | None:
     """
     size, text = task.seq_len, raw.strip()
     for mark in _TABLE:
-        fields = [field.strip(" \"'") for field in text.split(mark)]
+        fields = [field.strip(" \"'") for field in (raw if mark == "\t" else text).split(mark)]
         if len(fields) == size and all(map(_is_cell, fields)):
             return fields, None
     if (cells := _characters(task, text, size)) is not None:
@@ -110,25 +93,50 @@ def row(task: Sudoku, line: int, raw: str) -> Row | None:
     drawn = _drawn(task, line, text)
     if drawn is not None:
         return drawn
-    cells = _boxed(task, text) if _BARS.search(text) else None
-    cells = cells or _table(task, text) or _characters(task, text, task.n)
+    cells: Cells | None = _boxed(task, text) if _BARS.search(text) else None
+    cells = cells or _table(task, raw) or _characters(task, text, task.n)
     if cells is not None:
         return Row(line, list(cells), list(cells))
     return None
 
 
 def row_by_place(task: Sudoku, line: int, raw: str) -> Row | None:
-    """The same where spaces are blanks; at the end of a line they may be lost."""
-    raw = raw.replace("\xa0", " ")
-    if len(raw.rstrip()) > task.n or not raw.strip() or not _by_place(raw, task) or (len(raw.rstrip()) == task.n and " " not in raw):
+    """The same where spaces are blanks; at the end of a line they may be lost. See :func:`placed`."""
+    raw = raw.replace("\xa0", " ").rstrip()
+    narrow, wide = len(raw) <= task.n, len(raw) <= 2 * task.n - 1 and not raw[1::2].strip()
+    if not raw or not _by_place(raw, task) or not (narrow or wide) or (len(raw) == task.n and " " not in raw):
         return None
-    cells = list(raw.rstrip().ljust(task.n))
-    return Row(line, cells, cells, by_place=True)
+    return Row(line, list(raw), list(raw), by_place=True)
+
+
+def placed(task: Sudoku, board: list[Row]) -> list[Row]:
+    """A board's rows with all their cells, where spaces are blanks: one next to the other, or a space between two.
+
+    InputError where that cannot be told.
+    """
+    by_place = [row for row in board if row.by_place]
+    if not by_place:
+        return board
+    first = by_place[0].line
+    width = max(len("".join(row.cells).rstrip()) for row in by_place)
+    is_wide = all(cell == " " for row in by_place for cell in row.cells[1::2])
+    marked = [row for row in board if not row.by_place and not MARKS.isdisjoint(row.cells)]
+    if marked:
+        raise InputError(f"line {marked[0].line}: blanks are marks in this row, and spaces in line {first}")
+    if width not in ((2 * task.n - 1,) if is_wide else (task.n,)):
+        raise InputError(f"line {first}: no row of this board reaches its last column; write blanks as dots")
+    step = 2 if is_wide else 1
+    cells = [(row.cells[::step] + [" "] * task.n)[: task.n] if row.by_place else row.cells for row in board]
+    return [Row(row.line, filled, filled, by_place=row.by_place) for row, filled in zip(board, cells, strict=True)]
 
 
 def _by_place(raw: str, task: Sudoku) -> bool:
     """Whether a text is of symbols and spaces alone."""
-    symbols = string.digits[1 : task.n + 1] if task.n < 10 else string.digits + string.ascii_letters[:7] + string.ascii_uppercase[:task.n]
+    symbols = (
+        string.digits[1 : task.n + 1]
+        if task.n < 10
+        else string.digits + string.ascii_letters[:7] + string.ascii_uppercase[: task.n]
+    )
     return all(cell in " \xa0" or cell in symbols for cell in raw)
 
 
@@ -175,7 +183,11 @@ def _box(task: Sudoku, part: str, wide: int) -> list[str] | None:
         return list(bare)
     for first, step in ((0, 1), (1, 2), (0, 2)):
         width = first + (wide - 1) * step + 1 + first
-        if len(part) == width and not part.replace(" ", "").strip("".join(part[first::step])) and _by_place(part, task):
+        if (
+            len(part) == width
+            and not part.replace(" ", "").strip("".join(part[first::step]))
+            and _by_place(part, task)
+        ):
             places = part[first::step][:wide]
             if len(bare) == len(places.replace(" ", "")):
                 return list(places)
@@ -185,7 +197,7 @@ def _box(task: Sudoku, part: str, wide: int) -> list[str] | None:
 def _table(task: Sudoku, text: str) -> list[str] | None:
     """A row of a table, which may leave cells empty or end in the mark that is between them."""
     for mark in _TABLE:
-        fields = [field.strip(" \"'") for field in text.split(mark)]
+        fields = [field.strip(" \"'") for field in (text if mark == "\t" else text.strip()).split(mark)]
         if len(fields) == task.n + 1 and not fields[-1]:
             fields = fields[:-1]
         if len(fields) == task.n and all(map(_is_cell, fields)):
@@ -207,7 +219,9 @@ def _characters(task: Sudoku, text: str, count: int) -> str | None:
 
 
 def _is_cell(field: str) -> bool:
-    return field in BLANKS or (field.isascii() and field.isalnum() and (len(field) == 1 or (len(field) == 2 and field.isdigit())))
+    return field in BLANKS or (
+        field.isascii() and field.isalnum() and (len(field) == 1 or (len(field) == 2 and field.isdigit()))
+    )
 
 
 def has_dash(cells: list[str]) -> bool:

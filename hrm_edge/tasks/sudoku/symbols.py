@@ -1,4 +1,4 @@
-"""What the symbols of a Sudoku stand for: 1 to 9 and A to G, 0 to 9 and A to F, or A to P; told by what is there."""
+"""What the symbols of a Sudoku stand for: 1-9 A-G, 0-9 A-F, or A-P, told by which of them are there."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ OTHERS = frozenset("xX?·•∙⋅□–—−")
 _EMPTY = frozenset(("", " "))  # in a table, or where places tell what is blank
 BLANKS = MARKS | OTHERS | _EMPTY
 _DIGITS = "0123456789ABCDEFG"
+
+
+def _plain(cells: Cells) -> Cells:
+    """Numbers without a leading zero."""
+    if isinstance(cells, str):
+        return cells
+    return [cell[1:] if len(cell) == 2 and cell[0] == "0" else cell for cell in cells]
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,10 @@ class Symbols:
         quick = self._quickly(puzzles)
         if quick is not None:
             return Found(lines, *quick)
-        possible = [self._possible(*puzzle) for puzzle in puzzles]
+        possible = [
+            self._possible(line, _plain(question), None if answer is None else _plain(answer))
+            for line, question, answer in puzzles
+        ]
         for line, readings in zip(lines, possible, strict=True):
             if len(set(readings.values())) == 1:
                 self._settle(line, set(readings))
@@ -126,7 +136,11 @@ class Symbols:
         # Whoever marks blanks otherwise means a symbol by 0. Of small boards nobody is known to.
         if zero and marked and self._task.n > 9 and any(self._bases[number].has_zero for number in found):
             found = {number: both for number, both in found.items() if self._bases[number].has_zero}
-        full = {number: both for number, both in found.items() if both[1] and len(set(both[1]) - {blank}) == self._task.n}
+        full = {
+            number: both
+            for number, both in found.items()
+            if both[1] and len(set(both[1]) - {blank}) == self._task.n
+        }
         full = {number: both for number, both in full.items() if blank not in (both[1] or ())}
         return full or found
 
@@ -144,7 +158,9 @@ class Symbols:
             return  # an empty board tells nothing
         both = numbers if self._settled is None else self._settled & numbers
         if not both:
-            here, before = (" or ".join(self._bases[k].label for k in sorted(some)) for some in (numbers, self._settled or ()))
+            here, before = (
+                " or ".join(self._bases[k].label for k in sorted(some)) for some in (numbers, self._settled or ())
+            )
             raise InputError(
                 f"line {line}: the symbols of this puzzle are {here}, those of line {self._by} {before}; "
                 "write all puzzles of a file in one way"
@@ -178,7 +194,7 @@ class Symbols:
 
     def _unreadable(self, line: int, question: Cells, answer: Cells | None) -> InputError:
         """Names the first cell that is nothing in the basis that reads most of them."""
-        for what, cells in (("", question), ("answer: ", answer or ())):
+        for what, cells in (("", question), ("answer: ", answer or "")):
             for cell, symbol in enumerate(cells):
                 if symbol not in BLANKS and symbol not in self._bases[0].tokens:
                     return InputError(f"line {line}: {what}{self._wrong(cells, cell)}")
