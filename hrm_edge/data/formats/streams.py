@@ -18,7 +18,7 @@ from ...errors import InputError
 _CHUNK = 2**18  # bytes read together
 UNPACKED = 2**31  # bytes of a file; the largest public set has 0.7 GB
 _SUSPECT, _RATIO = 2**26, 200  # puzzles do not shrink more than this: larger files that do are no puzzles
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)")
+_END = re.compile(r"\r\n|\r|\n")
 _LONGEST = 2**24  # characters of a line
 DOCUMENT = 2**26  # characters that are parsed as a whole
 
@@ -201,8 +201,9 @@ class Lines:
                 f"{self._shown} is not text: byte {at} is not UTF-8, or what its byte-order mark says"
             ) from None
         text = self._part + text
-        whole = _LINE.findall(text)
-        self._part = text[sum(map(len, whole)) :]
+        ends = [end.end() for end in _END.finditer(text)]
+        whole = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        self._part = text[ends[-1] :] if ends else text
         if len(self._part) > _LONGEST:
             raise InputError(
                 f"{self._shown} has a line of more than {_LONGEST // 2**20} MiB; no puzzle is that long"

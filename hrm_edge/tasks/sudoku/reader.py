@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
@@ -106,7 +107,7 @@ class SudokuReader(Reader):
         if not text:
             self._gap(line, raw)
             return
-        if is_words(text):
+        if is_words(text) and len(text) != task.n:
             self._close()
             return
         if rows.is_ruler(text):
@@ -127,6 +128,8 @@ class SudokuReader(Reader):
                 raise InputError(f"this row has {len(bare)} cells, expected {task.n}")
             raise InputError(wrong_length(task, bare))
         self._require_explained()
+        if set(row.cells) == {" "}:
+            row = replace(row, maybe=True)  # where blanks are marks it is only for the eye
         self._rows.append(row)
         self._finish_if_whole()
 
@@ -168,7 +171,7 @@ class SudokuReader(Reader):
         sure = [row for row in self._rows if not row.maybe]
         if len(sure) == len(self._rows):
             return sure
-        if any(row.by_place for row in sure):
+        if any(" " in row.cells for row in sure):
             return [row for row in self._rows if not row.maybe or row.cells[0] == " "]
         rest = [row for row in self._rows if not row.maybe or row.cells[0] == "-"]
         if any(rows.has_mark(row.cells) for row in sure):

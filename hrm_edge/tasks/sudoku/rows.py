@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SEPARATORS = re.compile(r"[\s|+=,;/:'\"─-╿]+")
 _BARS = re.compile(r"[|│║┃┆┊]")
 # Runs of dashes with single joints between them, as rulers of any program have, or the box-drawing block.
-_RULER = re.compile(r"[|+.:*'`,\s]?(?:[-=─-╿_]{2,}[|+.:*'`,\s]{0,3})+|[\s|+=─-╿]+")
+_RULER = re.compile(r"[|+.:*'`,\s]?(?:[-=─-╿_]{2,}[|+.:*'`,\s]{0,3})+|[\s|+=─-╿]*[-+=─━═┄┈╌][\s|+=─-╿]*")
 # A row as `tasks.boards` draws it: each cell a space, a symbol and the mark of its kind ("5·" was answered).
 _DRAWN_ROW = re.compile(r"[│|](?:(?: \S[ ·'*!])+[│|])+")
 _DRAWN_CELL = re.compile(r" (\S)([ ·'*!])")
