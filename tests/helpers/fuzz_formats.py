@@ -1,8 +1,8 @@
 """Puzzle files in changed layouts: ``python tests/helpers/fuzz_formats.py --inputs 100000``.
 
-Each input is made of known puzzles by a writer that knows nothing of the readers. Some are only laid out otherwise
-(line ends, encodings, comments, spaces, rulers, blanks, compression), and must be read as what they were made from or
-be refused. The others are damaged too, where every line of ours and no traceback is right.
+Each input is made of known puzzles by a writer that knows nothing of the readers. Some are only laid out
+otherwise (line ends, encodings, comments, spaces, rulers, blanks, compression), and must be read as what they were
+made from or be refused. The others are damaged too, where every line of ours and no traceback is right.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Puzzle files in the forms that people have: by argument, file, standard input and `data convert`, all the same."""
+"""Puzzle files in the forms people have: by argument, file, standard input and `data convert`, all the same."""
 
 import bz2
 import gzip
@@ -247,7 +247,7 @@ MAZE = "S.#..\n.#...\n...#.\n.#...\n...#G"
         f"question\n{MAZE}",
         json.dumps(MAZE.split()),
         f"puzzle 1\n{MAZE}\n// note\n",
-    ],  # fmt: skip
+    ],
 )
 def test_mazes(text):
     task = get_task("maze-5x5")
