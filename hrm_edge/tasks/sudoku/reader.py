@@ -107,7 +107,7 @@ class SudokuReader(Reader):
         if not text:
             self._gap(line, raw)
             return
-        if is_words(text) and len(text) != task.n:
+        if is_words(text) and not (len(text) == task.n and text.isalnum()):
             self._close()
             return
         if rows.is_ruler(text):
