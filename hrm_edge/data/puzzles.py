@@ -27,7 +27,8 @@ class PuzzleSet:
 
     ``identifiers`` int32[N] are rows of a table of ``num_identifiers`` puzzle embeddings; None where all are 0,
     the row that stands for no puzzle in particular. ``grouping`` is the public layout's; None where each row is
-    a puzzle and a group of its own, or rows of one identifier are.
+    a puzzle and a group of its own, or rows of one identifier are. ``identifier_names``: a hash of
+    whose they are, None where that is unknown.
     """
 
     task: Task
@@ -38,6 +39,7 @@ class PuzzleSet:
     identifiers: np.ndarray | None = None
     num_identifiers: int = 1
     grouping: Grouping | None = None
+    identifier_names: str | None = None
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -131,7 +133,7 @@ def open_puzzles(path: Path | str, task: Task) -> PuzzleFile:
     file = File(Path(path))
     rows = format_of(file).read(file, task)
     sources = [file.name] * len(rows.questions) if rows.sources is None else rows.sources
-    known = rows.identifiers, rows.num_identifiers, rows.grouping
+    known = rows.identifiers, rows.num_identifiers, rows.grouping, rows.identifier_names
     return PuzzleFile(PuzzleSet(task, rows.questions, rows.answers, sources, file.name, *known), rows.where)
 
 
