@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 import re
 import shlex
@@ -18,6 +19,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import entries
 from ..foreign import what_it_is
+from ..limits import HEADER_BYTES
 from .checkpoint import CONFIG, WEIGHTS, read_tensors, stored_shapes
 
 CONFIG_NAME = "all_config.yaml"
@@ -35,6 +37,12 @@ _NO_WEIGHTS = re.compile(
 # "_fsdp_wrapped_module", "_checkpoint_wrapped_module" and the like.
 _WRAPPER = re.compile(r"module|_.*")
 _MOST_WRAPPED = 8  # tables within tables
+_PICKLE = b"\x80"  # how a pickle begins
+_OF_LIGHTNING = (
+    "lightning.fabric.utilities.data",
+    "lightning_fabric.utilities.data",
+    "pytorch_lightning.utilities.parsing",
+)
 # Without them a table is of another network.
 _PARAMETERS = ("embed_tokens.weight", "lm_head.weight", "q_head.weight")
 _BUFFERS = ("H_init", "L_init")  # which an average of the parameters leaves out
@@ -45,7 +53,8 @@ RENAMED = {
     "embed_pos.embedding_weight": "embed_pos.weight",
     "puzzle_emb.weights": "puzzle_emb.weight",
 }
-_COUNTER = "n_averaged"  # what torch's AveragedModel counts in, beside the weights
+# What may be saved with the weights and is none: torch's AveragedModel counts, and a batch of puzzle embeddings.
+_NO_PART = {"n_averaged", "puzzle_emb.local_weights", "puzzle_emb.local_ids"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +110,7 @@ def _why_none(folder: Path, found: list[str]) -> str:
             "is a torch.distributed checkpoint; make one file of it first: python -m "
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} step_N"
         )
-    there = sorted(entries(folder))
+    there = _shown(folder, entries(folder))
     return f"holds no step_N file{f', only {few(there)}' if there else ''}; give the file itself"
 
 
@@ -113,13 +122,16 @@ def _is_ours(folder: Path) -> bool:
 def files_beside(weights: Path) -> list[str]:
     """Names of what else stands in the folder that a file of weights was taken from."""
     folder = weights.parent
-    others = entries(folder) - {weights.name, CONFIG_NAME}
-    return [name + "/" * (folder / name).is_dir() for name in sorted(others)]
+    return _shown(folder, entries(folder) - {weights.name, CONFIG_NAME})
+
+
+def _shown(folder: Path, names: set[str]) -> list[str]:
+    return [name + "/" * (folder / name).is_dir() for name in sorted(names)]
 
 
 def few(names: list[str]) -> str:
     """The first of a list of names, and how many more there are."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 # -- what is in it ---------------------------------------------------------------------------------------
@@ -186,7 +198,7 @@ def _within(tensors: dict[str, Tensor], table: str, path: Path) -> Iterator[Weig
     unused = []
     for name, shown in plain.items():
         root = next((root for root in of_root if shown.startswith(root)), None)
-        if root is None or shown == _COUNTER:
+        if root is None or shown.removeprefix(root) in _NO_PART:
             unused.append(name)
         else:
             own = shown.removeprefix(root)
@@ -253,6 +265,8 @@ def _content(path: Path) -> Any:
     """What a file holds, as its content tells and not its name."""
     # Asked first: such a file begins with a number, which may look like the beginning of anything.
     if _is_safetensors(path):
+        if _ends_early(path):
+            raise InputError(f"{path}: is the beginning of a safetensors file, cut off; fetch it again")
         stored_shapes(path, floats=False)
         return read_tensors(path)
     if what := _what_else(path):
@@ -263,17 +277,34 @@ def _content(path: Path) -> Any:
 def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(10)
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= HEADER_BYTES:
         return True
     return path.suffix == ".safetensors" and not zipfile.is_zipfile(path)
+
+
+def _ends_early(path: Path) -> bool:
+    """Whether a safetensors file is shorter than its header says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= HEADER_BYTES else b""
+    try:
+        tensors = json.loads(header) if len(header) == length else None
+        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+        return 8 + length + max(ends, default=0) > size
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        return header[:1] == b"{" and len(header) < length
 
 
 def _what_else(path: Path) -> str | None:
     """What a file is that is no checkpoint, as far as its beginning tells."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            is_zip = file.read(4) == b"PK\3\4"
-        return "the beginning of a zip archive, cut off; fetch it again" if is_zip else what_it_is(path)
+            start = file.read(4)
+        if start == b"PK\3\4":
+            return "the beginning of a zip archive, cut off; fetch it again"
+        what = what_it_is(path)
+        return "nothing that torch or safetensors wrote" if what is None and start[:1] != _PICKLE else what
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -282,17 +313,51 @@ def _what_else(path: Path) -> str | None:
     names = [entry.filename for entry in entries]
     if not any(name.endswith("data.pkl") for name in names):
         return f"a zip archive of something else ({', '.join(names[:3])[:80]})"
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "a TorchScript program; save the model's state_dict() alone"
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         return "a compressed zip archive, which torch never writes; save it again"
     return None
 
 
+class _Ignored:
+    """Stands for an object that trainers save beside weights: whatever it is made of is dropped."""
+
+    def __new__(cls, *args: object) -> _Ignored:
+        return object.__new__(cls)
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _AsDict:
+    """Stands for a kind of dict: it is one."""
+
+    def __new__(cls, *args: object) -> Any:
+        return {}
+
+
+# By the names that files have for them. Nothing of theirs is run, or even imported.
+_STAND_INS: list[Any] = [
+    *((_AsDict, name) for name in ("collections.defaultdict", *(f"{m}.AttributeDict" for m in _OF_LIGHTNING))),
+    *((_Ignored, name) for name in ("argparse.Namespace", "types.SimpleNamespace", "builtins.int")),
+    *((_Ignored, f"pathlib{m}.{name}") for m in ("", "._local") for name in ("Path", "PosixPath", "WindowsPath")),
+    *((_Ignored, f"numpy.{name}") for name in ("dtype", "ndarray", "random._pickle.__randomstate_ctor")),
+    *((_Ignored, f"numpy.{m}.multiarray.{name}") for m in ("core", "_core") for name in ("scalar", "_reconstruct")),
+]
+
+
 def _unpickled(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS), path.open("rb") as file:
             warnings.simplefilter("ignore")  # of torch's unpickler, about files that are refused anyway
-            # Mapped, not read, where the format can be: shapes are compared before memory is taken.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            # Mapped, not read, where the format can be: shapes are compared before memory is taken. It maps what it
+            # is given by path; but by a path that ends so, it would take the file for safetensors.
+            mapped = zipfile.is_zipfile(path) and path.suffix != ".safetensors"
+            return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         raise InputError(
