@@ -22,20 +22,26 @@ class Numbering:
     count: int
     names: str | None = None  # hex SHA-256; None: unknown
 
-    def require_same(self, model: Numbering, what: str) -> None:
-        """InputError where an identifier of ``what`` may be another puzzle to the model."""
-        known = self.names is not None and model.names is not None
-        if self.names == model.names if known else self.count == model.count:
-            return
-        use = "an identifier may be another puzzle in each; use the data that the model was trained on"
-        if self.count != model.count:
-            raise InputError(
-                f"{what}: has {self.count} puzzle identifiers, and the model was trained with {model.count}: {use}"
-            )
+
+def require_same(data: Numbering | None, model: Numbering | None, what: str) -> None:
+    """InputError where an identifier of ``data``, called ``what``, may be another puzzle to the model.
+
+    Equal names are the same puzzles, whatever the size of the table that was made for them.
+    """
+    if data is None or model is None:
+        return
+    known = data.names is not None and model.names is not None
+    if data.names == model.names if known else data.count == model.count:
+        return
+    use = "an identifier may be another puzzle in each; use the data that the model was trained on"
+    if data.count != model.count:
         raise InputError(
-            f"{what}: its identifiers.json names the {self.count} puzzles otherwise, or in another order, than "
-            f"that of the model's training: {use}"
+            f"{what}: has {data.count} puzzle identifiers, and the model was trained with {model.count}: {use}"
         )
+    raise InputError(
+        f"{what}: its identifiers.json names the {data.count} puzzles otherwise, or in another order, than that of "
+        f"the model's training: {use}"
+    )
 
 
 def hash_of_names(names: Sequence[str]) -> str:

@@ -283,17 +283,18 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _ends_early(path: Path) -> bool:
-    """Whether a safetensors file is shorter than its header says."""
+    """Whether a safetensors file is shorter than it says."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if length <= HEADER_BYTES else b""
+        if length > HEADER_BYTES or 8 + length > size:
+            return length <= HEADER_BYTES
+        header = file.read(length)
     try:
-        tensors = json.loads(header) if len(header) == length else None
-        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
-        return 8 + length + max(ends, default=0) > size
+        tensors = [tensor for name, tensor in json.loads(header).items() if name != "__metadata__"]
+        return bool(8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0) > size)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        return header[:1] == b"{" and len(header) < length
+        return False  # the library says what is wrong
 
 
 def _what_else(path: Path) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import check_replaceable, entries
+from ..identifiers import Numbering
 from ..progress import Progress
 from ..tasks import Task
 from ..tasks.base import PAD
@@ -58,6 +59,11 @@ class PuzzleSet:
     def take(self, n: int, seed: int) -> PuzzleSet:
         """``n`` puzzles drawn without repetition, in file order; all of them when there are no more than n."""
         return self if n >= len(self) else self.select(_drawn(len(self), n, seed))
+
+    @property
+    def numbering(self) -> Numbering | None:
+        """Whose its identifiers are; None where all are 0."""
+        return None if self.identifiers is None else Numbering(self.num_identifiers, self.identifier_names)
 
     @property
     def solved(self) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.puzzles import PuzzleSet, judged, judged_only
 from ..errors import InputError
-from ..identifiers import Numbering
+from ..identifiers import require_same
 from ..progress import Progress
 from ..runtimes import Answers, Engine
 from ..runtimes.base import joined
@@ -203,8 +203,7 @@ def check_match(engine: Engine, puzzles: PuzzleSet) -> None:
         raise InputError(
             f"{puzzles.name}: holds {puzzles.task.name} puzzles, but the model solves {engine.task.name}"
         )
-    if engine.numbering is not None and puzzles.identifiers is not None:
-        Numbering(puzzles.num_identifiers, puzzles.identifier_names).require_same(engine.numbering, puzzles.name)
+    require_same(puzzles.numbering, engine.numbering, puzzles.name)
 
 
 def in_chunks(

@@ -84,6 +84,7 @@ def test_sliced_bundles_answer_as_torch_with_the_original_identifiers(tmp_path, 
             check_match(each, dataclasses.replace(puzzles, num_identifiers=41))
 
 
+@pytest.mark.slow
 def test_whose_identifiers_they_are_goes_with_the_bundle(tmp_path, whole):
     known = dataclasses.replace(whole, metadata={"identifiers": "a" * 64})
     puzzles = dataclasses.replace(generate_puzzles(TASK, 6, 5), identifiers=ASKED, num_identifiers=40)

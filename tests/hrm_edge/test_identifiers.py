@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrm_edge.errors import InputError
-from hrm_edge.identifiers import Numbering, format_ranges, hash_of_names, parse_ranges
+from hrm_edge.identifiers import Numbering, format_ranges, hash_of_names, parse_ranges, require_same
 from hrm_edge.limits import IDENTIFIERS
 
 
@@ -39,6 +39,8 @@ A, B = hash_of_names(["<blank>", "a", "b"]), hash_of_names(["<blank>", "b", "a"]
 @pytest.mark.parametrize(
     ("data", "model", "said"),
     [
+        (None, Numbering(7, A), None),
+        (Numbering(7, A), None, None),
         (Numbering(7), Numbering(7), None),
         (Numbering(7, A), Numbering(7, A), None),
         (Numbering(7, A), Numbering(7), None),  # nobody knows better
@@ -54,9 +56,9 @@ A, B = hash_of_names(["<blank>", "a", "b"]), hash_of_names(["<blank>", "b", "a"]
 )
 def test_identifiers_of_other_data_are_told_by_their_names_or_else_their_number(data, model, said):
     if said is None:
-        data.require_same(model, "arc1")
+        require_same(data, model, "arc1")
         return
     with pytest.raises(InputError) as caught:
-        data.require_same(model, "arc1")
+        require_same(data, model, "arc1")
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)

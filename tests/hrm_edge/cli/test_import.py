@@ -146,3 +146,9 @@ def test_an_arc_checkpoint_is_asked_by_its_own_names_alone(tmp_path, capsys, as_
             code, out, err = run(capsys, "eval", tmp_path / artifact, "--data", tmp_path / other / "test")
             assert (code, out) == (2, ""), (artifact, other)
             assert "identifiers" in err.splitlines()[-1]
+    for other in ("more", "seeds", "permuted"):  # and keeps no rows by them
+        keep = ["--puzzle-identifiers", tmp_path / other / "test", "--no-gate", "-o", tmp_path / "no"]
+        code, out, err = run(capsys, "export", tmp_path / "m", "--target", "onnx", *keep)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"hrm-edge: {tmp_path / other / 'test'}: ")
+        assert "identifiers" in err
