@@ -94,10 +94,16 @@ def write_graphs(
 
 
 def _source(checkpoint: Checkpoint) -> dict[str, str]:
-    """The checkpoint, and the puzzle identifiers whose rows its table has left."""
+    """The checkpoint, whose puzzle identifiers it was trained with, and those whose rows its table has left."""
     source = {"name": readable_name(checkpoint.name), "content_hash": checkpoint.content_hash}
-    kept = checkpoint.kept_identifiers
-    return source if kept is None else {**source, "puzzle_identifiers": format_ranges(kept)}
+    kept, numbering = checkpoint.kept_identifiers, checkpoint.numbering
+    if kept is not None:
+        source["puzzle_identifiers"] = format_ranges(kept)
+        if numbering is not None:
+            source["num_puzzle_identifiers"] = str(numbering.count)
+    if numbering is not None and numbering.names is not None:
+        source["identifiers"] = numbering.names
+    return source
 
 
 def trace(checkpoint: Checkpoint, say: Say = lambda stage: None) -> tuple[onnx.ModelProto, onnx.ModelProto]:

@@ -12,6 +12,7 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         b"version https://git-lfs.github.com/",
         "a git-lfs pointer, not the file it stands for; run `git lfs pull` there",
     ),
+    (b"/annex/objects/", "a git-annex pointer, not the file it stands for; run `git annex get` there"),
     (b"\x1f\x8b", "compressed with gzip; unpack it first"),
     (b"BZh", "compressed with bzip2; unpack it first"),
     (b"\xfd7zXZ\0", "compressed with xz; unpack it first"),
@@ -38,7 +39,10 @@ def what_it_is(path: Path) -> str | None:
     for beginning, what in _KNOWN:
         if start.startswith(beginning):
             return what
-    if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGES):
+    if not start.strip(b"\0"):
+        return "nothing but zeros, as a download that was cut off leaves; fetch it again"
+    shown = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if shown.startswith(_PAGES) or (shown.startswith(b"<") and _is_text(start)):
         return "a web page, as a server sends in place of a file that needs a login; fetch the file itself"
     if len(start) > 257 + 5 and start[257:262] == b"ustar":
         return "a tar archive; unpack it first"

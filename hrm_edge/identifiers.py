@@ -1,8 +1,11 @@
-"""Which puzzle identifiers a table of embeddings still has: written as ranges, and found by their row."""
+"""Puzzle identifiers: whose they are, which a table of embeddings still has, and in which row."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,6 +13,40 @@ from .errors import InputError
 from .limits import IDENTIFIERS
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Whose puzzle each identifier is: how many there are, 0 (no puzzle) included, and a hash of their names."""
+
+    count: int
+    names: str | None = None  # hex SHA-256; None: unknown
+
+
+def require_same(data: Numbering | None, model: Numbering | None, what: str) -> None:
+    """InputError where an identifier of ``data``, called ``what``, may be another puzzle to the model.
+
+    Equal names are the same puzzles, whatever the size of the table that was made for them.
+    """
+    if data is None or model is None:
+        return
+    known = data.names is not None and model.names is not None
+    if data.names == model.names if known else data.count == model.count:
+        return
+    use = "an identifier may be another puzzle in each; use the data that the model was trained on"
+    if data.count != model.count:
+        raise InputError(
+            f"{what}: has {data.count} puzzle identifiers, and the model was trained with {model.count}: {use}"
+        )
+    raise InputError(
+        f"{what}: its identifiers.json names the {data.count} puzzles otherwise, or in another order, than that of "
+        f"the model's training: {use}"
+    )
+
+
+def hash_of_names(names: Sequence[str]) -> str:
+    """Hex SHA-256 of the names of identifiers, in their order."""
+    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def parse_ranges(text: str, where: str) -> np.ndarray:

@@ -20,7 +20,7 @@ from .. import limits
 from ..errors import InputError
 from ..files import entries, read_text, readable_name, replacing_folder, require_utf8, sha256
 from ..foreign import what_it_is
-from ..identifiers import parse_ranges
+from ..identifiers import Numbering, parse_ranges
 from ..tasks import Task, get_task
 from ..workspace import standing
 from ..zoo import zoo_models
@@ -34,6 +34,8 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 QUANTIZATION = "quantization"  # where metadata holds the scales of quantization-aware training
 WEIGHT_SCALES = "per-channel minmax"  # how weights were quantized in it, the only way there is
 KEPT_IDENTIFIERS = "puzzle_identifiers"  # where metadata names the rows of a table that was cut down
+TRAINED_IDENTIFIERS = "num_puzzle_identifiers"  # where they then tell how many rows it had
+NUMBERING = "identifiers"  # where they tell whose puzzle embeddings it has: a hash of their names
 _FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
 RUN_CHECKPOINT = "checkpoint"  # where a training run's folder holds it
 
@@ -73,6 +75,17 @@ class Checkpoint:
         """int32[rows]: whose puzzle embedding each row is, rising; None: row k is identifier k's."""
         kept = self.metadata.get(KEPT_IDENTIFIERS)
         return None if kept is None else parse_ranges(str(kept), f"{self.path / CONFIG}: {KEPT_IDENTIFIERS}")
+
+    @property
+    def numbering(self) -> Numbering | None:
+        """Whose puzzles the identifiers of its training were; None: a cut-down table does not say."""
+        count = self.metadata.get(TRAINED_IDENTIFIERS, self.config.num_puzzle_identifiers)
+        names = self.metadata.get(NUMBERING)
+        if type(count) is not int or (
+            KEPT_IDENTIFIERS in self.metadata and TRAINED_IDENTIFIERS not in self.metadata
+        ):
+            return None
+        return Numbering(count, names if isinstance(names, str) else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,8 +263,8 @@ def load_weights(model: HRM, tensors: dict[str, torch.Tensor], where: str) -> No
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
 
 
-def stored_shapes(path: Path) -> dict[str, list[int]]:
-    """Name of each tensor in a safetensors file → its shape, from the header alone."""
+def stored_shapes(path: Path, floats: bool = True) -> dict[str, list[int]]:
+    """Name of each tensor in a safetensors file → its shape, from the header alone; ``floats``: they must be."""
     with _told_as_damaged(path):
         with path.open("rb") as start:
             length = int.from_bytes(start.read(8), "little")
@@ -260,7 +273,7 @@ def stored_shapes(path: Path) -> dict[str, list[int]]:
         with safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         for name, tensor in slices.items():
-            if tensor.get_dtype() not in _FLOATS:
+            if floats and tensor.get_dtype() not in _FLOATS:
                 raise ValueError(f"weight {name!r} is {tensor.get_dtype()}; weights are floats")
         return {name: tensor.get_shape() for name, tensor in slices.items()}
 

@@ -34,6 +34,7 @@ class TorchEngine(Engine):
             no_ACT_continue=config.no_ACT_continue,
             num_puzzle_identifiers=config.num_puzzle_identifiers,
             kept_identifiers=checkpoint.kept_identifiers,
+            numbering=checkpoint.numbering,
         )
         self.model = checkpoint.model.eval()
         self._segment = torch.compile(self.model.segment) if compiled else self.model.segment

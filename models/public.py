@@ -1,13 +1,10 @@
-"""Reads what the public HRM and TRM trainers write: `torch.save`d weights next to `all_config.yaml`."""
+"""Checkpoints in the layout of the public HRM and TRM trainers, read and written: `step_N`, `all_config.yaml`."""
 
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +14,30 @@ from torch import Tensor
 
 from .. import limits
 from ..errors import InputError
-from ..files import read_text
+from ..files import entries, read_text
 from ..foreign import what_it_is
+from ..progress import Say
 from ..tasks import Task, get_task
-from .checkpoint import build_model, check_shapes, load_weights, read_tensors, sketch_model, stored_shapes
+from .checkpoint import Checkpoint, build_model, check_shapes, load_weights, sketch_model
 from .config import FIXED, HRMConfig, Kind
 from .hrm import HRM
+from .weights import CONFIG_NAME, RENAMED, few, files_beside, find_weights, read_weights
 
-CONFIG_NAME = "all_config.yaml"
 # Fields of the public `arch` table that say nothing about the network's shape.
 _NOT_SHAPE = {"name", "loss", "forward_dtype"}
-# Parts of the public names that say how a module was wrapped; by torch they may stand anywhere in one.
-_WRAPPERS = {"model", "inner", "module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-_STEP = re.compile(r"step_([0-9]{1,18})(?:\.(?:safetensors|pt|pth|bin))?")
-_MOST_WRAPPED = 4  # tables within tables
-_NEEDED = ("embed_tokens.weight", "lm_head.weight", "q_head.weight", "H_init", "L_init")
-# A tensor's public name, without them → ours.
-_RENAMED = {
-    "embed_tokens.embedding_weight": "embed_tokens.weight",
-    "embed_pos.embedding_weight": "embed_pos.weight",
-    "puzzle_emb.weights": "puzzle_emb.weight",
-}
+# Fields that the data and the weights tell, not the `arch` table; and those that all layouts have in it.
+_OF_DATA = ("vocab_size", "seq_len", "num_puzzle_identifiers", "kind")
+_PAPERS: tuple[str, ...] = (
+    "H_cycles",
+    "L_cycles",
+    "H_layers",
+    "L_layers",
+    "hidden_size",
+    "expansion",
+    "num_heads",
+    "pos_encodings",
+)
+_PAPERS += ("puzzle_emb_ndim", "rope_theta", "rms_norm_eps", "halt_max_steps", "halt_exploration_prob")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,9 @@ class Layout:
     modules: tuple[str, ...]  # last part of the module's name in `arch.name`
     # Where a config names no module: whether its `arch` table is of this layout.
     unnamed: Callable[[dict[str, Any]], bool]
+    name: str  # as it calls the network in `arch.name`
+    positions: tuple[str, ...]  # pos_encodings that it has
+    own: tuple[str, ...] = ()  # fields that it has beside those of the paper's network
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)  # what it takes where a config says nothing
 
     def fields(self, arch: dict[str, Any]) -> dict[str, Any]:
@@ -57,126 +60,24 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout("hrm", ("hrm_act_v1", "hrm"), unnamed=lambda arch: arch.get("H_layers") != 0),
+    Layout(
+        "hrm",
+        ("hrm_act_v1", "hrm"),
+        unnamed=lambda arch: arch.get("H_layers") != 0,
+        name="hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1",
+        positions=("rope", "learned"),
+    ),
     Layout(
         "trm",
         ("trm",),
         unnamed=lambda arch: arch.get("H_layers") == 0,
+        name="recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1",
+        positions=("rope", "learned", "none"),
+        own=("mlp_t", "puzzle_emb_len", "no_ACT_continue"),
         defaults={"puzzle_emb_len": 16, "no_ACT_continue": True},
     ),
 )
 _KINDS = [layout.kind.upper() for layout in LAYOUTS]
-
-
-def find_weights(path: Path) -> Path:
-    """The weights that are meant by a file or the folder that holds it: the last `step_N` of one."""
-    if not path.is_dir():
-        return path
-    # Beside them stand what the public evaluation writes, `step_N_all_preds.0`, and what was not finished.
-    steps = [(int(found[1]), file) for file in sorted(path.iterdir()) if (found := _STEP.fullmatch(file.name))]
-    steps = [(number, file) for number, file in steps if file.is_file()]
-    last = [file for number, file in steps if number == max(steps)[0]]
-    if len(last) != 1:
-        what = f"both {last[0].name} and {last[1].name}" if last else "no step_N file"
-        raise InputError(f"{path}: holds {what}; give the file itself")
-    return last[0]
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a public checkpoint by our names; code hidden in a pickle is refused, not run."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the trainer's step_N file")
-    # Asked first: such a file begins with a number, which may look like the beginning of anything.
-    if _is_safetensors(path):
-        stored_shapes(path)
-        values: Any = read_tensors(path)
-    elif what := _what_else(path):
-        raise InputError(f"{path}: is {what}; give the trainer's step_N file")
-    else:
-        values = _unpickled(path)
-    found = list(_tables(values, "", set()))
-    if len(found) > 1:
-        names = ", ".join(repr(name) for name, _ in found)
-        raise InputError(f"{path}: holds several tables of weights ({names}); save the one that is meant alone")
-    if found:
-        return found[0][1]
-    if isinstance(values, dict) and values and all(isinstance(value, Tensor) for value in values.values()):
-        renamed = _renamed({str(name): tensor for name, tensor in values.items()}, path)
-        missing = next(name for name in _NEEDED if name not in renamed)
-        raise InputError(f"{path}: weight {missing!r} is missing; is this an {' or '.join(_KINDS)} checkpoint?")
-    raise InputError(f"{path}: expected a table of weights (a state_dict), found something else")
-
-
-def _tables(values: Any, name: str, seen: set[int]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The tables of a network's weights in what was saved: that itself, or within what trainers put around it.
-
-    An optimizer's state has tensors too, but none of the names.
-    """
-    if not isinstance(values, dict) or id(values) in seen or name.count(".") >= _MOST_WRAPPED:
-        return
-    seen.add(id(values))  # a pickle may hold itself
-    tensors = {key: value for key, value in values.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    renamed = _renamed(tensors, name)
-    if all(needed in renamed for needed in _NEEDED):
-        yield name, renamed
-        return
-    for key, value in values.items():
-        yield from _tables(value, f"{name}.{key}" if name else str(key), seen)
-
-
-def _renamed(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:
-    """Our names for the public ones, whatever wrappers of modules stand in them."""
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-        plain = _RENAMED.get(plain, plain)
-        if plain in found:
-            raise InputError(f"{where or 'the checkpoint'}: weight {plain!r} is there twice, also as {name!r}")
-        found[plain] = tensor
-    return found
-
-
-def _what_else(path: Path) -> str | None:
-    """What a file is that is no checkpoint, as far as its beginning tells."""
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            is_zip = file.read(4) == b"PK\3\4"
-        return "the beginning of a zip archive, cut off; fetch it again" if is_zip else what_it_is(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except Exception:  # of a damaged one nearly every kind is raised
-        return "a damaged zip archive; fetch it again"
-    names = [entry.filename for entry in entries]
-    if not any(name.endswith("data.pkl") for name in names):
-        return f"a zip archive of something else ({', '.join(names[:3])[:80]})"
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        return "a compressed zip archive, which torch never writes; save it again"
-    return None
-
-
-def _is_safetensors(path: Path) -> bool:
-    if path.suffix == ".safetensors":
-        return True
-    with path.open("rb") as file:
-        start = file.read(10)
-    return start[8:10] == b'{"' and int.from_bytes(start[:8], "little") < path.stat().st_size
-
-
-def _unpickled(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's unpickler, about files that are refused anyway
-            # Mapped, not read, where the format can be: shapes are compared before memory is taken.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: is not a plain table of weights (a pickle with other objects or code is never opened); "
-            "save the model's state_dict() alone"
-        ) from None
-    except Exception as error:  # of a damaged file, torch's unpickler raises nearly every kind
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a checkpoint that torch can read ({detail[:120]})") from None
 
 
 def read_config(path: Path) -> tuple[Layout, dict[str, Any], str]:
@@ -192,8 +93,13 @@ def read_config(path: Path) -> tuple[Layout, dict[str, Any], str]:
             f"{path}: no such file; the public config belongs beside the weights, or --config"
         ) from None
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        if (what := what_it_is(path)) not in (None, "text"):
+            raise InputError(f"{path}: is {what}") from None
         raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:120]})") from None
     if not isinstance(config, dict) or not isinstance(config.get("arch"), dict):
+        what = what_it_is(path)
+        if what not in (None, "text"):
+            raise InputError(f"{path}: is {what}")
         raise InputError(f"{path}: not a public HRM config (no `arch` table)")
     arch = config["arch"]
     # "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1": the class is the same for TRM's variants.
@@ -221,18 +127,43 @@ def _check_yaml(text: str) -> None:
 
 def guess_task(data_path: str, vocab_size: int) -> Task:
     """The task from the data's name, else from the vocabulary."""
-    for word, vocab, name in (("sudoku", 11, "sudoku-9x9"), ("maze", 6, "maze-30x30")):
-        if word in data_path.lower() or (not data_path and vocab == vocab_size):
+    for path in data_path.split():
+        try:
+            return get_task(path.rstrip("/").rpartition("/")[2])
+        except InputError:
+            pass  # named after what is in it, as "sudoku-extreme-1k-aug-1000" is
+    for word, vocab, name in (("sudoku", 11, "sudoku-9x9"), ("maze", 6, "maze-30x30"), ("arc", 12, "arc")):
+        if re.search(rf"(?<![a-z]){word}", data_path.lower()) or (not data_path and vocab == vocab_size):
             return get_task(name)
     raise InputError(f"the task cannot be told from data_path {data_path!r}; give --task")
 
 
-def import_public(weights: Path, config: Path | None = None, task_name: str | None = None) -> tuple[HRM, Task]:
-    """A public HRM or TRM checkpoint as our model: ``weights`` is the `step_N` file or the folder that holds it."""
-    weights = find_weights(weights)
+def import_public(
+    weights: Path,
+    config: Path | None = None,
+    task_name: str | None = None,
+    *,
+    step: int | None = None,
+    key: str | None = None,
+    say: Say = lambda line: None,
+) -> tuple[HRM, Task]:
+    """A public HRM or TRM checkpoint as our model, ``weights`` being the `step_N` file or the folder that holds it.
+
+    ``step`` and ``key`` name the file in the folder and the table in the file, where there are several. What was
+    taken, and what was not, is told to ``say``.
+    """
+    folder, weights = weights, find_weights(weights, step)
     config = config or weights.parent / CONFIG_NAME
     _, arch, data_path = read_config(config)
-    tensors = read_weights(weights)
+    read = read_weights(weights, key)
+    say(f"read {weights}" + (f", of its weights those under {read.key!r}" if read.beside else ""))
+    if weights != folder and (others := files_beside(weights)):
+        say(f"  not taken: {few(others)}")
+    if read.beside:
+        say(f"  not taken of its weights: {few([repr(each) for each in read.beside])}")
+    if read.unused:
+        say(f"  left out, as no part of the network: {few(list(read.unused))}")
+    tensors = read.tensors
     vocab_size = _rows(tensors, "embed_tokens.weight", weights)
     task = get_task(task_name) if task_name else guess_task(data_path, vocab_size)
     sizes: dict[str, Any] = {"vocab_size": vocab_size, "seq_len": task.seq_len}
@@ -257,3 +188,113 @@ def _rows(tensors: dict[str, Tensor], name: str, where: Path) -> int:
     if tensors[name].ndim != 2:
         raise InputError(f"{where}: weight {name!r} has shape {list(tensors[name].shape)}, and must be a table")
     return len(tensors[name])
+
+
+# -- writing -------------------------------------------------------------------------------------------
+
+MARK = "# Written by `hrm-edge convert`\n"  # the first line of a config of ours
+_PREFIX = "_orig_mod.model.inner."  # as their compiled network has it, within its loss
+# What their trainers insist on in a config, with the values that the paper's code has; the network needs none.
+_TRAINING = {
+    "global_batch_size": 768,
+    "epochs": 100_000,
+    "lr": 1e-4,
+    "lr_min_ratio": 1.0,
+    "lr_warmup_steps": 2000,
+    "weight_decay": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.95,
+    "puzzle_emb_lr": 0.01,
+    "puzzle_emb_weight_decay": 0.1,
+}
+
+
+def write_public(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Write `all_config.yaml` and `step_N` into a folder; returns the weights' file.
+
+    InputError where the public code has no such network.
+    """
+    config = checkpoint.config
+    layout = next((each for each in LAYOUTS if each.kind == config.kind), None)
+    if layout is None:
+        raise InputError(
+            f"{checkpoint.path}: is a {config.title}; the public code has {' and '.join(_KINDS)} alone"
+        )
+    if checkpoint.kept_identifiers is not None:
+        raise InputError(
+            f"{checkpoint.path}: has been cut down to some of its puzzle identifiers; convert the whole"
+        )
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.model.state_dict().items()
+    }
+    # They hold the first states in the type that they compute in; any other would have them compute in float32.
+    dtype = torch.bfloat16
+    if not all(torch.equal(tensors[name].to(dtype).float(), tensors[name]) for name in ("H_init", "L_init")):
+        dtype = torch.float32
+    for name in ("H_init", "L_init"):
+        tensors[name] = tensors[name].to(dtype)
+    loss = {"name": "losses@ACTLossHead", "loss_type": "stablemax_cross_entropy"}
+    arch = {"name": layout.name, "loss": loss, "forward_dtype": str(dtype).removeprefix("torch.")}
+    data = f"data/{checkpoint.task.name}"
+    content = {
+        "arch": {**arch, **_public_fields(checkpoint, layout)},
+        "data_path": data,  # HRM's
+        "data_paths": [data],  # TRM's
+        **_TRAINING,
+    }
+    (folder / CONFIG_NAME).write_text(MARK + yaml.safe_dump(content), "utf-8")
+    public = {ours: name for name, ours in RENAMED.items()}
+    file = folder / f"step_{_step_of(checkpoint)}"
+    torch.save({_PREFIX + public.get(name, name): tensor for name, tensor in tensors.items()}, file)
+    return file
+
+
+def require_written(folder: Path) -> None:
+    """InputError where ``folder`` holds anything but what :func:`write_public` wrote, which alone is replaced."""
+    try:
+        if not folder.is_dir():
+            raise InputError("it is a file")
+        if others := sorted(name for name in entries(folder) if not re.fullmatch(rf"step_\d+|{CONFIG_NAME}", name)):
+            raise InputError(f"it holds {others[0]!r}")
+        if not read_text(folder / CONFIG_NAME).startswith(MARK):
+            raise InputError(f"its {CONFIG_NAME} is another's")
+    except (InputError, OSError, ValueError) as error:
+        raise InputError(
+            f"{folder}: holds something else than `hrm-edge convert` wrote ({str(error).splitlines()[0]}), which "
+            "would be replaced; move it away, or give another place"
+        ) from None
+
+
+def _public_fields(checkpoint: Checkpoint, layout: Layout) -> dict[str, Any]:
+    """The architecture in their fields; InputError names those that they have not."""
+    config = checkpoint.config
+    fields = [field for field in dataclasses.fields(HRMConfig) if field.name not in _OF_DATA]
+    written, lacking = {}, []
+    for field in fields:
+        name, value = field.name, getattr(config, field.name)
+        known = name in (*_PAPERS, *layout.own) and (name != "pos_encodings" or value in layout.positions)
+        if known or value != field.default:
+            written[name] = value
+        if not (known or value == field.default or (name, value) in _implied(config)):
+            lacking.append(f"{name} {value!r}")
+    if lacking:
+        raise InputError(
+            f"{checkpoint.path}: cannot be written in the public layout, as the public {config.title} code has no "
+            f"{', '.join(lacking)}"
+        )
+    return written
+
+
+def _implied(config: HRMConfig) -> tuple[tuple[str, Any], ...]:
+    """Fields that change no answer of a code without them: their evaluation never halts early, and HRM's works out
+    the prefix."""
+    return ("no_ACT_continue", True), ("puzzle_emb_len", -(-config.puzzle_emb_ndim // config.hidden_size))
+
+
+def _step_of(checkpoint: Checkpoint) -> int:
+    """The step that it was trained for, as its metadata tell; 0: unknown."""
+    steps = checkpoint.metadata.get("steps")
+    if type(steps) is int and 0 <= steps < 10**18:
+        return steps
+    found = re.search(r"step[_=-]?(\d{1,18})(?!\d)", str(checkpoint.metadata.get("imported_from", "")), re.ASCII)
+    return int(found[1]) if found else 0

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import InputError
 from ..identifiers import format_ranges
-from .checkpoint import KEPT_IDENTIFIERS, Checkpoint
+from .checkpoint import KEPT_IDENTIFIERS, TRAINED_IDENTIFIERS, Checkpoint
 
 
 def keep_identifiers(checkpoint: Checkpoint, identifiers: np.ndarray) -> Checkpoint:
@@ -33,5 +33,5 @@ def keep_identifiers(checkpoint: Checkpoint, identifiers: np.ndarray) -> Checkpo
     model = copy.deepcopy(checkpoint.model, {id(checkpoint.model.puzzle_emb): torch.nn.Identity()})
     model.puzzle_emb = torch.nn.Embedding.from_pretrained(weight[torch.from_numpy(kept).long()], freeze=True)
     model.config = dataclasses.replace(config, num_puzzle_identifiers=len(kept))
-    metadata = {**checkpoint.metadata, KEPT_IDENTIFIERS: format_ranges(kept)}
+    metadata = {**checkpoint.metadata, KEPT_IDENTIFIERS: format_ranges(kept), TRAINED_IDENTIFIERS: table}
     return dataclasses.replace(checkpoint, model=model, metadata=metadata)

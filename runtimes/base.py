@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..halting import RULES, halting_head
-from ..identifiers import format_ranges, rows_of
+from ..identifiers import Numbering, format_ranges, rows_of
 from ..tasks.base import PAD
 
 if TYPE_CHECKING:
@@ -195,6 +195,7 @@ class Engine(ABC):
     batch: int | None = None  # the fixed number of rows of the artifact's inputs; None: it takes any
     num_puzzle_identifiers: int = 1
     kept_identifiers: np.ndarray | None = None  # int32[…]: those that the model's table has left, rising; None: all
+    numbering: Numbering | None = None  # whose the identifiers of its training were; None: unknown
 
     def solve(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from ..bundle import Bundle, open_bundle
 from ..errors import InputError
 from ..files import require_utf8
-from ..identifiers import parse_ranges
+from ..identifiers import Numbering, parse_ranges
 from ..tasks import Task, get_task
 from .base import Backend, Engine, Graph
 from .loops import engine_of, signature
@@ -72,6 +73,7 @@ def load_engine(
         "no_ACT_continue": architecture["no_ACT_continue"],
         "num_puzzle_identifiers": architecture["num_puzzle_identifiers"],
         "kept_identifiers": _kept_identifiers(opened),
+        "numbering": _numbering(opened),
         "batch": None if manifest.batch == "dynamic" else manifest.batch,
     }
     if stand_in is not None:
@@ -115,6 +117,17 @@ def _kept_identifiers(bundle: Bundle) -> np.ndarray | None:
     if len(identifiers) != bundle.manifest.architecture["num_puzzle_identifiers"]:
         raise InputError(f"{bundle.path}: names {len(identifiers)} puzzle identifiers; export the bundle again")
     return identifiers
+
+
+def _numbering(bundle: Bundle) -> Numbering | None:
+    """Whose puzzles the identifiers of its training were; None where an earlier version kept some of them."""
+    source, count = bundle.manifest.source, bundle.manifest.architecture["num_puzzle_identifiers"]
+    if "puzzle_identifiers" in source:
+        trained = source.get("num_puzzle_identifiers", "")
+        if not re.fullmatch(r"\d{1,9}", trained, re.ASCII):
+            return None
+        count = int(trained)
+    return Numbering(count, source.get("identifiers"))
 
 
 def _task(bundle: Bundle) -> Task:

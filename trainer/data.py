@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ..data.choose import TRAINING_SEED
-from ..data.public_layout import IDENTIFIERS, Grouping, read_description, read_folder, read_names
+from ..data.public_layout import Grouping, names_of, read_description, read_folder
 from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..errors import InputError
 from ..files import entries, readable_name, sha256
+from ..identifiers import hash_of_names
 from ..progress import lines
 from ..tasks import Task
 
@@ -80,8 +81,8 @@ def identifiers_needed(data: list[str], task: Task) -> int:
 def require_one_numbering(folders: list[Path]) -> None:
     """InputError unless an identifier is the same puzzle in all of ``folders``, as their names of them tell."""
     for first, other in itertools.pairwise(folders):
-        names = _names(first)
-        if first.resolve() != other.resolve() and (names is None or names != _names(other)):
+        names = names_of(first)
+        if first.resolve() != other.resolve() and (names is None or names != names_of(other)):
             raise InputError(
                 f"{first} and {other}: an identifier may be another puzzle in each, as the identifiers.json beside "
                 "them do not say the same; use folders of one set, built by `hrm-edge data arc` from all the tasks"
@@ -92,14 +93,8 @@ def numbering(data: list[str], task: Task) -> str | None:
     """Hex SHA-256 of the names of the identifiers that the data use; None where they have none, or do not say."""
     if task.has_rules:
         return None
-    names = _names(split_folder(data[0], "train"))
-    return None if names is None else hashlib.sha256("\n".join(names).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _names(folder: Path) -> list[str] | None:
-    """Name of each identifier, written beside the splits; None: unknown."""
-    place = next((place for place in (folder, folder.parent) if (place / IDENTIFIERS).is_file()), None)
-    return None if place is None else read_names(place)
+    names = names_of(split_folder(data[0], "train"))
+    return None if names is None else hash_of_names(names)
 
 
 def _folder_source(path: Path, weight: float, task: Task) -> Source:

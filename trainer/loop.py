@@ -18,7 +18,7 @@ from ..data.puzzles import PuzzleSet
 from ..errors import HrmEdgeError, InputError
 from ..files import check_replaceable, owning, read_text, recover, require_utf8, write_atomically
 from ..models import HRM, Checkpoint, HRMConfig, build_model
-from ..models.checkpoint import load_weights, require_replaceable
+from ..models.checkpoint import NUMBERING, load_weights, require_replaceable
 from ..models.grow import with_added_blocks
 from ..tasks import Task
 from . import qat
@@ -38,7 +38,6 @@ from .stopping import Stopping
 
 # What a checkpoint tells of the run that made it, kept when another run starts from it.
 STAGE = ("recipe", "sources", "steps", "train_seconds", "earlier")
-NUMBERING = "identifiers"  # a checkpoint's record of whose puzzle embeddings it has
 # A resumed run may change how long it goes and how often it reports; anything else is another run.
 CHANGEABLE = {"steps", "minutes", "log_every", "save_every", "eval_every", "eval_puzzles", "compile"}
 CHANGEABLE |= {"final_puzzles", "checkpoint_dtype", "accumulate"}

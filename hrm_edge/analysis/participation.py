@@ -15,7 +15,7 @@ import torch
 
 from ..data.choose import any_puzzles
 from ..errors import InputError
-from ..identifiers import rows_of
+from ..identifiers import require_same, rows_of
 from ..models import HRM, Checkpoint, build_model, load_checkpoint
 from ..progress import Progress
 from .bench import random_config
@@ -91,6 +91,7 @@ def networks_and_puzzles(
     puzzles = any_puzzles(task, n, data, trained[0] if trained else None, seed)
     rows = puzzles.identifiers
     if rows is not None and trained:
+        require_same(puzzles.numbering, trained[0].numbering, puzzles.name)
         rows = rows_of(rows, trained[0].kept_identifiers)
     return networks, (puzzles.questions, rows)
 

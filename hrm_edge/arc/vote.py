@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.public_layout import read_names
+from ..data.public_layout import IDENTIFIERS, read_names
 from ..data.puzzles import PuzzleSet, load_puzzles
 from ..errors import InputError
 from ..tasks import Task
@@ -71,7 +71,28 @@ def read_test(folder: Path, task: Task, augmentations: int | None = None) -> Ask
     named = [parse_name(names[identifier]) for identifier in puzzles.identifiers]
     _, starts, runs = np.unique(puzzles.grouping.puzzles, return_index=True, return_inverse=True)
     tests = np.arange(len(puzzles)) - starts[runs]
-    return Asked(puzzles, [task for task, _ in named], tests.tolist(), [view for _, view in named])
+    asked = Asked(puzzles, [task for task, _ in named], tests.tolist(), [view for _, view in named])
+    _require_names_fit(asked, names, folder)
+    return asked
+
+
+def _require_names_fit(asked: Asked, names: list[str], folder: Path) -> None:
+    """InputError where a name tells another task or view than its puzzle shows: votes would be counted askew."""
+    puzzles = asked.puzzles
+    assert puzzles.identifiers is not None
+    assert puzzles.grouping is not None
+    first: dict[tuple[int, int], tuple[str, np.ndarray]] = {}
+    rows = zip(puzzles.grouping.groups, asked.tests, asked.tasks, asked.views, puzzles.questions, strict=True)
+    for row, (group, test, task, view, question) in enumerate(rows):
+        grid = view.invert(puzzles.task.decode(question))
+        named, original = first.setdefault((int(group), test), (task, grid))
+        if named != task or not np.array_equal(grid, original):
+            identifier = int(puzzles.identifiers[row])
+            raise InputError(
+                f"{folder / IDENTIFIERS}: calls identifier {identifier} {names[identifier]!r}, which its puzzle "
+                "is not: names and puzzles are of different sets, or in another order; build both with "
+                "`hrm-edge data arc`"
+            )
 
 
 def count_votes(asked: Asked, tokens: np.ndarray, q_halt: np.ndarray) -> dict[str, list[Ballot]]:

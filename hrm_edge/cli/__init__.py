@@ -27,6 +27,7 @@ COMMANDS = (
         "selftest",
         "analyze",
         "import_",
+        "convert",
     ),
     *("data", "arc", "models", "env"),
 )

@@ -31,7 +31,7 @@ def command(
     from ..arc.vote import count_votes, read_test, score, submission
     from ..data.puzzles import judged
     from ..files import check_file, write_atomically
-    from ..measure.accuracy import answer_all, rightness
+    from ..measure.accuracy import answer_all, check_match, rightness
     from ..measure.artifact import open_artifact
     from ..progress import progress, say
 
@@ -41,6 +41,7 @@ def command(
     if opened.warning:
         say(f"warning: {opened.warning}")
     asked = read_test(data, opened.engine.task, augmentations)
+    check_match(opened.engine, asked.puzzles)
     with progress() as report:
         answers = answer_all(
             opened.engine, asked.puzzles, max_think_steps=max_think_steps, halt=halt, progress=report

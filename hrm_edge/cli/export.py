@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..export import Exported
     from ..exporters.options import ExportOptions
     from ..exporters.search.decide import Quantizing
-    from ..tasks import Task
+    from ..models import Checkpoint
 
 _TARGETS = all_targets()
 
@@ -178,7 +178,7 @@ def command(
     quantizing = _quantizing(record, recipe, calibration, sensitivity, max_drop)
     opened = load_checkpoint(checkpoint)
     if puzzle_identifiers is not None:
-        opened = keep_identifiers(opened, _identifiers(puzzle_identifiers, opened.task))
+        opened = keep_identifiers(opened, _identifiers(puzzle_identifiers, opened))
     folder = output or Path("bundles") / f"{opened.name}-{options.suffix}"
     _check_output(folder, gate)
     if calibration_data is not None:
@@ -224,15 +224,17 @@ def _need_packages(name: str, gate: bool) -> None:
             raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {install}")
 
 
-def _identifiers(argument: str, task: Task) -> np.ndarray:
+def _identifiers(argument: str, checkpoint: Checkpoint) -> np.ndarray:
     """int32[K] from a list, a file that holds one, or the puzzles of a folder."""
-    from ..data.public_layout import read_folder
+    from ..data.public_layout import numbering_of, read_folder
     from ..files import read_text
-    from ..identifiers import parse_ranges
+    from ..identifiers import parse_ranges, require_same
 
     path = Path(argument)
     if path.is_dir():
-        return read_folder(path, task, on_disk=True).identifiers
+        content = read_folder(path, checkpoint.task, on_disk=True)
+        require_same(numbering_of(path, content.num_identifiers), checkpoint.numbering, str(path))
+        return content.identifiers
     if path.is_file():
         try:
             argument = read_text(path)

@@ -15,26 +15,45 @@ def command(
         Path | None, typer.Option(help="all_config.yaml; left out: the one beside the weights.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="Left out: told from the config's data_path.")] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="Of a folder's files, this step; left out: the last.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Where a file holds several tables of weights, as model and ema: this one.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Puzzles to measure it on, and whose identifiers it was trained with.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Only so many of --data.")] = None,
+    expect_exact: Annotated[
+        float | None,
+        typer.Option(
+            help="The part of --data that its authors say it solves, as 0.87: one that solves fewer is not "
+            "written, and the exit code is 1."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
 ) -> None:
     """Convert a public HRM or TRM checkpoint, without running any code it may contain."""
-    from ..files import check_place, check_replaceable
-    from ..models import save_checkpoint
-    from ..models.checkpoint import require_replaceable
-    from ..models.public import find_weights, import_public
-    from ..progress import say
-    from ..text import best_effort, code, echo
+    from ..importing import import_checkpoint
+    from ..progress import progress, say
+    from ..text import best_effort, echo
 
-    check_replaceable(output, require_replaceable)
-    check_place(output)
-    weights = find_weights(weights)
-    model, found = import_public(weights, config, task)
-    say(f"read {weights}")
-    title, parameters = model.config.title, sum(p.numel() for p in model.parameters())
-    card = (
-        f"# {title} for {found.name}\n\n{parameters:,} parameters, imported from the public checkpoint "
-        f"{code(weights.name)}. Its accuracy was not measured here: see `hrm-edge eval`.\n"
-    )
-    saved = save_checkpoint(output, model, found.name, card, {"imported_from": weights.name})
+    with progress() as report:
+        made = import_checkpoint(
+            weights,
+            output,
+            config=config,
+            task=task,
+            step=step,
+            key=key,
+            data=data,
+            n=n,
+            expect_exact=expect_exact,
+            force=force,
+            say=say,
+            progress=report,
+        )
     with best_effort():
-        echo(str(saved))
+        echo(str(made.path))
     say(f"next: hrm-edge eval {output} --data FILE   or   hrm-edge export {output} --data FILE")

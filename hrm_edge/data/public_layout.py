@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import entries, read_text, replacing_folder
 from ..foreign import what_it_is
+from ..identifiers import Numbering, hash_of_names
 from ..tasks import Task
 from ..workspace import standing
 
@@ -236,6 +237,20 @@ def _starts(*labels: np.ndarray) -> np.ndarray:
     """int64[runs + 1]: where a run of rows with equal ``labels`` (each int[N]) begins, and N."""
     changes = np.logical_or.reduce([label[1:] != label[:-1] for label in labels])
     return np.concatenate([[0], np.flatnonzero(changes) + 1, [len(labels[0])]])
+
+
+def names_of(folder: Path) -> list[str] | None:
+    """Name of each identifier of a set, written in its folder or in the one above its splits; None: unknown."""
+    place = next((place for place in (folder, folder.absolute().parent) if (place / IDENTIFIERS).is_file()), None)
+    return None if place is None else read_names(place)
+
+
+def numbering_of(folder: Path, count: int) -> Numbering:
+    """Whose puzzles the ``count`` identifiers of a set are. InputError where the names beside it are too few."""
+    names = names_of(folder) if count > 1 else None
+    if names is not None and len(names) < count:
+        raise InputError(f"{folder}: has {count} puzzle identifiers, but its {IDENTIFIERS} names {len(names)}")
+    return Numbering(count, None if names is None else hash_of_names(names))
 
 
 def read_names(folder: Path) -> list[str]:

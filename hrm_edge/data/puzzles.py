@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import check_replaceable, entries
+from ..identifiers import Numbering
 from ..progress import Progress, announce
 from ..tasks import Task
 from ..tasks.base import PAD
@@ -27,7 +28,8 @@ class PuzzleSet:
 
     ``identifiers`` int32[N] are rows of a table of ``num_identifiers`` puzzle embeddings; None where all are 0,
     the row that stands for no puzzle in particular. ``grouping`` is the public layout's; None where each row is
-    a puzzle and a group of its own, or rows of one identifier are.
+    a puzzle and a group of its own, or rows of one identifier are. ``identifier_names``: a hash of
+    whose they are, None where that is unknown.
     """
 
     task: Task
@@ -38,6 +40,7 @@ class PuzzleSet:
     identifiers: np.ndarray | None = None
     num_identifiers: int = 1
     grouping: Grouping | None = None
+    identifier_names: str | None = None
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -56,6 +59,11 @@ class PuzzleSet:
     def take(self, n: int, seed: int) -> PuzzleSet:
         """``n`` puzzles drawn without repetition, in file order; all of them when there are no more than n."""
         return self if n >= len(self) else self.select(_drawn(len(self), n, seed))
+
+    @property
+    def numbering(self) -> Numbering | None:
+        """Whose its identifiers are; None where all are 0."""
+        return None if self.identifiers is None else Numbering(self.num_identifiers, self.identifier_names)
 
     @property
     def solved(self) -> np.ndarray:
@@ -134,7 +142,7 @@ def open_puzzles(path: Path | str, task: Task) -> PuzzleFile:
         raise file.wrong("holds no puzzles; write one per line")
     rows = joined(parts, file.name)
     sources = [file.name] * len(rows.questions) if rows.sources is None else rows.sources
-    known = rows.identifiers, rows.num_identifiers, rows.grouping
+    known = rows.identifiers, rows.num_identifiers, rows.grouping, rows.identifier_names
     return PuzzleFile(PuzzleSet(task, rows.questions, rows.answers, sources, file.name, *known), rows.where)
 
 

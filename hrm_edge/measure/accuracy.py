@@ -10,6 +10,7 @@ import numpy as np
 
 from ..data.puzzles import PuzzleSet, judged, judged_only
 from ..errors import InputError
+from ..identifiers import require_same
 from ..progress import Progress
 from ..runtimes import Answers, Engine
 from ..runtimes.base import joined
@@ -195,13 +196,14 @@ def guesses_after(engine: Engine, puzzles: PuzzleSet, counts: Sequence[int]) -> 
 
 
 def check_match(engine: Engine, puzzles: PuzzleSet) -> None:
-    """InputError unless there are puzzles, and they are of the engine's task."""
+    """InputError unless there are puzzles, of the engine's task and with the identifiers of its training."""
     if len(puzzles) == 0:
         raise InputError(f"{puzzles.name}: no puzzles to measure on")
     if puzzles.task.name != engine.task.name:
         raise InputError(
             f"{puzzles.name}: holds {puzzles.task.name} puzzles, but the model solves {engine.task.name}"
         )
+    require_same(puzzles.numbering, engine.numbering, puzzles.name)
 
 
 def in_chunks(

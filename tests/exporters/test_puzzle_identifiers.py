@@ -15,7 +15,8 @@ from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.export import GateOptions, export_bundle
 from hrm_edge.exporters.options import ExportOptions
-from hrm_edge.identifiers import format_ranges, parse_ranges, rows_of
+from hrm_edge.identifiers import Numbering, format_ranges, parse_ranges, rows_of
+from hrm_edge.measure.accuracy import check_match
 from hrm_edge.models import keep_identifiers, load_checkpoint, save_checkpoint
 from hrm_edge.models.engine import TorchEngine
 from hrm_edge.runtimes import load_engine
@@ -71,7 +72,47 @@ def test_sliced_bundles_answer_as_torch_with_the_original_identifiers(tmp_path, 
         with pytest.raises(InputError, match=r"puzzles 0,3,17-19,38 alone, .* pass puzzle_identifiers"):
             kept.solve(questions)
     assert np.array_equal(TorchEngine(whole).solve(questions).tokens, nobody.tokens)  # which has all: none is 0
-    assert json.loads((folder / "manifest.json").read_text())["source"]["puzzle_identifiers"] == "0,3,17-19,38"
+    source = json.loads((folder / "manifest.json").read_text())["source"]
+    assert (source["puzzle_identifiers"], source["num_puzzle_identifiers"]) == ("0,3,17-19,38", "40")
+    assert "identifiers" not in source  # nobody said whose they are
+    puzzles = dataclasses.replace(generate_puzzles(TASK, 6, 5), identifiers=ASKED, num_identifiers=40)
+    for each in (engine, TorchEngine(sliced), TorchEngine(whole)):
+        assert each.numbering == Numbering(40)
+        check_match(each, puzzles)
+        check_match(each, dataclasses.replace(puzzles, identifier_names="a" * 64))
+        with pytest.raises(InputError, match="has 41 puzzle identifiers, and the model was trained with 40: "):
+            check_match(each, dataclasses.replace(puzzles, num_identifiers=41))
+
+
+@pytest.mark.slow
+def test_whose_identifiers_they_are_goes_with_the_bundle(tmp_path, whole):
+    known = dataclasses.replace(whole, metadata={"identifiers": "a" * 64})
+    puzzles = dataclasses.replace(generate_puzzles(TASK, 6, 5), identifiers=ASKED, num_identifiers=40)
+    same, other = (dataclasses.replace(puzzles, identifier_names=letter * 64) for letter in "ab")
+    for name, one in (("known", known), ("cut", keep_identifiers(known, KEPT))):
+        (tmp_path / name).mkdir()
+        build_bundle(one, ExportOptions("onnx", "fp32", "graph"), tmp_path / name, name)
+        for engine in (load_engine(tmp_path / name, 1), TorchEngine(one)):
+            check_match(engine, puzzles)
+            # As many or not, equal names tell: a network may be made for more puzzles than its data had.
+            check_match(engine, dataclasses.replace(same, num_identifiers=39))
+            with pytest.raises(InputError, match=r"its identifiers\.json names the 40 puzzles otherwise"):
+                check_match(engine, other)
+
+
+def test_a_bundle_of_an_earlier_version_that_kept_some_is_not_compared(tmp_path, whole):
+    """It says neither how many there were nor whose."""
+    old = dataclasses.replace(whole, metadata={})
+    sliced = keep_identifiers(old, KEPT)
+    sliced.metadata.pop("num_puzzle_identifiers")
+    (tmp_path / "b").mkdir()
+    build_bundle(sliced, ExportOptions("onnx", "fp32", "graph"), tmp_path / "b", "b")
+    source = json.loads((tmp_path / "b" / "manifest.json").read_text())["source"]
+    assert sorted(source) == ["content_hash", "name", "puzzle_identifiers"]
+    puzzles = dataclasses.replace(generate_puzzles(TASK, 6, 5), identifiers=ASKED, num_identifiers=41)
+    for engine in (load_engine(tmp_path / "b", 1), TorchEngine(sliced)):
+        assert engine.numbering is None
+        check_match(engine, puzzles)
 
 
 def test_the_answers_depend_on_the_identifier(whole):

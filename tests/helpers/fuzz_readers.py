@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import io
@@ -322,7 +323,7 @@ def _public(folder: Path) -> tuple[list[bytes], Read]:
     seeds = [(place / "step_7").read_bytes()]
     for how in (False, True):
         made = io.BytesIO()
-        wrapped = {"model": model.state_dict(), "step": 3}
+        wrapped = {"model": model.state_dict(), "step": 3, "args": argparse.Namespace(lr=1.0)}
         torch.save(wrapped, made, _use_new_zipfile_serialization=how)
         seeds.append(made.getvalue())
     seeds.append(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))

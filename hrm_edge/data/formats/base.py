@@ -130,6 +130,7 @@ class Rows:
     identifiers: np.ndarray | None = None
     num_identifiers: int = 1
     grouping: Grouping | None = None
+    identifier_names: str | None = None
 
 
 def joined(parts: list[Rows], name: str) -> Rows:

@@ -13,7 +13,7 @@ from ...errors import InputError
 from ...progress import Progress
 from ...tasks import Task
 from ...workspace import standing
-from ..public_layout import Folder, Grouping, read_folder, write_folder
+from ..public_layout import Folder, Grouping, numbering_of, read_folder, write_folder
 from .base import File, Format, Rows
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def _read_set(file: File, task: Task) -> Iterator[Rows]:
         num_identifiers=content.num_identifiers,
         # Rows of one identifier would be taken for one puzzle, so where there are any the grouping must say.
         grouping=content.grouping if known or not content.grouping.is_plain else None,
+        identifier_names=numbering_of(file.path, content.num_identifiers).names if known else None,
     )
 
 

@@ -1,6 +1,8 @@
 """The vote over views: against a count by hand, with scripted engines; scores and the submission's format."""
 
 import itertools
+import json
+import shutil
 from collections import defaultdict
 
 import numpy as np
@@ -9,8 +11,10 @@ from arc_sets import toy_collection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hrm_edge.arc.augment import parse_name
 from hrm_edge.arc.build import build
 from hrm_edge.arc.vote import Ballot, count_votes, read_test, score, submission
+from hrm_edge.data.public_layout import read_names
 from hrm_edge.errors import InputError
 from hrm_edge.tasks import get_task
 
@@ -110,3 +114,36 @@ def test_fewer_views_are_the_first(asked):
         read_test(path, get_task("sudoku"))
     with pytest.raises(InputError, match=r"identifiers\.json"):
         read_test(path / "test", TASK)
+
+
+def renamed(path, tmp_path, change):
+    """The same set with its identifiers' names changed."""
+    shutil.copytree(path, tmp_path / "s")
+    names = read_names(path)
+    (tmp_path / "s" / "identifiers.json").write_text(json.dumps(change(names)))
+    return tmp_path / "s"
+
+
+def swapped(first: int, second: int):
+    def change(names):
+        names = list(names)
+        names[first], names[second] = names[second], names[first]
+        return names
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda names: [names[0], *names[:0:-1]],
+        lambda names: [names[0], *names[2:], names[1]],
+        swapped(-1, -2),  # two views of one task
+        swapped(-1, -6),  # views of two
+        lambda names: [parse_name(name)[0] for name in names],  # without their views
+    ],
+)
+def test_names_that_are_not_those_of_the_puzzles_are_refused(asked, tmp_path, change):
+    folder = renamed(asked[0], tmp_path, change)
+    with pytest.raises(InputError, match=r"identifiers\.json: calls identifier \d+ '.*', which its puzzle is not"):
+        read_test(folder, TASK)

@@ -123,9 +123,14 @@ def test_an_import_replaces_nothing_but_a_checkpoint(tmp_path, capsys, shared_da
         assert len(err.strip().splitlines()) == 1
     assert sorted(path.name for path in public.iterdir()) == before
     assert (tmp_path / "notes.csv").read_text() == (tmp_path / "full" / "kept.txt").read_text() == "mine"
-    for _ in range(2):  # a checkpoint may be replaced
-        code, out, _ = run(["import", public, "-o", tmp_path / "made"], capsys)
+    for force in ([], ["--force"]):  # a checkpoint may be replaced, where somebody says so
+        code, out, _ = run(["import", public, "-o", tmp_path / "made", *force], capsys)
         assert (code, out.strip()) == (0, str(tmp_path / "made"))
+    before = (tmp_path / "made" / "config.json").stat().st_ino
+    code, out, err = run(["import", public, "-o", tmp_path / "made"], capsys)
+    assert (code, out) == (2, "")
+    assert err == f"hrm-edge: {tmp_path / 'made'} exists; choose another name, or replace it with --force\n"
+    assert (tmp_path / "made" / "config.json").stat().st_ino == before
 
 
 @pytest.mark.parametrize(
