@@ -28,6 +28,7 @@ from .calibration import quantized_layers
 from .config import HRMConfig
 from .family import NETWORKS
 from .hrm import HRM
+from .network import NetworkConfig, Wrapped
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
@@ -46,7 +47,7 @@ class Checkpoint:
     generated puzzles that training never saw. ``content_hash`` covers weights and architecture.
     """
 
-    model: HRM
+    model: HRM | Wrapped
     task: Task
     card: str
     metadata: dict[str, Any]
@@ -54,7 +55,7 @@ class Checkpoint:
     path: Path
 
     @property
-    def config(self) -> HRMConfig:
+    def config(self) -> HRMConfig | NetworkConfig:
         return self.model.config
 
     @property

@@ -72,6 +72,7 @@ class HRM(nn.Module):
     """
 
     kind: Kind = "hrm"
+    state = ("z_H", "z_L")  # names of the tensors that a segment hands to the next
     cos: Tensor
     sin: Tensor
     position_ids: Tensor
@@ -146,6 +147,10 @@ class HRM(nn.Module):
         if config.pos_encodings == "learned":
             e = (e + self.embed_pos.weight) / math.sqrt(2)
         return math.sqrt(D) * e
+
+    def start(self, tokens: Tensor, puzzle_identifiers: Tensor | None = None) -> tuple[Tensor, ...]:
+        """``(e, z_H, z_L)``: what the first segment of tokens ``[B, S]`` begins with."""
+        return self.embed(tokens, puzzle_identifiers), *self.initial_state(len(tokens))
 
     def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
         """Fresh ``(z_H, z_L)``, each ``[B, S', D]``: the same vector at every position."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from ..bundle.quantization import LEVELS
 from .calibration import quantized_layers
 from .hrm import HRM
 
@@ -62,4 +63,4 @@ def smoothed(model: HRM, factors: Mapping[str, np.ndarray]) -> HRM:
 def maker_of(layer: str) -> str | None:
     """The layer whose last rows make this one's input, where nothing but sums of them lies between."""
     parent, _, name = layer.rpartition(".")
-    return f"{parent}.{_MAKERS[name]}" if name in _MAKERS else None
+    return f"{parent}.{_MAKERS[name]}" if name in _MAKERS and layer.startswith(LEVELS) else None
