@@ -71,11 +71,13 @@ def _traced(model: Wrapped) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     except Exception as error:  # the tracer's, which share no base
         raise InputError(f"network {what}: cannot be traced as a static graph ({_reason(error)})") from error
     for method, graph in (("start", start), ("segment", segment)):
-        sizes = {value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.graph.input, *graph.graph.output)}
+        sizes = {
+            value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.graph.input, *graph.graph.output)
+        }
         if sizes != {BATCH}:
             raise InputError(
-                f"network {what}: {method} fixes the number of rows; take it as x.shape[0] rather than len(x), and keep "
-                "the batch first in all that it gives"
+                f"network {what}: {method} fixes the number of rows; take it as x.shape[0] rather than len(x), and "
+                "keep the batch first in all that it gives"
             )
     layers = mark_heads(segment, f"{WRAPPED}.")
     model.quantized_layers = tuple(layers)

@@ -55,9 +55,7 @@ def quantized_layers(model: Model) -> list[str]:
     if isinstance(model, Wrapped):
         return list(model.quantized_layers)
     return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(LEVELS)
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.startswith(LEVELS)
     ]
 
 
@@ -117,7 +115,7 @@ def _trajectory_lengths(model: Model, state: list[Tensor], e: Tensor) -> np.ndar
     lengths = np.full(len(e), config.halt_max_steps)
     active = np.arange(len(e))
     for step in range(1, config.halt_max_steps):
-        *state, _, q = model.segment(*state, e)
+        *state, _, q = model.segment(*[*state, e])
         stop = halting_head(config.no_ACT_continue).says_stop(q)
         lengths[active[stop.cpu().numpy()]] = step
         state, e, active = [z[~stop] for z in state], e[~stop], active[(~stop).cpu().numpy()]
@@ -133,7 +131,7 @@ def _count(
     active = np.arange(len(e))
     for step in range(1, int(lengths.max()) + 1):
         with recorder.counting(wanted[active, step]):
-            *state, _, _ = model.segment(*state, e)
+            *state, _, _ = model.segment(*[*state, e])
         stay = lengths[active] > step
         if not stay.all():
             keep = torch.from_numpy(stay).to(e.device)
@@ -150,7 +148,9 @@ class _Recorder:
     def __init__(self, model: Model, smoothing: Mapping[str, np.ndarray], per_call: bool, grams: bool):
         self.ranges = Ranges({}, {}, 0)
         self._model, self._per_call, self._grams = model, per_call, grams
-        self._smoothing = {name: torch.from_numpy(factors).to(device_of(model)) for name, factors in smoothing.items()}
+        self._smoothing = {
+            name: torch.from_numpy(factors).to(device_of(model)) for name, factors in smoothing.items()
+        }
         self._calls: Counter[str] = Counter()  # of each layer in this segment
         self._rows: Tensor | None = None  # numbers of the rows to count; None: not counting
 

@@ -59,6 +59,14 @@ class Checkpoint:
         return self.model.config
 
     @property
+    def hrm(self) -> HRM:
+        """Its network where that is of this family; InputError where it is another's, which only export takes."""
+        if isinstance(self.model, Wrapped):
+            what = self.model.config.name
+            raise InputError(f"{self.path}: is another's network ({what}), which can only be exported and measured")
+        return self.model
+
+    @property
     def name(self) -> str:
         """The folder's name; a training run's checkpoint is called after the run."""
         return readable_name(self.path.parent.name if self.path.name == RUN_CHECKPOINT else self.path.name)

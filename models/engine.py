@@ -68,7 +68,7 @@ class TorchEngine(Engine):
         e, *state = self.model.start(torch.from_numpy(questions).to(device), puzzles)
         active = np.arange(B)
         for step in range(1, T + 1):
-            *state, logits, q = self._segment(*state, e)
+            *state, logits, q = self._segment(*[*state, e])
             guess = logits.argmax(-1).to(torch.int32).cpu().numpy()
             values = q.float().cpu().numpy()
             stop = self.stops(request, rows[active], guess, values)

@@ -166,7 +166,7 @@ class HRM(nn.Module):
         return z_H, z_L
 
     def segment(
-        self, z_H: Tensor, z_L: Tensor, e: Tensor, gradient: Gradient = "full"
+        self, z_H: Tensor, z_L: Tensor, e: Tensor, *, gradient: Gradient = "full"
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One ACT step: ``(z_H, z_L, e) -> (z_H, z_L, logits[B, S, V], q[B, 2])``, q float32 (halt, continue).
 

@@ -1,9 +1,9 @@
 """The contract of a network, and the adapter that makes any recurrent-depth network in PyTorch fit it.
 
-Everything downstream of a checkpoint speaks of *state tensors*: ``start(tokens, puzzle_identifiers)`` gives the input
-embedding ``e`` and the first state, ``segment(*state, e)`` the next state, logits and q. The networks of this room
-offer that themselves. Another's is wrapped once in a :class:`Wrapped`, which asks it what it has, and turns the ways
-in which networks halt into the one that is exported.
+Everything downstream of a checkpoint speaks of *state tensors*: ``start(tokens, puzzle_identifiers)`` gives the
+input embedding ``e`` and the first state, ``segment(*state, e)`` the next state, logits and q. The networks of this
+room offer that themselves. Another's is wrapped once in a :class:`Wrapped`, which asks it what it has, and turns
+the ways in which networks halt into the one that is exported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +31,16 @@ _TAKEN = ("e", "tokens", "logits", "q", "puzzle_identifiers", "fresh", "max_thin
 
 @runtime_checkable
 class Network(Protocol):
-    """A network that thinks in segments. Only these two methods are needed; dimension 0 of all tensors is the batch.
+    """A network that thinks in segments: these two methods. Dimension 0 of all tensors is the batch.
 
     ``start(tokens int64[B, S]) → (e, *state)``: what every segment reads of the question, and the state before the
-    first, float32 each, of any shape. A network with several puzzle identifiers takes ``puzzle_identifiers int64[B]``
-    as a second argument.
+    first, float32 each, of any shape. A network with several puzzle identifiers takes
+    ``puzzle_identifiers int64[B]`` as a second argument.
 
-    ``segment(*state, e) → (*state, logits float[B, S, V], q)``: the state after the segment, its guess, and what says
-    whether to think on: ``q[B, 2]`` (halt, continue: it stops where halt is the greater), ``q[B, 1]`` or ``q[B]``
-    (it stops above zero), or None or nothing at all: then it stops when its state stands still within ``tolerance``,
-    or, without one, after ``halt_max_steps`` segments.
+    ``segment(*state, e) → (*state, logits float[B, S, V], q)``: the state after the segment, its guess, and what
+    says whether to think on: ``q[B, 2]`` (halt, continue: it stops where halt is the greater), ``q[B, 1]`` or
+    ``q[B]`` (it stops above zero), or None or nothing at all: then it stops when its state stands still within
+    ``tolerance``, or, without one, after ``halt_max_steps`` segments.
 
     Optional attributes, with their defaults: ``state`` (names of the state tensors: "z", or "z_0", "z_1", …),
     ``halt_max_steps`` (16), ``num_puzzle_identifiers`` (1), ``tolerance`` (None: a part of the state's size),
@@ -137,6 +137,10 @@ class Wrapped(nn.Module):
             segment_flops=self._flops(state, e),
         )
 
+    @property
+    def _network(self) -> Any:
+        return cast(Any, self.get_submodule(WRAPPED))
+
     # -- the contract ------------------------------------------------------------------------------------
 
     def start(self, tokens: Tensor, puzzle_identifiers: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -147,7 +151,7 @@ class Wrapped(nn.Module):
 
     def segment(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """``(*state, e) → (*state, logits[B, S, V], q[B, 2])``."""
-        outputs = tuple(getattr(self, WRAPPED).segment(*tensors))
+        outputs = tuple(self._network.segment(*tensors))
         count = len(self.state)
         state, logits = outputs[:count], outputs[count]
         halt = self._halt(tensors[:count], state, logits, outputs[count + 1] if len(outputs) > count + 1 else None)
@@ -161,14 +165,14 @@ class Wrapped(nn.Module):
     def modules_of(self, layer: str) -> list[nn.Module]:
         """The module of that name, and all others that have the very same weight: a graph stores it once."""
         weight = self.get_parameter(f"{layer}.weight")
-        others = (module for module in self.modules() if isinstance(getattr(module, "weight", None), Tensor))
-        return [module for module in others if module.weight.shape == weight.shape and module.weight.equal(weight)]
+        others = ((module, getattr(module, "weight", None)) for module in self.modules())
+        return [module for module, own in others if isinstance(own, Tensor) and torch.equal(own, weight)]
 
     # -- what it makes of the other's --------------------------------------------------------------------
 
     def _started(self, tokens: Tensor, puzzle_identifiers: Tensor) -> tuple[Tensor, ...]:
         asked = (tokens.long(), puzzle_identifiers.long()) if self.takes_identifiers else (tokens.long(),)
-        return tuple(getattr(self, WRAPPED).start(*asked))
+        return tuple(self._network.start(*asked))
 
     def _halt(self, before: Sequence[Tensor], after: Sequence[Tensor], logits: Tensor, q: Tensor | None) -> Tensor:
         """float32[B, 1 or 2]: what halts a row."""
@@ -176,33 +180,35 @@ class Wrapped(nn.Module):
             return q.float().reshape(q.shape[0], -1)
         if self.tolerance is None:
             return 0 * logits[:, 0, :1] - 1  # never
-        moved = sum((new - old).flatten(1).square().mean(1, keepdim=True) for old, new in zip(before, after, strict=True))
+        moved = sum(
+            (new - old).flatten(1).square().mean(1, keepdim=True) for old, new in zip(before, after, strict=True)
+        )
         size = sum(new.flatten(1).square().mean(1, keepdim=True) for new in after)
         return self.tolerance**2 * size - moved
 
     def _halting_width(self, what: str, state: Sequence[Tensor], e: Tensor, task: Task) -> int:
         """Columns of q, 0 without one; InputError where a segment does not give what it has to."""
-        outputs = _told(what, "segment", lambda: tuple(getattr(self, WRAPPED).segment(*state, e)))
+        outputs = _told(what, "segment", lambda: tuple(self._network.segment(*state, e)))
         count = len(state)
         if not count + 1 <= len(outputs) <= count + 2:
             names = ", ".join(self.state)
             raise InputError(
-                f"network {what}: segment gives {len(outputs)} tensors; it must give {names}, logits and, if it has "
-                "one, q (the attribute `state` names the state tensors)"
+                f"network {what}: segment gives {len(outputs)} tensors; it must give {names}, logits and, if it "
+                "has one, q (the attribute `state` names the state tensors)"
             )
         for name, old, new in zip(self.state, state, outputs, strict=False):
             _check(new, f"network {what}: segment gives {name}")
             if new.shape != old.shape:
                 raise InputError(
-                    f"network {what}: state {name} is {list(old.shape)} before a segment and {list(new.shape)} after"
+                    f"network {what}: state {name} is {list(old.shape)} before a segment, {list(new.shape)} after"
                 )
         logits = outputs[count]
         wanted = (_PROBE_ROWS, task.seq_len, task.vocab_size)
         if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
             shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(
-                f"network {what}: segment gives logits {shape}; for {task.name} they must be [B, {task.seq_len}, "
-                f"{task.vocab_size}]"
+                f"network {what}: segment gives logits {shape}; for {task.name} they must be "
+                f"[B, {task.seq_len}, {task.vocab_size}]"
             )
         q = outputs[count + 1] if len(outputs) > count + 1 else None
         if q is None:
@@ -230,7 +236,9 @@ def _option(network: nn.Module, name: str, default: Any, kind: type) -> Any:
         return default
     right = isinstance(value, int | float) if kind is float else type(value) is kind
     if not right or (kind is not bool and not value > 0):
-        raise InputError(f"network {type(network).__name__}: {name} is {str(value)[:60]!r}; it must be {_KINDS[kind]}")
+        raise InputError(
+            f"network {type(network).__name__}: {name} is {str(value)[:60]!r}; it must be {_KINDS[kind]}"
+        )
     return value
 
 

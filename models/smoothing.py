@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..bundle.quantization import LEVELS
-from .calibration import quantized_layers
+from .calibration import Model, quantized_layers
 from .hrm import HRM
 
 # The best of those compared after re-rolling (README, "Quantize").
@@ -26,7 +26,7 @@ _SMALLEST = 1e-5
 
 
 def smoothing_factors(
-    model: HRM, channel_absmax: Mapping[str, np.ndarray], strength: float
+    model: Model, channel_absmax: Mapping[str, np.ndarray], strength: float
 ) -> dict[str, np.ndarray]:
     """Layer → s float32[K], for the layers that can be smoothed for free; see :func:`balance`.
 

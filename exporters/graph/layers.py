@@ -70,7 +70,7 @@ def weights_of(segment: onnx.ModelProto) -> dict[str, dict[str, np.ndarray]]:
 
 
 def mark_heads(segment: onnx.ModelProto, block: str) -> list[str]:
-    """Rename the weights of products on which no state depends, from ``block…`` to ``head.…``; returns the layers left.
+    """Rename the weights of products on which no state depends to ``head.…``; returns the other layers' names.
 
     Where nothing at all changes the state, those are heads that no other product reads.
     """

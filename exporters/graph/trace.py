@@ -192,7 +192,9 @@ class Program:
 
 
 class _WrappedStart(Wrapped):
-    forward = Wrapped.start
+    """The same network, called for its start."""
+
+    forward = Wrapped.start  # type: ignore[assignment]
 
 
 def start_program(model: HRM | Wrapped, rows: int | None = None) -> Program:

@@ -68,7 +68,7 @@ class StateDrift:
 
 @dataclass(frozen=True)
 class SegmentDrift:
-    """Reference against candidate after one segment, over all puzzles, halting off; `states` in the network's order."""
+    """Reference against candidate after one segment, over all puzzles, halting off."""
 
     __pydantic_config__ = STRICT
 
@@ -81,6 +81,10 @@ class SegmentDrift:
     halt_agree: Fraction  # part of the puzzles on which both halting heads say the same
     reference_exact: MaybeFraction = None  # None where nobody judged
     candidate_exact: MaybeFraction = None
+
+    def state(self, name: str) -> StateDrift:
+        """The figures of one state tensor."""
+        return next(state for state in self.states if state.name == name)
 
 
 @dataclass(frozen=True)

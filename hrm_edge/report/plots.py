@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..measure.drift import SegmentDrift
@@ -174,12 +175,21 @@ def _drift(
     )
 
 
+def _of_state(number: int, field: str, row: SegmentDrift) -> float | None:
+    value: float | None = getattr(row.states[number], field)
+    return value
+
+
+def _shown_as(text: Callable[[float | None], str], value: Callable[[SegmentDrift], float | None], row: Any) -> str:
+    return text(value(row))
+
+
 def _state_lines(field: str, **style: Any) -> Callable[[Any], Series]:
     """A line for each state tensor."""
 
     def lines(rows: Sequence[SegmentDrift]) -> Series:
         return [
-            (lambda row, i=i: getattr(row.states[i], field), {**(_SECOND if i else _FIRST), **style})
+            (partial(_of_state, i, field), {**(_SECOND if i else _FIRST), **style})
             for i in range(len(rows[0].states))
         ]
 
@@ -199,10 +209,11 @@ def drift_columns(rows: Sequence[SegmentDrift]) -> Columns:
     """The columns of the table of drift: three for each state tensor among them."""
     states: list[tuple[str, Callable[[Any], object]]] = []
     for i, state in enumerate(rows[0].states):
+        of = partial(partial, _of_state, i)
         states += [
-            (f"{state.name} cosine", lambda row, i=i: cosine(row.states[i].cosine)),  # type: ignore[misc]
-            ("low", lambda row, i=i: cosine(row.states[i].cosine_low)),  # type: ignore[misc]
-            (f"{state.name} error", lambda row, i=i: percent(row.states[i].error)),  # type: ignore[misc]
+            (f"{state.name} cosine", partial(_shown_as, cosine, of("cosine"))),
+            ("low", partial(_shown_as, cosine, of("cosine_low"))),
+            (f"{state.name} error", partial(_shown_as, percent, of("error"))),
         ]
     return (
         ("segment", lambda row: row.segment),
@@ -219,7 +230,7 @@ _DIRECTION = _drift(
     "cosine",
     lambda rows: [*_state_lines("cosine")(rows), *_state_lines("cosine_low", **_LOW_END)(rows)],
     lambda last: (
-        "cosine between float and quantized states; " f"{last.states[0].name} {_shown(last.states[0].cosine)}"
+        f"cosine between float and quantized states; {last.states[0].name} {_shown(last.states[0].cosine)}"
     ),
     _direction_legend,
     "1 is no drift. Dotted: 5 % of the tokens lie below.",

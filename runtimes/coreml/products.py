@@ -43,7 +43,9 @@ def _conv(call: Call) -> Kernel:
     axes = len(pad) // 2 if pad else 0
     steps = [call.integers(name, np.ones(axes, np.int32)) for name in ("strides", "dilations")]
     if pad is None or len(pad) not in (2, 4) or any(step != (1,) * axes for step in steps):
-        raise InputError(f"{call.where}: only steps of one over one or two axes are supported, with padding that is given")
+        raise InputError(
+            f"{call.where}: only steps of one over one or two axes are supported, with padding that is given"
+        )
     sides = [(0, 0), (0, 0), *zip(pad[::2], pad[1::2], strict=True)]
     spatial = tuple(range(2, 2 + axes))
     # Axes of the sum: the channels of a group, and the places of the kernel.

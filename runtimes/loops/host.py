@@ -42,7 +42,8 @@ class HostLoop(Engine):
 
     def _solve(self, request: Request) -> Answers:
         results = Results(request, self.task.seq_len)
-        flight = _Flight(*[np.zeros(0, np.int32)] * 3, ())
+        none = np.zeros(0, np.int32)
+        flight = _Flight(none, none, none, ())
         waiting = 0  # the next puzzle nobody has thought about yet
         while waiting < len(request.tokens) or len(flight.rows):
             free = self.slots - len(flight.rows)
@@ -91,9 +92,12 @@ class _Flight(NamedTuple):
     def joined(self, fresh: _Flight) -> _Flight:
         if not len(self.rows):
             return fresh
-        *others, state = zip(self, fresh, strict=True)
-        joined = tuple(np.concatenate(pair) for pair in zip(*state, strict=True))
-        return _Flight(*(np.concatenate(pair) for pair in others), joined)
+        return _Flight(
+            np.concatenate([self.rows, fresh.rows]),
+            np.concatenate([self.steps, fresh.steps]),
+            np.concatenate([self.e, fresh.e]),
+            tuple(np.concatenate(pair) for pair in zip(self.state, fresh.state, strict=True)),
+        )
 
     def kept(self, keep: np.ndarray) -> _Flight:
         rows, steps, e, state = self

@@ -163,7 +163,7 @@ class LoopedEncoder(nn.Module):
 
 
 class ConvMixer(nn.Module):
-    """Two states of different shapes, a short convolution in the gated unit, an MLP over the sequence, q of HRM's."""
+    """Two states of different shapes, a short convolution in the gated unit, an MLP over the sequence, HRM's q."""
 
     state = ("board", "summary")
     halt_max_steps = 4

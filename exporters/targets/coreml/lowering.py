@@ -64,12 +64,14 @@ class Lowering:
             elif node.output[0] in self.fused:
                 made = [self.fused[node.output[0]]]
             elif self._is_shape(node):
-                made = ReferenceEvaluator(node).run(None, {name: self.array(name) for name in node.input})
+                known = {name: self.array(name) for name in node.input}
+                made = list(ReferenceEvaluator(node).run(None, known))
             else:
                 if node.op_type not in EMIT:
                     raise InputError(
-                        f"target coreml: the network has the operator {node.op_type} ({node.name}), which has no form "
-                        "in Core ML's MIL here yet; write it with others, or add it to exporters/targets/coreml/ops.py"
+                        f"target coreml: the network has the operator {node.op_type} ({node.name}), which has no "
+                        "form in Core ML's MIL here yet; write it with others, or add it to "
+                        "exporters/targets/coreml/ops.py"
                     )
                 emitted = EMIT[node.op_type](self, node)
                 made = emitted if isinstance(emitted, list) else [emitted]

@@ -1,6 +1,7 @@
 """What each ONNX operator of our graphs becomes in Core ML's MIL: one small function an operator.
 
-The operators that the tracer, the quantizers and the halting loop write are here, and those of common networks. A value is a MIL variable,
+The operators that the tracer, the quantizers and the halting loop write are here, and those of common networks.
+ A value is a MIL variable,
 a numpy array where it is known (stored weights, shapes), or a :class:`Few` where it is stored in few bits.
 """
 
@@ -234,7 +235,9 @@ def _split(low: Lowering, node: onnx.NodeProto) -> list[Any]:
         each = -(-whole // count)  # the last one may be smaller
         sizes = [min(each, whole - each * i) for i in range(count)]
     parts, first = [], 0
-    for size, output in zip(sizes, node.output, strict=True):  # one operator a part: the others have one output each
+    for size, output in zip(
+        sizes, node.output, strict=True
+    ):  # one operator a part: the others have one output each
         begin, end = [0] * x.rank, list(x.shape)
         begin[axis], end[axis] = first, first + size
         parts.append(low.op("slice_by_index", x=x, begin=begin, end=end, name=low.prefix + safe(output)))
