@@ -67,7 +67,11 @@ def drift_of(
         rollout = roll_out(
             reference_segments(reference or checkpoint),
             SegmentNetwork(
-                begin_by_identifier, think, tuple(checkpoint.model.state), checkpoint.config.no_ACT_continue, rows
+                begin_by_identifier,
+                think,
+                checkpoint.config.no_ACT_continue,
+                rows,
+                tuple(checkpoint.model.state),
             ),
             some.questions,
             checkpoint.config.halt_max_steps,

@@ -16,6 +16,7 @@ from ...errors import InputError
 from ...precision import Precision
 from ..graph.edit import (
     array_of,
+    attribute,
     ensure,
     initializers,
     rename,
@@ -92,6 +93,8 @@ class _Halving:
                 elif name in self.stored:
                     self.tensors[name] = self.stored[name]
             self.nodes.append(node)
+            narrows = node.op_type == "Cast" and floats and attribute(node, "to") != FULL
+            ensure(not narrows, "convert: the graph has casts already")
             made = FULL if node.op_type == "Cast" else kind
             self.types.update({name: made for name in node.output if name in self.floating})
         half = [value.name for value in self.graph.output if self.types[value.name] == self.half]

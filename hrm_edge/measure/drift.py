@@ -38,9 +38,9 @@ class SegmentNetwork:
 
     start: Callable[..., Arrays]
     segment: Callable[..., Arrays]
-    state: tuple[str, ...] = ("z_H", "z_L")
     no_ACT_continue: bool = False  # how q says stop: q[0] > 0 instead of q[0] > q[1]
     batch: int | None = None  # the number of rows the calls insist on; None: any
+    state: tuple[str, ...] = ("z_H", "z_L")
 
     def halts(self, q: np.ndarray) -> np.ndarray:
         """bool[b]: whether the halting head, float[b, 2], says stop."""

@@ -84,4 +84,4 @@ def reference_segments(checkpoint: Checkpoint) -> SegmentNetwork:
         outputs = model.segment(*(torch.from_numpy(array).to(device) for array in arrays))
         return [array.float().cpu().numpy() for array in outputs]
 
-    return SegmentNetwork(start, segment, tuple(model.state), checkpoint.config.no_ACT_continue)
+    return SegmentNetwork(start, segment, checkpoint.config.no_ACT_continue, state=tuple(model.state))

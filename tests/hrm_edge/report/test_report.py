@@ -148,7 +148,7 @@ def test_a_report_of_format_1_reads_as_one_of_today(tmp_path):
     assert read_report(tmp_path / "report.json") == made
     old["drift"][0].pop("z_L_error")
     (tmp_path / "report.json").write_text(json.dumps(old))
-    with pytest.raises(InputError, match="format_version|drift"):
+    with pytest.raises(InputError, match=r"format_version|drift"):
         read_report(tmp_path / "report.json")
 
 
@@ -202,7 +202,7 @@ CONTENT = json.loads(render(WHOLE, "json"))
     [
         (lambda r: r.pop("gate"), "field 'gate' is missing"),
         (lambda r: r.update(colour=1), "unknown field 'colour'"),
-        (lambda r: r.update(format_version=9), "format version 9, and this hrm-edge reads up to 1; upgrade"),
+        (lambda r: r.update(format_version=9), "format version 9, and this hrm-edge reads up to 2; upgrade"),
         (lambda r: r["gate"].update(p_value=1.5), "gate.p_value must be a number between 0 and 1"),
         (lambda r: r["gate"].update(lost=True), "gate.lost must be a whole number"),
         (lambda r: r["gate"].update(reason="a\nb"), "gate.reason must be a line of text"),
