@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..bundle import Bundle
-from ..bundle.quantization import Products, Quantization
+from ..bundle.quantization import BLOCKS, Products, Quantization
 from ..errors import GateFailed, InputError
 from ..precision import PRECISIONS
 from ..runtimes import backend
@@ -77,7 +77,7 @@ def audit_bundle(bundle: Bundle, record: Quantization) -> Products | None:
         return None
     named = {compiler.compiled_name(name): layer for layer in record.layers for name in layer.products}
     low = [name for name, layer in named.items() if layer.dtype != "float32"]
-    blocks = tuple(map(compiler.compiled_name, ("H_level.", "L_level.")))
+    blocks = tuple(map(compiler.compiled_name, BLOCKS))
     unnamed = [p.name for p in compiled if p.name.startswith(blocks) and p.name not in named]
     there = compare_products(compiled, record.precision, low)
     others = compare_products(compiled, record.precision, dict.fromkeys(unnamed))

@@ -20,7 +20,8 @@ from .graph.edit import copied
 from .graph.layers import products
 from .graph.loop import wrap_in_loop
 from .graph.passes import fix_batch
-from .graph.trace import programs, trace_segment, trace_start
+from .graph.trace import programs
+from .network import traced
 from .options import ExportOptions
 from .quantize import fp16
 from .quantize.plan import Plan
@@ -115,7 +116,7 @@ def trace(checkpoint: Checkpoint, say: Say = lambda stage: None) -> tuple[onnx.M
             + ("; keep fewer puzzles with --puzzle-identifiers" * (checkpoint.config.num_puzzle_identifiers > 1))
         )
     say("tracing one segment")
-    return trace_start(checkpoint.model), trace_segment(checkpoint.model)
+    return traced(checkpoint)
 
 
 def build_graphs(

@@ -66,7 +66,13 @@ def drift_of(
 
         rollout = roll_out(
             reference_segments(reference or checkpoint),
-            SegmentNetwork(begin_by_identifier, think, checkpoint.config.no_ACT_continue, rows),
+            SegmentNetwork(
+                begin_by_identifier,
+                think,
+                checkpoint.config.no_ACT_continue,
+                rows,
+                tuple(checkpoint.model.state),
+            ),
             some.questions,
             checkpoint.config.halt_max_steps,
             identifiers=identifiers,

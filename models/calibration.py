@@ -12,10 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..bundle.quantization import LEVELS
 from ..errors import InputError
 from ..halting import halting_head
 from .hrm import HRM
+from .network import Wrapped, device_of
 from .ranges import Histogram
+
+Model = HRM | Wrapped
 
 # Which segments of a row's own trajectory of T are counted (numbered from 1), by the name of the choice.
 SAMPLINGS = {
@@ -46,17 +50,17 @@ class Ranges:
     grams: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # by layer: float64 [K, K], sum of x xᵀ
 
 
-def quantized_layers(model: HRM) -> list[str]:
+def quantized_layers(model: Model) -> list[str]:
     """Names of the linear layers that are quantized: those inside the blocks, never the two heads."""
+    if isinstance(model, Wrapped):
+        return list(model.quantized_layers)
     return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(("H_level.", "L_level."))
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.startswith(LEVELS)
     ]
 
 
 def collect_ranges(
-    model: HRM,
+    model: Model,
     questions: np.ndarray,
     identifiers: np.ndarray | None = None,
     *,
@@ -85,70 +89,76 @@ def collect_ranges(
         raise InputError(f"calibration segments {segments!r}: choose from {', '.join(SAMPLINGS)}")
     if not len(questions):
         raise InputError("calibration needs at least one puzzle")
-    rng, device = np.random.default_rng(seed), model.H_init.device
+    rng, device = np.random.default_rng(seed), device_of(model)
     with torch.inference_mode(), _Recorder(model, smoothing or {}, per_call, grams) as recorder:
         for begin in range(0, len(questions), batch):
             some = torch.from_numpy(questions[begin : begin + batch]).to(device)
             rows = None
             if identifiers is not None:
                 rows = torch.from_numpy(identifiers[begin : begin + batch]).to(device)
-            e = model.embed(some, rows)
-            z_H, z_L = model.initial_state(len(some))
+            e, *state = model.start(some, rows)
             if segments == "random":
-                z_H, z_L = (torch.from_numpy(rng.standard_normal(z.shape, np.float32)).to(z) for z in (z_H, z_L))
+                state = [torch.from_numpy(rng.standard_normal(z.shape, np.float32)).to(z) for z in state]
             lengths = np.ones(len(some), np.int64)
             if segments not in _NEEDS_NO_ROLLOUT:
-                lengths = _trajectory_lengths(model, z_H, z_L, e)
+                lengths = _trajectory_lengths(model, state, e)
             wanted = np.zeros((len(some), lengths.max() + 1), bool)
             for row, T in enumerate(lengths):
                 wanted[row, list(SAMPLINGS[segments](int(T)))] = True
-            _count(model, recorder, z_H, z_L, e, lengths, wanted)
+            _count(model, recorder, state, e, lengths, wanted)
     return recorder.ranges
 
 
-def _trajectory_lengths(model: HRM, z_H: Tensor, z_L: Tensor, e: Tensor) -> np.ndarray:
+def _trajectory_lengths(model: Model, state: list[Tensor], e: Tensor) -> np.ndarray:
     """Segments that each row takes under learned halting, int64 ``[B]``."""
     config = model.config
     lengths = np.full(len(e), config.halt_max_steps)
     active = np.arange(len(e))
     for step in range(1, config.halt_max_steps):
-        z_H, z_L, _, q = model.segment(z_H, z_L, e)
+        *state, _, q = model.segment(*[*state, e])
         stop = halting_head(config.no_ACT_continue).says_stop(q)
         lengths[active[stop.cpu().numpy()]] = step
-        z_H, z_L, e, active = z_H[~stop], z_L[~stop], e[~stop], active[(~stop).cpu().numpy()]
+        state, e, active = [z[~stop] for z in state], e[~stop], active[(~stop).cpu().numpy()]
         if not len(active):
             break
     return lengths
 
 
 def _count(
-    model: HRM, recorder: _Recorder, z_H: Tensor, z_L: Tensor, e: Tensor, lengths: np.ndarray, wanted: np.ndarray
+    model: Model, recorder: _Recorder, state: list[Tensor], e: Tensor, lengths: np.ndarray, wanted: np.ndarray
 ) -> None:
     """The same rollout again, rows leaving as they did; ``wanted[B, segment]`` says what is counted."""
     active = np.arange(len(e))
     for step in range(1, int(lengths.max()) + 1):
         with recorder.counting(wanted[active, step]):
-            z_H, z_L, _, _ = model.segment(z_H, z_L, e)
+            *state, _, _ = model.segment(*[*state, e])
         stay = lengths[active] > step
         if not stay.all():
             keep = torch.from_numpy(stay).to(e.device)
-            z_H, z_L, e, active = z_H[keep], z_L[keep], e[keep], active[stay]
+            state, e, active = [z[keep] for z in state], e[keep], active[stay]
+
+
+def _modules_of(model: Model, layer: str) -> list[nn.Module]:
+    return model.modules_of(layer) if isinstance(model, Wrapped) else [model.get_submodule(layer)]
 
 
 class _Recorder:
     """Forward pre-hooks on the quantized layers that count the rows of a segment they are told to count."""
 
-    def __init__(self, model: HRM, smoothing: Mapping[str, np.ndarray], per_call: bool, grams: bool):
+    def __init__(self, model: Model, smoothing: Mapping[str, np.ndarray], per_call: bool, grams: bool):
         self.ranges = Ranges({}, {}, 0)
         self._model, self._per_call, self._grams = model, per_call, grams
-        self._smoothing = {name: torch.from_numpy(factors).to(model.H_init) for name, factors in smoothing.items()}
+        self._smoothing = {
+            name: torch.from_numpy(factors).to(device_of(model)) for name, factors in smoothing.items()
+        }
         self._calls: Counter[str] = Counter()  # of each layer in this segment
         self._rows: Tensor | None = None  # numbers of the rows to count; None: not counting
 
     def __enter__(self) -> _Recorder:
         self._hooks = [
-            self._model.get_submodule(name).register_forward_pre_hook(functools.partial(self._see, name))
+            module.register_forward_pre_hook(functools.partial(self._see, name))
             for name in quantized_layers(self._model)
+            for module in _modules_of(self._model, name)
         ]
         return self
 
@@ -160,7 +170,7 @@ class _Recorder:
     def counting(self, rows: np.ndarray) -> Iterator[None]:
         """Count ``rows`` (bool ``[B]``) of the segment that runs inside."""
         self._calls.clear()
-        self._rows = torch.from_numpy(np.flatnonzero(rows)).to(self._model.H_init.device)
+        self._rows = torch.from_numpy(np.flatnonzero(rows)).to(device_of(self._model))
         self.ranges.samples += len(self._rows)
         yield
         self._rows = None

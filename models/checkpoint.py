@@ -28,6 +28,7 @@ from .calibration import quantized_layers
 from .config import HRMConfig
 from .family import NETWORKS
 from .hrm import HRM
+from .network import NetworkConfig, Wrapped
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
@@ -48,7 +49,7 @@ class Checkpoint:
     generated puzzles that training never saw. ``content_hash`` covers weights and architecture.
     """
 
-    model: HRM
+    model: HRM | Wrapped
     task: Task
     card: str
     metadata: dict[str, Any]
@@ -56,8 +57,16 @@ class Checkpoint:
     path: Path
 
     @property
-    def config(self) -> HRMConfig:
+    def config(self) -> HRMConfig | NetworkConfig:
         return self.model.config
+
+    @property
+    def hrm(self) -> HRM:
+        """Its network where that is of this family; InputError where it is another's, which only export takes."""
+        if isinstance(self.model, Wrapped):
+            what = self.model.config.name
+            raise InputError(f"{self.path}: is another's network ({what}), which can only be exported and measured")
+        return self.model
 
     @property
     def name(self) -> str:

@@ -127,6 +127,11 @@ class HRMConfig:
         return self.prefix_len + self.seq_len
 
     @property
+    def state_values(self) -> int:
+        """Numbers in the state of one puzzle, z_H and z_L together."""
+        return 2 * self.sequence_len * self.hidden_size
+
+    @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
 
@@ -159,6 +164,14 @@ class HRMConfig:
     def title(self) -> str:
         """What people call such a network."""
         return _TITLES[self.kind]
+
+    @property
+    def structure(self) -> str:
+        """What it is made of, for people."""
+        return (
+            f"{self.hidden_size} wide, {self.H_layers} + {self.L_layers} layers, {self.num_heads} heads, "
+            f"{self.H_cycles} x {self.L_cycles} cycles a segment"
+        )
 
     @property
     def block_calls(self) -> int:

@@ -11,6 +11,7 @@ import torch
 from ..runtimes import Answers, Engine
 from ..runtimes.base import Request, joined
 from .checkpoint import Checkpoint
+from .network import device_of
 
 # Rows thought over together; bounds memory at paper size.
 ROWS = 64
@@ -56,7 +57,7 @@ class TorchEngine(Engine):
         """Up to `max_think_steps` segments on a few rows; `active` are those that have not halted."""
         questions = request.tokens[rows]
         B, T = len(questions), request.max_think_steps
-        device = self.model.H_init.device
+        device = device_of(self.model)
         answers = Answers(
             tokens=np.zeros_like(questions),
             steps=np.zeros(B, np.int32),
@@ -65,11 +66,10 @@ class TorchEngine(Engine):
         )
         trace: list[np.ndarray] = []
         puzzles = None if identifiers is None else torch.from_numpy(identifiers).to(device)
-        e = self.model.embed(torch.from_numpy(questions).to(device), puzzles)
-        z_H, z_L = self.model.initial_state(B)
+        e, *state = self.model.start(torch.from_numpy(questions).to(device), puzzles)
         active = np.arange(B)
         for step in range(1, T + 1):
-            z_H, z_L, logits, q = self._segment(z_H, z_L, e)
+            *state, logits, q = self._segment(*[*state, e])
             guess = logits.argmax(-1).to(torch.int32).cpu().numpy()
             values = q.float().cpu().numpy()
             stop = self.stops(request, rows[active], guess, values)
@@ -83,6 +83,6 @@ class TorchEngine(Engine):
                 break
             if stop.any():
                 keep = torch.from_numpy(~stop).to(device)
-                z_H, z_L, e = z_H[keep], z_L[keep], e[keep]
+                state, e = [tensor[keep] for tensor in state], e[keep]
                 active = active[~stop]
         return dataclasses.replace(answers, trace=np.stack(trace)) if request.trace else answers

@@ -52,7 +52,7 @@ class Direct(Recurrent):
     kind: Kind = "direct"
 
     def segment(
-        self, z_H: Tensor, z_L: Tensor, e: Tensor, gradient: Gradient = "full"
+        self, z_H: Tensor, z_L: Tensor, e: Tensor, *, gradient: Gradient = "full"
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return z_H, z_L, *self.heads(self.L_level(z_H + z_L, e, self.rope))
 

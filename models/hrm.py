@@ -72,6 +72,7 @@ class HRM(nn.Module):
     """
 
     kind: Kind = "hrm"
+    state = ("z_H", "z_L")  # names of the tensors that a segment hands to the next
     cos: Tensor
     sin: Tensor
     position_ids: Tensor
@@ -147,6 +148,10 @@ class HRM(nn.Module):
             e = (e + self.embed_pos.weight) / math.sqrt(2)
         return math.sqrt(D) * e
 
+    def start(self, tokens: Tensor, puzzle_identifiers: Tensor | None = None) -> tuple[Tensor, ...]:
+        """``(e, z_H, z_L)``: what the first segment of tokens ``[B, S]`` begins with."""
+        return self.embed(tokens, puzzle_identifiers), *self.initial_state(len(tokens))
+
     def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
         """Fresh ``(z_H, z_L)``, each ``[B, S', D]``: the same vector at every position."""
         shape = (batch, self.config.sequence_len, self.config.hidden_size)
@@ -161,7 +166,7 @@ class HRM(nn.Module):
         return z_H, z_L
 
     def segment(
-        self, z_H: Tensor, z_L: Tensor, e: Tensor, gradient: Gradient = "full"
+        self, z_H: Tensor, z_L: Tensor, e: Tensor, *, gradient: Gradient = "full"
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One ACT step: ``(z_H, z_L, e) -> (z_H, z_L, logits[B, S, V], q[B, 2])``, q float32 (halt, continue).
 

@@ -19,7 +19,7 @@ def keep_identifiers(checkpoint: Checkpoint, identifiers: np.ndarray) -> Checkpo
     Its engines, and those of bundles made from it, still take the identifiers it was trained with: the metadata
     say which row is whose. The content hash stays, as the answers do.
     """
-    config = checkpoint.config
+    config = checkpoint.hrm.config
     table = config.num_puzzle_identifiers
     if checkpoint.kept_identifiers is not None:
         raise InputError(f"{checkpoint.path}: has been cut down to some of its puzzle identifiers already")
@@ -29,8 +29,9 @@ def keep_identifiers(checkpoint: Checkpoint, identifiers: np.ndarray) -> Checkpo
     if kept[-1] >= table:
         raise InputError(f"{checkpoint.path}: has puzzle identifiers 0 to {table - 1}, not {kept[-1]}")
     # Not the table, which may be most of the memory there is.
-    weight = checkpoint.model.puzzle_emb.weight.detach()
-    model = copy.deepcopy(checkpoint.model, {id(checkpoint.model.puzzle_emb): torch.nn.Identity()})
+    network = checkpoint.hrm
+    weight = network.puzzle_emb.weight.detach()
+    model = copy.deepcopy(network, {id(network.puzzle_emb): torch.nn.Identity()})
     model.puzzle_emb = torch.nn.Embedding.from_pretrained(weight[torch.from_numpy(kept).long()], freeze=True)
     model.config = dataclasses.replace(config, num_puzzle_identifiers=len(kept))
     metadata = {**checkpoint.metadata, KEPT_IDENTIFIERS: format_ranges(kept), TRAINED_IDENTIFIERS: table}

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from .calibration import quantized_layers
+from ..bundle.quantization import LEVELS
+from .calibration import Model, quantized_layers
 from .hrm import HRM
 
 # The best of those compared after re-rolling (README, "Quantize").
@@ -25,7 +26,7 @@ _SMALLEST = 1e-5
 
 
 def smoothing_factors(
-    model: HRM, channel_absmax: Mapping[str, np.ndarray], strength: float
+    model: Model, channel_absmax: Mapping[str, np.ndarray], strength: float
 ) -> dict[str, np.ndarray]:
     """Layer → s float32[K], for the layers that can be smoothed for free; see :func:`balance`.
 
@@ -62,4 +63,4 @@ def smoothed(model: HRM, factors: Mapping[str, np.ndarray]) -> HRM:
 def maker_of(layer: str) -> str | None:
     """The layer whose last rows make this one's input, where nothing but sums of them lies between."""
     parent, _, name = layer.rpartition(".")
-    return f"{parent}.{_MAKERS[name]}" if name in _MAKERS else None
+    return f"{parent}.{_MAKERS[name]}" if name in _MAKERS and layer.startswith(LEVELS) else None

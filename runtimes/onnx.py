@@ -72,6 +72,10 @@ def imported() -> Any:
     return onnxruntime
 
 
+# It joins a product of two dimensions with the bias behind it, and what it makes of them never becomes int8.
+_NO_GEMM = "MatMulAddFusion"
+
+
 def open_session(
     model: str | bytes, threads: int | None = None, entries: Mapping[str, str] | None = None, **options: Any
 ) -> Any:
@@ -87,7 +91,9 @@ def open_session(
         chosen.add_session_config_entry(name, value)
     for name, value in options.items():
         setattr(chosen, name, value)
-    return onnxruntime.InferenceSession(model, chosen, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model, chosen, providers=["CPUExecutionProvider"], disabled_optimizers=[_NO_GEMM]
+    )
 
 
 def as_graph(session: Any) -> Graph:

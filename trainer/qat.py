@@ -78,5 +78,5 @@ def variants(model: HRM, initial: Checkpoint | None) -> dict[str, HRM]:
     if not scales_of(model):
         return {"accuracy": model}
     assert initial is not None
-    models = (model, plain_model(model), initial.model.to(model.H_init.device))
+    models = (model, plain_model(model), initial.hrm.to(model.H_init.device))
     return dict(zip(MEASURED, models, strict=True))

@@ -80,7 +80,7 @@ class Run:
         self, tokens: Tensor, z_H: Tensor, z_L: Tensor, puzzle_rows: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         e = self.model.embed(tokens, puzzle_rows=puzzle_rows)
-        return self.model.segment(z_H, z_L, e, self.config.gradient)
+        return self.model.segment(z_H, z_L, e, gradient=self.config.gradient)
 
     def _puzzle_rows(self, rows: Tensor) -> Tensor | None:
         """The slots' own rows of a table of several puzzle embeddings, as a leaf; None where there is one at most.

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from ...bundle.quantization import PARTS
-from .edit import array_of, ensure, initializers
+from ...bundle.quantization import BLOCKS, LEVELS, PARTS
+from ...runtimes.loops import NEXT
+from .edit import array_of, ensure, initializers, rename
+from .passes import finish
 
 _FUSED = {part: fused for fused, parts in PARTS.items() for part in parts}
-_SUFFIX = "_proj.weight"
+_SUFFIX = ".weight"
+HEAD = "head."  # what the names of another network's products begin with that only make logits or q
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,12 @@ def products(segment: onnx.ModelProto) -> list[Product]:
     stored = initializers(segment.graph)
     found = []
     for node in segment.graph.node:
-        if node.op_type == "MatMul" and node.input[1].endswith(_SUFFIX) and node.input[1] in stored:
+        weight = node.input[1] if node.op_type == "MatMul" else ""
+        if weight in stored and weight.startswith(BLOCKS) and weight.endswith(_SUFFIX):
             stem, _, call = node.name.rpartition("/")
             ensure(stem == node.input[1].removesuffix(".weight"), f"products: {node.name} has another's weight")
             parent, _, part = stem.rpartition(".")
-            layer = f"{parent}.{_FUSED.get(part, part)}"
+            layer = f"{parent}.{_FUSED.get(part, part)}" if stem.startswith(LEVELS) else stem
             found.append(Product(node.name, node.input[1], node.input[0], layer, int(call)))
     ensure(bool(found), "products: the segment has no product with a stored weight")
     turned = sorted({n.input[0] for n in segment.graph.node if n.op_type == "Transpose" and n.input[0] in stored})
@@ -63,3 +67,37 @@ def weights_of(segment: onnx.ModelProto) -> dict[str, dict[str, np.ndarray]]:
     for product in products(segment):
         layers.setdefault(product.layer, {})[product.weight] = array_of(stored[product.weight])
     return layers
+
+
+def mark_heads(segment: onnx.ModelProto, block: str) -> list[str]:
+    """Rename the weights of products on which no state depends to ``head.…``; returns the other layers' names.
+
+    Where nothing at all changes the state, those are heads that no other product reads.
+    """
+    graph = segment.graph
+    found = [product for product in products(segment) if product.weight.startswith(block)]
+    states = [value.name for value in graph.output if value.name.endswith(NEXT)]
+    inside = _reach(graph, states, found) or _feed_others(graph, found)
+    weights = {product.weight for product in found}
+    left = {product.weight for product in found if product.name in inside}
+    rename(graph, {name: HEAD + name.removeprefix(block) for name in weights - left})
+    finish(segment)
+    return [name.removesuffix(_SUFFIX) for name in sorted(left)]
+
+
+def _reach(graph: onnx.GraphProto, outputs: list[str], found: list[Product]) -> set[str]:
+    """Names of the products that some outputs depend on."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    seen, todo = set(), list(outputs)
+    while todo:
+        node = made_by.get(todo.pop())
+        if node is not None and node.name not in seen:
+            seen.add(node.name)
+            todo.extend(node.input)
+    return seen & {product.name for product in found}
+
+
+def _feed_others(graph: onnx.GraphProto, found: list[Product]) -> set[str]:
+    """Names of the products that another product depends on."""
+    inputs = {node.name: list(node.input) for node in graph.node}
+    return {name for product in found for name in _reach(graph, inputs[product.name], found)}

@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ...halting import FIXED, LEARNED, VERIFIED, HaltRule, Q, halting_head, numbered
+from ...runtimes.loops import NEXT, state_tensors
 from ...tasks import Task
 from .edit import all_nodes, copied, ensure, rename, subgraphs, tensor_of
 from .passes import BATCH, drop_unused, finish, keeps_name, merge_equal_initializers
@@ -53,19 +54,21 @@ def wrap_in_loop(
     outer = _Builder()
     outer.nodes.extend(start.graph.node)
     outer.constants.extend([*start.graph.initializer, *segment.graph.initializer])
-    shapes = {v.name: v.type.tensor_type.shape for v in (*segment.graph.input, *segment.graph.output)}
-    state, width = shapes["segment:z_H"], task.seq_len
+    shapes = {v.name.removeprefix("segment:"): v.type.tensor_type.shape for v in segment.graph.input}
+    given = [v.name.removeprefix("segment:") for v in segment.graph.output]
+    state = {name: shapes[name] for name in state_tensors(given)}
+    width = task.seq_len
 
     _add_initial_values(outer)
     body = _body(outer, segment.graph, state, task, no_ACT_continue)
     # Without a first segment there is no answer, and OpenVINO takes a negative count for "without end".
     fewest = outer.constant(np.array(1, np.int32), "fewest_segments")
     outer.add("Cast", [outer.add("Max", ["max_think_steps", fewest], "most_segments")], "trip_count", to=_INT64)
-    carried = ["start:z_H", "start:z_L", "nobody_halted", "no_steps", "tokens", "no_q"]
+    carried = [*(f"start:{name}" for name in state), "nobody_halted", "no_steps", "tokens", "no_q"]
     loop = helper.make_node(
         "Loop",
         ["trip_count", outer.constant(np.array(True), "begin"), *carried],
-        ["last_z_H", "last_z_L", "last_halted", "steps", "answer", "q"],
+        [*(f"last_{name}" for name in state), "last_halted", "steps", "answer", "q"],
         body=body,
     )
     outer.nodes.append(loop)
@@ -108,21 +111,29 @@ def _add_initial_values(outer: _Builder) -> None:
 
 
 def _body(
-    outer: _Builder, segment: onnx.GraphProto, state: onnx.TensorShapeProto, task: Task, no_ACT_continue: bool
+    outer: _Builder,
+    segment: onnx.GraphProto,
+    state: dict[str, onnx.TensorShapeProto],
+    task: Task,
+    no_ACT_continue: bool,
 ) -> onnx.GraphProto:
     """One trip: a segment on every row, then the halting decision; rows that had halted keep what they had."""
     body = _Builder()
-    rename(segment, {"segment:z_H": "z_H", "segment:z_L": "z_L", "segment:e": "start:e"})
+    inside = {name: name if name.startswith("z_") else f"state:{name}" for name in state}
+    rename(segment, {**{f"segment:{name}": inside[name] for name in state}, "segment:e": "start:e"})
     body.nodes.extend(segment.node)
     body.add("ArgMax", ["segment:logits"], "guess64", axis=-1, keepdims=0)
     body.add("Cast", ["guess64"], "guess", to=_INT32)
     wants_halt = _halting_decision(outer, body, task, no_ACT_continue)
 
-    column, plane = _axes(outer, 1), _axes(outer, 1, 2)
-    halted_row = body.add("Unsqueeze", ["halted", column], "halted_row")
-    halted_grid = body.add("Unsqueeze", ["halted", plane], "halted_grid")
-    body.add("Where", [halted_grid, "z_H", "segment:z_H_next"], "z_H_out")
-    body.add("Where", [halted_grid, "z_L", "segment:z_L_next"], "z_L_out")
+    halted_row = body.add("Unsqueeze", ["halted", _axes(outer, 1)], "halted_row")
+    masks = {2: halted_row}  # by rank
+    for name, shape in state.items():
+        rank = len(shape.dim)
+        if rank not in masks:
+            called = "halted_grid" if rank == 3 else f"halted_{rank}"
+            masks[rank] = body.add("Unsqueeze", ["halted", _axes(outer, *range(1, rank))], called)
+        body.add("Where", [masks[rank], inside[name], f"segment:{name}{NEXT}"], f"{inside[name]}_out")
     body.add("Where", [halted_row, "guess_before", "guess"], "guess_out")
     body.add("Where", [halted_row, "q_before", "segment:q"], "q_out")
     body.add("Cast", [body.add("Not", ["halted"], "thinking")], "one_more", to=_INT32)
@@ -135,10 +146,10 @@ def _body(
     body.add("Not", ["all_halted"], "go_on")
 
     info = helper.make_tensor_value_info
-    dims = [dim.dim_param or dim.dim_value for dim in state.dim]
     kinds = {
-        "z_H": (_FLOAT, dims),
-        "z_L": (_FLOAT, dims),
+        inside[name]: (_FLOAT, [dim.dim_param or dim.dim_value for dim in shape.dim])
+        for name, shape in state.items()
+    } | {
         "halted": (_BOOL, [BATCH]),
         "steps": (_INT32, [BATCH]),
         "guess": (_INT32, [BATCH, task.seq_len]),

@@ -88,6 +88,28 @@ def fold_transposes(model: onnx.ModelProto) -> None:
     ensure(not left, f"fold_transposes: weights are still transposed at {left[:3]}")
 
 
+def split_products(model: onnx.ModelProto) -> None:
+    """Write every Gemm with a stored weight as a MatMul and an Add: what is quantized is a MatMul."""
+    graph = model.graph
+    stored = initializers(graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        plain = node.op_type == "Gemm" and attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1
+        if not plain or node.input[1] not in stored or attribute(node, "transA", 0):
+            nodes.append(node)
+            continue
+        left, weight, *bias = node.input
+        output = node.output[0]
+        if attribute(node, "transB", 0):
+            nodes.append(helper.make_node("Transpose", [weight], [f"{output}.weight"], perm=[1, 0]))
+            weight = f"{output}.weight"
+        product = f"{output}.product" if bias else output
+        nodes.append(helper.make_node("MatMul", [left, weight], [product]))
+        if bias:
+            nodes.append(helper.make_node("Add", [product, bias[0]], [output]))
+    replace_nodes(graph, nodes)
+
+
 def merge_equal_initializers(model: onnx.ModelProto) -> None:
     """Store each distinct tensor once."""
     _run(common.DeduplicateHashedInitializersPass(), model)

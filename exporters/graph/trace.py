@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import io
 import logging
 import math
@@ -32,8 +33,10 @@ from torch import Tensor, nn
 from ...models import HRM
 from ...models.layers import RMSNorm, SwiGLU
 from ...models.mixers import Attention
+from ...models.network import Wrapped
+from ...runtimes.loops import NEXT
 from .edit import ensure
-from .passes import BATCH, clean
+from .passes import BATCH, clean, split_products
 
 OPSET = 20
 # Any number but 0 and 1, which the tracer takes for constants.
@@ -188,35 +191,53 @@ class Program:
     outputs: tuple[str, ...]
 
 
-def start_program(model: HRM, rows: int | None = None) -> Program:
-    """``tokens int32[batch, S] (, puzzle_identifiers int32[batch]) → e, z_H, z_L float32[batch, S', D]``."""
+class _WrappedStart(Wrapped):
+    """The same network, called for its start."""
+
+    forward = Wrapped.start  # type: ignore[assignment]
+
+
+def start_program(model: HRM | Wrapped, rows: int | None = None) -> Program:
+    """``tokens int32[batch, S] (, puzzle_identifiers int32[batch]) → e, *state``, each float32[batch, …]."""
     rows = rows or _EXAMPLE_ROWS
     inputs = {"tokens": torch.zeros(rows, model.config.seq_len, dtype=torch.int32)}
     if model.config.num_puzzle_identifiers > 1:
         inputs["puzzle_identifiers"] = torch.zeros(rows, dtype=torch.int32)
-    return Program(Start(model).eval(), inputs, ("e", "z_H", "z_L"))
+    if isinstance(model, Wrapped):
+        begin: nn.Module = copy.copy(model)
+        begin.__class__ = _WrappedStart
+    else:
+        begin = Start(model).eval()
+    return Program(begin, inputs, ("e", *model.state))
 
 
-def segment_program(model: HRM, rows: int | None = None) -> Program:
-    """``z_H, z_L, e float32[batch, S', D] → z_H_next, z_L_next, logits [batch, S, V], q [batch, 2]``."""
-    shape = (rows or _EXAMPLE_ROWS, model.config.sequence_len, model.config.hidden_size)
-    inputs = {name: torch.zeros(shape) for name in ("z_H", "z_L", "e")}
-    return Program(exported_form(model), inputs, ("z_H_next", "z_L_next", "logits", "q"))
+def segment_program(model: HRM | Wrapped, rows: int | None = None) -> Program:
+    """``*state, e → *state, logits [batch, S, V], q [batch, 2]``, the state's names ending in ``_next`` then."""
+    if isinstance(model, Wrapped):
+        module: nn.Module = model
+        shapes = {**model.config.state, "e": model.e_shape}
+    else:
+        module = exported_form(model)
+        shapes = dict.fromkeys((*model.state, "e"), (model.config.sequence_len, model.config.hidden_size))
+    inputs = {name: torch.zeros(rows or _EXAMPLE_ROWS, *shape) for name, shape in shapes.items()}
+    return Program(module, inputs, (*(name + NEXT for name in model.state), "logits", "q"))
 
 
-def programs(model: HRM, rows: int | None = None) -> dict[str, Program]:
+def programs(model: HRM | Wrapped, rows: int | None = None) -> dict[str, Program]:
     """Both programs of a host loop, by stem; ``rows`` of the example inputs, or None where any number is to do."""
     return {"start": start_program(model, rows), "segment": segment_program(model, rows)}
 
 
-def trace_start(model: HRM) -> onnx.ModelProto:
+def trace_start(model: HRM | Wrapped) -> onnx.ModelProto:
     """:func:`start_program` as a clean graph."""
     return _trace(start_program(model))
 
 
-def trace_segment(model: HRM) -> onnx.ModelProto:
+def trace_segment(model: HRM | Wrapped) -> onnx.ModelProto:
     """:func:`segment_program` as a clean graph."""
     traced = _trace(segment_program(model))
+    if isinstance(model, Wrapped):
+        return traced  # its products are looked at where it is made a checkpoint
     stored = {tensor.name for tensor in traced.graph.initializer}
     for node in traced.graph.node:
         if node.op_type == "MatMul" and "_proj" in node.name:
@@ -226,13 +247,19 @@ def trace_segment(model: HRM) -> onnx.ModelProto:
 
 def _trace(program: Program) -> onnx.ModelProto:
     batch = torch.export.Dim(BATCH, min=1)
+    shapes = tuple({0: batch} for _ in program.inputs)
+    kinds = {each.kind for each in inspect.signature(program.module.forward).parameters.values()}
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # which count as one argument
+        dynamic: tuple[Any, ...] = (shapes,)
+    else:
+        dynamic = shapes
     with quiet(), torch.no_grad():
         traced = torch.onnx.export(
             program.module,
             tuple(program.inputs.values()),
             input_names=list(program.inputs),
             output_names=list(program.outputs),
-            dynamic_shapes=tuple({0: batch} for _ in program.inputs),
+            dynamic_shapes=dynamic,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -241,7 +268,9 @@ def _trace(program: Program) -> onnx.ModelProto:
     model = traced.model_proto
     opset = next(item.version for item in model.opset_import if item.domain == "")
     ensure(opset == OPSET, f"torch.onnx wrote opset {opset} instead of {OPSET}")
-    clean(model, {name: t.detach().numpy() for name, t in program.module.state_dict().items()})
+    if isinstance(program.module, Wrapped):
+        split_products(model)
+    clean(model, {name: t.detach().cpu().numpy() for name, t in program.module.state_dict().items()})
     return model
 
 

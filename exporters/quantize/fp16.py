@@ -16,6 +16,7 @@ from ...errors import InputError
 from ...precision import Precision
 from ..graph.edit import (
     array_of,
+    attribute,
     ensure,
     initializers,
     rename,
@@ -24,14 +25,14 @@ from ..graph.edit import (
     tensor_of,
     value_types,
 )
+from ..graph.layers import HEAD
 from ..graph.passes import finish
 
 HALF, BRAIN, FULL = TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT
 _MARK = "half."
 _KINDS = {"float16": HALF, "bfloat16": BRAIN}
 # These compute in float32 whatever they are given; Gemm is the q head (the only product with a bias).
-FULL_OPS = frozenset({"Softmax", "ReduceMean", "Pow", "Sqrt", "Div", "Gemm"})
-FULL_WEIGHTS = frozenset({"lm_head.weight", "q_head.weight"})
+FULL_OPS = frozenset({"Softmax", "ReduceMean", "Pow", "Sqrt", "Div", "Gemm", "LayerNormalization", "ReduceSum"})
 # A convolution over the grid is one too, in all but its name.
 PRODUCTS = frozenset({"MatMul", "Conv"})
 # Part of the network → dtype, for the manifest.
@@ -60,14 +61,21 @@ def convert(model: onnx.ModelProto, precision: Precision) -> None:
     widest type it is given: rotary embedding and SwiGLU follow the products, residual sums follow the state.
     """
     kind = _KINDS[precision.stored]
-    _Halving(model.graph, kind).run()
+    _Halving(model, kind).run()
     finish(model)
     _check(model, kind)
 
 
+def _is_head(name: str) -> bool:
+    """Whether a stored tensor is the weight of a head, which stays in float32."""
+    return name in ("lm_head.weight", "q_head.weight") or name.startswith(HEAD)
+
+
 class _Halving:
-    def __init__(self, graph: onnx.GraphProto, half: int):
-        self.graph, self.half = graph, half
+    def __init__(self, model: onnx.ModelProto, half: int):
+        self.graph, self.half = model.graph, half
+        graph = model.graph
+        self.floating = {name for name, kind in value_types(model).items() if kind == FULL}
         self.stored = initializers(graph)
         # Type of each computed floating-point value; integers and booleans are not in it.
         self.types: dict[str, int] = {v.name: FULL for v in graph.input if v.type.tensor_type.elem_type == FULL}
@@ -76,10 +84,8 @@ class _Halving:
         self.tensors: dict[str, onnx.TensorProto] = {}
 
     def run(self) -> None:
-        floating = {name for name, tensor in self.stored.items() if tensor.data_type == FULL}
         for node in self.graph.node:
-            ensure(node.op_type != "Cast", "convert: the graph has casts already")
-            floats = [i for i, name in enumerate(node.input) if name in floating or name in self.types]
+            floats = [i for i, name in enumerate(node.input) if name in self.floating]
             kind = self._compute_type(node, [node.input[i] for i in floats])
             for i, name in enumerate(node.input):
                 if i in floats:
@@ -87,7 +93,10 @@ class _Halving:
                 elif name in self.stored:
                     self.tensors[name] = self.stored[name]
             self.nodes.append(node)
-            self.types.update(dict.fromkeys(node.output, kind))
+            narrows = node.op_type == "Cast" and floats and attribute(node, "to") != FULL
+            ensure(not narrows, "convert: the graph has casts already")
+            made = FULL if node.op_type == "Cast" else kind
+            self.types.update({name: made for name in node.output if name in self.floating})
         half = [value.name for value in self.graph.output if self.types[value.name] == self.half]
         ensure(not half, f"convert: outputs computed in half precision: {half}")
         replace_nodes(self.graph, self.nodes)
@@ -97,7 +106,7 @@ class _Halving:
         rename(self.graph, {old: new for old, new in halves.items() if new not in self.tensors})
 
     def _compute_type(self, node: onnx.NodeProto, floats: list[str]) -> int:
-        if node.op_type in FULL_OPS or FULL_WEIGHTS & set(node.input):
+        if node.op_type in FULL_OPS or any(map(_is_head, node.input)):
             return FULL
         if node.op_type in PRODUCTS:
             return self.half
@@ -141,11 +150,12 @@ def _check(model: onnx.ModelProto, half: int) -> None:
     stored = initializers(model.graph)
     for node in model.graph.node:
         kind = types[node.output[0]]
-        if node.op_type in FULL_OPS or FULL_WEIGHTS & set(node.input):
+        if node.op_type in FULL_OPS or any(map(_is_head, node.input)):
             ensure(kind == FULL, f"convert: {node.name} was halved")
         elif node.op_type in PRODUCTS:
             ensure(kind == half, f"convert: {node.name} stayed float32")
     for value in (*model.graph.input, *model.graph.output):
         ensure(types[value.name] == FULL, f"convert: binding {value.name} is not float32")
-    wide = [n for n, t in stored.items() if t.data_type == FULL and n.endswith(".weight") and n not in FULL_WEIGHTS]
+    read = {name for node in model.graph.node if node.op_type in PRODUCTS for name in node.input}
+    wide = [name for name in read if name in stored and stored[name].data_type == FULL and not _is_head(name)]
     ensure(not wide, f"convert: stored in float32: {wide}")

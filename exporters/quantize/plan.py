@@ -11,8 +11,8 @@ from ...bundle.quantization import Layer, Site
 from ...data.puzzles import PuzzleSet
 from ...errors import InputError
 from ...identifiers import rows_of
-from ...models import HRM, Checkpoint, Ranges, collect_ranges
-from ...models.calibration import SAMPLINGS
+from ...models import Checkpoint, Ranges, collect_ranges
+from ...models.calibration import SAMPLINGS, Model
 from ...models.checkpoint import TrainedScales
 from ...models.ranges import ESTIMATORS, STEPS
 from ...models.smoothing import STRENGTH, smoothing_factors
@@ -160,7 +160,7 @@ class Calibrator:
         self._factors: dict[tuple[str, float], dict[str, np.ndarray]] = {}
 
     @property
-    def _asked(self) -> tuple[HRM, np.ndarray, np.ndarray | None]:
+    def _asked(self) -> tuple[Model, np.ndarray, np.ndarray | None]:
         """The model, the questions, and their rows in its table of puzzle embeddings."""
         identifiers = self.puzzles.identifiers
         rows = None if identifiers is None else rows_of(identifiers, self.checkpoint.kept_identifiers)

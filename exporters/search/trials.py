@@ -24,7 +24,7 @@ from ...measure.reference import identity, reference_answers
 from ...models import Checkpoint
 from ...progress import Progress
 from ...runtimes import Answers, HostLoop, backend
-from ...runtimes.loops import SIGNATURES, by_position
+from ...runtimes.loops import by_position, signature_of
 from ...tasks.parallel import usable_cores
 from .. import emulator
 from ..graph.edit import copied
@@ -148,7 +148,7 @@ def load_segments(
         load = backend(target.name).load_graph
     calls = []
     for stem in models:
-        inputs, outputs = SIGNATURES[stem]
+        inputs, outputs = signature_of(stem, tuple(checkpoint.model.state))
         given = {tensor.name for tensor in written.inputs[stem]}
         present = tuple(name for name in inputs if name in given)
         calls.append(by_position(load(folder / written.graphs[stem], threads), present, outputs))

@@ -53,9 +53,8 @@ class TensorRTTarget(Target):
 
         chosen, options, folder = flavour(), context.options, context.folder
         capabilities = _capabilities(chosen, options)
-        config = context.checkpoint.config
-        # Initial z_H and z_L of all rows, where their number is known when the engine is built.
-        state_bytes = 2 * 4 * (options.batch or 0) * config.sequence_len * config.hidden_size
+        # Initial states of all rows, where their number is known when the engine is built.
+        state_bytes = 4 * (options.batch or 0) * context.checkpoint.config.state_values
         rows = DEFAULT_PROFILE if options.batch is None else None  # None: the graph itself fixes them
         files, entries, audits = {}, [], {}
         compiled: list[CompiledProduct] = []

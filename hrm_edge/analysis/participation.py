@@ -82,11 +82,11 @@ def networks_and_puzzles(
     trained: list[Checkpoint] = []
     if checkpoint is not None:
         trained.append(load_checkpoint(checkpoint))
-        config, task = trained[0].config, trained[0].task
+        config, task = trained[0].hrm.config, trained[0].task
     elif random_weights is not None:
         config, task = random_config(random_weights)
     torch.manual_seed(seed)
-    networks = [(model.name, model.model.eval()) for model in trained]
+    networks = [(model.name, model.hrm.eval()) for model in trained]
     networks.append(("untrained", build_model(config, task).eval()))
     puzzles = any_puzzles(task, n, data, trained[0] if trained else None, seed)
     rows = puzzles.identifiers

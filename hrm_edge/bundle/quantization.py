@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 QUANTIZATION = "quantization.json"
 
-# A fused layer of the checkpoint → its products in the graph, in the order of the fused weight's rows.
+# What the names of layers inside blocks begin with: those of the networks here, and those of another's network.
+LEVELS = ("H_level.", "L_level.")
+BLOCKS = (*LEVELS, "network.")
+# A fused layer of the levels → its products in the graph, in the order of the fused weight's rows. Another's layers
+# are exported as they are, whatever they are called.
 PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
@@ -58,7 +62,8 @@ class Layer:
     def products(self) -> list[str]:
         """The names that its products have in the graph."""
         parent, _, last = self.name.rpartition(".")
-        return [f"{parent}.{part}/{call}" for part in PARTS.get(last, (last,)) for call in range(self.calls)]
+        parts = PARTS.get(last, (last,)) if self.name.startswith(LEVELS) else (last,)
+        return [f"{parent}.{part}/{call}" for part in parts for call in range(self.calls)]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -90,11 +90,12 @@ def _print_drift(drift: tuple[SegmentDrift, ...]) -> None:
 
     if not drift:
         return
-    head = ("segment", "z_H cosine", "z_L cosine", "cells differ", "puzzles differ", "halting agrees")
+    states = (f"{state.name} cosine" for state in drift[0].states)
+    head = ("segment", *states, "cells differ", "puzzles differ", "halting agrees")
     wanted = {1, 2, 4, 8, 16, drift[-1].segment}
     rows = [
         (
-            *(str(row.segment), cosine(row.z_H_cosine), cosine(row.z_L_cosine)),
+            *(str(row.segment), *(cosine(state.cosine) for state in row.states)),
             *map(percent, (row.cells_differ, row.puzzles_differ, row.halt_agree)),
         )
         for row in drift

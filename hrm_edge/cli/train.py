@@ -76,7 +76,7 @@ def command(
     if steps:
         limits.append(f"train.steps={steps}")
     initial = load_checkpoint(start_from) if start_from else None
-    start = initial.config if initial else None
+    start = initial.hrm.config if initial else None
     arch, recipe = load_recipe(task, preset, config, [*(set_ or []), *limits], start)
     checkpoint = train(get_task(task), arch, recipe, data or ["generated:20000"], output, device, test, initial)
     if os.environ.get("RANK", "0") == "0":

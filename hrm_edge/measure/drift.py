@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 
 from ..data.puzzles import PuzzleSet
 from ..halting import halting_head
 from ..progress import Progress
-from ..records import STRICT, Fraction, MaybeCosine, MaybeFraction, MaybeSize, OneOrMore
+from ..records import STRICT, Fraction, MaybeCosine, MaybeFraction, MaybeSize, OneOrMore, must_be
 from .accuracy import rightness
 
 Arrays = Sequence[np.ndarray]
@@ -31,43 +32,59 @@ LOWEST = 0.05  # part of the tokens that the low end of the cosines leaves out
 class SegmentNetwork:
     """A recurrent network as two calls: how it starts, and one segment. Arrays are float32 unless told otherwise.
 
-    `start(tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, z_H, z_L)`, each [b, S', D];
-    `segment(z_H, z_L, e) → (z_H, z_L, logits [b, S, V], q [b, 2])`.
+    `start(tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, *state)`, each [b, …];
+    `segment(*state, e) → (*state, logits [b, S, V], q [b, 2])`; `state` names the state tensors.
     """
 
     start: Callable[..., Arrays]
-    segment: Callable[[np.ndarray, np.ndarray, np.ndarray], Arrays]
+    segment: Callable[..., Arrays]
     no_ACT_continue: bool = False  # how q says stop: q[0] > 0 instead of q[0] > q[1]
     batch: int | None = None  # the number of rows the calls insist on; None: any
+    state: tuple[str, ...] = ("z_H", "z_L")
 
     def halts(self, q: np.ndarray) -> np.ndarray:
         """bool[b]: whether the halting head, float[b, 2], says stop."""
         return halting_head(self.no_ACT_continue).says_stop(q)
 
 
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and text.isascii() and len(text) <= 60
+
+
 @dataclass(frozen=True)
-class SegmentDrift:
-    """Reference against candidate after one segment, over all puzzles, halting off.
+class StateDrift:
+    """One state tensor of both networks after one segment.
 
     Figures of states that are not finite are NaN, and None in a report, which is what checks the ranges.
     """
 
     __pydantic_config__ = STRICT
 
+    name: Annotated[str, must_be("a name of letters, digits and _", _is_name)]
+    cosine: MaybeCosine  # between the two states of a token, mean over tokens
+    cosine_low: MaybeCosine  # 5 % of the tokens lie below
+    error: MaybeSize  # ‖a − b‖ / ‖a‖ over all states
+
+
+@dataclass(frozen=True)
+class SegmentDrift:
+    """Reference against candidate after one segment, over all puzzles, halting off."""
+
+    __pydantic_config__ = STRICT
+
     segment: OneOrMore  # counted from 1
     n: OneOrMore  # puzzles
-    z_H_cosine: MaybeCosine  # between the two states of a token, mean over tokens
-    z_H_cosine_low: MaybeCosine  # 5 % of the tokens lie below
-    z_H_error: MaybeSize  # ‖a − b‖ / ‖a‖ over all states
-    z_L_cosine: MaybeCosine
-    z_L_cosine_low: MaybeCosine
-    z_L_error: MaybeSize
+    states: tuple[StateDrift, ...]
     logit_rmse: MaybeSize
     cells_differ: Fraction  # part of the cells whose argmax differs
     puzzles_differ: Fraction  # part of the puzzles with any such cell
     halt_agree: Fraction  # part of the puzzles on which both halting heads say the same
     reference_exact: MaybeFraction = None  # None where nobody judged
     candidate_exact: MaybeFraction = None
+
+    def state(self, name: str) -> StateDrift:
+        """The figures of one state tensor."""
+        return next(state for state in self.states if state.name == name)
 
 
 @dataclass(frozen=True)
@@ -148,10 +165,11 @@ class _RunningNetwork:
 
     def __init__(self, network: SegmentNetwork, *asked: np.ndarray) -> None:
         self._network, self._count = network, len(asked[0])
-        self._e, self.z_H, self.z_L = self._call(network.start, *asked)
+        self.names = network.state
+        self._e, *self.state = self._call(network.start, *asked)
 
     def step(self) -> None:
-        self.z_H, self.z_L, self.logits, q = self._call(self._network.segment, self.z_H, self.z_L, self._e)
+        *self.state, self.logits, q = self._call(self._network.segment, *self.state, self._e)
         self.guess = self.logits.argmax(axis=-1).astype(np.int32)
         self.halts = self._network.halts(q)
 
@@ -167,6 +185,24 @@ class _RunningNetwork:
         return [np.concatenate(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)]
 
 
+class _StateSums:
+    """Sums over one state tensor."""
+
+    def __init__(self) -> None:
+        self.error = self.size = 0.0
+        self.cosines: list[np.ndarray] = []
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.error += _dot(x - y, x - y).sum()
+        self.size += _dot(x, x).sum()
+        self.cosines.append(_cosines(x, y))
+
+    def result(self, name: str) -> StateDrift:
+        cosines = np.concatenate(self.cosines)
+        low = float(np.quantile(cosines, LOWEST))
+        return StateDrift(name, float(cosines.mean()), low, _ratio(self.error, self.size))
+
+
 class _DriftSums:
     """Sums over the puzzles, from which the figures of one segment are computed."""
 
@@ -174,17 +210,12 @@ class _DriftSums:
         self.puzzles = self.cells = self.logits = 0
         self.cells_differ = self.puzzles_differ = self.halt_agree = 0
         self.logit_error = 0.0
-        self.state_error = {"z_H": 0.0, "z_L": 0.0}
-        self.state_size = {"z_H": 0.0, "z_L": 0.0}
-        self.cosines: dict[str, list[np.ndarray]] = {"z_H": [], "z_L": []}
+        self.states: dict[str, _StateSums] = {}
         self.right: list[int] | None = None
 
     def add(self, a: _RunningNetwork, b: _RunningNetwork, rows: np.ndarray, right: Right | None) -> None:
-        for name in ("z_H", "z_L"):
-            x, y = getattr(a, name), getattr(b, name)
-            self.state_error[name] += _dot(x - y, x - y).sum()
-            self.state_size[name] += _dot(x, x).sum()
-            self.cosines[name].append(_cosines(x, y))
+        for name, x, y in zip(a.names, a.state, b.state, strict=True):
+            self.states.setdefault(name, _StateSums()).add(x, y)
         difference = a.logits - b.logits
         self.logit_error += _dot(difference, difference).sum()
         self.logits += difference.size
@@ -200,16 +231,10 @@ class _DriftSums:
 
     def result(self, segment: int) -> SegmentDrift:
         exact = [None, None] if self.right is None else [count / self.puzzles for count in self.right]
-        states = {}
-        for name in ("z_H", "z_L"):
-            cosines = np.concatenate(self.cosines[name])
-            states[f"{name}_cosine"] = float(cosines.mean())
-            states[f"{name}_cosine_low"] = float(np.quantile(cosines, LOWEST))
-            states[f"{name}_error"] = _ratio(self.state_error[name], self.state_size[name])
         return SegmentDrift(
             segment=segment,
             n=self.puzzles,
-            **states,
+            states=tuple(sums.result(name) for name, sums in self.states.items()),
             logit_rmse=float(np.sqrt(self.logit_error / self.logits)),
             cells_differ=self.cells_differ / self.cells,
             puzzles_differ=self.puzzles_differ / self.puzzles,

@@ -11,6 +11,7 @@ from ..data.puzzles import PuzzleSet
 from ..identifiers import rows_of
 from ..models.checkpoint import Checkpoint
 from ..models.engine import TorchEngine
+from ..models.network import device_of
 from ..progress import Progress
 from ..runtimes import Answers
 from .accuracy import answer_all
@@ -49,7 +50,7 @@ def _key(checkpoint: Checkpoint, max_think_steps: int | None, halt: str) -> dict
         **identity(checkpoint),
         "max_think_steps": max_think_steps or checkpoint.config.halt_max_steps,
         "halt": halt,
-        "device": str(checkpoint.model.H_init.device),
+        "device": str(device_of(checkpoint.model)),
         "precision": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),  # sums are split among them
     }
@@ -71,18 +72,16 @@ def identity(checkpoint: Checkpoint) -> dict[str, Any]:
 def reference_segments(checkpoint: Checkpoint) -> SegmentNetwork:
     """The checkpoint's network as numpy calls, for :func:`hrm_edge.measure.drift.roll_out`."""
     model, kept = checkpoint.model.eval(), checkpoint.kept_identifiers
-    device = model.H_init.device
+    device = device_of(model)
 
     @torch.inference_mode()
     def start(tokens: np.ndarray, identifiers: np.ndarray | None = None) -> list[np.ndarray]:
         rows = None if identifiers is None else torch.from_numpy(rows_of(identifiers, kept)).to(device)
-        e = model.embed(torch.from_numpy(tokens).to(device), rows)
-        return [array.float().cpu().numpy() for array in (e, *model.initial_state(len(tokens)))]
+        return [array.float().cpu().numpy() for array in model.start(torch.from_numpy(tokens).to(device), rows)]
 
     @torch.inference_mode()
-    def segment(z_H: np.ndarray, z_L: np.ndarray, e: np.ndarray) -> list[np.ndarray]:
-        states = [torch.from_numpy(state).to(device) for state in (z_H, z_L, e)]
-        outputs = model.segment(states[0], states[1], states[2])
+    def segment(*arrays: np.ndarray) -> list[np.ndarray]:
+        outputs = model.segment(*(torch.from_numpy(array).to(device) for array in arrays))
         return [array.float().cpu().numpy() for array in outputs]
 
-    return SegmentNetwork(start, segment, checkpoint.config.no_ACT_continue)
+    return SegmentNetwork(start, segment, checkpoint.config.no_ACT_continue, state=tuple(model.state))

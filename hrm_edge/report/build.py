@@ -113,7 +113,8 @@ def read_report(path: Path | str) -> Report:
         if path.stat().st_size > _LARGEST:
             raise InputError(f"{path}: is too large to be a report ({_LARGEST >> 20} MiB at most); {again}")
         text = path.read_bytes().decode("utf-8")
-        version = newer_version(json.loads(text), FORMAT_VERSION)
+        content = json.loads(text)
+        version = newer_version(content, FORMAT_VERSION)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {again}") from error
     except (ValueError, RecursionError) as error:
@@ -123,7 +124,24 @@ def read_report(path: Path | str) -> Report:
             f"{path}: has format version {version}, and this hrm-edge reads up to {FORMAT_VERSION}; "
             "upgrade hrm-edge"
         )
-    return from_json(Report, text, path, again)
+    return from_json(Report, json.dumps(_in_this_version(content)), path, again)
+
+
+def _in_this_version(content: Any) -> Any:
+    """A report of format 1 as one of today: there z_H and z_L were the states of every network."""
+    if not isinstance(content, dict) or content.get("format_version") != 1:
+        return content
+    fields = ("cosine", "cosine_low", "error")
+    drift = []
+    rows = content.get("drift")
+    for row in rows if isinstance(rows, list) else ():
+        olds = {name: {field: f"{name}_{field}" for field in fields} for name in ("z_H", "z_L")}
+        if not isinstance(row, dict) or not all(key in row for each in olds.values() for key in each.values()):
+            return content
+        states = [{"name": name, **{f: row[key] for f, key in each.items()}} for name, each in olds.items()]
+        gone = {key for each in olds.values() for key in each.values()}
+        drift.append({**{key: value for key, value in row.items() if key not in gone}, "states": states})
+    return {**content, "drift": drift, "format_version": FORMAT_VERSION}
 
 
 def bundle_report(bundle: Bundle) -> Report:

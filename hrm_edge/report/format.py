@@ -16,7 +16,7 @@ from ..measure.drift import SegmentDrift
 from ..records import LARGEST, STRICT, Count, Fraction, MaybeFraction, MaybeSize, OneOrMore, Size, between, must_be
 from ..tasks import Task, get_task
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _LONGEST = 4000  # characters, but for boards
 _MOST = 100_000  # entries of a list
@@ -325,6 +325,9 @@ class Report:
             raise ValueError("halting must count both sides up to the same segment")
         if self.speed and self.speed.own is not None and self.speed.own >= len(self.speed.rows):
             raise ValueError("speed.own must be one of the rows")
+        states = {tuple(state.name for state in row.states) for row in self.drift}
+        if len(states) > 1 or () in states:
+            raise ValueError("drift must be of the same state tensors in every segment")
         try:
             task = get_task(self.bundle.task)
         except InputError as error:

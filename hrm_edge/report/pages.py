@@ -17,7 +17,7 @@ _TEXT_BOARDS = 3  # of each kind of puzzle in Markdown; the HTML draws all that 
 
 def html_page(report: Report) -> str:
     """One self-contained page."""
-    from .plots import figures
+    from .plots import drift_columns, figures
 
     task = get_task(report.bundle.task)
     return _rendered(
@@ -25,6 +25,7 @@ def html_page(report: Report) -> str:
         report,
         task,
         plots=figures(report),
+        drift_columns=drift_columns(report.drift) if report.drift else (),
         board_legend=board_legend(task),
         draw=lambda puzzle, side, label: board_svg(task, asdict(puzzle), side, label),
     )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Legend = tuple[tuple[str, str], ...]  # (style of the page's key, what it stands for); told apart without colour too
+Columns = tuple[tuple[str, Callable[[Any], object]], ...]  # (head, a row's cell)
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,17 @@ class Table:
     """A plot's figures as text, under a heading of their own; `named`: the first column holds names."""
 
     heading: str
-    columns: tuple[tuple[str, Callable[[Any], object]], ...]  # (head, a row's cell)
+    columns: Columns | Callable[[Any], Columns]  # a function where the data say which
     rows: Callable[[Any], Sequence[Any]] = lambda data: data
     named: bool = False
     before: Callable[[Report], str] = lambda report: ""
     after: Callable[[Report], str] = lambda report: ""
 
     def markdown(self, report: Report, data: Any) -> str:
-        heads = " | ".join(head for head, _ in self.columns)
-        sides = ["---" if self.named else "---:"] + ["---:"] * (len(self.columns) - 1)
-        rows = [" | ".join(str(text(row)) for _, text in self.columns) for row in self.rows(data)]
+        columns = self.columns(data) if callable(self.columns) else self.columns
+        heads = " | ".join(head for head, _ in columns)
+        sides = ["---" if self.named else "---:"] + ["---:"] * (len(columns) - 1)
+        rows = [" | ".join(str(text(row)) for _, text in columns) for row in self.rows(data)]
         lines = [f"| {heads} |", f"|{'|'.join(sides)}|", *(f"| {row} |" for row in rows)]
         parts = (f"## {self.heading}", self.before(report), "\n".join(lines), self.after(report))
         return "\n\n".join(part for part in parts if part)
@@ -54,11 +56,12 @@ class Plot:
     data: Callable[[Report], Any]  # what it draws; where that is empty there is no plot
     draw: Callable[[Axes, Any], None]
     label: Callable[[Any], str]  # read aloud
-    legend: Legend = ()
+    legend: Legend | Callable[[Any], Legend] = ()
     note: Callable[[Any], str] = lambda data: ""
     height: Callable[[Any], float] = lambda data: HEIGHT
     table: Table | None = None
 
     def figure(self, data: Any) -> Figure:
         drawn = svg(lambda ax: self.draw(ax, data), self.label(data), self.height(data))
-        return Figure(self.title, drawn, self.legend, self.note(data))
+        legend = self.legend(data) if callable(self.legend) else self.legend
+        return Figure(self.title, drawn, legend, self.note(data))

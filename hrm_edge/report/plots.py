@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..measure.drift import SegmentDrift
 from ..text import markdown
 from .format import Halting, Quantization, Report, SegmentAccuracy, Site, Trial
-from .plot import Figure, Legend, Plot, Table
+from .plot import Columns, Figure, Legend, Plot, Table
 from .svg import DEEP, FLOAT, INK, LOW, PAGE, SOFT, TEAL, log_scale, name_rows, plain_number, whole_numbers
 from .words import cosine, number, origin, percent, points
 
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
 
 _FLOAT_STYLE = {"color": FLOAT, "marker": "o", "linestyle": (0, (4, 2)), "markerfacecolor": PAGE}
 _LOW_STYLE = {"color": LOW, "marker": "s", "linestyle": "-"}
-# z_H and z_L, or any other two figures of the same comparison.
+# The first two state tensors, or any other two figures of the same comparison; further states look like the second.
 _FIRST = {"color": DEEP, "marker": "s", "linestyle": "-"}
 _SECOND = {"color": TEAL, "marker": "o", "linestyle": (0, (4, 2)), "markerfacecolor": PAGE}
-_STATES = (("first", "z_H"), ("second", "z_L"))
+_LOW_END = {"linestyle": ":", "markersize": 2.5}
+
+# The lines of a plot of drift: what each shows of a row, and its style.
+Series = Sequence[tuple[Callable[[Any], Any], dict[str, Any]]]
 
 _ROW = 0.2  # height of a layer's row
 
@@ -139,18 +144,18 @@ _HALTING = Plot(
 def _drift(
     title: str,
     ylabel: str,
-    series: dict[str, dict[str, Any]],
+    series: Series | Callable[[Any], Series],
     label: Callable[[Any], str],
-    legend: Legend,
+    legend: Legend | Callable[[Any], Legend],
     note: str = "",
     table: Table | None = None,
 ) -> Plot:
-    """Figures of the candidate against the reference, segment by segment. `series`: field → style of its line;
-    `label`: of the last segment."""
+    """Figures of the candidate against the reference, segment by segment. `series`: each line's value of a row, and
+    its style; a function where the rows say which. `label`: of the last segment."""
 
     def draw(ax: Axes, rows: Sequence[Any]) -> None:
-        for name, style in series.items():
-            values = [float("nan") if (value := getattr(row, name)) is None else value for row in rows]
+        for value_of, style in series(rows) if callable(series) else series:
+            values = [float("nan") if (value := value_of(row)) is None else value for row in rows]
             ax.plot([row.segment for row in rows], _percent(values) if "%" in ylabel else values, **style)
         ax.set_xlabel("segment")
         ax.set_ylabel(ylabel)
@@ -170,33 +175,68 @@ def _drift(
     )
 
 
+def _of_state(number: int, field: str, row: SegmentDrift) -> float | None:
+    value: float | None = getattr(row.states[number], field)
+    return value
+
+
+def _shown_as(text: Callable[[float | None], str], value: Callable[[SegmentDrift], float | None], row: Any) -> str:
+    return text(value(row))
+
+
+def _state_lines(field: str, **style: Any) -> Callable[[Any], Series]:
+    """A line for each state tensor."""
+
+    def lines(rows: Sequence[SegmentDrift]) -> Series:
+        return [
+            (partial(_of_state, i, field), {**(_SECOND if i else _FIRST), **style})
+            for i in range(len(rows[0].states))
+        ]
+
+    return lines
+
+
+def _state_legend(rows: Sequence[SegmentDrift]) -> Legend:
+    return tuple(("second" if i else "first", state.name) for i, state in enumerate(rows[0].states))
+
+
+def _direction_legend(rows: Sequence[SegmentDrift]) -> Legend:
+    names = _state_legend(rows)
+    return names + tuple((f"{style} dotted", f"{name}, lowest 5 %") for style, name in names)
+
+
+def drift_columns(rows: Sequence[SegmentDrift]) -> Columns:
+    """The columns of the table of drift: three for each state tensor among them."""
+    states: list[tuple[str, Callable[[Any], object]]] = []
+    for i, state in enumerate(rows[0].states):
+        of = partial(partial, _of_state, i)
+        states += [
+            (f"{state.name} cosine", partial(_shown_as, cosine, of("cosine"))),
+            ("low", partial(_shown_as, cosine, of("cosine_low"))),
+            (f"{state.name} error", partial(_shown_as, percent, of("error"))),
+        ]
+    return (
+        ("segment", lambda row: row.segment),
+        *states,
+        ("logit RMSE", lambda row: number(row.logit_rmse)),
+        ("cells differ", lambda row: percent(row.cells_differ)),
+        ("puzzles differ", lambda row: percent(row.puzzles_differ)),
+        ("halting agrees", lambda row: percent(row.halt_agree)),
+    )
+
+
 _DIRECTION = _drift(
     "Direction of the states",
     "cosine",
-    {
-        "z_H_cosine": _FIRST,
-        "z_L_cosine": _SECOND,
-        "z_H_cosine_low": {**_FIRST, "linestyle": ":", "markersize": 2.5},
-        "z_L_cosine_low": {**_SECOND, "linestyle": ":", "markersize": 2.5},
-    },
-    lambda last: f"cosine between float and quantized states; z_H {_shown(last.z_H_cosine)}",
-    (*_STATES, ("first dotted", "z_H, lowest 5 %"), ("second dotted", "z_L, lowest 5 %")),
+    lambda rows: [*_state_lines("cosine")(rows), *_state_lines("cosine_low", **_LOW_END)(rows)],
+    lambda last: (
+        f"cosine between float and quantized states; {last.states[0].name} {_shown(last.states[0].cosine)}"
+    ),
+    _direction_legend,
     "1 is no drift. Dotted: 5 % of the tokens lie below.",
     Table(
         "Drift, segment by segment",
-        (
-            ("segment", lambda row: row.segment),
-            ("z_H cosine", lambda row: cosine(row.z_H_cosine)),
-            ("low", lambda row: cosine(row.z_H_cosine_low)),
-            ("z_H error", lambda row: percent(row.z_H_error)),
-            ("z_L cosine", lambda row: cosine(row.z_L_cosine)),
-            ("low", lambda row: cosine(row.z_L_cosine_low)),
-            ("z_L error", lambda row: percent(row.z_L_error)),
-            ("logit RMSE", lambda row: number(row.logit_rmse)),
-            ("cells differ", lambda row: percent(row.cells_differ)),
-            ("puzzles differ", lambda row: percent(row.puzzles_differ)),
-            ("halting agrees", lambda row: percent(row.halt_agree)),
-        ),
+        drift_columns,
         before=lambda report: (
             f"Both re-rolled from their own states on {report.drift[0].n} puzzles. "
             '"Low" is the value that 5 % of the tokens lie below.'
@@ -207,22 +247,22 @@ _DIRECTION = _drift(
 _ERROR = _drift(
     "Relative error of the states",
     "relative error, %",
-    {"z_H_error": _FIRST, "z_L_error": _SECOND},
-    lambda last: f"relative error of the states; z_H {_shown(last.z_H_error)}",
-    _STATES,
+    _state_lines("error"),
+    lambda last: f"relative error of the states; {last.states[0].name} {_shown(last.states[0].error)}",
+    _state_legend,
     "‖float − quantized‖ / ‖float‖, each re-rolled from its own states.",
 )
 _LOGITS = _drift(
     "Error of the logits",
     "RMS error of logits",
-    {"logit_rmse": _FIRST},
+    ((lambda row: row.logit_rmse, _FIRST),),
     lambda last: f"RMS error of the logits, {_shown(last.logit_rmse)}",
     (("first", "root mean square"),),
 )
 _GUESSES = _drift(
     "Guesses that differ",
     "differ, %",
-    {"puzzles_differ": _FIRST, "cells_differ": _SECOND},
+    ((lambda row: row.puzzles_differ, _FIRST), (lambda row: row.cells_differ, _SECOND)),
     lambda last: f"{last.puzzles_differ:.1%} of the puzzles and {last.cells_differ:.2%} of the cells differ",
     (("first", "puzzles with any such cell"), ("second", "cells whose argmax differs")),
 )

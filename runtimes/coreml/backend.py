@@ -83,11 +83,12 @@ class CoreMl(Backend):
         table of 16 values; else the type it is computed in.
         """
         found = []
-        block = read_package(path).main.block
-        for operation, around in operations(block):
+        main = read_package(path).main
+        fed = {value.name: value.dtype for value in main.inputs}
+        for operation, around in operations(main.block):
             names = {"matmul": ("x", "y"), "linear": ("x", "weight")}.get(operation.kind)
             if names and operation.outputs:
-                kinds = [_operand_kind(operation.inputs.get(name, ()), around) for name in names]
+                kinds = [_operand_kind(operation.inputs.get(name, ()), around, fed) for name in names]
                 found.append(CompiledProduct(operation.outputs[0].name.removesuffix(_FLOAT16_MARK), *kinds))
         return found
 
@@ -113,8 +114,11 @@ def load_stateful(path: Path) -> Callable[[], Slots]:
     return lambda: _StateSlots(model.session(), shapes)
 
 
-def _operand_kind(bound: tuple[str | Constant, ...], around: tuple[Block, ...]) -> str:
-    """The type of the tensor that an operand comes from, looked for in the blocks around, innermost first."""
+def _operand_kind(bound: tuple[str | Constant, ...], around: tuple[Block, ...], fed: dict[str, str]) -> str:
+    """The type of the tensor that an operand comes from, looked for in the blocks around, innermost first.
+
+    ``fed``: the types of the program's own inputs.
+    """
     seen: set[str] = set()
     kind, decoded = "nothing", False
     while len(bound) == 1:
@@ -124,7 +128,7 @@ def _operand_kind(bound: tuple[str | Constant, ...], around: tuple[Block, ...]) 
         if source in seen:
             break
         seen.add(source)
-        producer, declared = _producer(source, around)
+        producer, declared = _producer(source, around) or (None, fed.get(source, "nothing"))
         # Behind moves the operand keeps the type it is multiplied in.
         kind = declared if kind == "nothing" else kind
         if producer is None:
@@ -151,8 +155,8 @@ def _palette(operation: Operation) -> str:
     return f"palette{entries.bit_length() - 1}"
 
 
-def _producer(name: str, around: tuple[Block, ...]) -> tuple[Operation | None, str]:
-    """What gives a value (None: an input), and the value's declared type."""
+def _producer(name: str, around: tuple[Block, ...]) -> tuple[Operation | None, str] | None:
+    """What gives a value (None: a block takes it), and the value's declared type; None where no block knows it."""
     for block in reversed(around):
         for operation in block.operations:
             for value in operation.outputs:
@@ -161,7 +165,7 @@ def _producer(name: str, around: tuple[Block, ...]) -> tuple[Operation | None, s
         for value in block.inputs:
             if value.name == name:
                 return None, value.dtype
-    return None, "nothing"
+    return None
 
 
 def _model(path: Path) -> _Predictor | Program:

@@ -122,14 +122,29 @@ def rounded_to_float16(x: np.ndarray) -> np.ndarray:
     return result
 
 
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    """The error function of float32[…], rounded once."""
+    return np.asarray(_erf(x), np.float32)
+
+
 def _elementwise() -> None:
     unary: dict[str, Kernel] = {
+        "abs": np.abs,
+        "cos": np.cos,
+        "erf": erf,
+        "exp": np.exp,
         "identity": lambda x: x,
         "logical_not": np.logical_not,
+        "relu": lambda x: np.maximum(x, 0),
         "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
         "silu": lambda x: x / (1 + np.exp(-x)),
+        "sin": np.sin,
         "sqrt": np.sqrt,
         "square": np.square,
+        "tanh": np.tanh,
     }
     for name, function in unary.items():
         KINDS[name] = Kind(("x",), lambda call, function=function: function, exact=name == "identity")  # type: ignore[misc]
@@ -142,7 +157,9 @@ def _elementwise() -> None:
         "pow": np.power,
         "equal": np.equal,
         "less": np.less,
+        "less_equal": np.less_equal,
         "greater": np.greater,
+        "greater_equal": np.greater_equal,
         "logical_and": np.logical_and,
         "logical_or": np.logical_or,
     }
@@ -190,9 +207,10 @@ def _reductions() -> None:
 
         return make
 
-    functions: dict[str, Kernel] = {"reduce_mean": np.mean, "reduce_max": np.max, "reduce_min": np.min}
+    exact: dict[str, Kernel] = {"reduce_max": np.max, "reduce_min": np.min}
+    functions: dict[str, Kernel] = {"reduce_mean": np.mean, "reduce_sum": np.sum, **exact}
     for name, function in functions.items():
-        KINDS[name] = Kind(("x",), reduction(function), exact=name != "reduce_mean")
+        KINDS[name] = Kind(("x",), reduction(function), exact=name in exact)
 
 
 _reductions()
@@ -215,6 +233,31 @@ def _softmax(call: Call) -> Kernel:
         return y
 
     return kernel
+
+
+@kind("layer_norm", "x", "gamma?", "beta?")
+def _layer_norm(call: Call) -> Kernel:
+    axes, epsilon = call.integers("axes"), np.float32(call.parameter("epsilon", 1e-5))
+
+    def kernel(x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None) -> np.ndarray:
+        centred = x - np.mean(x, axis=axes, keepdims=True)
+        y = centred / np.sqrt(np.mean(np.square(centred), axis=axes, keepdims=True) + epsilon)
+        if gamma is not None:
+            y = y * gamma
+        return y if beta is None else y + beta
+
+    return kernel
+
+
+@kind("gelu")
+def _gelu(call: Call) -> Kernel:
+    mode = call.text("mode", "EXACT")
+    if mode == "EXACT":
+        return lambda x: x * np.float32(0.5) * (1 + erf(x * np.float32(math.sqrt(0.5))))
+    if mode == "TANH_APPROXIMATION":
+        root, cubic = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
+        return lambda x: x * np.float32(0.5) * (1 + np.tanh(root * (x + cubic * x * x * x)))
+    raise InputError(f"{call.where}: its mode {mode!r} is not supported")
 
 
 @kind("tile", "x", "reps", exact=True)

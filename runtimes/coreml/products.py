@@ -36,21 +36,29 @@ def _linear(call: Call) -> Kernel:
 
 @kind("conv", "x", "weight", "bias?")
 def _conv(call: Call) -> Kernel:
-    """Over two axes, each group of channels by itself: x[B, C, H, W], weight[C', C / groups, h, w]."""
+    """Over one axis or two, each group of channels by itself: x[B, C, *sizes], weight[C', C / groups, *kernel]."""
     groups = call.integer("groups", 1)
-    pad = call.integers("pad", np.zeros(4, np.int32)) if call.text("pad_type") == "custom" else None
-    strides, dilations = (call.integers(name, np.ones(2, np.int32)) for name in ("strides", "dilations"))
-    if pad is None or len(pad) != 4 or strides != (1, 1) or dilations != (1, 1):
-        raise InputError(f"{call.where}: only steps of one over two axes are supported, with padding that is given")
-    above, below, left, right = pad
+    custom = call.text("pad_type") == "custom"
+    pad = call.integers("pad") if custom else None
+    axes = len(pad) // 2 if pad else 0
+    steps = [call.integers(name, np.ones(axes, np.int32)) for name in ("strides", "dilations")]
+    if pad is None or len(pad) not in (2, 4) or any(step != (1,) * axes for step in steps):
+        raise InputError(
+            f"{call.where}: only steps of one over one or two axes are supported, with padding that is given"
+        )
+    sides = [(0, 0), (0, 0), *zip(pad[::2], pad[1::2], strict=True)]
+    spatial = tuple(range(2, 2 + axes))
+    # Axes of the sum: the channels of a group, and the places of the kernel.
+    here, tap = "xy"[:axes], "hw"[:axes]
+    sums = f"bgc{here}{tap},goc{tap}->bgo{here}"
 
     def kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        out, per_group, high, wide = weight.shape
-        padded = np.pad(x, ((0, 0), (0, 0), (above, below), (left, right)))
-        seen = np.lib.stride_tricks.sliding_window_view(padded, (high, wide), axis=(2, 3))
+        out, per_group, *sizes = weight.shape
+        seen = np.lib.stride_tricks.sliding_window_view(np.pad(x, sides), sizes, axis=spatial)
         seen = seen.reshape(len(x), groups, per_group, *seen.shape[2:])
-        taps = weight.reshape(groups, out // groups, per_group, high, wide)
-        y = np.einsum("bgcxyhw,gochw->bgoxy", seen, taps, optimize=True).reshape(len(x), out, *seen.shape[3:5])
-        return y if bias is None else y + bias[:, None, None]
+        taps = weight.reshape(groups, out // groups, per_group, *sizes)
+        y = np.einsum(sums, seen, taps, optimize=True)
+        y = y.reshape(len(x), out, *y.shape[3:])
+        return y if bias is None else y + bias.reshape(-1, *[1] * axes)
 
     return kernel

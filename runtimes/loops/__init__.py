@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +17,37 @@ if TYPE_CHECKING:
     from ...bundle import Bundle
     from ...tasks import Task
 
-# Graph → its inputs and outputs in the order the loops use them. `puzzle_identifiers` is there only when the
-# model was trained with several.
-SIGNATURES = {
-    "start": (("tokens", "puzzle_identifiers"), ("e", "z_H", "z_L")),
-    "segment": (("z_H", "z_L", "e"), ("z_H_next", "z_L_next", "logits", "q")),
+# Graph → its inputs and outputs in the order the loops use them, `*` standing for the network's state tensors.
+# `puzzle_identifiers` is there only when the model was trained with several.
+_SIGNATURES = {
+    "start": (("tokens", "puzzle_identifiers"), ("e", "*")),
+    "segment": (("*", "e"), ("*", "logits", "q")),
     "stateful": (("tokens", "fresh", "puzzle_identifiers"), ("logits", "q")),
     "model": (("tokens", "max_think_steps", "halt", "puzzle_identifiers"), ("answer", "steps", "q")),
 }
+NEXT = "_next"  # ends the name of a state tensor where a segment gives it
+
+
+def state_tensors(outputs: Iterable[str]) -> tuple[str, ...]:
+    """The names of a network's state tensors, by the outputs of its segment."""
+    return tuple(name.removesuffix(NEXT) for name in outputs if name.endswith(NEXT))
+
+
+def signature_of(graph: str, state: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A graph's inputs and outputs in the loops' order, for a network with these state tensors."""
+    inputs, outputs = _SIGNATURES[graph]
+    following = tuple(name + NEXT for name in state) if graph == "segment" else state
+    return _filled(inputs, state), _filled(outputs, following)
+
+
+def _filled(names: tuple[str, ...], state: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(each for name in names for each in (state if name == "*" else (name,)))
 
 
 def signature(bundle: Bundle, graph: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The graph's inputs and outputs in the loops' order, which must be those the manifest lists."""
-    inputs, outputs = SIGNATURES[graph]
     manifest = bundle.manifest
+    inputs, outputs = signature_of(graph, state_tensors(spec.name for spec in manifest.outputs.get("segment", ())))
     if manifest.architecture["num_puzzle_identifiers"] == 1:
         inputs = tuple(name for name in inputs if name != "puzzle_identifiers")
     listed = [{tensor.name for tensor in side[graph]} for side in (manifest.inputs, manifest.outputs)]

@@ -10,10 +10,10 @@ import numpy as np
 
 from ..base import Answers, Engine, Request
 
-# (tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, z_H, z_L), each float32[b, S', D]
+# (tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, *state), each float32[b, …]
 Start = Callable[..., Sequence[np.ndarray]]
-# (z_H, z_L, e) → (z_H, z_L, logits float32[b, S, V], q float32[b, 2])
-Segment = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[np.ndarray]]
+# (*state, e) → (*state, logits float32[b, S, V], q float32[b, 2])
+Segment = Callable[..., Sequence[np.ndarray]]
 
 # Rows thought over together when the artifact takes any number of them. On a CPU more is not faster: a row's
 # share of a segment took 2.0, 2.3 and 3.1 ms with 1, 8 and 32 rows (OpenVINO, D 128, two cores), as the state
@@ -42,16 +42,18 @@ class HostLoop(Engine):
 
     def _solve(self, request: Request) -> Answers:
         results = Results(request, self.task.seq_len)
-        flight = _Flight(*[np.zeros(0, np.int32)] * 5)
+        none = np.zeros(0, np.int32)
+        flight = _Flight(none, none, none, ())
         waiting = 0  # the next puzzle nobody has thought about yet
         while waiting < len(request.tokens) or len(flight.rows):
             free = self.slots - len(flight.rows)
             if free and waiting < len(request.tokens):
                 fresh = np.arange(waiting, min(waiting + free, len(request.tokens)))
                 waiting = int(fresh[-1]) + 1
-                flight = flight.joined(_Flight(fresh, np.zeros(len(fresh), np.int32), *self._begin(request, fresh)))
-            z_H, z_L, logits, q = self._padded(self.segment, flight.z_H, flight.z_L, flight.e)
-            flight = _Flight(flight.rows, flight.steps + 1, flight.e, z_H, z_L)
+                e, *state = self._begin(request, fresh)
+                flight = flight.joined(_Flight(fresh, np.zeros(len(fresh), np.int32), e, tuple(state)))
+            *state, logits, q = self._padded(self.segment, *flight.state, flight.e)
+            flight = _Flight(flight.rows, flight.steps + 1, flight.e, tuple(state))
             guess = logits.argmax(axis=-1).astype(np.int32)
             stop = self.stops(request, flight.rows, guess, q)
             done = stop | (flight.steps >= request.max_think_steps)
@@ -85,16 +87,21 @@ class _Flight(NamedTuple):
     rows: np.ndarray
     steps: np.ndarray
     e: np.ndarray
-    z_H: np.ndarray
-    z_L: np.ndarray
+    state: tuple[np.ndarray, ...]
 
     def joined(self, fresh: _Flight) -> _Flight:
         if not len(self.rows):
             return fresh
-        return _Flight(*(np.concatenate(pair) for pair in zip(self, fresh, strict=True)))
+        return _Flight(
+            np.concatenate([self.rows, fresh.rows]),
+            np.concatenate([self.steps, fresh.steps]),
+            np.concatenate([self.e, fresh.e]),
+            tuple(np.concatenate(pair) for pair in zip(self.state, fresh.state, strict=True)),
+        )
 
     def kept(self, keep: np.ndarray) -> _Flight:
-        return _Flight(*(array[keep] for array in self))
+        rows, steps, e, state = self
+        return _Flight(rows[keep], steps[keep], e[keep], tuple(tensor[keep] for tensor in state))
 
 
 class Results:

@@ -1,14 +1,13 @@
-"""Slots on the GPU: e, z_H and z_L stay in device memory between segments, only guesses come back."""
+"""Slots on the GPU: e and the state tensors stay in device memory between segments, only guesses come back."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ..loops import NEXT, state_tensors
 from .cuda import DeviceMemory, Graph, Stream
 from .device import Bound, LoadedEngine
 
-_STATE = ("e", "z_H", "z_L")
-_NEXT = {"z_H": "z_H_next", "z_L": "z_L_next"}
 _SEEN = ("logits", "q")
 
 
@@ -19,13 +18,15 @@ class DeviceSlots:
         """``rows``: how many slots; both engines must take so many."""
         self._segment_engine, self._start_engine = segment, start
         self._stream = Stream()
-        begun = frozenset(_STATE)
+        given = [tensor.name for tensor in segment.tensors if not tensor.is_input]
+        self._next = {name: name + NEXT for name in state_tensors(given)}
+        begun = frozenset(("e", *self._next))
         self._start = Bound(start, self._stream, rows, capture=True, skip_host=begun)
         self._start.set_rows(rows)
-        inside = begun | frozenset(_NEXT.values())
+        inside = begun | frozenset(self._next.values())
         self._segment = Bound(segment, self._stream, rows, capture=True, skip_host=inside)
         self._segment.set_rows(rows)
-        self._state = {name: self._segment.device[name] for name in _STATE}
+        self._state = {name: self._segment.device[name] for name in ("e", *self._next)}
         for memory in self._state.values():
             self._stream.clear(memory)
         self._rows = rows
@@ -41,7 +42,7 @@ class DeviceSlots:
                 self._start.host[name].array[slots] = values
                 self._start.upload(name)
         self._start.enqueue()
-        for name in _STATE:
+        for name in self._state:
             self._take(name, slots)
 
     def think(self) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +70,7 @@ class DeviceSlots:
     def _think(self) -> None:
         """One segment; its new state is copied over the old, so that every call is the same work."""
         self._segment.enqueue()
-        for name, following in _NEXT.items():
+        for name, following in self._next.items():
             state = self._state[name]
             self._stream.move(state.address, self._segment.device[following].address, state.size)
         for name in _SEEN:

@@ -9,7 +9,7 @@ import toys
 from scripted import puzzle_set, spoiled
 
 from hrm_edge.bundle.quantization import Calibration, Layer, Products, Quantization, Site, Trial
-from hrm_edge.measure.drift import Difference, SegmentDrift
+from hrm_edge.measure.drift import Difference, SegmentDrift, StateDrift
 from hrm_edge.measure.gate import compare
 from hrm_edge.report import build_report
 from hrm_edge.report.format import Report
@@ -56,9 +56,8 @@ def report(**changes: Any) -> Report:
 
 
 def segment(k: int) -> SegmentDrift:
-    return SegmentDrift(
-        k, 20, 0.99, 0.95, 0.1 * k, 0.98, 0.9, 0.2 * k, 0.3, 0.01 * k, 0.1 * k, 0.95, 0.2 * k, 0.15 * k
-    )
+    states = (StateDrift("z_H", 0.99, 0.95, 0.1 * k), StateDrift("z_L", 0.98, 0.9, 0.2 * k))
+    return SegmentDrift(k, 20, states, 0.3, 0.01 * k, 0.1 * k, 0.95, 0.2 * k, 0.15 * k)
 
 
 def trial(what: str, lost: int, won: int) -> Trial:

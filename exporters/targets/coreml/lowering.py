@@ -7,13 +7,16 @@ Core ML has no bindings without a dimension: what has none in ONNX is one long h
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
 
+from ....errors import InputError
 from ...graph.edit import array_of, ensure, initializers, subgraphs
 from .ops import EMIT
 from .weights import Few, Numbers, emit_weight, safe
@@ -48,6 +51,9 @@ class Lowering:
         self.stored = stored or {name: array_of(tensor) for name, tensor in initializers(graph).items()}
         self.values: dict[str, Any] = {**self.stored, **given}
         self.producers = {name: node for node in graph.node for name in node.output}
+        self.readers = Counter(name for node in graph.node for name in node.input)
+        self.biases = {node.input[0]: node for node in graph.node if node.op_type == "Add"}
+        self.fused: dict[str, Any] = {}  # outputs of nodes that another's operator has computed with its own
         self._constants: dict[str, Any] = {}  # of this block
 
     def run(self) -> dict[str, Any]:
@@ -55,13 +61,29 @@ class Lowering:
         for node in self.graph.node:
             if node.op_type == "Loop":
                 made = _emit_loop(self, node)
+            elif node.output[0] in self.fused:
+                made = [self.fused[node.output[0]]]
+            elif self._is_shape(node):
+                known = {name: self.array(name) for name in node.input}
+                made = list(ReferenceEvaluator(node).run(None, known))
             else:
-                ensure(
-                    node.op_type in EMIT, f"lower: {node.name} is a {node.op_type}, which has no form in MIL yet"
-                )
-                made = [EMIT[node.op_type](self, node)]
+                if node.op_type not in EMIT:
+                    raise InputError(
+                        f"target coreml: the network has the operator {node.op_type} ({node.name}), which has no "
+                        "form in Core ML's MIL here yet; write it with others, or add it to "
+                        "exporters/targets/coreml/ops.py"
+                    )
+                emitted = EMIT[node.op_type](self, node)
+                made = emitted if isinstance(emitted, list) else [emitted]
             self.values.update(zip(node.output, made, strict=True))
         return {value.name: self.var(value.name) for value in self.graph.output}
+
+    def _is_shape(self, node: onnx.NodeProto) -> bool:
+        """Whether a node computes with sizes, which are known when the model is built."""
+        known = [self.known(name) for name in node.input if name in self.values]
+        return len(known) == len(node.input) > 0 and all(
+            value is not None and value.dtype == np.int64 for value in known
+        )
 
     # -- what operators ask for -----------------------------------------------------------------------------
 
@@ -92,6 +114,14 @@ class Lowering:
         stem = value.name if isinstance(value, Few) else name
         make = lambda: emit_weight(value, safe(stem), self.numbers, turned)  # noqa: E731
         return self._once(f"{stem} as a weight", make)
+
+    def bias_of(self, product: str, width: int) -> onnx.NodeProto | None:
+        """The node that adds a stored vector to a product which nothing else reads, None where there is no such."""
+        node = self.biases.get(product)
+        if node is None or self.readers[product] != 1:
+            return None
+        bias = self.values.get(node.input[1])
+        return node if isinstance(bias, np.ndarray) and bias.shape == (width,) else None
 
     def number(self, value: float) -> Any:
         """A float without dimensions, as attributes and factors are."""

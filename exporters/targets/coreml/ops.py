@@ -1,6 +1,7 @@
 """What each ONNX operator of our graphs becomes in Core ML's MIL: one small function an operator.
 
-Only the operators that the tracer, the quantizers and the halting loop write are here. A value is a MIL variable,
+The operators that the tracer, the quantizers and the halting loop write are here, and those of common networks.
+ A value is a MIL variable,
 a numpy array where it is known (stored weights, shapes), or a :class:`Few` where it is stored in few bits.
 """
 
@@ -25,7 +26,7 @@ _SHRINK = 0.125
 # A step may change by this part of it when it is stored in float16.
 _SCALE_TOLERANCE = 0.02
 
-Emit = Callable[["Lowering", onnx.NodeProto], Any]
+Emit = Callable[["Lowering", onnx.NodeProto], Any]  # the one output, or a list of all
 
 
 def _binary(op: str) -> Emit:
@@ -98,7 +99,14 @@ def _neg(low: Lowering, node: onnx.NodeProto) -> Any:
 def _matmul(low: Lowering, node: onnx.NodeProto) -> Any:
     left, right = node.input
     if isinstance(low.values[right], np.ndarray | Few):
-        return low.make("linear", node, x=low.var(left), weight=low.weight(right))
+        x, weight = low.var(left), low.weight(right)
+        added = low.bias_of(node.output[0], weight.shape[0])
+        if added is None:
+            return low.make("linear", node, x=x, weight=weight)
+        # Core ML's own passes would do the same, and call the product after the sum.
+        made = low.make("linear", node, x=x, weight=weight, bias=low.var(added.input[1]))
+        low.fused[added.output[0]] = made
+        return made
     return low.make("matmul", node, x=low.var(left), y=low.var(right))
 
 
@@ -113,17 +121,18 @@ def _gemm(low: Lowering, node: onnx.NodeProto) -> Any:
 
 
 def _conv(low: Lowering, node: onnx.NodeProto) -> Any:
-    """A convolution over the grid, without a bias."""
-    ensure(len(node.input) == 2, f"lower: {node.name} has a bias")
+    """A convolution over a sequence or a grid."""
     ensure(attribute(node, "auto_pad", b"NOTSET") == b"NOTSET", f"lower: {node.name} chooses its own padding")
-    before, after = np.reshape(attribute(node, "pads"), (2, -1))  # of all axes; MIL wants both sides axis by axis
-    x, weight = (low.var(name) for name in node.input)
+    x, weight, *bias = (low.var(name) for name in node.input)
+    pads = attribute(node, "pads", [0] * (2 * (x.rank - 2)))
+    before, after = np.reshape(pads, (2, -1))  # of all axes; MIL wants both sides axis by axis
     pad = [int(n) for n in np.stack((before, after), axis=1).flat]
     ones = [1] * len(before)
     how = {
         "strides": attribute(node, "strides", ones),
         "dilations": attribute(node, "dilations", ones),
         "groups": attribute(node, "group", 1),
+        **dict(zip(("bias",), bias, strict=False)),
     }
     return low.make("conv", node, x=x, weight=weight, pad_type="custom", pad=pad, **how)
 
@@ -143,11 +152,7 @@ def _transpose(low: Lowering, node: onnx.NodeProto) -> Any:
 
 
 def _concat(low: Lowering, node: onnx.NodeProto) -> Any:
-    axis = attribute(node, "axis")
-    known = [array for array in map(low.known, node.input) if array is not None and array.dtype == np.int64]
-    if len(known) == len(node.input):  # a shape
-        return np.concatenate(known, axis)
-    return low.make("concat", node, values=[low.var(name) for name in node.input], axis=axis)
+    return low.make("concat", node, values=[low.var(name) for name in node.input], axis=attribute(node, "axis"))
 
 
 def _slice(low: Lowering, node: onnx.NodeProto) -> Any:
@@ -210,6 +215,54 @@ def _reduce(op: str) -> Emit:
     return emit
 
 
+def _squeeze(low: Lowering, node: onnx.NodeProto) -> Any:
+    x = low.var(node.input[0])
+    axes = low.array(node.input[1]) if len(node.input) > 1 else np.flatnonzero(np.array(x.shape) == 1)
+    return low.make("squeeze", node, x=x, axes=[int(axis) for axis in axes])
+
+
+def _flatten(low: Lowering, node: onnx.NodeProto) -> Any:
+    x, axis = low.var(node.input[0]), attribute(node, "axis", 1)
+    return low.make("reshape", node, x=x, shape=[int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis:]))])
+
+
+def _split(low: Lowering, node: onnx.NodeProto) -> list[Any]:
+    x, axis = low.var(node.input[0]), attribute(node, "axis", 0)
+    if len(node.input) > 1:
+        sizes = [int(size) for size in low.array(node.input[1])]
+    else:
+        whole, count = x.shape[axis], len(node.output)
+        each = -(-whole // count)  # the last one may be smaller
+        sizes = [min(each, whole - each * i) for i in range(count)]
+    parts, first = [], 0
+    for size, output in zip(
+        sizes, node.output, strict=True
+    ):  # one operator a part: the others have one output each
+        begin, end = [0] * x.rank, list(x.shape)
+        begin[axis], end[axis] = first, first + size
+        parts.append(low.op("slice_by_index", x=x, begin=begin, end=end, name=low.prefix + safe(output)))
+        first += size
+    return parts
+
+
+def _layer_norm(low: Lowering, node: onnx.NodeProto) -> Any:
+    x, gain, *bias = (low.var(name) for name in node.input)
+    axes = list(range(attribute(node, "axis", -1) % x.rank, x.rank))
+    more = dict(zip(("beta",), bias, strict=False))
+    epsilon = low.number(attribute(node, "epsilon", 1e-5))
+    return low.make("layer_norm", node, x=x, axes=axes, gamma=gain, epsilon=epsilon, **more)
+
+
+def _reciprocal(low: Lowering, node: onnx.NodeProto) -> Any:
+    """As a division: the device's own operator adds something to what it inverts."""
+    return low.make("real_div", node, x=low.number(1.0), y=low.var(node.input[0]))
+
+
+def _gelu(low: Lowering, node: onnx.NodeProto) -> Any:
+    exact = attribute(node, "approximate", b"none") == b"none"
+    return low.make("gelu", node, x=low.var(node.input[0]), mode="EXACT" if exact else "TANH_APPROXIMATION")
+
+
 def _argmax(low: Lowering, node: onnx.NodeProto) -> Any:
     axis, keep = attribute(node, "axis", 0), bool(attribute(node, "keepdims", 1))
     return low.make("reduce_argmax", node, x=low.var(node.input[0]), axis=axis, keep_dims=keep)
@@ -259,6 +312,7 @@ def _step(low: Lowering, scale: np.ndarray, node: onnx.NodeProto) -> Any:
 
 
 EMIT: dict[str, Emit] = {
+    "Abs": _unary("abs"),
     "Add": _binary("add"),
     "And": _binary("logical_and"),
     "ArgMax": _argmax,
@@ -266,32 +320,49 @@ EMIT: dict[str, Emit] = {
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
+    "Cos": _unary("cos"),
     "DequantizeLinear": _dequantize,
     "Div": _div,
     "Equal": _binary("equal"),
+    "Erf": _unary("erf"),
+    "Exp": _unary("exp"),
     "Expand": _expand,
+    "Flatten": _flatten,
     "Gather": _gather,
+    "Gelu": _gelu,
     "Gemm": _gemm,
     "Greater": _binary("greater"),
+    "GreaterOrEqual": _binary("greater_equal"),
     "Identity": _unary("identity"),
+    "LayerNormalization": _layer_norm,
+    "Less": _binary("less"),
+    "LessOrEqual": _binary("less_equal"),
     "MatMul": _matmul,
     "Max": _binary("maximum"),
+    "Min": _binary("minimum"),
     "Mul": _mul,
     "Neg": _neg,
     "Not": _unary("logical_not"),
     "Or": _binary("logical_or"),
     "Pow": _pow,
     "QuantizeLinear": _quantize,
+    "Reciprocal": _reciprocal,
     "ReduceMax": _reduce("reduce_max"),
     "ReduceMean": _reduce("reduce_mean"),
     "ReduceMin": _reduce("reduce_min"),
+    "ReduceSum": _reduce("reduce_sum"),
+    "Relu": _unary("relu"),
     "Reshape": _reshape,
     "Shape": _shape,
     "Sigmoid": _unary("sigmoid"),
+    "Sin": _unary("sin"),
     "Slice": _slice,
     "Softmax": _softmax,
+    "Split": _split,
     "Sqrt": _unary("sqrt"),
+    "Squeeze": _squeeze,
     "Sub": _binary("sub"),
+    "Tanh": _unary("tanh"),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Where": _where,

@@ -12,11 +12,16 @@ from .... import __version__
 from ....files import readable_name
 from ....halting import halting_head, numbered
 from ....models import Checkpoint
+from ....models.family import NETWORKS
+from ....runtimes.loops import NEXT
 from ...options import ExportOptions
 
 UNKNOWN = "unknown"
 _OURS = "hrm_edge."  # what our keys in the user-defined metadata begin with
 _DATA = Path("Data") / "com.apple.CoreML"
+_DESCRIBED = dict.fromkeys(NETWORKS, "Hierarchical Reasoning Model")
+_SHAPE = "<shape>"
+_STATES = {"z_H": "Slow state", "z_L": "Fast state"}
 _ITEMS = {"model.mlmodel": "CoreML Model Specification", "weights": "CoreML Model Weights"}
 
 
@@ -35,10 +40,8 @@ def _describe(described: Any, checkpoint: Checkpoint, options: ExportOptions, gr
     )
     metadata.versionString = __version__
     metadata.shortDescription = (
-        f"Hierarchical Reasoning Model for {task.name}: {parts[graph]}. {config.hidden_size} wide, "
-        f"{config.H_layers} + {config.L_layers} layers, {config.num_heads} heads, "
-        f"{config.H_cycles} x {config.L_cycles} cycles a segment, at most {config.halt_max_steps} segments; "
-        f"precision {options.precision}, loop {options.loop}."
+        f"{_DESCRIBED.get(config.kind, config.title)} for {task.name}: {parts[graph]}. {config.structure}, "
+        f"at most {config.halt_max_steps} segments; precision {options.precision}, loop {options.loop}."
     )
     facts = {
         "task": task.name,
@@ -57,7 +60,12 @@ def _describe(described: Any, checkpoint: Checkpoint, options: ExportOptions, gr
     metadata.userDefined.update({_OURS + key: value for key, value in facts.items()})
     texts = _bindings(checkpoint, options, graph)
     for binding in (*described.input, *described.output, *described.state):
-        binding.shortDescription = texts[binding.name]
+        binding.shortDescription = texts[binding.name].replace(_SHAPE, str(_shape_of(binding)))
+
+
+def _shape_of(binding: Any) -> list[int]:
+    kind = binding.type
+    return list((kind.stateType.arrayType if kind.HasField("stateType") else kind.multiArrayType).shape)
 
 
 def licence(checkpoint: Checkpoint) -> str:
@@ -70,14 +78,12 @@ def licence(checkpoint: Checkpoint) -> str:
 def _bindings(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> dict[str, str]:
     """Name of an input, output or state → what it is."""
     config, task, rows = checkpoint.config, checkpoint.task, options.batch
-    width, symbols = config.sequence_len, " ".join(f"{t}={s}" for t, s in enumerate(task.vocabulary))
+    symbols = " ".join(f"{t}={s}" for t, s in enumerate(task.vocabulary))
     board = f"int32 [{rows}, {task.seq_len}], {task.rows} x {task.cols} cells row by row; tokens: {symbols}"
-    state = f"[{rows}, {width}, {config.hidden_size}]"
     scores = f"[{rows}, {task.seq_len}, {task.vocab_size}]"
     rule = halting_head(config.no_ACT_continue).text("q[0]", "q[1]")
     rules = [rule for rule in numbered() if task.groups is not None or not rule.judged]
     modes = ", ".join(f"{rule.number}: {rule.when}" for rule in rules)
-    after = {"z_H_next": "z_H", "z_L_next": "z_L"}
     texts = {
         "tokens": f"The puzzles: {board} (blank: {task.blank})",
         "answer": f"The answers: {board}",
@@ -88,11 +94,13 @@ def _bindings(checkpoint: Checkpoint, options: ExportOptions, graph: str) -> dic
         "halt": f"When a puzzle stops early: int32 [1]; {modes}",
         "puzzle_identifiers": f"Kind of each puzzle: int32 [{rows}], 0 to {config.num_puzzle_identifiers - 1}",
         "fresh": f"1 where a row begins a new puzzle, 0 where it thinks on: float32 [{rows}]",
-        "e": f"Input embedding, the same in every segment: float32 {state}",
-        "z_H": f"Slow state: {'float16' if graph == 'stateful' else 'float32'} {state}",
-        "z_L": f"Fast state: {'float16' if graph == 'stateful' else 'float32'} {state}",
+        "e": f"Input embedding, the same in every segment: float32 {_SHAPE}",
     }
-    return texts | {name: f"{texts[of]}, after the segment" for name, of in after.items()}
+    kind = "float16" if graph == "stateful" else "float32"
+    for name in checkpoint.model.state:
+        texts[name] = f"{_STATES.get(name, f'State {name}')}: {kind} {_SHAPE}"
+        texts[name + NEXT] = f"{texts[name]}, after the segment"
+    return texts
 
 
 def write_package(model: Any, path: Path, checkpoint: Checkpoint, options: ExportOptions, graph: str) -> None:

@@ -71,10 +71,15 @@ def lower_stateful(start: onnx.ModelProto, segment: onnx.ModelProto, numbers: Nu
 
     def body(given: dict[str, Any]) -> dict[str, Any]:
         begun = Lowering(start.graph, numbers, given, prefix="start_").run()
-        is_fresh = mb.expand_dims(x=mb.greater(x=given["fresh"], y=0.5), axes=[1, 2], name="is_fresh")
-        for name in states:
+        is_fresh = mb.greater(x=given["fresh"], y=0.5)
+        masks: dict[int, Any] = {}  # by rank
+        for name, shape in states.items():
+            rank = len(shape)
+            if rank not in masks:
+                called = "is_fresh" if rank == 3 else f"is_fresh_{rank}"
+                masks[rank] = mb.expand_dims(x=is_fresh, axes=list(range(1, rank)), name=called)
             before = mb.read_state(input=given[name], name=f"{name}_before")
-            begun[name] = mb.select(cond=is_fresh, a=begun[name], b=before, name=f"{name}_begin")
+            begun[name] = mb.select(cond=masks[rank], a=begun[name], b=before, name=f"{name}_begin")
         results = Lowering(segment.graph, numbers, begun).run()
         for name in states:
             mb.coreml_update_state(state=given[name], value=results[f"{name}_next"])

@@ -6,6 +6,7 @@ Nothing here compiles what it writes, and every file says so.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from .... import __version__
 from ....bundle import Manifest, TensorSpec
 from ....errors import InputError
 from ....halting import halting_head, numbered
-from ....runtimes.loops import SIGNATURES
+from ....runtimes.loops import NEXT, signature_of, state_tensors
 from ....tasks import Task, get_task
 from ....text import printable
 from ...graph.edit import ensure
@@ -56,6 +57,18 @@ class _Tensor:
 
     name: str
     shape: str
+
+
+@dataclass(frozen=True)
+class _State:
+    """A state tensor: what it is to the loop before and after a segment, and its Swift variable."""
+
+    role: str
+    variable: str
+
+    @property
+    def next(self) -> str:
+        return self.role + NEXT
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,7 @@ def _facts(manifest: Manifest, ios: int | None) -> dict[str, Any]:
         "graphs": [_graph(manifest, graph) for graph in manifest.graphs],
         "files": " and ".join(f"`{file}`" for file in manifest.graphs.values()),
         "t": tensors,
+        "states": _states(manifest),
         "out": tensors[last],
         "batch": manifest.batch,
         "cells": architecture["seq_len"],
@@ -137,7 +151,8 @@ def _tensors(manifest: Manifest, graph: str) -> dict[str, _Tensor]:
     A tensor with the usual name is that tensor; tensors with other names stand for what is left, in order.
     """
     found: dict[str, _Tensor] = {}
-    for roles, specs in zip(SIGNATURES[graph], (manifest.inputs[graph], manifest.outputs[graph]), strict=True):
+    signature = signature_of(graph, tuple(state.role for state in _states(manifest)))
+    for roles, specs in zip(signature, (manifest.inputs[graph], manifest.outputs[graph]), strict=True):
         if manifest.architecture["num_puzzle_identifiers"] == 1:
             roles = tuple(role for role in roles if role != "puzzle_identifiers")
         names = [spec.name for spec in specs]
@@ -146,6 +161,19 @@ def _tensors(manifest: Manifest, graph: str) -> dict[str, _Tensor]:
         by_name = {spec.name: spec for spec in specs}
         found |= {role: _tensor(role, by_name.get(role) or next(left), manifest) for role in roles}
     return found
+
+
+def _states(manifest: Manifest) -> list[_State]:
+    """The state tensors that a host loop carries: by name, or by number where the names do not tell."""
+    outputs = [spec.name for spec in manifest.outputs.get("segment", ())]
+    named, count = state_tensors(outputs), len(outputs) - len(("logits", "q"))
+    roles = named if len(named) == count else [f"z_{i}" for i in range(count)]
+    # "z_H" is zH, and "memory" stateMemory: no word of Swift's, and no other variable here, is called like these.
+    spelled = [re.sub(r"[^A-Za-z0-9]+(.?)", lambda match: match[1].upper(), f" {role}") for role in roles]
+    variables = [f"z{name[1:]}" if re.match("Z[A-Z0-9]", name) else f"state{name}" for name in spelled]
+    if len(set(variables)) < len(variables):
+        variables = [f"state{i}" for i in range(len(roles))]
+    return [_State(role, variable) for role, variable in zip(roles, variables, strict=True)]
 
 
 def _tensor(role: str, spec: TensorSpec, manifest: Manifest) -> _Tensor:

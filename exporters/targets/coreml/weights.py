@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ....bundle.quantization import BLOCKS
 from ....errors import InputError
 
+_BLOCKS = tuple(block.replace(".", "_") for block in BLOCKS)  # as safe() spells them
 _HALF_MAX = float(np.finfo(np.float16).max)
 
 
@@ -67,7 +69,7 @@ def emit_weight(weight: Few | np.ndarray, name: str, numbers: Numbers, turned: b
     if isinstance(weight, Few):
         return _emit_steps(weight, name, numbers)
     rows = np.ascontiguousarray(weight if turned else weight.T)
-    if numbers.bits is not None and name.endswith("_proj_weight"):
+    if numbers.bits is not None and name.startswith(_BLOCKS):
         return _emit_table(rows, name, numbers)
     return mb.const(val=numbers.stored(rows, name), name=name)
 

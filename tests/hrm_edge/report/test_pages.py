@@ -189,10 +189,11 @@ def test_every_number_in_markdown_is_the_reports():
     assert len(drift) == 3
     for cells, d in zip(drift, made.drift, strict=True):
         assert int(cells[0]) == d.segment
-        for text, name in ((1, "z_H_cosine"), (2, "z_H_cosine_low"), (4, "z_L_cosine"), (5, "z_L_cosine_low")):
-            assert near(cells[text], getattr(d, name), 4)
-        names = ("z_H_error", "z_L_error", "cells_differ", "puzzles_differ", "halt_agree")
-        for text, name in zip((3, 6, 8, 9, 10), names, strict=True):
+        for first, state in zip((1, 4), d.states, strict=True):
+            assert near(cells[first], state.cosine, 4)
+            assert near(cells[first + 1], state.cosine_low, 4)
+            assert near(cells[first + 2], 100 * state.error, 2)
+        for text, name in zip((8, 9, 10), ("cells_differ", "puzzles_differ", "halt_agree"), strict=True):
             assert near(cells[text], 100 * getattr(d, name), 2)
         assert near(cells[7], d.logit_rmse, 3)
     for cells, s in zip(rows_of(markdown, "Activation ranges"), made.quantization.sites, strict=True):

@@ -127,11 +127,29 @@ def test_a_gate_of_other_answers_is_a_mistake():
 
 
 def test_what_is_not_finite_is_null():
-    broken = dataclasses.replace(segment(1), z_H_error=math.inf, z_H_cosine=math.nan, logit_rmse=math.nan)
+    whole = segment(1)
+    z_H = dataclasses.replace(whole.states[0], error=math.inf, cosine=math.nan)
+    broken = dataclasses.replace(whole, states=(z_H, *whole.states[1:]), logit_rmse=math.nan)
     made = report(drift=[broken, segment(2)])
-    assert made.drift[0].z_H_error is None
+    assert made.drift[0].state("z_H").error is None
     assert "NaN" not in render(made, "json")
     render(made, "md")
+
+
+def test_a_report_of_format_1_reads_as_one_of_today(tmp_path):
+    """Its drift named z_H and z_L in every field; what stands in the bundles of then is still shown."""
+    made = report()
+    old = json.loads(render(made, "json"))
+    old["format_version"] = 1
+    for row in old["drift"]:
+        for state in row.pop("states"):
+            row |= {f"{state['name']}_{field}": state[field] for field in ("cosine", "cosine_low", "error")}
+    (tmp_path / "report.json").write_text(json.dumps(old))
+    assert read_report(tmp_path / "report.json") == made
+    old["drift"][0].pop("z_L_error")
+    (tmp_path / "report.json").write_text(json.dumps(old))
+    with pytest.raises(InputError, match=r"format_version|drift"):
+        read_report(tmp_path / "report.json")
 
 
 def test_written_and_read_back(tmp_path):
@@ -184,7 +202,7 @@ CONTENT = json.loads(render(WHOLE, "json"))
     [
         (lambda r: r.pop("gate"), "field 'gate' is missing"),
         (lambda r: r.update(colour=1), "unknown field 'colour'"),
-        (lambda r: r.update(format_version=9), "format version 9, and this hrm-edge reads up to 1; upgrade"),
+        (lambda r: r.update(format_version=9), "format version 9, and this hrm-edge reads up to 2; upgrade"),
         (lambda r: r["gate"].update(p_value=1.5), "gate.p_value must be a number between 0 and 1"),
         (lambda r: r["gate"].update(lost=True), "gate.lost must be a whole number"),
         (lambda r: r["gate"].update(reason="a\nb"), "gate.reason must be a line of text"),
