@@ -49,8 +49,15 @@ class HostLoop(Engine):
             if free and waiting < len(request.tokens):
                 fresh = np.arange(waiting, min(waiting + free, len(request.tokens)))
                 waiting = int(fresh[-1]) + 1
-                flight = flight.joined(_Flight(fresh, np.zeros(len(fresh), np.int32), *self._begin(request, fresh)))
+                begun = self._begin(request, fresh)
+                for name, state, before in zip(("e", "z_H", "z_L"), begun, flight[2:], strict=True):
+                    inner = before.shape[1:] if len(flight.rows) else state.shape[1:]
+                    self.require(name, state, (len(fresh), *inner))
+                flight = flight.joined(_Flight(fresh, np.zeros(len(fresh), np.int32), *begun))
             z_H, z_L, logits, q = self._padded(self.segment, flight.z_H, flight.z_L, flight.e)
+            self.require("z_H", z_H, flight.z_H.shape)
+            self.require("z_L", z_L, flight.z_L.shape)
+            self.require_guess(logits, q, len(flight.rows))
             flight = _Flight(flight.rows, flight.steps + 1, flight.e, z_H, z_L)
             guess = logits.argmax(axis=-1).astype(np.int32)
             stop = self.stops(request, flight.rows, guess, q)
