@@ -25,6 +25,7 @@ from .exporters.targets import target_named
 from .exporters.targets.base import Context, Target
 from .files import replacing_folder
 from .measure.gate import GateReport, Judged, judge
+from .measure.selftest import answer_alone
 from .measure.speed import beside_eager
 from .models import Checkpoint
 from .precision import FP32, PRECISIONS, Precision
@@ -212,8 +213,16 @@ class _Export:
         stand_in = self._target.stood_in_by()
         notes = (stand_in, *found.report.notes) if stand_in else found.report.notes
         self.judged = replace(found, report=replace(found.report, notes=notes))
-        told = found.report.max_think_steps, found.report.halt, found.report.arithmetic
-        write_examples(self.scratch, found.puzzles, found.bundle, *told)
+        limit, halt, arithmetic = found.report.max_think_steps, found.report.halt, found.report.arithmetic
+        write_examples(
+            self.scratch,
+            found.puzzles,
+            found.bundle,
+            limit,
+            halt,
+            arithmetic,
+            ask=lambda few: answer_alone(engine, few.questions, few.identifiers, limit, halt),
+        )
         if self.gate.not_judged and found.report.only_unjudged:
             gate = Gate(ran=False, passed=None, reason=f"not judged: {found.report.reason}")
         else:

@@ -20,6 +20,7 @@ VOCABULARY = 2**16
 IDENTIFIERS = 10_000_000  # puzzles with an embedding
 SEGMENTS = 2**16
 ROWS = 2**16 - 1  # of one call
+STATE = 2**28  # values of one state of all rows of a call: 1 GiB in float32
 SIZE = 2**31 - 1  # any dimension of a tensor, which is an int32 in most backends
 
 # Text that is parsed whole. Configs are a few kilobytes; a header takes some hundred bytes a tensor.

@@ -235,6 +235,20 @@ class Engine(ABC):
         """bool[B]: whether the halting head, float[B, 2], asks to stop."""
         return halting_head(self.no_ACT_continue).says_stop(q)
 
+    def require(self, name: str, output: Any, shape: tuple[int, ...], whole: bool = False) -> None:
+        """InputError unless what an artifact gives is an array of this shape, of ``whole`` or other numbers."""
+        wanted = np.integer if whole else np.floating
+        if output.shape != shape or not np.issubdtype(output.dtype, wanted):
+            raise InputError(
+                f"the artifact gives {name} as {output.dtype} of shape {list(output.shape)}, and {self.task.name} "
+                f"needs {'whole numbers' if whole else 'floats'} of shape {list(shape)}; export the bundle again"
+            )
+
+    def require_guess(self, logits: Any, q: Any, rows: int) -> None:
+        """InputError unless these are one segment's ``logits`` and ``q`` for so many rows."""
+        self.require("logits", logits, (rows, self.task.seq_len, self.task.vocab_size))
+        self.require("q", q, (rows, 2))
+
     def stops(self, request: Request, rows: np.ndarray | slice, guess: np.ndarray, q: np.ndarray) -> np.ndarray:
         """bool[b]: which of the request's ``rows`` stop on ``guess`` int32[b, S] with ``q`` float[b, 2]."""
         return RULES[request.halt].stops(self.task, request.tokens[rows], guess, self.halts(q))
@@ -295,8 +309,14 @@ class Idle(Generic[T]):
 
 
 def first_line(error: Exception) -> str:
-    """What a foreign exception says, cut to the one line our own errors have."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What a foreign exception says, cut to the one line our own errors have.
+
+    OpenVINO's begin with lines that tell where in its source they come from.
+    """
+    lines = [line for line in map(str.strip, str(error).splitlines()) if line]
+    return next(
+        (line for line in lines if not line.startswith("Exception from ")), (lines or [type(error).__name__])[0]
+    )
 
 
 def _checked_tokens(tokens: Any, task: Task) -> np.ndarray:

@@ -10,6 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from ..records import STRICT, Fraction, FromZero, Number, OneOrMore, from_json
 
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True, config=STRICT)
 class Side:
@@ -67,8 +69,15 @@ class Accuracy:
         """What no single field can tell."""
         if max(self.lost + self.won, self.answers_differ) > self.n:
             raise ValueError(f"n is {self.n}, and more puzzles than that were lost, won or differ")
+        if abs(self.drop_points - 100 * (self.lost - self.won) / self.n) > _ROUNDING:
+            raise ValueError(f"drop_points is {self.drop_points:g}, which is not what was lost and won")
         if self.passed and any(call.wrong for call in self.calls):
             raise ValueError("it passed, and one of its calls went wrong")
+        if self.passed and not (
+            self.drop_points <= self.max_drop + _ROUNDING
+            and abs(self.halt_shift) <= self.max_halt_shift + _ROUNDING
+        ):
+            raise ValueError("it passed, and its figures are beyond the limits that it names")
         return self
 
 

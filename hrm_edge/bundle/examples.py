@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,17 +53,23 @@ def write_examples(
     max_think_steps: int,
     halt: str = "learned",
     arithmetic: str = "",
+    ask: Callable[[PuzzleSet], Answers] | None = None,
 ) -> None:
     """Write a few of the puzzles that a bundle was asked, with its answers, into its folder before it is sealed.
 
     Half of them are those that it thought about longest before it halted, where rounding has had most time to show.
+    ``ask``: what asks them as they will be asked again, where ``answers`` were given in other calls: a kernel may
+    round otherwise for single rows.
     """
     rows = _chosen(answers)
-    questions, answered = (puzzles.task.format_many(tokens[rows]) for tokens in (puzzles.questions, answers.tokens))
-    identifiers = np.zeros(len(puzzles), int) if puzzles.identifiers is None else puzzles.identifiers
+    few = puzzles.select(rows)
+    alone = None if ask is None else ask(few)
+    tokens, taken = (answers.tokens[rows], answers.steps[rows]) if alone is None else (alone.tokens, alone.steps)
+    texts = zip(few.task.format_many(few.questions), few.task.format_many(tokens), strict=True)
+    identifiers = np.zeros(len(few), int) if few.identifiers is None else few.identifiers
     examples = [
-        Example(question, answer, int(answers.steps[row]), int(identifiers[row]))
-        for question, answer, row in zip(questions, answered, rows, strict=True)
+        Example(question, answer, int(steps), int(identifier))
+        for (question, answer), steps, identifier in zip(texts, taken, identifiers, strict=True)
     ]
     made = Examples(halt, max_think_steps, arithmetic, tuple(examples))
     write_atomically(folder / EXAMPLES, json.dumps(asdict(made), indent=1, sort_keys=True) + "\n")
@@ -76,7 +83,14 @@ def read_examples(bundle: Bundle) -> Examples:
             f"{bundle.path}: has no {EXAMPLES} to compare with (it was exported without its gate, or by an older "
             "hrm-edge); export it again"
         )
-    return from_json(Examples, path.read_bytes(), path)
+    found = from_json(Examples, path.read_bytes(), path)
+    trained = bundle.manifest.architecture["halt_max_steps"]
+    if found.max_think_steps > trained:
+        raise InputError(
+            f"{path}: asks for {found.max_think_steps} segments, and the bundle was gated with {trained}; "
+            "export the bundle again"
+        )
+    return found
 
 
 def tokens_of(texts: list[str], bundle: Bundle) -> np.ndarray:

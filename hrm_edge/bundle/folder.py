@@ -219,6 +219,12 @@ def _accuracy(path: Path, manifest: Manifest) -> Accuracy | None:
             raise InputError(
                 f"{path}: {MANIFEST} says that its gate passed, and {ACCURACY} that it did not; export it again"
             )
+        trained = manifest.architecture["halt_max_steps"]
+        if found.max_think_steps != trained:
+            raise InputError(
+                f"{path}: its gate allowed {found.max_think_steps} segments, and {MANIFEST} allows {trained}; "
+                "export it again"
+            )
         return found
     if manifest.gate.ran:
         raise InputError(f"{path}: its gate ran, but {ACCURACY} is missing; export it again")

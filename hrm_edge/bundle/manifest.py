@@ -121,6 +121,10 @@ class Manifest:
             size = self.architecture.get(name, 0)
             if isinstance(size, int | float) and size > most:
                 raise ValueError(f"architecture.{name} is {size!r}, and at most {most} can be run")
+        values = self.architecture["seq_len"] + self.architecture["prefix_len"]
+        values *= self.architecture["hidden_size"]
+        if isinstance(self.batch, int) and self.batch * values > limits.STATE:
+            raise ValueError(f"batch is {self.batch}, and at most {limits.STATE // values} such rows can be run")
         for name in _NEEDED_SOURCE:
             if name not in self.source:
                 raise ValueError(f"source lacks {name!r}")

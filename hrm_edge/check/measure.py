@@ -146,8 +146,7 @@ class Runner:
 
     def _bundle(self, path: Path) -> tuple[Artifact, Quantization | None]:
         if path not in self._bundles:
-            open_bundle(path)  # first, for its own words about what is no bundle
-            artifact = open_artifact(path)
+            artifact = open_artifact(open_bundle(path))  # a bundle and nothing else, by its own words
             assert artifact.bundle is not None
             record = read_quantization(artifact.bundle)
             _refuse_foreign(artifact.bundle, record)

@@ -148,7 +148,7 @@ def _why_incomparable(case: Case, entry: BundleEntry | None, rule: Rule) -> str 
         sample = entry.data.get(label)
         if sample is None:
             return f"has no entry for {case.label} on {label}"
-        if sample.puzzles != puzzles.content_hash():
+        if (sample.puzzles, sample.n) != (puzzles.content_hash(), len(puzzles)):
             return (
                 f"{label} held other puzzles ({sample.puzzles[:12]}, n={sample.n}; now "
                 f"{puzzles.content_hash()[:12]}, n={len(puzzles)})"

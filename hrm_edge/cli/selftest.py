@@ -13,7 +13,9 @@ def command(
     bundle: Annotated[
         str, typer.Argument(metavar="BUNDLE", help="A bundle folder that was exported with its gate.")
     ],
-    allow: Annotated[int, typer.Option(min=0, help="How many of its answers may differ here.")] = 1,
+    allow: Annotated[
+        int | None, typer.Option(min=0, help="How many of its answers may differ here; 1 by default.")
+    ] = None,
     threads: Threads = None,
     json_: Json = False,
 ) -> None:

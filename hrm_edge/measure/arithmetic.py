@@ -7,12 +7,14 @@ VNNI is proven there.
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import sys
 from pathlib import Path
 
 from ..packages import version_of
 from ..runtimes import Engine, backends
+from ..text import printable
 
 # CPU features that decide how fast (and in which precision) a backend computes.
 FEATURES = (
@@ -39,6 +41,12 @@ _UNITS = {
     "i8mm": "int8 matrix product",
     "bf16": "bf16",
 }
+# What holds libraries to fewer instructions than the CPU has, or to other sums: oneDNN in OpenVINO and PyTorch,
+# PyTorch's own kernels, MKL, and NumPy's BLAS.
+_HOLDING = (
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+    *("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "OPENBLAS_CORETYPE"),
+)
 _MACHINES = {"x86_64": "x86-64", "AMD64": "x86-64", "amd64": "x86-64", "arm64": "AArch64", "aarch64": "AArch64"}
 
 
@@ -53,7 +61,12 @@ def arithmetic_of(engine: Engine | str) -> str:
 
 @functools.cache
 def cpu_arithmetic() -> str:
-    """The kind of this machine's CPU: "x86-64, AVX-512, AVX-512 VNNI"."""
+    """The kind of this machine's CPU, and what libraries are held to: "x86-64, AVX-512, AVX-512 VNNI"."""
+    held = [f"{name}={printable(os.environ[name])}" for name in _HOLDING if os.environ.get(name)]
+    return ", ".join([_of_the_cpu(), *held])
+
+
+def _of_the_cpu() -> str:
     model, features = cpu()
     machine = _MACHINES.get(platform.machine(), platform.machine() or "unknown machine")
     width = next((told for name, told in _TOLD.items() if name in features), None)

@@ -44,17 +44,17 @@ def is_bundle(path: Path | str) -> bool:
     return (standing(Path(path)) / MANIFEST).is_file()
 
 
-def open_artifact(path: Path | str, threads: int | None = None, compiled: bool = False) -> Artifact:
-    """Open a checkpoint (folder or shipped name) or a bundle.
+def open_artifact(path: Path | str | Bundle, threads: int | None = None, compiled: bool = False) -> Artifact:
+    """Open a checkpoint (folder or shipped name) or a bundle, which may be opened already.
 
     `threads`: CPU threads; for PyTorch they are set for the whole process. `compiled` runs a checkpoint
     through `torch.compile`. InputError where it is neither, damaged, or its backend is not installed.
     """
-    if is_bundle(path):
-        bundle = open_bundle(path)
+    if isinstance(path, Bundle) or is_bundle(path):
+        bundle, place = (path, path.path) if isinstance(path, Bundle) else (open_bundle(path), Path(path))
         return Artifact(
-            name=Path(path).name or bundle.manifest.name,
-            path=Path(path),
+            name=place.name or bundle.manifest.name,
+            path=place,
             engine=load_engine(bundle, threads),
             precision=bundle.manifest.precision,
             size_bytes=bundle.size,

@@ -11,7 +11,7 @@ import numpy as np
 from ..bundle import Bundle, open_bundle
 from ..bundle.examples import read_examples, tokens_of
 from ..errors import GateFailed
-from ..runtimes import load_engine
+from ..runtimes import Answers, Engine, load_engine
 from ..runtimes.base import joined
 from .arithmetic import arithmetic_of
 
@@ -54,8 +54,10 @@ class SelfTest:
             )
 
 
-def self_test(bundle: str | Path | Bundle, threads: int | None = None, allowed: int = ALLOWED) -> SelfTest:
+def self_test(bundle: str | Path | Bundle, threads: int | None = None, allowed: int | None = None) -> SelfTest:
     """Answer a bundle's own examples here, one by one as `solve` does, and count what differs.
+
+    ``allowed``: answers that may; :data:`ALLOWED` by default, but never all of them.
 
     InputError where it carries none, or can not run here.
     """
@@ -65,25 +67,34 @@ def self_test(bundle: str | Path | Bundle, threads: int | None = None, allowed: 
     expected = tokens_of([each.answer for each in carried.examples], opened)
     identifiers = np.array([each.puzzle_identifier for each in carried.examples])
     engine = load_engine(opened, threads)
-    answers = joined(
-        [
-            engine.solve(
-                questions[[row]],
-                carried.max_think_steps,
-                carried.halt,
-                puzzle_identifiers=identifiers[[row]] if engine.num_puzzle_identifiers > 1 else None,
-            )
-            for row in range(len(questions))
-        ]
-    )
+    answers = answer_alone(engine, questions, identifiers, carried.max_think_steps, carried.halt)
     differ = (answers.tokens != expected).any(axis=1)
     return SelfTest(
         bundle=str(opened.path),
         n=len(questions),
         answers_differ=int(differ.sum()),
         steps_differ=int((answers.steps != [each.steps for each in carried.examples]).sum()),
-        allowed=allowed,
+        allowed=min(ALLOWED, len(questions) - 1) if allowed is None else allowed,
         differing=tuple(int(row) + 1 for row in np.flatnonzero(differ)),
         arithmetic=arithmetic_of(engine),
         proven=carried.arithmetic,
+    )
+
+
+def answer_alone(
+    engine: Engine, questions: np.ndarray, identifiers: np.ndarray | None, max_think_steps: int, halt: str
+) -> Answers:
+    """One call a puzzle, as `solve` asks."""
+    if engine.num_puzzle_identifiers == 1:
+        identifiers = None
+    return joined(
+        [
+            engine.solve(
+                questions[[row]],
+                max_think_steps,
+                halt,
+                puzzle_identifiers=None if identifiers is None else identifiers[[row]],
+            )
+            for row in range(len(questions))
+        ]
     )

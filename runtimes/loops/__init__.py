@@ -83,10 +83,20 @@ def _in_a_line(call: Callable[..., list[np.ndarray]], file: Path) -> Callable[..
     return told
 
 
+def require_state_outside(bundle: Bundle) -> None:
+    """InputError where a bundle has the one graph of its loop that not every backend can run."""
+    if "stateful" in bundle.manifest.graphs:
+        raise InputError(
+            f"{bundle.path}: keeps its state inside one graph, which {bundle.manifest.target} can not; export it "
+            "again"
+        )
+
+
 def engine_of(bundle: Bundle, task: Task, facts: dict[str, Any], load_graph: Callable[[Path], Graph]) -> Engine:
     """A bundle's graphs, each loaded by ``load_graph``, with the loop that its manifest names around them."""
     manifest = bundle.manifest
     steps = manifest.architecture["halt_max_steps"]
+    require_state_outside(bundle)
     calls = {}
     for graph, name in manifest.graphs.items():
         file = bundle.path / name

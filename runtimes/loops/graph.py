@@ -47,7 +47,8 @@ class GraphLoop(Engine):
         tokens, steps, q = self._ask(request, request.max_think_steps)
         trace = None
         if request.trace:
-            guesses = [self._ask(request, count)[0] for count in range(1, int(steps.max()))]
+            longest = min(int(steps.max()), request.max_think_steps)
+            guesses = [self._ask(request, count)[0] for count in range(1, longest)]
             trace = np.stack([*guesses, tokens])
         return Answers(tokens, steps, self.stops(request, slice(None), tokens, q), q, trace)
 
@@ -64,4 +65,15 @@ class GraphLoop(Engine):
                 extra = [padded(request.puzzle_identifiers[first : first + self.rows], missing)]
             outputs = self.model(padded(tokens, missing), limit, halt, *extra)
             parts.append([output[: len(tokens)] for output in outputs])
+            self._require_answers(len(tokens), *parts[-1])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    def _require_answers(self, rows: int, tokens: np.ndarray, steps: np.ndarray, q: np.ndarray) -> None:
+        self.require("answers", tokens, (rows, self.task.seq_len), whole=True)
+        self.require("steps", steps, (rows,), whole=True)
+        self.require("q", q, (rows, 2))
+        if not (tokens.min() >= 0 and tokens.max() < self.task.vocab_size):
+            raise InputError(
+                f"the artifact answers with tokens from {tokens.min()} to {tokens.max()}, and those of "
+                f"{self.task.name} are 0 to {self.task.vocab_size - 1}; export the bundle again"
+            )

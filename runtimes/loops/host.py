@@ -51,8 +51,14 @@ class HostLoop(Engine):
                 fresh = np.arange(waiting, min(waiting + free, len(request.tokens)))
                 waiting = int(fresh[-1]) + 1
                 e, *state = self._begin(request, fresh)
+                known = (flight.e, *flight.state) if len(flight.rows) else (e, *state)
+                for i, (tensor, before) in enumerate(zip((e, *state), known, strict=True)):
+                    self.require(f"state {i}" if i else "e", tensor, (len(fresh), *before.shape[1:]))
                 flight = flight.joined(_Flight(fresh, np.zeros(len(fresh), np.int32), e, tuple(state)))
             *state, logits, q = self._padded(self.segment, *flight.state, flight.e)
+            for i, (tensor, before) in enumerate(zip(state, flight.state, strict=True), 1):
+                self.require(f"state {i}", tensor, before.shape)
+            self.require_guess(logits, q, len(flight.rows))
             flight = _Flight(flight.rows, flight.steps + 1, flight.e, tuple(state))
             guess = logits.argmax(axis=-1).astype(np.int32)
             stop = self.stops(request, flight.rows, guess, q)

@@ -62,6 +62,7 @@ class SlotLoop(Engine):
                 identifiers = request.puzzle_identifiers
                 slots.put(free, request.tokens[fresh], None if identifiers is None else identifiers[fresh])
             logits, q = slots.think()
+            self.require_guess(logits, q, self.batch)
             steps += 1
             busy = np.flatnonzero(rows >= 0)
             guess = logits[busy].argmax(axis=-1).astype(np.int32)

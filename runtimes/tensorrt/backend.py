@@ -16,7 +16,7 @@ from ...files import write_atomically
 from ...progress import Progress, Say, announce, lines
 from ...tasks import Task
 from ..base import Available, Backend, Compiled, Engine
-from ..loops import by_position, signature
+from ..loops import by_position, require_state_outside, signature
 from ..loops.graph import DEFAULT_ROWS, GraphLoop
 from ..loops.host import DEFAULT_SLOTS
 from ..loops.slots import SlotLoop
@@ -67,6 +67,7 @@ class TensorRt(Backend):
 
     def load(self, bundle: Bundle, task: Task, facts: dict[str, Any], threads: int | None) -> Engine:
         """``threads`` says nothing to a GPU."""
+        require_state_outside(bundle)
         here = _here(bundle, progress=lines(announce, percent=True))
         manifest = bundle.manifest
         engines = {graph: load(bundle, graph, here) for graph in manifest.graphs}
@@ -78,10 +79,6 @@ class TensorRt(Backend):
             call = by_position(DeviceCall(model), *signature(bundle, "model"))
             most = model.rows[1] if model.rows else DEFAULT_ROWS
             return GraphLoop(task, steps, call, rows=min(DEFAULT_ROWS, most), **facts)
-        if "stateful" in engines:
-            raise InputError(
-                f"{bundle.path}: keeps its state inside one graph, which TensorRT can not; export it again"
-            )
         return _slot_loop(task, steps, engines["start"], engines["segment"], facts)
 
     def mark_verified(self, bundle: Bundle) -> None:

@@ -18,6 +18,7 @@ from hrm_edge import environment, runtimes
 from hrm_edge.bundle import TensorSpec, open_bundle
 from hrm_edge.errors import InputError
 from hrm_edge.runtimes import HALT_MODES, backend, backends, load_engine
+from hrm_edge.runtimes.base import first_line
 from hrm_edge.runtimes.loader import warning
 
 PUZZLES = toys.puzzles(20, seed=1)
@@ -159,6 +160,23 @@ def test_a_graph_with_other_inputs_is_refused(tmp_path):
     path = toys.write_hollow_bundle(tmp_path / "b", inputs=wrong)
     with pytest.raises(InputError, match="'start' must take tokens and give e, z_H, z_L"):
         load_engine(path)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_loop_that_keeps_its_state_where_that_cannot_be_is_refused(tmp_path, target):
+    tokens, fresh = TensorSpec("tokens", "int32", ("batch", 16)), TensorSpec("fresh", "float32", ("batch",))
+    logits, q = TensorSpec("logits", "float32", ("batch", 16, 6)), TensorSpec("q", "float32", ("batch", 2))
+    changes = {"graphs": {"stateful": "s.onnx"}, "inputs": {"stateful": (tokens, fresh)}}
+    path = toys.write_hollow_bundle(tmp_path / "b", target=target, outputs={"stateful": (logits, q)}, **changes)
+    with pytest.raises(InputError, match=f"which {target} can not"):
+        load_engine(path)
+
+
+def test_openvino_says_why_and_not_where_in_its_source():
+    told = "Exception from src/inference/src/cpp/core.cpp:117:\nException from src/plugin.cpp:54:\nbad shape\n\n"
+    assert first_line(RuntimeError(told)) == "bad shape"
+    assert first_line(RuntimeError("Exception from a.cpp:1:\n")) == "Exception from a.cpp:1:"
+    assert first_line(RuntimeError()) == "RuntimeError"
 
 
 def test_an_opened_bundle_may_be_given_instead_of_a_path(bundles):

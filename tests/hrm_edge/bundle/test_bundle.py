@@ -273,6 +273,25 @@ def with_accuracy(path, **changes):
     return path
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"drop_points": 37.5}, "drop_points is 37.5, which is not what was lost and won"),
+        ({"drop_points": 12.5, "lost": 1}, "it passed, and its figures are beyond the limits that it names"),
+        ({"halt_shift": -0.5}, "it passed, and its figures are beyond the limits that it names"),
+        ({"max_think_steps": 16}, "its gate allowed 16 segments, and manifest.json allows 8"),
+    ],
+)
+def test_a_gate_that_contradicts_itself_or_the_model(bundle, changes, said):
+    assert said in refusal(with_accuracy(bundle, **changes))
+
+
+def test_so_many_rows_that_no_machine_holds_their_states():
+    architecture = {**toys.manifest().architecture, "hidden_size": 8192}
+    with pytest.raises(InputError, match="batch is 65535, and at most"):
+        toys.manifest(batch=65535, architecture=architecture)
+
+
 def test_a_manifest_and_a_gate_that_contradict_each_other(bundle):
     line = refusal(with_accuracy(bundle, passed=False, reason="dropped 4 points"))
     assert "manifest.json says that its gate passed, and accuracy.json that it did not" in line

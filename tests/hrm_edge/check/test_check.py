@@ -13,7 +13,9 @@ import pytest
 from toys import TASK, accuracy, host_engine, manifest, write_bundle, write_hollow_bundle, write_toy_bundle
 
 from hrm_edge.bundle import Gate, Manifest, seal_bundle
+from hrm_edge.bundle import folder as folder_module
 from hrm_edge.bundle.quantization import QUANTIZATION, Calibration, Products, Quantization
+from hrm_edge.check.baseline import pack, read_baseline, write_baseline
 from hrm_edge.check.measure import Runner
 from hrm_edge.cli import main
 from hrm_edge.data.leaks import distinct_puzzles, fingerprints
@@ -301,6 +303,26 @@ def test_copies_count_once(folder, capsys):
     _, out, err = run(capsys, "spec.toml", "--json")
     assert json.loads(out)["results"][0]["n"] == 1
     assert "399 of 400 puzzles are others again" in err
+
+
+def test_a_baseline_that_lies_about_how_many_puzzles_there_were(based, capsys):
+    """Its digest is no signature: whoever lies can compute it."""
+    before = read_baseline(based / "baseline.json", "")
+    ((key, entry),) = [(key, entry) for key, entry in before.items() if entry.data]
+    fewer = {
+        label: dataclasses.replace(sample, n=3, right=pack(np.ones(3, bool)), exact=1.0)
+        for label, sample in entry.data.items()
+    }
+    write_baseline(based / "baseline.json", {**before, key: dataclasses.replace(entry, data=fewer)})
+    assert "held other puzzles" in refusal(capsys, "spec.toml")
+
+
+def test_a_bundle_is_read_whole_once_before_and_once_after_it_is_measured(based, capsys, monkeypatch):
+    opened = []
+    real = folder_module._open
+    monkeypatch.setattr(folder_module, "_open", lambda path: opened.append(path) or real(path))
+    assert run(capsys, "spec.toml")[0] == 0
+    assert len(opened) == 2 * len({str(path) for path in opened})
 
 
 def test_a_swapped_checkpoint(based, capsys):

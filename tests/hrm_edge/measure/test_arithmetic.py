@@ -50,3 +50,10 @@ def test_the_backend_is_told_by_its_version(machine):
 
 def test_this_machine_has_one_line():
     assert arithmetic_of("openvino").isprintable()
+
+
+def test_what_holds_libraries_to_less_than_the_cpu_has_is_told(machine, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "")
+    machine("x86_64", "Some CPU", "avx2", "avx512f")
+    assert cpu_arithmetic() == "x86-64, AVX-512, ONEDNN_MAX_CPU_ISA=AVX2"

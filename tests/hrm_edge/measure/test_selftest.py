@@ -127,3 +127,29 @@ def run(capsys, *arguments):
     with pytest.raises(SystemExit) as end:
         main(["selftest", *map(str, arguments)])
     return end.value.code or 0, *capsys.readouterr()
+
+
+def test_where_all_answers_differ_nothing_is_shown(tmp_path, capsys):
+    few = PUZZLES.select(np.arange(1))
+    path = bundle(tmp_path / "b", spoiled(host_engine().solve(few.questions), 1), few)
+    code, _, said = run(capsys, path)
+    assert code == 1
+    assert "1 of 1 answers differ" in said
+
+
+def test_examples_that_ask_for_more_than_was_gated_are_refused_at_once(tmp_path):
+    path = bundle(tmp_path / "b", edit=lambda content: content.update(halt="fixed", max_think_steps=2**31 - 1))
+    with pytest.raises(InputError, match="asks for 2147483647 segments, and the bundle was gated with 8"):
+        self_test(path)
+
+
+def test_examples_hold_what_is_answered_when_each_is_asked_alone(tmp_path):
+    asked = []
+
+    def ask(few):
+        asked.append(few)
+        return spoiled(host_engine().solve(few.questions), 3)
+
+    found = self_test(bundle(tmp_path / "b", ask=ask))
+    assert [len(few) for few in asked] == [HOW_MANY]
+    assert found.differing == (1, 2, 3)

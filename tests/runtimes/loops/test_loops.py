@@ -261,3 +261,64 @@ def test_a_task_says_which_tokens_a_question_may_have():
         task = get_task(name)
         questions, _ = task.generate(5, np.random.default_rng(0))
         assert np.isin(questions, task.question_tokens).all()
+
+
+# What a stranger's graph may give in place of one output: tokens of no symbol, other shapes, other kinds.
+SPOILED_MODEL = {
+    "answers": (lambda answer: answer + 1000, "tokens from 100"),
+    "negative": (lambda answer: answer - 1000, "tokens from -"),
+    "fewer cells": (lambda answer: answer[:, :2], "int32 of shape"),
+    "floats": (lambda answer: answer.astype(np.float32), "float32 of shape"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED_MODEL)
+def test_a_graph_loop_that_gives_what_is_no_answer_is_refused_in_one_line(spoil):
+    change, said = SPOILED_MODEL[spoil]
+
+    def model(*inputs):
+        answer, steps, q = toys.looped(*inputs)
+        return [change(answer), steps, q]
+
+    with pytest.raises(InputError, match=said) as refused:
+        GraphLoop(toys.TASK, 8, model, backend="toy").solve(PUZZLES[:3])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("output", range(4))
+@pytest.mark.parametrize("change", [lambda x: x[..., :1], lambda x: x[:1], lambda x: x.astype(np.int32)])
+def test_a_segment_that_gives_something_else_is_refused_in_one_line(output, change):
+    def segment(*states):
+        outputs = toys.segment(*states)
+        outputs[output] = change(outputs[output])
+        return outputs
+
+    with pytest.raises(InputError, match="the artifact gives"):
+        HostLoop(toys.TASK, 8, toys.start, segment, backend="toy").solve(PUZZLES[:3])
+
+
+def test_a_start_whose_states_change_their_shape_is_refused_in_one_line():
+    calls = []
+
+    def start(tokens):
+        calls.append(tokens)
+        return [state[..., : 4 - (len(calls) > 1)] for state in toys.start(tokens)]
+
+    def segment(z_H, z_L, e):
+        return toys.segment(z_H, z_L, e)
+
+    with pytest.raises(InputError, match="the artifact gives e as"):
+        HostLoop(toys.TASK, 8, start, segment, backend="toy", slots=2).solve(PUZZLES)
+
+
+def test_steps_that_no_loop_took_are_not_traced_one_by_one():
+    asked = []
+
+    def model(tokens, limit, halt):
+        asked.append(int(limit))
+        answer, steps, q = toys.looped(tokens, limit, halt)
+        return [answer, np.full_like(steps, 2**31 - 1), q]
+
+    answers = GraphLoop(toys.TASK, 8, model, backend="toy").solve(PUZZLES[:2], 4, trace=True)
+    assert asked == [4, 1, 2, 3]
+    assert len(answers.trace) == 4
