@@ -34,7 +34,7 @@ def command(
         f"# {title} for {found.name}\n\n{parameters:,} parameters, imported from the public checkpoint "
         f"{code(weights.name)}. Its accuracy was not measured here: see `hrm-edge eval`.\n"
     )
-    saved = save_checkpoint(output, model, found.name, card, {"imported_from": weights.name})
+    saved = save_checkpoint(output, model, found, card, {"imported_from": weights.name})
     with best_effort():
         echo(str(saved))
     say(f"next: hrm-edge eval {output} --data FILE   or   hrm-edge export {output} --data FILE")

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..progress import announce
 from ..runtimes import Engine
 from ..tasks import Task
+from ..tasks.base import PAD
 from ..text import decoded
 from .retries import solve_with_retries
 
@@ -38,12 +39,26 @@ class Solved:
     variant: int  # 0 as asked, k the k-th symmetric variant
     segments: int  # over all variants
     trace: np.ndarray | None
+    label: np.ndarray | None = None  # int32[S], padding where nothing is asked; of a task without rules
+
+    @property
+    def wrong_cells(self) -> int | None:
+        """How many cells are not as the label says; None where there is none."""
+        if self.label is None or not (self.label != PAD).any():
+            return None
+        return int(((self.answer != self.label) & (self.label != PAD)).sum())
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer obeys the rules or, without rules, is as its label says; None: nothing tells."""
+        if self.task.has_rules:
+            return self.verified
+        return None if self.wrong_cells is None else self.wrong_cells == 0
 
     @property
     def why(self) -> str:
         """What is wrong with an answer that does not verify."""
-        given = self.question != self.task.blank
-        changed = np.flatnonzero(given & (self.answer != self.question))
+        changed = np.flatnonzero(self.task.givens(self.question) & (self.answer != self.question))
         if changed.size:
             symbol = self.task.vocabulary[self.question[changed[0]]]
             return f"it changes the given {symbol!r} at {self.task.where(changed[0])}"
@@ -59,13 +74,15 @@ class Solved:
         content: dict[str, Any] = {
             "question": self.task.format(self.question),
             "answer": self.task.format(self.answer),
-            "verified": self.verified,
+            "verified": self.verified if self.task.has_rules else None,
             "steps": self.steps,
             "halted": self.halted,
             "ms": round(self.ms, 3),
             "variant": self.variant,
             "segments": self.segments,
         }
+        if self.wrong_cells is not None:
+            content |= {"as_labelled": self.right, "wrong_cells": self.wrong_cells}
         if self.trace is not None:
             content["trace"] = [self.task.format(guess) for guess in self.trace]
         return content
@@ -73,10 +90,15 @@ class Solved:
 
 @dataclass(frozen=True)
 class Questions:
-    """Puzzles as they were read: ``tokens`` int32[N, S], and for each source its first row and its check."""
+    """Puzzles as they were read: ``tokens`` int32[N, S], and for each source its first row and its check.
+
+    ``identifiers`` int32[N] and ``labels`` int32[N, S] (padding: unknown), where files hold any.
+    """
 
     tokens: np.ndarray
     checks: list[tuple[int, Callable[[np.ndarray], object]]]
+    identifiers: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -90,13 +112,13 @@ class Questions:
                 check(rows)
 
 
-def read_puzzles(sources: Sequence[str], task: Task) -> Questions:
-    """Puzzles as text, from paths of files, and for ``-`` from standard input, in that order.
+def read_puzzles(sources: Sequence[str], task: Task, data: Path | None = None) -> Questions:
+    """Puzzles as text, from paths of files, and for ``-`` from standard input, in that order; then ``data``'s.
 
     Raises :class:`InputError` naming what can not be read. Whether puzzles have solutions is asked when their turn
     comes, as of many that takes long.
     """
-    if not task.has_rules:
+    if task.by_example:
         raise task.no_rules(
             f"what is asked for depends on a puzzle's identifier; use `{task.answered_with}` with --data"
         )
@@ -104,25 +126,45 @@ def read_puzzles(sources: Sequence[str], task: Task) -> Questions:
     parts = [
         _read(source, task, f"puzzle {number}: " if several else "") for number, source in enumerate(sources, 1)
     ]
-    starts = np.cumsum([0, *(len(tokens) for tokens, _ in parts)]).tolist()
-    checks = [(start, check) for start, (_, check) in zip(starts, parts, strict=False)]
-    return Questions(np.concatenate([tokens for tokens, _ in parts]), checks)
+    if data is not None:
+        parts.append(_from_file(data, task))
+    starts = np.cumsum([0, *(len(part.tokens) for part in parts)]).tolist()
+    checks = [(start, check) for start, part in zip(starts, parts, strict=False) for _, check in part.checks]
+    return Questions(
+        np.concatenate([part.tokens for part in parts]),
+        checks,
+        _joined([(part.identifiers, part.tokens[:, 0]) for part in parts]),
+        _joined([(part.labels, part.tokens) for part in parts]),
+    )
 
 
-def _read(source: str, task: Task, where: str) -> tuple[np.ndarray, Callable[[np.ndarray], object]]:
-    """Tokens int32[N, S], and what checks some rows of them."""
+def _joined(parts: list[tuple[np.ndarray | None, np.ndarray]]) -> np.ndarray | None:
+    """One array of what the sources have, zeros of the shape beside it where one has nothing; None: none has."""
+    if all(values is None for values, _ in parts):
+        return None
+    return np.concatenate([np.zeros_like(like) if values is None else values for values, like in parts])
+
+
+def _read(source: str, task: Task, where: str) -> Questions:
+    """The puzzles of one source."""
     if source == "-":
         return _from_stdin(task)
     if not source.strip():
         raise InputError(f"{where}an empty text is no puzzle; give its cells, a file of puzzles, or - for stdin")
     if _is_path(source):
-        file = open_puzzles(source, task)
-        return file.unchecked.questions, file.checked
+        return _from_file(Path(source), task)
     try:
         puzzle = task.parse(source)
     except InputError as error:
         raise InputError(f"{where}{error}") from None
-    return puzzle[None], lambda rows: check_solvable(puzzle, task, where)
+    return Questions(puzzle[None], [(0, lambda rows: check_solvable(puzzle, task, where))])
+
+
+def _from_file(path: Path, task: Task) -> Questions:
+    file = open_puzzles(path, task)
+    read = file.unchecked
+    labels = None if task.has_rules else read.answers
+    return Questions(read.questions, [(0, file.checked)], read.identifiers, labels)
 
 
 def _is_path(source: str) -> bool:
@@ -135,7 +177,7 @@ def _is_path(source: str) -> bool:
     return source.endswith((".csv", ".txt", ".gz", ".npy", "/"))
 
 
-def _from_stdin(task: Task) -> tuple[np.ndarray, Callable[[np.ndarray], object]]:
+def _from_stdin(task: Task) -> Questions:
     if sys.stdin.isatty():
         announce("reading puzzles from the terminal, end with Ctrl-D")
     try:
@@ -152,16 +194,16 @@ def _from_stdin(task: Task) -> tuple[np.ndarray, Callable[[np.ndarray], object]]
         for row in some.tolist():
             check_solvable(rows[row], task, f"puzzle {row + 1}: " if len(rows) > 1 else "")
 
-    return np.stack(rows), check
+    return Questions(np.stack(rows), [(0, check)])
 
 
 def check_solvable(puzzle: np.ndarray, task: Task, where: str = "") -> None:
-    """Raise :class:`InputError` unless int32[S] ``puzzle`` has a solution."""
+    """Raise :class:`InputError` unless int32[S] ``puzzle`` has a solution, as far as can be told."""
     try:
         task.check_question(puzzle)
     except InputError as error:
         raise InputError(f"{where}not a {task.name} puzzle: {error}") from None
-    if task.solve(puzzle) is None:
+    if task.has_solver and task.solve(puzzle) is None:
         raise InputError(f"{where}the puzzle has no solution; check its givens: {task.format(puzzle)}")
 
 
@@ -178,10 +220,11 @@ def solve_each(engine: Engine, questions: Questions, **options: Any) -> Iterator
         if first % together == 0:
             questions.check(first, first + together)
         some = questions.tokens[first : first + size]
+        identifiers = None if questions.identifiers is None else questions.identifiers[first : first + size]
         if first == 0:
-            engine.solve(some, max_think_steps=1)
+            engine.solve(some, max_think_steps=1, puzzle_identifiers=identifiers)
         begin = time.perf_counter()
-        result = solve_with_retries(engine, some, **options)
+        result = solve_with_retries(engine, some, **options, puzzle_identifiers=identifiers)
         ms = (time.perf_counter() - begin) * 1000 / len(some)
         answers = result.answers
         for row in range(len(some)):
@@ -198,4 +241,5 @@ def solve_each(engine: Engine, questions: Questions, **options: Any) -> Iterator
                 variant=int(result.variant[row]),
                 segments=int(result.segments[row]),
                 trace=None if answers.trace is None else answers.trace[:steps, row],
+                label=None if questions.labels is None else questions.labels[first + row],
             )
