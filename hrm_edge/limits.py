@@ -22,9 +22,10 @@ SEGMENTS = 2**16
 ROWS = 2**16 - 1  # of one call
 NAME = 64  # characters of a task's name
 SYMBOL = 16  # characters of a token's
-GROUP_CELLS = 2**22  # groups of a task, each with as many comparisons as it has cells, squared
+GROUPS = 2**12  # of a task
+GROUP_CELLS = 2**22  # comparisons that verify an answer: of every cell of every group with every value
 SYMMETRIES = 256  # that generate a task's
-SYMMETRY_NUMBERS = 2**20  # of all of these together
+SYMMETRY_NUMBERS = 2**21  # of all of these together
 SIZE = 2**31 - 1  # any dimension of a tensor, which is an int32 in most backends
 
 # Text that is parsed whole. Configs are a few kilobytes; a header takes some hundred bytes a tensor.

@@ -37,8 +37,10 @@ def measured_on(task: Task, arch: HRMConfig, data: list[str], test: Path | None)
     if task.generates:
         return Measured(held_out_puzzles(task), [] if test is None else [load_puzzles(test, task)])
     first = Path(data[0].partition("@")[0])
+    learned = {split_folder(argument, "train").resolve() for argument in data}
     beside = (place for place in (first / "test", first.parent / "test") if place.exists())
-    folder = next(beside, None) if test is None else split_folder(str(test), "test")
+    apart = (place for place in beside if place.resolve() not in learned)
+    folder = next(apart, None) if test is None else split_folder(str(test), "test")
     if folder is None:
         raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
     held_out = measured_puzzles(folder, task)

@@ -10,9 +10,9 @@ from pathlib import Path
 from ..errors import InputError
 from .arc import Arc
 from .base import Symmetry, Task
-from .dataset import DatasetTask, TaskDefinition, read_definition, set_folder, toml_of
+from .dataset import TASK_TOML, DatasetTask, TaskDefinition, read_definition, read_sizes, set_folder, toml_of
 from .maze import Maze
-from .plugins import plugins
+from .plugins import installed
 from .sudoku import Sudoku
 
 __all__ = ["Arc", "Maze", "Sudoku", "Symmetry", "Task", "get_task", "register"]
@@ -39,11 +39,11 @@ def get_task(name: str) -> Task:
     columns, ``maze-RxC``, ``arc`` (30×30) and ``arc-NxN`` (grids of N×N at most), tasks of installed packages, or
     the path of a folder in the public layout. InputError lists these when ``name`` is unknown.
     """
-    is_path = {"/", os.sep} & set(name) and Path(name).is_dir()
-    if not is_path and (found := named_task(name)):
+    is_folder = _is_folder(name)
+    if not (is_folder and {"/", os.sep, "."} & set(name)) and (found := named_task(name)):
         return found
-    if Path(name).is_dir():
-        return defined_task(read_definition(Path(name)))
+    if is_folder:
+        return _of_folder(Path(name))
     raise unknown_task(name, "it is no folder of puzzles, and ")
 
 
@@ -54,7 +54,7 @@ def named_task(name: str) -> Task | None:
 
 def unknown_task(name: str, besides: str = "") -> InputError:
     """What to raise where nothing is called so: it lists what there is."""
-    families, broken = plugins()
+    families, broken = installed()
     known = ", ".join(family.spellings for family in dict.fromkeys([*_FAMILIES, *families]))
     failed = "".join(f"; those of the package {each.package} cannot be loaded ({each.why})" for each in broken)
     return InputError(f"unknown task {name!r}; {besides}there are {known}{failed}")
@@ -62,7 +62,7 @@ def unknown_task(name: str, besides: str = "") -> InputError:
 
 @functools.cache
 def _named(name: str) -> Task | None:
-    task = _of(_FAMILIES, name) or _of(plugins()[0], name)
+    task = _of(_FAMILIES, name) or _of(installed()[0], name)
     # One object per canonical name, so that tables are built once.
     return task if task is None or task.name == name else _named(task.name)
 
@@ -82,8 +82,23 @@ def defined_task(definition: TaskDefinition) -> Task:
     except InputError:
         taken = True  # one that there cannot be
     if taken:
-        raise InputError(f"the name {definition.name!r} is that of a task with other rules; give it another")
+        raise InputError(f"the name {definition.name!r} is that of another task; give it one of its own")
     return DatasetTask(definition)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).is_dir()
+    except (OSError, ValueError):  # what no file can be called
+        return False
+
+
+def _of_folder(folder: Path) -> Task:
+    definition = read_definition(folder)
+    try:
+        return defined_task(definition)
+    except InputError as error:
+        raise InputError(f"{folder}: {error} in {TASK_TOML}") from None
 
 
 def task_for(name: str | None, data: Iterable[Path | str], otherwise: str = "sudoku") -> Task:
@@ -94,6 +109,5 @@ def task_for(name: str | None, data: Iterable[Path | str], otherwise: str = "sud
     folder = next((found for path in data if (found := set_folder(Path(path))) is not None), None)
     if folder is None:
         return get_task(otherwise)
-    definition = read_definition(folder)
-    public = _PUBLIC.get((definition.seq_len, definition.vocab_size))
-    return defined_task(definition) if public is None or toml_of(folder) is not None else get_task(public)
+    public = _PUBLIC.get(read_sizes(folder))
+    return _of_folder(folder) if public is None or toml_of(folder) is not None else get_task(public)

@@ -18,7 +18,7 @@ from ..records import STRICT, from_json, must_be, newer_version
 from . import defined_task, named_task, unknown_task
 from .base import Task
 from .dataset import TaskDefinition
-from .plugins import plugins, provider_of
+from .plugins import installed, provider_of
 
 TASK = "task.json"
 FORMAT_VERSION = 1
@@ -63,7 +63,7 @@ class CarriedTask:
         package = self.provider.package
         if found := named_task(name):
             return found
-        broken = next((each for each in plugins()[1] if each.package == package), None)
+        broken = next((each for each in installed()[1] if each.package == package), None)
         told = f"the task {name!r} comes from the package {package}"
         if broken is not None:
             raise InputError(f"{told}, which cannot be loaded here ({broken.why}); install it anew")
@@ -112,7 +112,7 @@ def read_task(folder: Path, name: str) -> Task:
         text = file.read_bytes()
         if version := newer_version(_parsed(text), FORMAT_VERSION):
             raise InputError(
-                f"has format version {version}, and this hrm-edge reads up to {FORMAT_VERSION}; upgrade it"
+                f"has format version {version}, and this hrm-edge reads up to {FORMAT_VERSION}; upgrade hrm-edge"
             )
         return from_json(CarriedTask, text, file, "make it again").task(name)
     except OSError as error:

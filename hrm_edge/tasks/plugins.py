@@ -21,7 +21,7 @@ class Broken:
 
 
 @functools.cache
-def plugins() -> tuple[tuple[type[Task], ...], tuple[Broken, ...]]:
+def installed() -> tuple[tuple[type[Task], ...], tuple[Broken, ...]]:
     """The classes that installed packages name, imported when they are first asked for, and what could not be."""
     found: list[type[Task]] = []
     broken = []

@@ -1,7 +1,7 @@
 """Any dataset as a task: a folder in the public layout, and what a `task.toml` beside it says."""
 
 from .definition import SymmetryDefinition, TaskDefinition
-from .reading import DESCRIPTION, TASK_TOML, read_definition, set_folder, toml_of
+from .reading import DESCRIPTION, TASK_TOML, read_definition, read_sizes, set_folder, toml_of
 from .task import DatasetTask
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "SymmetryDefinition",
     "TaskDefinition",
     "read_definition",
+    "read_sizes",
     "set_folder",
     "toml_of",
 ]

@@ -62,7 +62,7 @@ class TaskDefinition:
     symbols: Annotated[tuple[Symbol, ...], Field(min_length=1, max_length=limits.VOCABULARY - 1)]
     blank: int | None
     values: Numbers
-    groups: Annotated[tuple[Numbers, ...], Field(max_length=limits.GROUP_CELLS)]
+    groups: Annotated[tuple[Numbers, ...], Field(max_length=limits.GROUPS)]
     symmetries: Annotated[tuple[SymmetryDefinition, ...], Field(max_length=limits.SYMMETRIES)]
 
     @property
@@ -89,10 +89,10 @@ class TaskDefinition:
             raise ValueError(f"blank is {self.blank}, and the tokens go from 1 to {self.vocab_size - 1}")
         if self.groups or self.values:
             self._check_groups()
-        numbers = sum(len(each.cells) + len(each.tokens) for each in self.symmetries)
-        compared = len(self.symmetries) * len(self.groups) * len(self.values)
-        if max(numbers, compared) > limits.SYMMETRY_NUMBERS:
-            raise ValueError(f"symmetries are too many: at most {limits.SYMMETRY_NUMBERS:,} numbers are read")
+        numbers = self.seq_len + self.vocab_size + len(self.groups) * len(self.values)
+        if len(self.symmetries) * numbers > limits.SYMMETRY_NUMBERS:
+            most = limits.SYMMETRY_NUMBERS // numbers
+            raise ValueError(f"symmetries has {len(self.symmetries)}, and at most {most} are read of such a board")
         for number, symmetry in enumerate(self.symmetries):
             if why := self._why_none(symmetry):
                 raise ValueError(f"symmetries[{number}] {why}")

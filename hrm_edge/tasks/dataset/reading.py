@@ -32,7 +32,10 @@ class _Wrong(Exception):
 
 def set_folder(path: Path) -> Path | None:
     """The set that a folder is or, being the root of several, the first of these; None: it is no dataset."""
-    folder = standing(path)
+    try:
+        folder = standing(path)
+    except (OSError, ValueError):  # what no file can be called
+        return None
     if (folder / DESCRIPTION).is_file():
         return folder
     inner = sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}"))

@@ -7,7 +7,7 @@ import numpy as np
 from .definition import TaskDefinition
 
 # So many elements, after so many replacements products of products; a sample multiplies a few of them.
-_POOL, _REPLACED, _FACTORS = 16, 200, 4
+_POOL, _REPLACED, _FACTORS = 16, 200, 6
 
 
 class Symmetries:
@@ -29,26 +29,18 @@ class Symmetries:
             one, other = rng.choice(len(pool), 2, replace=False)
             factor = pool[other] if rng.random() < 0.5 else _inverse(pool[other])
             pool[one] = _product(pool[one], factor) if rng.random() < 0.5 else _product(factor, pool[one])
+        pool += [_inverse(element) for element in pool]
         self.cells = np.stack([cells for cells, _ in pool])
         self.values = np.stack([values for _, values in pool])
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """``count`` of them: cells int64[count, S], values int32[count, V]."""
-        chosen = rng.integers(len(self.cells), size=(_FACTORS, count))
-        inverted = rng.random((_FACTORS, count)) < 0.5
-        cells, values = self._elements(chosen[0], inverted[0])
-        for which, other_way in zip(chosen[1:], inverted[1:], strict=True):
-            more_cells, more_values = self._elements(which, other_way)
-            cells = np.take_along_axis(cells, more_cells, axis=1)
-            values = np.take_along_axis(more_values, values, axis=1)
+        first, *others = rng.integers(len(self.cells), size=(_FACTORS, count))
+        cells, values = self.cells[first], self.values[first]
+        for chosen in others:
+            cells = np.take_along_axis(cells, self.cells[chosen], axis=1)
+            values = np.take_along_axis(self.values[chosen], values, axis=1)
         return cells, values
-
-    def _elements(self, which: np.ndarray, inverted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        sides = []
-        for elements in (self.cells[which], self.values[which]):
-            elements[inverted] = np.argsort(elements[inverted], axis=1)
-            sides.append(elements)
-        return sides[0], sides[1]
 
 
 Element = tuple[np.ndarray, np.ndarray]
