@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -317,12 +317,16 @@ class Report:
         FORMAT_VERSION
     )
 
-    def to_json(self) -> str:
-        """The content of `report.json`, where a task that its name says all of is left out."""
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; a task that its name says all of is left out."""
         content = asdict(self)
         if self.task is None:
             del content["task"]
-        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return content
+
+    def to_json(self) -> str:
+        """The content of `report.json`."""
+        return json.dumps(self.to_dict(), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @functools.cached_property
     def whole_task(self) -> Task:
