@@ -16,6 +16,7 @@ from ..packages import version_of
 from ..precision import PRECISIONS
 from ..progress import Say
 from ..runtimes.base import CompiledProduct
+from ..tasks.carried import write_task
 from .graph.edit import copied
 from .graph.layers import products
 from .graph.loop import wrap_in_loop
@@ -90,6 +91,7 @@ def write_graphs(
         tools={"hrm-edge": __version__, **{name: version_of(name) or "unknown" for name in packages}},
         gate=Gate(ran=False, passed=None, reason="not run yet"),
     )
+    write_task(checkpoint.task, context.folder)
     target.finish(manifest, context)
     return manifest, written.compiled
 

@@ -21,10 +21,17 @@ IDENTIFIERS = 10_000_000  # puzzles with an embedding
 SEGMENTS = 2**16
 ROWS = 2**16 - 1  # of one call
 STATE = 2**28  # values of one state of all rows of a call: 1 GiB in float32
+NAME = 64  # characters of a task's name
+SYMBOL = 16  # characters of a token's
+GROUPS = 2**12  # of a task
+GROUP_CELLS = 2**22  # comparisons that verify an answer: of every cell of every group with every value
+SYMMETRIES = 256  # that generate a task's
+SYMMETRY_NUMBERS = 2**21  # of all of these together
 SIZE = 2**31 - 1  # any dimension of a tensor, which is an int32 in most backends
 
 # Text that is parsed whole. Configs are a few kilobytes; a header takes some hundred bytes a tensor.
 CONFIG_BYTES = 2**24
+TASK_BYTES = 2**23
 YAML_BYTES = 2**17  # its parser takes seconds for more
 HEADER_BYTES = 2**24
 NESTING = 32  # tables and lists within each other

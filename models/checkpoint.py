@@ -1,4 +1,7 @@
-"""Checkpoint folders: `model.safetensors`, `config.json`, `card.md`; whole or absent, and never a pickle."""
+"""Checkpoint folders: `model.safetensors`, `config.json`, `card.md`; whole or absent, and never a pickle.
+
+And `task.json`, where the task is not one that ships.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from ..errors import InputError
 from ..files import entries, read_text, readable_name, replacing_folder, require_utf8, sha256
 from ..foreign import what_it_is
 from ..identifiers import Numbering, parse_ranges
-from ..tasks import Task, get_task
+from ..tasks import Task
+from ..tasks.carried import TASK, known_task, read_task, write_task
 from ..workspace import standing
 from ..zoo import zoo_models
 from .calibration import quantized_layers
@@ -148,13 +152,14 @@ def require_replaceable(path: Path) -> None:
     try:
         if not path.is_dir():
             raise InputError("it is a file")
-        if others := sorted(entries(path) - {WEIGHTS, CONFIG, CARD}):
+        if others := sorted(entries(path) - {WEIGHTS, CONFIG, CARD, TASK}):
             raise InputError(repr(others[0]))
         _read_config(path)
         with safe_open(path / WEIGHTS, "pt"):
             pass
-        if (path / CARD).exists() and not (path / CARD).is_file():
-            raise InputError(repr(CARD))
+        for name in (CARD, TASK):
+            if (path / name).exists() and not (path / name).is_file():
+                raise InputError(repr(name))
     except (InputError, OSError, SafetensorError) as error:
         why = str(error).removeprefix(f"{path}: ").split(";")[0]
         raise InputError(
@@ -166,7 +171,7 @@ def require_replaceable(path: Path) -> None:
 def save_checkpoint(
     path: Path | str,
     model: HRM,
-    task_name: str,
+    task: Task | str,
     card: str,
     metadata: dict[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -178,6 +183,7 @@ def save_checkpoint(
     A checkpoint that stands at ``path`` is replaced, and nothing else is (:func:`require_replaceable`).
     """
     path = Path(path)
+    task = known_task(task) if isinstance(task, str) else task
     # The puzzle-embedding table is small here; all tensors are copied so that none shares storage.
     tensors = {name: t.detach().to("cpu", dtype).contiguous().clone() for name, t in model.state_dict().items()}
     for name, tensor in tensors.items():
@@ -186,7 +192,7 @@ def save_checkpoint(
     metadata = dict(metadata or {})
     config = {
         "format_version": FORMAT_VERSION,
-        "task": task_name,
+        "task": task.name,
         "arch": model.config.to_dict(),
         "metadata": metadata,
     }
@@ -197,6 +203,7 @@ def save_checkpoint(
             raise InputError(f"{path}: the weights cannot be written ({error})") from None
         if QUANTIZATION in metadata:
             metadata[QUANTIZATION] = {**metadata[QUANTIZATION], "weights_sha256": sha256(folder / WEIGHTS)}
+        write_task(task, folder)
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (folder / CARD).write_text(card)
     return path
@@ -312,13 +319,14 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     require_utf8(named)
     path = standing(named)
     config = _read_config(path)
-    task = get_task(config["task"])
+    task = read_task(path, config["task"])
     arch = HRMConfig.from_dict(config.get("arch", {}), where=str(path / CONFIG))
     weights = path / WEIGHTS
     check_shapes(sketch_model(arch, task), stored_shapes(weights), str(weights))
     model = build_model(arch, task)
     load_weights(model, read_tensors(weights), str(weights))
-    identity = json.dumps([config["task"], model.config.identity()], sort_keys=True)
+    told = [config["task"], model.config.identity(), *([task.definition.sha256] if task.definition else [])]
+    identity = json.dumps(told, sort_keys=True)
     digest = hashlib.sha256((sha256(weights) + identity).encode()).hexdigest()
     card = (path / CARD).read_text(errors="replace") if (path / CARD).exists() else ""
     model.eval().requires_grad_(False)

@@ -267,7 +267,7 @@ def require_written(folder: Path) -> None:
 
 def _public_fields(checkpoint: Checkpoint, layout: Layout) -> dict[str, Any]:
     """The architecture in their fields; InputError names those that they have not."""
-    config = checkpoint.config
+    config = checkpoint.hrm.config
     fields = [field for field in dataclasses.fields(HRMConfig) if field.name not in _OF_DATA]
     written, lacking = {}, []
     for field in fields:

@@ -14,7 +14,8 @@ from ..bundle import Bundle, open_bundle
 from ..errors import InputError
 from ..files import require_utf8
 from ..identifiers import Numbering, parse_ranges
-from ..tasks import Task, get_task
+from ..tasks import Task
+from ..tasks.carried import read_task
 from .base import Backend, Engine, Graph
 from .loops import engine_of, signature
 
@@ -132,7 +133,7 @@ def _numbering(bundle: Bundle) -> Numbering | None:
 
 def _task(bundle: Bundle) -> Task:
     manifest = bundle.manifest
-    task = get_task(manifest.task)
+    task = read_task(bundle.path, manifest.task)
     if tuple(task.vocabulary) != manifest.vocabulary or task.seq_len != manifest.architecture["seq_len"]:
         raise InputError(
             f"{bundle.path}: its puzzles are not the {task.name} of this hrm-edge (other symbols or another size); "

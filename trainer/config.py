@@ -13,7 +13,7 @@ from ..limits import ROWS
 from ..models import HRMConfig
 from ..models.config import FIXED, INFINITE, of_type
 from ..models.hrm import Gradient
-from ..tasks import get_task
+from ..tasks import Task, get_task
 from .losses import LOSSES
 from .optim import OPTIMIZERS, SCHEDULES
 
@@ -195,7 +195,7 @@ QAT_SETTINGS: dict[str, Any] = {
 
 
 def load_recipe(
-    task_name: str,
+    task: Task | str,
     preset: str = "small",
     file: Path | None = None,
     settings: list[str] | None = None,
@@ -237,7 +237,7 @@ def load_recipe(
         limits = {"steps": 0} if "minutes" in tables["train"] else {}
         train_table = {**train_table, **QAT_SETTINGS, **limits}
     fixed = FIXED.get(str(tables["arch"].get("kind")), {})
-    task = get_task(task_name)
+    task = get_task(task) if isinstance(task, str) else task
     # Whether the weights fit another grid too, as a convolution's do, shows when they are loaded.
     base = arch_table if start is None else {**start.to_dict(), "seq_len": task.seq_len}
     tables["arch"] = {**base, **fixed, **tables["arch"]}

@@ -68,10 +68,10 @@ def split_folder(argument: str, split: str) -> Path:
 
 def identifiers_needed(data: list[str], task: Task) -> int:
     """Rows of the table of puzzle embeddings that the data ask for."""
-    if task.has_rules:
+    if task.generates:
         return 1
     if any(argument.startswith("generated:") for argument in data):
-        raise task.no_rules(f"puzzles cannot be generated; name a folder that `{task.made_with}` built with --data")
+        task.check_difficulty("ordinary")  # which says where its puzzles come from
     folders = [split_folder(argument, "train") for argument in data]
     needed = {folder: read_description(folder, task)["num_puzzle_identifiers"] for folder in folders}
     require_one_numbering([folder for folder, number in needed.items() if number > 1])
@@ -91,14 +91,14 @@ def require_one_numbering(folders: list[Path]) -> None:
 
 def numbering(data: list[str], task: Task) -> str | None:
     """Hex SHA-256 of the names of the identifiers that the data use; None where they have none, or do not say."""
-    if task.has_rules:
+    if task.generates:
         return None
     names = names_of(split_folder(data[0], "train"))
     return None if names is None else hash_of_names(names)
 
 
 def _folder_source(path: Path, weight: float, task: Task) -> Source:
-    """Puzzles of a task without rules: a folder in the public layout, left on disk."""
+    """Puzzles of a task without a generator: a folder in the public layout, left on disk."""
     content = read_folder(path, task, on_disk=True)
     name = f"{path.parent.name}/{path.name}" if path.name == "train" else path.name
     groups = Groups.of(content.grouping)
@@ -153,8 +153,8 @@ def read_source(
 
     Of ``tests``, which somebody named, symmetric twins are left out too, as augmentation would turn them into
     these. Of ``generated`` ones only the same boards: twins of large boards hardly occur, and of 4x4 Sudoku, where
-    they do, next to nothing would be left. For a task without rules ``FOLDER[@WEIGHT]``; who built it kept the
-    held-out puzzles apart.
+    they do, next to nothing would be left. For a task without a generator ``FOLDER[@WEIGHT]``; who built it kept
+    the held-out puzzles apart.
     """
     spec, _, weight_text = argument.partition("@")
     try:
@@ -169,7 +169,7 @@ def read_source(
             raise InputError(f"--data {argument}: expected generated:N with N puzzles")
         puzzles = generate_puzzles(task, int(count), TRAINING_SEED, difficulty or "ordinary")
         name = f"generated:{count}" + (f":{difficulty}" if difficulty else "")
-    elif not task.has_rules:
+    elif not task.generates:
         return _folder_source(split_folder(spec, "train"), weight, task)
     else:
         path, wanted = _file_and_wanted(spec)

@@ -38,6 +38,7 @@ from .stopping import Stopping
 
 # What a checkpoint tells of the run that made it, kept when another run starts from it.
 STAGE = ("recipe", "sources", "steps", "train_seconds", "earlier")
+DEFINITION = "task_definition"  # a recipe's hash of a task that no code here defines
 # A resumed run may change how long it goes and how often it reports; anything else is another run.
 CHANGEABLE = {"steps", "minutes", "log_every", "save_every", "eval_every", "eval_puzzles", "compile"}
 CHANGEABLE |= {"final_puzzles", "checkpoint_dtype", "accumulate"}
@@ -57,6 +58,7 @@ def _same_run(folder: Path, recipe: dict[str, Any]) -> None:
             before = with_later_fields(json.loads(read_text(file)))
             pairs = [(s, k) for s in ("arch", "train") for k in recipe[s] if k not in CHANGEABLE]
             differs = [k for k in ("task", "data", "started_from") if before[k] != recipe[k]]
+            differs += ["task.toml"] if before.get(DEFINITION) != recipe.get(DEFINITION) else []
             differs += [f"{s}.{k}" for s, k in pairs if before[s].get(k) != recipe[s][k]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{file}: cannot be read ({error}); choose another --output") from None
@@ -177,6 +179,8 @@ def _train(
             "data": data,
             "started_from": None if initial is None else initial.content_hash,
         }
+        if task.definition is not None:
+            recipe[DEFINITION] = task.definition.sha256
         if world.rank == 0:
             owned.enter_context(owning(output / "run", named=output))
             _require_own(output, len(data))
@@ -251,7 +255,7 @@ def _final_figures(
 ) -> dict[str, Any]:
     """What the finished checkpoint's metadata tell of it: when it may halt, which is set here, and its accuracy."""
     task, config, figures = run.task, run.config, dict[str, Any]()
-    if task.has_rules:
+    if task.generates:
         calibration = margin_puzzles(task, config.final_puzzles // 2)
         metrics.say(f"looking when {len(calibration)} other puzzles may halt")
         figures["halt_margin"] = run.halt_margin = halting_margin(run.evaluated_model(), calibration)

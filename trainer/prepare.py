@@ -32,13 +32,15 @@ class Measured:
 def measured_on(task: Task, arch: HRMConfig, data: list[str], test: Path | None) -> Measured:
     """What a run is measured on; ``data`` and ``test`` as :func:`trainer.loop.train` takes them.
 
-    Without rules nothing can be generated: then the test puzzles are the held-out ones.
+    Where nothing can be generated, the test puzzles are the held-out ones.
     """
-    if task.has_rules:
+    if task.generates:
         return Measured(held_out_puzzles(task), [] if test is None else [load_puzzles(test, task)])
     first = Path(data[0].partition("@")[0])
+    learned = {split_folder(argument, "train").resolve() for argument in data}
     beside = (place for place in (first / "test", first.parent / "test") if place.exists())
-    folder = next(beside, None) if test is None else split_folder(str(test), "test")
+    apart = (place for place in beside if place.resolve() not in learned)
+    folder = next(apart, None) if test is None else split_folder(str(test), "test")
     if folder is None:
         raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
     held_out = measured_puzzles(folder, task)
@@ -57,9 +59,9 @@ def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) 
     """Put the training puzzles beside the run, where they are not yet: a resume need not generate them again.
 
     Returns those of ``data`` that were kept already and have changed since; they are read anew. What is kept of a
-    file that is gone stays. A task without rules has its puzzles read from where they are, as they are drawn.
+    file that is gone stays. A task without a generator has its puzzles read from where they are, as they are drawn.
     """
-    if not task.has_rules:
+    if not task.generates:
         for argument in data:
             read_source(argument, task)  # what does not fit is told before the run has a folder
         return []
@@ -90,12 +92,12 @@ def _is_of(key: list[Any], kept: list[Any]) -> bool:
 
 def kept_sources(folder: Path, task: Task, data: list[str]) -> list[Source]:
     """The training puzzles as another process kept them."""
-    kept = [_read(_place(folder, index)) for index in range(len(data))] if task.has_rules else []
+    kept = [_read(_place(folder, index)) for index in range(len(data))] if task.generates else []
     if not (folder / "run.json").is_file() or None in kept:
         raise InputError(
             f"{folder}: a process does not see what the first one wrote there; all nodes must see the run's folder"
         )
-    if not task.has_rules:
+    if not task.generates:
         return [read_source(argument, task) for argument in data]
     return [each[1] for each in kept if each is not None]
 

@@ -180,13 +180,13 @@ class Run:
     def publish(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the checkpoint: weights, recipe and whatever accuracy ``facts`` hold."""
         metadata = {**facts, "steps": self.step, "train_seconds": round(self.seconds, 1)}
-        if self.task.has_rules:
+        if self.task.generates:
             metadata["held_out"] = dict(HELD_OUT)
         model, dtype = self.evaluated_model(), getattr(torch, self.config.checkpoint_dtype)
         if self.config.qat != "off":
             metadata |= qat.metadata(model, self.config, facts["recipe"]["started_from"])
         model = plain_model(model)
-        save_checkpoint(folder, model, self.task.name, describe(metadata, model), metadata, dtype)
+        save_checkpoint(folder, model, self.task, describe(metadata, model), metadata, dtype)
 
     def save(self, folder: Path) -> None:
         shared: dict[str, Any] = {

@@ -182,7 +182,7 @@ def selection_puzzles(
 
     Where none can be generated, others of the calibration data.
     """
-    if not checkpoint.task.has_rules:
+    if not checkpoint.task.generates:
         assert wanted.data is not None  # calibration_puzzles refused that
         return apart(wanted.data, [measured, calibration]).take(SELECTION_PUZZLES, seed=0)
     return generated_apart(checkpoint, SELECTION_PUZZLES, SELECTION_OFFSET, [measured, calibration])

@@ -53,7 +53,7 @@ def _random_checkpoint(size: str, scratch: Path) -> Path:
 
     torch.manual_seed(0)
     model = build_model(config, task)
-    return save_checkpoint(scratch / f"random-{size}", model, task.name, "Random weights, for timing only.\n")
+    return save_checkpoint(scratch / f"random-{size}", model, task, "Random weights, for timing only.\n")
 
 
 def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:

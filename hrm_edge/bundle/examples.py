@@ -16,6 +16,7 @@ from ..data.puzzles import PuzzleSet
 from ..errors import InputError
 from ..files import write_atomically
 from ..records import STRICT, FromZero, OneOrMore, Text, from_json
+from ..tasks.carried import read_task
 
 if TYPE_CHECKING:
     from ..runtimes import Answers
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
 
 EXAMPLES = "examples.json"
 HOW_MANY = 16
-_PADDING = "?"  # as Task.format has it
 
 
 @dataclass(frozen=True, config=STRICT)
 class Example:
-    """One question with its answer, as text of one character a cell."""
+    """One question with its answer, as the text that its task formats them to."""
 
     question: Text
     answer: Text
@@ -95,11 +95,15 @@ def read_examples(bundle: Bundle) -> Examples:
 
 def tokens_of(texts: list[str], bundle: Bundle) -> np.ndarray:
     """int32[n, S] of an opened bundle's own examples."""
-    known = {symbol: token for token, symbol in enumerate(bundle.manifest.vocabulary) if token} | {_PADDING: 0}
-    length = bundle.manifest.architecture["seq_len"]
-    if wrong := next((text for text in texts if len(text) != length or set(text) - set(known)), None):
-        raise InputError(f"{bundle.path / EXAMPLES}: {wrong[:40]!r} is no board of it; export the bundle again")
-    return np.array([[known[symbol] for symbol in text] for text in texts], np.int32)
+    task = read_task(bundle.path, bundle.manifest.task)
+    rows = []
+    for text in texts:
+        try:
+            rows.append(task.read_back(text))
+        except ValueError:
+            where = bundle.path / EXAMPLES
+            raise InputError(f"{where}: {text[:40]!r} is no board of it; export the bundle again") from None
+    return np.stack(rows)
 
 
 def _chosen(answers: Answers) -> np.ndarray:

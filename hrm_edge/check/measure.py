@@ -18,6 +18,7 @@ from ..measure.accuracy import answer_all, rightness, token_accuracy
 from ..measure.artifact import Artifact, open_artifact
 from ..progress import Progress
 from ..runtimes import Answers
+from ..tasks import Task
 from .baseline import Baseline, BundleEntry, SampleEntry, pack
 from .spec import Check, Data, Spec
 
@@ -119,7 +120,7 @@ class Runner:
         self._bundles: dict[Path, tuple[Artifact, Quantization | None]] = {}
         self._compiled: dict[Path, Products | None] = {}
         self._checkpoints: dict[str, Artifact] = {}
-        self._puzzles: dict[tuple[str, str, int | None], PuzzleSet] = {}
+        self._puzzles: dict[tuple[str, Task, int | None], PuzzleSet] = {}
         self._answers: dict[tuple[str, str, str, int], Answers] = {}
 
     # -- opening -----------------------------------------------------------------------------------
@@ -169,7 +170,7 @@ class Runner:
 
     def _data(self, data: Data, n: int | None, artifact: Artifact) -> PuzzleSet:
         task = artifact.engine.task
-        key = (data.label, task.name, n)
+        key = (data.label, task, n)
         if key not in self._puzzles:
             if data.path is None:
                 count = min(data.n, n or data.n)

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 command = typer.Typer(help="Generate, download, convert, compare and show puzzle sets.", no_args_is_help=True)
 
 TaskName = Annotated[str, typer.Option("--task", help="sudoku, sudoku-6x6, sudoku-6x6-3x2, maze-30x30, …")]
+OfFiles = Annotated[
+    str | None,
+    typer.Option(
+        "--task", help="As for generate, or a folder of puzzles. Left out: told by a folder's sizes, else sudoku."
+    ),
+]
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="FILE.csv, FILE.csv.gz, or a folder for the public .npy layout.")
 ]
@@ -104,16 +110,16 @@ def arc(
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="CSV, text (either gzipped), or .npy folder.")],
     output: Output,
-    task: TaskName = "sudoku",
+    task: OfFiles = None,
     force: Force = False,
 ) -> None:
     """Rewrite a puzzle set in another format. Missing answers are solved, wrong ones are refused."""
     from ..data.puzzles import check_writable, load_puzzles, save_puzzles
-    from ..tasks import get_task
+    from ..tasks import task_for
 
     check_writable(output, overwrite=force)
     with progress() as report:
-        puzzles = load_puzzles(source, get_task(task), report)
+        puzzles = load_puzzles(source, task_for(task, [source]), report)
         save_puzzles(puzzles, output, report)
     with best_effort():
         echo(f"wrote {len(puzzles)} {puzzles.task.name} puzzles to {output}")
@@ -143,7 +149,7 @@ def overlap(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Sets of one task: CSV, text, or .npy folders.")
     ],
-    task: TaskName = "sudoku",
+    task: OfFiles = None,
     json_: Json = False,
 ) -> None:
     """Find puzzles that stand in several sets (train and test, say), or more than once in one.
@@ -155,10 +161,11 @@ def overlap(
 
     from ..data.overlap import find_overlap
     from ..data.puzzles import load_puzzles
-    from ..tasks import get_task
+    from ..tasks import task_for
 
     with progress() as report:
-        sets = [load_puzzles(file, get_task(task), report) for file in files]
+        of_all = task_for(task, files)
+        sets = [load_puzzles(file, of_all, report) for file in files]
         found = find_overlap(sets, [str(file) for file in files], report)
     with best_effort():  # the verdict is the exit code
         if json_:
@@ -193,7 +200,7 @@ def _how(exact: bool) -> str:
 @command.command()
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, text (either gzipped), or .npy folder.")],
-    task: TaskName = "sudoku",
+    task: OfFiles = None,
     n: Annotated[int, typer.Option("--n", min=1, help="How many puzzles, from the start.")] = 3,
 ) -> None:
     """Draw the first puzzles of a set with their answers, and count what is in it (unchecked)."""
@@ -202,10 +209,10 @@ def show(
 
     from ..console import Console
     from ..data.puzzles import open_puzzles
-    from ..tasks import get_task
+    from ..tasks import task_for
     from ..tasks.boards import board, glyphs_for
 
-    read = open_puzzles(file, get_task(task))
+    read = open_puzzles(file, task_for(task, [file]))
     whole = read.unchecked
     puzzles = read.checked(np.arange(min(n, len(whole))))
     console = Console()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..exporters.options import ExportOptions
     from ..exporters.search.decide import Quantizing
     from ..models import Checkpoint
+    from ..tasks import Task
 
 _TARGETS = all_targets()
 
@@ -200,7 +201,7 @@ def command(
             _print_json(folder, made, size)
         else:
             say("")
-            _print_summary(checkpoint, options, folder, size, made)
+            _print_summary(checkpoint, opened.task, options, folder, size, made)
 
 
 def _need_packages(name: str, gate: bool) -> None:
@@ -312,12 +313,12 @@ def _print_json(folder: Path, made: Exported, size: float) -> None:
     echo_json({**content, "size_mb": size, "quantization": facts})
 
 
-def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: float, made: Exported) -> None:
+def _print_summary(
+    checkpoint: str, task: Task, options: ExportOptions, folder: Path, size: float, made: Exported
+) -> None:
     rows = (
         "any number of rows" if options.batch is None else f"{options.batch} row{'s'[: options.batch > 1]} a call"
     )
-    from ..tasks import get_task
-
     target = target_named(options.target)
     more = target.summary(options, made.manifest)
     echo(f"{folder}: {size:.2f} MB, {options.target} {options.precision}, {options.loop} loop, {rows}{more}")
@@ -342,7 +343,7 @@ def _print_summary(checkpoint: str, options: ExportOptions, folder: Path, size: 
         echo(f"  report: {folder / 'report.html'}   or   hrm-edge report {folder}")
     if step := target.next_step(folder, made.manifest):
         echo(step)
-    elif not (task := get_task(made.manifest.task)).has_rules:
+    elif not task.generates:
         echo(f"next: {task.answered_with} {folder} --data FOLDER")
     else:
         echo(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint} {folder}")

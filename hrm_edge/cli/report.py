@@ -36,9 +36,7 @@ def command(
     if output is not None:
         _write(opened, report, output)
     if json_:
-        from dataclasses import asdict
-
-        echo_json(asdict(report))
+        echo_json(report.to_dict())
     elif output is None:
         _print(opened, report)
 

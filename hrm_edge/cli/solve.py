@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,6 +44,7 @@ def command(
             "'-' or nothing: standard input.",
         ),
     ] = None,
+    data: Annotated[Path | None, typer.Option(help="A file or folder of puzzles, answered after PUZZLES.")] = None,
     halt: Annotated[
         str,
         typer.Option(
@@ -75,23 +77,24 @@ def command(
     if doubt := warning(opened):
         announce(f"warning: {doubt}")
     engine = load_engine(opened, threads)
-    questions = read_puzzles(puzzles or ["-"], engine.task)
-    right = 0
+    questions = read_puzzles(puzzles or ["-"] * (data is None), engine.task, data)
+    wrong = 0
     options: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps}
     options |= {"retries": retries, "seed": seed, "trace": trace}
     # Answers that are seen, as they come, need nothing beside them.
     with nullcontext() if sys.stdout.isatty() else progress() as report:
         for solved in solve_each(engine, questions, **options):
-            right += solved.verified
+            wrong += solved.right is False
             if as_json:
                 echo_json(solved.to_dict())
             else:
                 _draw(engine.task, solved, questions.count > 1)
             if report is not None and questions.count > 1:
                 report("puzzles", solved.number, questions.total)
-    if wrong := questions.count - right:
-        advice = "" if retries else "; --retries 8 thinks again on symmetric variants"
-        announce(f"{wrong} of {questions.count} not verified{advice}")
+    if wrong:
+        advice = "; --retries 8 thinks again on symmetric variants" * (engine.task.has_symmetries and not retries)
+        told = "verified" if engine.task.has_rules else "as labelled"
+        announce(f"{wrong} of {questions.count} not {told}{advice}")
 
 
 def _draw(task: Task, solved: Solved, several: bool) -> None:
@@ -119,7 +122,13 @@ def _draw(task: Task, solved: Solved, several: bool) -> None:
 def _caption(solved: Solved) -> Text:
     from rich.text import Text
 
-    verdict = ("verified", "bold green") if solved.verified else (f"NOT verified: {solved.why}", "bold red")
+    if solved.right is None:
+        verdict = (f"not judged: {solved.why}", "bold yellow")
+    elif solved.task.has_rules:
+        verdict = ("verified", "bold green") if solved.right else (f"NOT verified: {solved.why}", "bold red")
+    else:
+        wrong = f"NOT as labelled: {solved.wrong_cells} cells differ"
+        verdict = ("as labelled", "bold green") if solved.right else (wrong, "bold red")
     plural = "s" if solved.steps > 1 else ""
     facts = [f"{solved.steps} segment{plural}", f"{solved.ms:.1f} ms"]
     if solved.variant:

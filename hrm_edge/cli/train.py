@@ -10,7 +10,13 @@ import typer
 
 def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder; a run found there is resumed.")],
-    task: Annotated[str, typer.Option(help="sudoku, sudoku-6x6, maze-15x15, arc, arc-10x10, …")] = "sudoku",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="sudoku, sudoku-6x6, maze-15x15, arc, arc-10x10, …, or a folder of puzzles in the public layout. "
+            "Left out: told by --data, else sudoku."
+        ),
+    ] = None,
     preset: Annotated[
         str,
         typer.Option(help="sudoku, maze; tiny, small (attention, for a CPU); paper, arc (27 M parameters, GPU)."),
@@ -18,8 +24,8 @@ def command(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="FILE[:SOURCE][@WEIGHT] or generated:N[:DIFFICULTY][@WEIGHT]; arc: FOLDER; repeat to mix. "
-            "Left out: 20 000 generated puzzles."
+            help="FILE[:SOURCE][@WEIGHT] or generated:N[:DIFFICULTY][@WEIGHT]; arc and datasets: FOLDER; repeat to "
+            "mix. Left out: 20 000 generated puzzles, or the folder that --task names."
         ),
     ] = None,
     test: Annotated[
@@ -58,7 +64,7 @@ def command(
     from ..errors import InputError
     from ..models import load_checkpoint
     from ..progress import say
-    from ..tasks import get_task
+    from ..tasks import task_for
     from ..text import best_effort, echo
     from ..trainer import load_recipe, train
 
@@ -77,10 +83,13 @@ def command(
         limits.append(f"train.steps={steps}")
     initial = load_checkpoint(start_from) if start_from else None
     start = initial.hrm.config if initial else None
-    arch, recipe = load_recipe(task, preset, config, [*(set_ or []), *limits], start)
-    checkpoint = train(get_task(task), arch, recipe, data or ["generated:20000"], output, device, test, initial)
+    learned = task_for(task, (argument.partition("@")[0] for argument in data or []))
+    arch, recipe = load_recipe(learned, preset, config, [*(set_ or []), *limits], start)
+    usual = str(task) if learned.definition else "generated:20000"
+    checkpoint = train(learned, arch, recipe, data or [usual], output, device, test, initial)
     if os.environ.get("RANK", "0") == "0":
         with best_effort():
             echo(str(checkpoint))
         how = f" --precision int8 --reference {start_from}" if qat else ""
-        say(f"next: hrm-edge export {output}{how}")
+        puzzles = "" if learned.generates else " --data FOLDER"
+        say(f"next: hrm-edge export {output}{how}{puzzles}")

@@ -75,7 +75,7 @@ def gate_puzzles(checkpoint: Measurable, data: Path | str | None = None, n: int 
             return distinct_puzzles(file.checked(_first_of_all(len(file.unchecked), n)))
         puzzles = judged_only(load_puzzles(data, checkpoint.task))
         return distinct_puzzles(puzzles.select(_first_of_all(len(puzzles), n)))
-    held_out = checkpoint.metadata.get("held_out") if checkpoint.task.has_rules else None
+    held_out = checkpoint.metadata.get("held_out") if checkpoint.task.generates else None
     seed = _seed(held_out)
     if seed is None or not isinstance(held_out, dict):
         raise InputError(
@@ -126,7 +126,7 @@ def any_puzzles(
     """``n`` for what is measured without saying how many are right: from ``data``, held-out ones, or generated."""
     if data is not None:
         return open_puzzles(data, task).drawn(n, seed)
-    if checkpoint is not None and ("held_out" in checkpoint.metadata or not task.has_rules):
+    if checkpoint is not None and ("held_out" in checkpoint.metadata or not task.generates):
         return gate_puzzles(checkpoint, n=n)
     return generate_puzzles(task, n, seed)
 
@@ -137,7 +137,7 @@ def any_puzzles(
 def generated_apart(checkpoint: Measurable, n: int, offset: int, others: list[PuzzleSet | None]) -> PuzzleSet:
     """Up to ``n`` of the checkpoint's own difficulty, ``offset`` from its held-out seed, none of the others."""
     task, held_out = checkpoint.task, checkpoint.metadata.get("held_out")
-    if not task.has_rules:
+    if not task.generates:
         raise InputError(
             f"{task.name} puzzles cannot be generated to calibrate on; "
             "give the training set with --calibration-data"

@@ -201,9 +201,10 @@ def write_folder(content: Folder, task: Task, folder: Path) -> None:
     """Write ``content`` in the place of ``folder``, whole or not at all."""
     puzzle_starts = _starts(content.grouping.puzzles, content.grouping.groups, content.identifiers)
     group_starts = _starts(content.grouping.groups)
+    small = np.uint8 if task.vocab_size <= 256 else np.uint16
     arrays = {
-        "inputs": content.questions.astype(np.uint8),
-        "labels": content.answers.astype(np.uint8),
+        "inputs": content.questions.astype(small),
+        "labels": content.answers.astype(small),
         "puzzle_identifiers": content.identifiers[puzzle_starts[:-1]].astype(np.int32),
         "puzzle_indices": puzzle_starts.astype(np.int32),
         # a group's first row is a puzzle's first row, so its number is found exactly

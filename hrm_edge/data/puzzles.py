@@ -75,6 +75,8 @@ class PuzzleSet:
     def content_hash(self) -> str:
         """SHA-256 over the task, every token and identifier; where the puzzles came from does not matter."""
         digest = hashlib.sha256(self.task.name.encode())
+        if self.task.definition is not None:
+            digest.update(self.task.definition.sha256.encode())
         for tokens in (self.questions, self.answers):
             digest.update(b"\0" if tokens is None else tokens.astype("<i4").tobytes())
         if self.identifiers is not None:
@@ -156,7 +158,8 @@ class PuzzleFile:
     def checked(self, rows: np.ndarray | None = None, progress: Progress | None = None) -> PuzzleSet:
         """All puzzles, or those at ``rows`` (int[k]), whose answers obey the rules; missing ones are solved here.
 
-        Of a task without rules only the questions are checked: an answer may be any, or unknown (all padding).
+        Without an exact solver they stay missing, all padding. Of a task without rules only the questions are
+        checked: an answer may be any.
         """
         if rows is None:
             return _checked(self.unchecked, self.where, progress)
@@ -179,7 +182,8 @@ def _checked(puzzles: PuzzleSet, where: Callable[[int], str], progress: Progress
     _solve_missing(task, questions, answers, where, progress)
     for start in range(0, len(questions), _CHUNK):
         some = slice(start, start + _CHUNK)
-        wrong = np.flatnonzero(~task.verify(questions[some], answers[some]))
+        known = (answers[some] != PAD).any(axis=1)
+        wrong = np.flatnonzero(known & ~task.verify(questions[some], answers[some]))
         if wrong.size:
             first = start + int(wrong[0])
             raise InputError(f"{where(first)}: {_why_wrong(task, questions[first], answers[first])}")
@@ -197,12 +201,13 @@ def _solve_missing(
     several = []
     for done, row in enumerate(missing, 1):
         _check_question(task, questions[row], where(row))
-        solved = task.solve(questions[row])
-        if solved is None:
-            raise InputError(f"{where(row)}: this puzzle has no solution")
-        answers[row] = solved
-        if (task.count_solutions(questions[row]) or 1) > 1:
-            several.append(row)
+        if task.has_solver:
+            solved = task.solve(questions[row])
+            if solved is None:
+                raise InputError(f"{where(row)}: this puzzle has no solution")
+            answers[row] = solved
+            if (task.count_solutions(questions[row]) or 1) > 1:
+                several.append(row)
         if progress:
             progress("answers worked out", done, len(missing))
     if several:
@@ -225,7 +230,7 @@ def _why_wrong(task: Task, question: np.ndarray, answer: np.ndarray) -> str:
         task.check_question(question)
     except InputError as error:
         return str(error)
-    changed = np.flatnonzero((question != task.blank) & (question != answer))
+    changed = np.flatnonzero(task.givens(question) & (question != answer))
     if changed.size:
         given = task.vocabulary[question[changed[0]]]
         return f"the answer changes the given {given!r} at {task.where(changed[0])}"

@@ -199,7 +199,7 @@ def check_match(engine: Engine, puzzles: PuzzleSet) -> None:
     """InputError unless there are puzzles, of the engine's task and with the identifiers of its training."""
     if len(puzzles) == 0:
         raise InputError(f"{puzzles.name}: no puzzles to measure on")
-    if puzzles.task.name != engine.task.name:
+    if (puzzles.task.name, puzzles.task.definition) != (engine.task.name, engine.task.definition):
         raise InputError(
             f"{puzzles.name}: holds {puzzles.task.name} puzzles, but the model solves {engine.task.name}"
         )

@@ -65,7 +65,7 @@ def cache_file(kind: str, key: dict[str, Any], puzzles: PuzzleSet) -> Path:
     whole = {
         **key,
         "puzzles": puzzles.content_hash(),
-        "code": [code_hash(), _task_code(puzzles.task)],
+        "code": [code_hash(), _task_code(puzzles.task)],  # what a task without code is, its puzzles' hash covers
         "packages": {name: version_of(name) for name in _PACKAGES},
         "cpu": cpu_arithmetic(),
     }

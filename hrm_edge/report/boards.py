@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..tasks import Task
+from ..tasks.base import PADDING
 from ..tasks.boards import board
 from ..tasks.drawing import WALL, WAY, Drawing
 
@@ -18,10 +19,10 @@ _HALO = "stroke:var(--page);stroke-width:3"
 
 def board_svg(task: Task, puzzle: Mapping[str, Any], side: str, label: str) -> str:
     """One answer ("reference" or "candidate") to a puzzle of the report, as markup; `label` is read aloud."""
-    question, answer = puzzle["question"], puzzle[side]["answer"]
-    other = puzzle["candidate" if side == "reference" else "reference"]["answer"]
+    question, answer = (task.read_back(text) for text in (puzzle["question"], puzzle[side]["answer"]))
+    other = task.read_back(puzzle["candidate" if side == "reference" else "reference"]["answer"])
     wrong = set(puzzle[side]["wrong"])
-    differs = {cell for cell in range(len(answer)) if answer[cell] != other[cell]} - wrong
+    differs = set(np.flatnonzero(answer != other).tolist()) - wrong
     fills = bool(task.drawing.fills)
     # A symbol must stay readable beside its cross; a filled cell is too small on the page for anything else.
     at, wide = (1, 8) if fills else (7, 2)
@@ -34,7 +35,7 @@ def board_svg(task: Task, puzzle: Mapping[str, Any], side: str, label: str) -> s
         + (_path("cross", crosses, _HALO) if halo else "")
         + _path("cross", crosses)
     )
-    width, height = task.cols * _CELL, task.rows * _CELL
+    width, height = task.drawn_cols * _CELL, task.drawn_rows * _CELL
     label = escape(label)
     # The style sheet's names for the two ways to draw, of the first tasks that were drawn so.
     kind = "maze" if fills else "sudoku"
@@ -64,37 +65,34 @@ def _key(drawing: Drawing, symbol: str) -> str:
 
 def board_text(task: Task, puzzle: Mapping[str, Any], side: str) -> str:
     """The same as plain text, cells that break a rule marked with `!`."""
-    question, answer = (tokens_of(task, text) for text in (puzzle["question"], puzzle[side]["answer"]))
+    question, answer = (task.read_back(text) for text in (puzzle["question"], puzzle[side]["answer"]))
     return board(task, question, answer).plain
 
 
 def wrong_cells_text(task: Task, cells: Sequence[int], most: int = 8) -> str:
     """The first wrong cells by row and column, counted from 1: "r3c4, r5c9 and 4 more"."""
-    named = [f"r{cell // task.cols + 1}c{cell % task.cols + 1}" for cell in cells[:most]]
+    if task.rows == 1:
+        named = [str(cell + 1) for cell in cells[:most]]
+    else:
+        named = [f"r{cell // task.cols + 1}c{cell % task.cols + 1}" for cell in cells[:most]]
     return ", ".join(named) + (f" and {len(cells) - most} more" if len(cells) > most else "")
 
 
-def tokens_of(task: Task, text: str) -> np.ndarray:
-    """int32[S]: a board of the report as tokens, `?` being the padding token."""
-    tokens = {symbol: token for token, symbol in enumerate(task.vocabulary)} | {"?": 0}
-    return np.array([tokens[symbol] for symbol in text], np.int32)
-
-
-def _symbols(task: Task, question: str, answer: str, wrong: set[int]) -> str:
-    width, height = task.cols * _CELL, task.rows * _CELL
-    box_rows, box_cols = task.drawing.box or (task.rows, task.cols)
-    empty = task.vocabulary[task.blank]
-    given = {cell for cell, symbol in enumerate(question) if symbol != empty} - wrong
+def _symbols(task: Task, question: np.ndarray, answer: np.ndarray, wrong: set[int]) -> str:
+    rows, cols = task.drawn_rows, task.drawn_cols
+    width, height = cols * _CELL, rows * _CELL
+    box_rows, box_cols = task.drawing.box or (rows, cols)
+    given = set(np.flatnonzero(task.givens(question)).tolist()) - wrong
     kinds = {"given": given, "answer": set(range(len(answer))) - given - wrong, "bad": wrong}
-    thick = [f"M0 {i * _CELL}h{width}" for i in range(0, task.rows + 1, box_rows)]
-    thick += [f"M{i * _CELL} 0v{height}" for i in range(0, task.cols + 1, box_cols)]
+    thick = [f"M0 {i * _CELL}h{width}" for i in range(0, rows + 1, box_rows)]
+    thick += [f"M{i * _CELL} 0v{height}" for i in range(0, cols + 1, box_cols)]
     symbols = (_text(task, name, answer, sorted(cells)) for name, cells in kinds.items())
     return _grid(task) + _path("thick", thick) + "".join(symbols)
 
 
-def _filled(task: Task, question: str, answer: str, wrong: set[int]) -> str:
+def _filled(task: Task, question: np.ndarray, answer: np.ndarray, wrong: set[int]) -> str:
     cells: dict[str, set[int]] = {}
-    for cell, symbol in enumerate(answer):
+    for cell, symbol in enumerate(_shown(task, answer)):
         cells.setdefault(symbol, set()).add(cell)
     parts = []
     for symbol, fill in task.drawing.fills.items():
@@ -108,15 +106,16 @@ def _filled(task: Task, question: str, answer: str, wrong: set[int]) -> str:
     cells.pop(task.format(np.array([task.blank])), None)
     other = {cell for some in cells.values() for cell in some}  # a maze's start and goal; anything else is wrong
     ends = _text(task, "given", answer, sorted(other - wrong)) + _text(task, "bad", answer, sorted(other & wrong))
-    frame = _path("thick", [f"M0 0h{task.cols * _CELL}v{task.rows * _CELL}h-{task.cols * _CELL}z"])
+    width, height = task.drawn_cols * _CELL, task.drawn_rows * _CELL
+    frame = _path("thick", [f"M0 0h{width}v{height}h-{width}z"])
     # Cells of one colour side by side must still be counted.
     return "".join(parts) + (_grid(task) if task.drawing.is_coloured else "") + ends + frame
 
 
 def _grid(task: Task) -> str:
     """Thin lines between all cells."""
-    width, height = task.cols * _CELL, task.rows * _CELL
-    rows, cols = ([i * _CELL for i in range(1, number)] for number in (task.rows, task.cols))
+    width, height = task.drawn_cols * _CELL, task.drawn_rows * _CELL
+    rows, cols = ([i * _CELL for i in range(1, number)] for number in (task.drawn_rows, task.drawn_cols))
     if len(rows) == len(cols):
         return _path("thin", (f"M0 {at}h{width}M{at} 0v{height}" for at in rows))
     return _path("thin", [*(f"M0 {at}h{width}" for at in rows), *(f"M{at} 0v{height}" for at in cols)])
@@ -131,7 +130,7 @@ def _way(task: Task, name: str, cells: Iterable[int]) -> str:
 
 
 def _corners(task: Task, cells: Iterable[int]) -> list[tuple[int, int]]:
-    return [(cell % task.cols * _CELL, cell // task.cols * _CELL) for cell in sorted(cells)]
+    return [(cell % task.drawn_cols * _CELL, cell // task.drawn_cols * _CELL) for cell in sorted(cells)]
 
 
 def _path(name: str, parts: Iterable[str], style: str = "") -> str:
@@ -139,10 +138,23 @@ def _path(name: str, parts: Iterable[str], style: str = "") -> str:
     return f'<path class="{name}"{look} d="{drawn}"/>' if drawn else ""
 
 
-def _text(task: Task, name: str, answer: str, cells: Sequence[int]) -> str:
-    """One element for all cells of a kind: SVG places every character by itself."""
+def _shown(task: Task, tokens: np.ndarray) -> list[str]:
+    """The symbol of each cell."""
+    return [task.vocabulary[token] if token else PADDING for token in tokens.tolist()]
+
+
+def _text(task: Task, name: str, answer: np.ndarray, cells: Sequence[int]) -> str:
+    """One element for all cells of a kind: SVG places every character by itself. Longer symbols take one each."""
     if not cells:
         return ""
-    corners = _corners(task, cells)
+    corners, symbols = _corners(task, cells), _shown(task, answer)
+    if max(len(symbols[cell]) for cell in cells) > 1:
+        return "".join(_long_text(name, symbols[cell], *at) for cell, at in zip(cells, corners, strict=True))
     x, y = (" ".join(str(corner[axis] + offset) for corner in corners) for axis, offset in ((0, 5), (1, 7.9)))
-    return f'<text class="{name}" x="{x}" y="{y}">{escape("".join(answer[cell] for cell in cells))}</text>'
+    return f'<text class="{name}" x="{x}" y="{y}">{escape("".join(symbols[cell] for cell in cells))}</text>'
+
+
+def _long_text(name: str, symbol: str, x: int, y: int) -> str:
+    """One symbol, as narrow as its cell."""
+    fits = f' textLength="{_CELL - 1}" lengthAdjust="spacingAndGlyphs"' if len(symbol) > 1 else ""
+    return f'<text class="{name}" x="{x + 5}" y="{y + 7.9}"{fits}>{escape(symbol)}</text>'

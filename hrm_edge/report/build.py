@@ -26,6 +26,7 @@ from ..precision import FP32, PRECISIONS
 from ..records import from_json, newer_version
 from ..runtimes import Answers
 from ..tasks.boards import wrong_cells
+from ..tasks.carried import carried
 from ..text import printable
 from .format import FORMAT_VERSION, BundleFacts, Report, SpeedRow, Verdict
 from .pages import html_page, markdown_page
@@ -78,6 +79,7 @@ def build_report(
         "quantization": None if quantization is None else _quantization(quantization, puzzles),
         "speed": _speed(manifest, speed),
         "puzzles": _puzzles(puzzles, sides, right, differences),
+        "task": (of_task := carried(puzzles.task)) and of_task.to_dict(),
     }
     return TypeAdapter(Report).validate_json(json.dumps(_plain(content)))
 
@@ -112,8 +114,7 @@ def read_report(path: Path | str) -> Report:
     try:
         if path.stat().st_size > _LARGEST:
             raise InputError(f"{path}: is too large to be a report ({_LARGEST >> 20} MiB at most); {again}")
-        text = path.read_bytes().decode("utf-8")
-        content = json.loads(text)
+        content = json.loads(path.read_bytes().decode("utf-8"))
         version = newer_version(content, FORMAT_VERSION)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {again}") from error
@@ -129,7 +130,10 @@ def read_report(path: Path | str) -> Report:
 
 def _in_this_version(content: Any) -> Any:
     """A report of format 1 as one of today: there z_H and z_L were the states of every network."""
-    if not isinstance(content, dict) or content.get("format_version") != 1:
+    if not isinstance(content, dict):
+        return content
+    content.setdefault("task", None)
+    if content.get("format_version") != 1:
         return content
     fields = ("cosine", "cosine_low", "error")
     drift = []

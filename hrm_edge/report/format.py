@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -14,7 +15,8 @@ from ..bundle.manifest import Batch
 from ..errors import InputError
 from ..measure.drift import SegmentDrift
 from ..records import LARGEST, STRICT, Count, Fraction, MaybeFraction, MaybeSize, OneOrMore, Size, between, must_be
-from ..tasks import Task, get_task
+from ..tasks import Task
+from ..tasks.carried import CarriedTask, known_task
 
 FORMAT_VERSION = 2
 
@@ -310,13 +312,27 @@ class Report:
     quantization: Quantization | None
     speed: Speed | None
     puzzles: PuzzleKinds
+    task: CarriedTask | None = None  # what the bundle carries of it; None: its name says all
     format_version: Annotated[int, must_be(str(FORMAT_VERSION), lambda version: version == FORMAT_VERSION)] = (
         FORMAT_VERSION
     )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; a task that its name says all of is left out."""
+        content = asdict(self)
+        if self.task is None:
+            del content["task"]
+        return content
+
     def to_json(self) -> str:
         """The content of `report.json`."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return json.dumps(self.to_dict(), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @functools.cached_property
+    def whole_task(self) -> Task:
+        """The task of the bundle. InputError where this hrm-edge does not know it."""
+        name = self.bundle.task
+        return known_task(name) if self.task is None else self.task.task(name)
 
     @model_validator(mode="after")
     def _check_whole(self) -> Report:
@@ -329,7 +345,7 @@ class Report:
         if len(states) > 1 or () in states:
             raise ValueError("drift must be of the same state tensors in every segment")
         try:
-            task = get_task(self.bundle.task)
+            task = self.whole_task
         except InputError as error:
             raise ValueError(f"bundle.task is unknown ({error})") from None
         for kind in ("lost", "won", "differ"):
@@ -340,10 +356,11 @@ class Report:
 
 
 def _board_problem(task: Task, puzzle: Puzzle) -> str | None:
-    symbols = {"?", *task.vocabulary[1:]}
     sides = (puzzle.reference, puzzle.candidate)
     for board in (puzzle.question, *(side.answer for side in sides)):
-        if len(board) != task.seq_len or not set(board) <= symbols:
+        try:
+            task.read_back(board)
+        except ValueError:
             return f"must hold boards of {task.name}, not {board[:40]!r}"
     if any(cell >= task.seq_len for side in sides for cell in side.wrong):
         return f"names a wrong cell beyond the {task.seq_len} of {task.name}"

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import InputError
-from ..tasks import Task, get_task
+from ..tasks import Task
 from ..text import printable
 from . import words
 from .boards import board_legend, board_svg, board_text, wrong_cells_text
@@ -19,7 +19,7 @@ def html_page(report: Report) -> str:
     """One self-contained page."""
     from .plots import drift_columns, figures
 
-    task = get_task(report.bundle.task)
+    task = report.whole_task
     return _rendered(
         "report.html.j2",
         report,
@@ -35,7 +35,7 @@ def markdown_page(report: Report) -> str:
     """The same figures as text, a few boards included."""
     from .plots import tables
 
-    task = get_task(report.bundle.task)
+    task = report.whole_task
     return _rendered(
         "report.md.j2",
         report,

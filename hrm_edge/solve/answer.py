@@ -15,6 +15,7 @@ from ..data.formats import ENDINGS, STDIN, File, Rows, format_of, joined
 from ..errors import InputError
 from ..runtimes import Engine
 from ..tasks import Task
+from ..tasks.base import PAD
 from .retries import solve_with_retries
 
 # Puzzles looked at before the first of them is answered: few files have more, and so many take no time.
@@ -36,12 +37,26 @@ class Solved:
     variant: int  # 0 as asked, k the k-th symmetric variant
     segments: int  # over all variants
     trace: np.ndarray | None
+    label: np.ndarray | None = None  # int32[S], padding where nothing is asked; of a task without rules
+
+    @property
+    def wrong_cells(self) -> int | None:
+        """How many cells are not as the label says; None where there is none."""
+        if self.label is None or not (self.label != PAD).any():
+            return None
+        return int(((self.answer != self.label) & (self.label != PAD)).sum())
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer obeys the rules or, without rules, is as its label says; None: nothing tells."""
+        if self.task.has_rules:
+            return self.verified
+        return None if self.wrong_cells is None else self.wrong_cells == 0
 
     @property
     def why(self) -> str:
         """What is wrong with an answer that does not verify."""
-        given = self.question != self.task.blank
-        changed = np.flatnonzero(given & (self.answer != self.question))
+        changed = np.flatnonzero(self.task.givens(self.question) & (self.answer != self.question))
         if changed.size:
             symbol = self.task.vocabulary[self.question[changed[0]]]
             return f"it changes the given {symbol!r} at {self.task.where(changed[0])}"
@@ -57,13 +72,15 @@ class Solved:
         content: dict[str, Any] = {
             "question": self.task.format(self.question),
             "answer": self.task.format(self.answer),
-            "verified": self.verified,
+            "verified": self.verified if self.task.has_rules else None,
             "steps": self.steps,
             "halted": self.halted,
             "ms": round(self.ms, 3),
             "variant": self.variant,
             "segments": self.segments,
         }
+        if self.wrong_cells is not None:
+            content |= {"as_labelled": self.right, "wrong_cells": self.wrong_cells}
         if self.trace is not None:
             content["trace"] = [self.task.format(guess) for guess in self.trace]
         return content
@@ -91,18 +108,20 @@ class Questions:
         return self.count if read == size else max(self.count + 1, round(self.count * size / read))
 
 
-def read_puzzles(sources: Sequence[str], task: Task) -> Questions:
-    """Puzzles as text, from paths of files, and for ``-`` from standard input, in that order.
+def read_puzzles(sources: Sequence[str], task: Task, data: Path | None = None) -> Questions:
+    """Puzzles as text, from paths of files, and for ``-`` from standard input, in that order; then ``data``'s.
 
     Raises :class:`InputError` naming what can not be read, when its turn comes, as is asked then whether puzzles
     have solutions: of many both take long.
     """
-    if not task.has_rules:
+    if task.by_example:
         raise task.no_rules(
             f"what is asked for depends on a puzzle's identifier; use `{task.answered_with}` with --data"
         )
     several = len(sources) > 1
     files = [_file(source, f"puzzle {number}" if several else "") for number, source in enumerate(sources, 1)]
+    if data is not None:
+        files.append(File(data))
     return Questions(_rows(files, task), files)
 
 
@@ -165,13 +184,13 @@ def _where(file: File, rows: Rows, before: int) -> Callable[[int], str]:
 
 
 def check_solvable(puzzle: np.ndarray, task: Task, where: str = "") -> None:
-    """Raise :class:`InputError` unless int32[S] ``puzzle``, which stands ``where``, has a solution."""
+    """Raise :class:`InputError` unless int32[S] ``puzzle`` has a solution, as far as can be told."""
     prefix = f"{where}: " if where else ""
     try:
         task.check_question(puzzle)
     except InputError as error:
         raise InputError(f"{prefix}not a {task.name} puzzle: {error}") from None
-    if task.solve(puzzle) is None:
+    if task.has_solver and task.solve(puzzle) is None:
         raise InputError(f"{prefix}the puzzle has no solution; check its givens: {task.format(puzzle)}")
 
 
@@ -190,17 +209,19 @@ def solve_each(engine: Engine, questions: Questions, **options: Any) -> Iterator
             if first % together == 0:
                 for row in range(first, min(first + together, len(rows.questions))):
                     check_solvable(rows.questions[row], engine.task, rows.where(row))
-            some = rows.questions[first : first + size]
+            some = rows.some(first, first + size)
             if number == 0:
-                engine.solve(some, max_think_steps=1)
+                engine.solve(some.questions, max_think_steps=1, puzzle_identifiers=some.identifiers)
             yield from _solved(engine, some, number, options)
-            number += len(some)
+            number += len(some.questions)
 
 
-def _solved(engine: Engine, some: np.ndarray, before: int, options: dict[str, Any]) -> Iterator[Solved]:
-    """Answers of int32[B, S] ``some``, ``before`` of which others came."""
+def _solved(engine: Engine, rows: Rows, before: int, options: dict[str, Any]) -> Iterator[Solved]:
+    """Answers of ``rows``, ``before`` of which others came."""
+    some = rows.questions
+    labels = None if engine.task.has_rules else rows.answers
     begin = time.perf_counter()
-    result = solve_with_retries(engine, some, **options)
+    result = solve_with_retries(engine, some, **options, puzzle_identifiers=rows.identifiers)
     ms = (time.perf_counter() - begin) * 1000 / len(some)
     answers = result.answers
     for row in range(len(some)):
@@ -217,4 +238,5 @@ def _solved(engine: Engine, some: np.ndarray, before: int, options: dict[str, An
             variant=int(result.variant[row]),
             segments=int(result.segments[row]),
             trace=None if answers.trace is None else answers.trace[:steps, row],
+            label=None if labels is None else labels[row],
         )

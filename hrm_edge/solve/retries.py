@@ -17,9 +17,9 @@ class RetriedAnswers:
     """What came of a puzzle and its variants; one row per puzzle.
 
     ``answers``: of the attempt that verified, mapped back to the puzzle as asked; of the first attempt where
-    none did. ``verified`` bool[B]: the task accepts the answer. ``variant`` int32[B]: the attempt that
-    answered, 0 for the puzzle as asked, k for its k-th variant. ``segments`` int32[B]: segments run over all
-    attempts, where ``answers.steps`` counts those of the answering attempt alone.
+    none did. ``verified`` bool[B]: the task accepts the answer; without rules it accepts none. ``variant``
+    int32[B]: the attempt that answered, 0 for the puzzle as asked, k for its k-th variant. ``segments`` int32[B]:
+    segments run over all attempts, where ``answers.steps`` counts those of the answering attempt alone.
     """
 
     answers: Answers
@@ -51,7 +51,9 @@ def solve_with_retries(
     questions = np.asarray(tokens, np.int32)
     best = {name: getattr(first, name).copy() for name in ("tokens", "steps", "halted", "q")}
     traces = None if first.trace is None else list(first.trace.swapaxes(0, 1))
-    verified = np.array(engine.task.verify(questions, first.tokens), bool)
+    verified = np.zeros(len(questions), bool)
+    if engine.task.has_rules:
+        verified |= engine.task.verify(questions, first.tokens)
     variant, segments = np.zeros(len(verified), np.int32), first.steps.copy()
     for number, symmetry in enumerate(symmetries, 1):
         rows = np.flatnonzero(~verified)
@@ -80,7 +82,7 @@ def _symmetries(engine: Engine, retries: Any, seed: int) -> list[Any]:
         count = -1
     if isinstance(retries, bool) or not 0 <= count <= 10_000:
         raise InputError(f"retries must be a whole number from 0 to 10000, not {retries!r}")
-    if not engine.task.has_rules:
+    if count and not engine.task.has_rules:
         raise engine.task.no_rules("nothing tells which of several attempts is right")
     return engine.task.symmetries(np.random.default_rng(seed), count) if count else []
 

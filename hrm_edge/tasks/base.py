@@ -6,6 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +15,13 @@ from .drawing import Drawing
 from .fingerprints import row_hashes
 from .reading import Reader
 
+if TYPE_CHECKING:
+    from .dataset import TaskDefinition
+
 Tokens = np.ndarray  # int32, last axis of length S
 
 PAD = 0  # the token of every task that a label has where nothing is to be learned or judged
+PADDING = "?"  # as which it is shown
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,19 @@ class Symmetry:
 class Task(ABC):
     """A puzzle family on a ``rows`` × ``cols`` grid, flattened row by row into S tokens (int32).
 
-    ``vocabulary[t]`` is the one-character symbol of token ``t``; token 0 is padding. ``aliases``: other characters
-    that text may have for a token. ``position_ids[K, S]`` indexes one table of ``n_positions`` learned embeddings,
-    K of which are summed per cell. ``groups[G, n]`` lists sets of cells that must each hold all of
-    ``value_tokens[n]`` once (``None`` for tasks without such). ``spellings``: the names of all tasks of this
-    family, for people. ``made_with``, ``answered_with``: the commands that make and answer its puzzles.
+    ``vocabulary[t]`` is the symbol of token ``t``, one character in the tasks that ship; token 0 is padding.
+    ``aliases``: other symbols that text may have for a token. ``position_ids[K, S]`` indexes one table of
+    ``n_positions`` learned embeddings, K of which are summed per cell. ``groups[G, n]`` lists sets of cells that
+    must each hold all of ``value_tokens[n]`` once (``None`` for tasks without such). ``spellings``: the names of
+    all tasks of this family, for people. ``made_with``, ``answered_with``: the commands that make and answer its
+    puzzles.
 
-    Without ``has_rules`` answers are judged by their labels alone (see :class:`LabelledTask`). ``by_example``: what
-    is asked for only a puzzle's identifier tells, and the tokens hold grids, between which and tokens ``encode``
-    and ``decode`` translate: such puzzles can be asked under many views.
+    Without ``has_rules`` answers are judged by their labels alone (see :class:`LabelledTask`). ``has_solver``:
+    whether :meth:`solve` finds exact answers; ``has_symmetries``: whether there are variants; ``generates``:
+    whether there is a generator, without which puzzles come from folders. ``by_example``: what is asked for only a
+    puzzle's identifier tells, and the tokens hold grids, between which and tokens ``encode`` and ``decode``
+    translate: such puzzles can be asked under many views. ``definition``: all of a task that no code here or in a
+    package tells; None where code does.
     """
 
     spellings: str
@@ -67,7 +76,10 @@ class Task(ABC):
     difficulties: tuple[str, ...] = ("ordinary",)
     drawing: Drawing = Drawing()
     has_rules: bool = True
+    has_solver: bool = True
+    has_symmetries: bool = True
     by_example: bool = False
+    definition: TaskDefinition | None = None
     made_with: str = "hrm-edge data generate"
     answered_with: str = "hrm-edge solve"
 
@@ -88,6 +100,21 @@ class Task(ABC):
     def vocab_size(self) -> int:
         """Number of token ids, padding included."""
         return len(self.vocabulary)
+
+    @property
+    def generates(self) -> bool:
+        """Whether puzzles can be generated, of some difficulty."""
+        return bool(self.difficulties)
+
+    @property
+    def drawn_cols(self) -> int:
+        """Cells on a line of a drawn board."""
+        return self.cols
+
+    @property
+    def drawn_rows(self) -> int:
+        """Lines of a drawn board, the last of which may be shorter."""
+        return -(-self.seq_len // self.drawn_cols)
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
@@ -110,17 +137,23 @@ class Task(ABC):
         return Reader(self)
 
     @functools.cached_property
+    def symbol_tokens(self) -> dict[str, int]:
+        """Token of each symbol that text may hold."""
+        symbols = {symbol: token for token, symbol in enumerate(self.vocabulary) if token}
+        return {**symbols, **self.aliases}
+
+    @functools.cached_property
     def character_tokens(self) -> np.ndarray:
         """int32[256]: token of each latin-1 character a one-line puzzle may hold, −1 for any other."""
         table = np.full(256, -1, np.int32)
-        symbols = {symbol: token for token, symbol in enumerate(self.vocabulary) if token}
-        for symbol, token in {**symbols, **self.aliases}.items():
-            table[ord(symbol)] = token
+        for symbol, token in self.symbol_tokens.items():
+            if len(symbol) == 1 and ord(symbol) < 256:
+                table[ord(symbol)] = token
         return table
 
-    def parse_cells(self, cells: str, otherwise: str) -> Tokens:
-        """int32, one token a character. InputError names the first that is none, which "is ``otherwise``"."""
-        tokens = np.array([self.character_tokens[ord(c)] if ord(c) < 256 else -1 for c in cells], np.int32)
+    def parse_cells(self, cells: Sequence[str], otherwise: str) -> Tokens:
+        """int32, one token a symbol. InputError names the first that is none, which "is ``otherwise``"."""
+        tokens = np.array([self.symbol_tokens.get(cell, -1) for cell in cells], np.int32)
         wrong = np.flatnonzero(tokens < 0)
         if wrong.size:
             raise InputError(f"{cells[wrong[0]]!r} at {self.where(wrong[0])} is {otherwise}")
@@ -134,7 +167,19 @@ class Task(ABC):
 
     def format(self, tokens: Tokens) -> str:
         """The canonical one-line form, which :meth:`parse` reads back."""
-        return "".join(self.vocabulary[t] if t else "?" for t in np.asarray(tokens).tolist())
+        return "".join(self.vocabulary[t] if t else PADDING for t in np.asarray(tokens).tolist())
+
+    def read_back(self, text: str) -> Tokens:
+        """int32[S] of a text that :meth:`format` wrote, padding included. ValueError where it did not."""
+        known = {symbol: token for token, symbol in enumerate(self.vocabulary) if token} | {PADDING: PAD}
+        cells = self.cells_of(text)
+        if len(cells) != self.seq_len or not known.keys() >= set(cells):
+            raise ValueError(f"no board of {self.name}")
+        return np.array([known[cell] for cell in cells], np.int32)
+
+    def cells_of(self, text: str) -> Sequence[str]:
+        """The symbols of a text that :meth:`format` wrote."""
+        return text
 
     def parse_lines(self, lines: Sequence[str]) -> np.ndarray | None:
         """Many one-line puzzles to int32[N, S] at once; None when any of them needs :meth:`parse`."""
@@ -146,7 +191,7 @@ class Task(ABC):
 
     def format_many(self, tokens: np.ndarray) -> list[str]:
         """Canonical one-line forms of ``tokens[N, S]``."""
-        symbols = np.array([ord("?"), *(ord(s) for s in self.vocabulary[1:])], np.uint8)
+        symbols = np.array([ord(PADDING), *(ord(s) for s in self.vocabulary[1:])], np.uint8)
         return [row.tobytes().decode("ascii") for row in symbols[tokens]]
 
     # -- rules -----------------------------------------------------------------------------------------
@@ -166,6 +211,10 @@ class Task(ABC):
     def question_tokens(self) -> np.ndarray:
         """Tokens that a question may have: all but padding, unless a task says otherwise."""
         return np.arange(1, self.vocab_size)
+
+    def givens(self, questions: np.ndarray) -> np.ndarray:
+        """bool[..., S]: the cells that a right answer leaves as they are."""
+        return np.asarray(questions) != self.blank
 
     @abstractmethod
     def check_question(self, tokens: Tokens) -> None:
@@ -281,6 +330,8 @@ class LabelledTask(Task):
 
     difficulties = ()
     has_rules = False
+    has_solver = False
+    has_symmetries = False
 
     @property
     def question_tokens(self) -> np.ndarray:

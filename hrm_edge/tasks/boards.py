@@ -10,6 +10,7 @@ from rich.columns import Columns
 from rich.text import Text
 
 from . import Task
+from .base import PADDING
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -60,7 +61,7 @@ def board(
     """
     shown = question if answer is None else answer
     kinds = _kinds(task, question, shown, previous)
-    symbols = [task.vocabulary[token] if token else "?" for token in shown.tolist()]
+    symbols = [task.vocabulary[token] if token else PADDING for token in shown.tolist()]
     return (_filled if task.drawing.fills else _ruled)(task, symbols, kinds, glyphs)
 
 
@@ -100,7 +101,7 @@ def wrong_cells(task: Task, question: np.ndarray, answer: np.ndarray) -> np.ndar
     """
     if not task.has_rules:
         return np.zeros(len(answer), bool)
-    given = question != task.blank
+    given = task.givens(question)
     wrong = np.where(given, answer != question, ~np.isin(answer, task.answer_tokens))
     if task.groups is None:
         return wrong
@@ -113,7 +114,8 @@ def wrong_cells(task: Task, question: np.ndarray, answer: np.ndarray) -> np.ndar
 
 def _kinds(task: Task, question: np.ndarray, shown: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
     """int[S]: what each cell is, for its style and mark."""
-    kinds = np.where(question != task.blank, GIVEN, ANSWERED)
+    given = np.ones(len(question), bool) if shown is question else task.givens(question)
+    kinds = np.where(given, GIVEN, ANSWERED)
     kinds[shown == task.blank] = BLANK
     if previous is not None:
         kinds[shown != previous] = CHANGED
@@ -124,18 +126,23 @@ def _kinds(task: Task, question: np.ndarray, shown: np.ndarray, previous: np.nda
 
 def _ruled(task: Task, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) -> Text:
     """Boxes with rulers between them, every cell with room for its mark."""
-    box_rows, box_cols = task.drawing.box or (task.rows, task.cols)
-    widths = [3 * box_cols] * (task.cols // box_cols)
+    rows, cols = task.drawn_rows, task.drawn_cols
+    box_rows, box_cols = task.drawing.box or (rows, cols)
+    room = max(map(len, symbols))
+    widths = [(2 + room) * box_cols] * (cols // box_cols)
     text = Text()
-    for row in range(task.rows):
+    for row in range(rows):
         if row % box_rows == 0:
             text.append(glyphs.ruler(glyphs.between if row else glyphs.top, widths) + "\n", "dim")
-        for column in range(task.cols):
+        for column in range(cols):
             if column % box_cols == 0:
                 text.append(glyphs.down, "dim")
-            cell = row * task.cols + column
+            cell = row * cols + column
+            if cell >= len(symbols):
+                text.append(" " * (2 + room))
+                continue
             kind = int(kinds[cell])
-            text.append(" ")
+            text.append(" " * (1 + room - len(symbols[cell])))
             text.append(symbols[cell] + glyphs.marks[kind], _STYLES[kind])
         text.append(f"{glyphs.down}\n", "dim")
     text.append(glyphs.ruler(glyphs.bottom, widths), "dim")

@@ -82,13 +82,13 @@ class _Graph:
     outputs: str
 
 
-def write_package(folder: Path, manifest: Manifest, ios: int | None = None) -> None:
+def write_package(folder: Path, manifest: Manifest, ios: int | None = None, task: Task | None = None) -> None:
     """Write ``folder/swift``: a package with a library ``HRM``, a command ``solve``, and a README.
 
-    ``ios``: the oldest version the models run on, 17 or 18; by default the oldest that their kind needs. The same
-    manifest gives the same bytes.
+    ``ios``: the oldest version the models run on, 17 or 18; by default the oldest that their kind needs. ``task``:
+    by default the one that the manifest names. The same manifest and task give the same bytes.
     """
-    facts = _facts(manifest, ios)
+    facts = _facts(manifest, ios, task or get_task(manifest.task))
     templates = _templates()
     for template, name in _FILES.items():
         path = folder / "swift" / name
@@ -96,10 +96,9 @@ def write_package(folder: Path, manifest: Manifest, ios: int | None = None) -> N
         path.write_text(templates.get_template(template).render(facts), encoding="utf-8", newline="\n")
 
 
-def _facts(manifest: Manifest, ios: int | None) -> dict[str, Any]:
+def _facts(manifest: Manifest, ios: int | None, task: Task) -> dict[str, Any]:
     """What the templates call."""
     architecture = manifest.architecture
-    task = get_task(manifest.task)
     ensure(isinstance(manifest.batch, int), "swift: Core ML runs fixed shapes, and the batch is dynamic")
     stateful = "stateful" in manifest.graphs
     last = "stateful" if stateful else ("segment" if manifest.loop == "host" else "model")
@@ -203,14 +202,16 @@ def _symbols(manifest: Manifest, task: Task) -> dict[str, Any]:
     vocabulary = manifest.vocabulary
     ensure(vocabulary == tuple(task.vocabulary), f"swift: the vocabulary is not {task.name}'s")
     written: dict[int, list[str]] = {token: [] for token in range(1, len(vocabulary))}
-    for code, token in enumerate(task.character_tokens.tolist()):
+    for symbol, token in sorted(task.symbol_tokens.items()):
         if token > 0:
-            written[token].append(f"{_literal(chr(code))}: {token}")
+            written[token].append(f"{_literal(symbol)}: {token}")
     return {
         "task": task.name,
         "symbols": ", ".join(_literal(symbol) for symbol in ("?", *vocabulary[1:])),
         "token_lines": [", ".join(symbols) for symbols in written.values()],
         "logits_width": len(vocabulary),
+        # Symbols of several characters have a space between them.
+        "spaced": any(len(symbol) > 1 for symbol in vocabulary[1:]),
     }
 
 

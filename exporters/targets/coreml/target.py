@@ -43,7 +43,7 @@ class CoreMLTarget(Target):
         """Write the Swift package that calls the models."""
         from .swift import write_package
 
-        write_package(context.folder, manifest, context.options.ios)
+        write_package(context.folder, manifest, context.options.ios, context.checkpoint.task)
 
     def check(self, options: ExportOptions) -> None:
         if options.precision == "int4-weights" and options.ios < 18:

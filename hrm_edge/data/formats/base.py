@@ -8,7 +8,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -131,6 +131,13 @@ class Rows:
     num_identifiers: int = 1
     grouping: Grouping | None = None
     identifier_names: str | None = None
+
+    def some(self, first: int, last: int) -> Rows:
+        """Rows ``first`` to ``last`` of them; where these are told is told of all."""
+        identifiers = None if self.identifiers is None else self.identifiers[first:last]
+        return replace(
+            self, questions=self.questions[first:last], answers=self.answers[first:last], identifiers=identifiers
+        )
 
 
 def joined(parts: list[Rows], name: str) -> Rows:

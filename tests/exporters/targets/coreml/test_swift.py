@@ -18,7 +18,8 @@ from hrm_edge.errors import InputError
 from hrm_edge.exporters.graph.edit import PassFailed
 from hrm_edge.exporters.targets.coreml.swift import write_package
 from hrm_edge.halting import RULES
-from hrm_edge.tasks import get_task
+from hrm_edge.tasks import defined_task, get_task
+from hrm_edge.tasks.dataset import TaskDefinition
 
 SHAPES = ("graph", "host", "stateful")
 TASKS = ("sudoku-4x4", "sudoku-9x9", "sudoku-16x16", "maze-5x7")
@@ -382,3 +383,17 @@ def test_without_jinja2_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(InputError, match=r"needs jinja2.*pip install 'hrm-edge\[export\]'"):
         write_package(tmp_path, manifest("graph"))
+
+
+def test_symbols_of_several_characters_stand_apart(package):
+    """Built-in tasks keep the text they had: one character a symbol."""
+    task = defined_task(TaskDefinition("words", 4, 4, ("a", "bc", "d", "e", "f"), None, (), (), ()))
+    content = replace(manifest("graph"), task=task.name, vocabulary=tuple(task.vocabulary))
+    source = library(package(content, task=task))
+    assert not swift_parser().parse(source.encode()).root_node.has_error
+    assert 'public static let symbols: [String] = ["?", "a", "bc", "d", "e", "f"]' in source
+    assert "text.split(whereSeparator: \\.isWhitespace)" in source
+    assert '.joined(separator: " ")' in source
+    plain = library(package(manifest("graph")))
+    assert "[Character]" in plain
+    assert "isWhitespace" not in plain
