@@ -34,6 +34,7 @@ from ...models.layers import RMSNorm, SwiGLU
 from ...models.mixers import Attention
 from .edit import ensure
 from .passes import BATCH, clean
+from .repeat import OneBlock, call_blocks
 
 OPSET = 20
 # Any number but 0 and 1, which the tracer takes for constants.
@@ -226,12 +227,13 @@ def trace_segment(model: HRM) -> onnx.ModelProto:
 
 def _trace(program: Program) -> onnx.ModelProto:
     batch = torch.export.Dim(BATCH, min=1)
+    segment = OneBlock(program.module) if isinstance(program.module, HRM) else None
     with quiet(), torch.no_grad():
         traced = torch.onnx.export(
-            program.module,
+            segment or program.module,
             tuple(program.inputs.values()),
             input_names=list(program.inputs),
-            output_names=list(program.outputs),
+            output_names=[*program.outputs, *(["block"] if segment else [])],
             dynamic_shapes=tuple({0: batch} for _ in program.inputs),
             opset_version=OPSET,
             dynamo=True,
@@ -241,6 +243,8 @@ def _trace(program: Program) -> onnx.ModelProto:
     model = traced.model_proto
     opset = next(item.version for item in model.opset_import if item.domain == "")
     ensure(opset == OPSET, f"torch.onnx wrote opset {opset} instead of {OPSET}")
+    if segment:
+        call_blocks(model, segment)
     clean(model, {name: t.detach().numpy() for name, t in program.module.state_dict().items()})
     return model
 
