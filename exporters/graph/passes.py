@@ -112,15 +112,15 @@ def split_products(model: onnx.ModelProto) -> None:
 
 def merge_equal_initializers(model: onnx.ModelProto) -> None:
     """Store each distinct tensor once."""
-    _run(common.DeduplicateHashedInitializersPass(), model)
+    run(common.DeduplicateHashedInitializersPass(), model)
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
     """Remove nodes and initializers that nothing reads."""
-    _run(common.RemoveUnusedNodesPass(), model)
+    run(common.RemoveUnusedNodesPass(), model)
 
 
-def _run(ir_pass: onnx_ir.passes.InPlacePass, model: onnx.ModelProto) -> None:
+def run(ir_pass: onnx_ir.passes.InPlacePass, model: onnx.ModelProto) -> None:
     """Run a pass of onnx_ir; the model's graph stays the same message."""
     changed = onnx_ir.from_proto(model)
     ir_pass(changed)

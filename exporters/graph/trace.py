@@ -37,6 +37,7 @@ from ...models.network import Wrapped
 from ...runtimes.loops import NEXT
 from .edit import ensure
 from .passes import BATCH, clean, split_products
+from .repeat import OneBlock, call_blocks
 
 OPSET = 20
 # Any number but 0 and 1, which the tracer takes for constants.
@@ -247,18 +248,20 @@ def trace_segment(model: HRM | Wrapped) -> onnx.ModelProto:
 
 def _trace(program: Program) -> onnx.ModelProto:
     batch = torch.export.Dim(BATCH, min=1)
+    segment = OneBlock(program.module) if isinstance(program.module, HRM) else None
+    module = segment or program.module
     shapes = tuple({0: batch} for _ in program.inputs)
-    kinds = {each.kind for each in inspect.signature(program.module.forward).parameters.values()}
+    kinds = {each.kind for each in inspect.signature(module.forward).parameters.values()}
     if inspect.Parameter.VAR_POSITIONAL in kinds:  # which count as one argument
         dynamic: tuple[Any, ...] = (shapes,)
     else:
         dynamic = shapes
     with quiet(), torch.no_grad():
         traced = torch.onnx.export(
-            program.module,
+            module,
             tuple(program.inputs.values()),
             input_names=list(program.inputs),
-            output_names=list(program.outputs),
+            output_names=[*program.outputs, *(["block"] if segment else [])],
             dynamic_shapes=dynamic,
             opset_version=OPSET,
             dynamo=True,
@@ -268,6 +271,8 @@ def _trace(program: Program) -> onnx.ModelProto:
     model = traced.model_proto
     opset = next(item.version for item in model.opset_import if item.domain == "")
     ensure(opset == OPSET, f"torch.onnx wrote opset {opset} instead of {OPSET}")
+    if segment:
+        call_blocks(model, segment)
     if isinstance(program.module, Wrapped):
         split_products(model)
     clean(model, {name: t.detach().cpu().numpy() for name, t in program.module.state_dict().items()})

@@ -1,0 +1,31 @@
+"""One block that is traced and written at every call gives the graph that tracing every call gives, byte for byte."""
+
+import pytest
+from small_networks import network
+from traced_networks import CONFIGS
+
+from hrm_edge.exporters.graph import trace
+from hrm_edge.exporters.targets.onnx import serialized
+
+MORE = {
+    "two of each": {"H_layers": 2, "L_layers": 2},
+    "equal levels": {},
+    "a tensor that is zero": {},
+}
+
+
+def whole(model, monkeypatch):
+    """The segment as the tracer sees all of it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(trace, "HRM", ())
+        return trace.trace_segment(model)
+
+
+@pytest.mark.parametrize("name", ["convolution", "units", "trm", "recurrent", "direct", *MORE])
+def test_the_same_bytes_as_tracing_every_call(name, monkeypatch):
+    model = network(**CONFIGS.get(name, MORE.get(name)))
+    if name == "equal levels":  # then every tensor is stored once
+        model.H_level.load_state_dict(model.L_level.state_dict())
+    if name == "a tensor that is zero":
+        model.L_level.layers[0].mlp.down_proj.weight.zero_()
+    assert serialized(trace.trace_segment(model)) == serialized(whole(model, monkeypatch))
