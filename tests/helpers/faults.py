@@ -492,7 +492,7 @@ def scenarios(folder: Path) -> list[Scenario]:
         return [*export(place), "--target", "openvino"]
 
     def imported(place: Path) -> list[Any]:
-        return ["import", inputs / "step_1", "--task", TASK.name, "-o", place / "model"]
+        return ["import", inputs / "step_1", "--task", TASK.name, "-o", place / "model", "--force"]
 
     def generated(place: Path) -> list[Any]:
         return ["data", "generate", "--task", TASK.name, "--n", 4, "--force", "-o", place / "set"]

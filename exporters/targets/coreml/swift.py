@@ -165,7 +165,7 @@ def _tensors(manifest: Manifest, graph: str) -> dict[str, _Tensor]:
 def _states(manifest: Manifest) -> list[_State]:
     """The state tensors that a host loop carries: by name, or by number where the names do not tell."""
     outputs = [spec.name for spec in manifest.outputs.get("segment", ())]
-    named, count = state_tensors(outputs), len(outputs) - len(("logits", "q"))
+    named, count = sorted(state_tensors(outputs)), len(outputs) - len(("logits", "q"))
     roles = named if len(named) == count else [f"z_{i}" for i in range(count)]
     # "z_H" is zH, and "memory" stateMemory: no word of Swift's, and no other variable here, is called like these.
     spelled = [re.sub(r"[^A-Za-z0-9]+(.?)", lambda match: match[1].upper(), f" {role}") for role in roles]

@@ -1,4 +1,4 @@
-"""One block that is traced and written at every call gives the graph that tracing each call gives, byte for byte."""
+"""One block, traced and written at every call, gives the graph that tracing each call gives, byte for byte."""
 
 import pytest
 from small_networks import network

@@ -180,7 +180,8 @@ def test_each_tensor_keeps_its_part_when_all_are_renamed(package):
     usual, other = library(package(content)), library(package(renamed(content, names)))
     for name, upper in names.items():
         usual = usual.replace(f'"{name}"', f'"{upper}"')
-    assert other == usual
+    # Which is before and which after a segment, such names do not tell: the states are numbered.
+    assert other == usual.replace("zH", "z0").replace("zL", "z1")
 
 
 def test_usual_names_count_whatever_their_order(package):
@@ -289,7 +290,8 @@ def test_symbols_are_the_tasks(package, task):
     cells = get_task(task).seq_len
     for character in map(chr, range(33, 256)):
         try:
-            expected = int(get_task(task).parse(character * cells)[0])
+            # Behind a blank, of which there is one kind, and a digit: nothing but "-" is a ruler.
+            expected = int(get_task(task).parse("1." + character * (cells - 2))[2])
         except InputError:
             expected = None
         assert tokens.get(character) == expected, character
@@ -342,7 +344,8 @@ def test_it_is_part_of_a_bundle_that_opens_and_is_the_same_every_time(tmp_path, 
             (folder / file / "Manifest.json").write_text("{}")
         write_package(folder, content)
 
-    sealed = [toys.write_bundle(tmp_path / name, content, produce, toys.accuracy()) for name in ("one", "two")]
+    accuracy = toys.accuracy(max_think_steps=content.architecture["halt_max_steps"])
+    sealed = [toys.write_bundle(tmp_path / name, content, produce, accuracy) for name in ("one", "two")]
     assert sealed[0].files == sealed[1].files
     assert {f"swift/{name}" for name in FILES} <= set(open_bundle(tmp_path / "one").manifest.files)
 
