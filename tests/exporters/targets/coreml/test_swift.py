@@ -289,9 +289,11 @@ def test_symbols_are_the_tasks(package, task):
     assert len(tokens) == len(pairs)  # a repeated key stops a Swift program
     cells = get_task(task).seq_len
     for character in map(chr, range(33, 256)):
+        if task.startswith("sudoku") and character in "-_":  # nothing but these is a ruler
+            assert tokens[character] == get_task(task).blank
+            continue
         try:
-            # Behind a blank, of which there is one kind, and a digit: nothing but "-" is a ruler.
-            expected = int(get_task(task).parse("1." + character * (cells - 2))[2])
+            expected = int(get_task(task).parse(character * cells)[0])
         except InputError:
             expected = None
         assert tokens.get(character) == expected, character
