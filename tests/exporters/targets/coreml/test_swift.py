@@ -292,6 +292,9 @@ def test_symbols_are_the_tasks(package, task):
         if task.startswith("sudoku") and character in "-_":  # nothing but these is a ruler
             assert tokens[character] == get_task(task).blank
             continue
+        if task.startswith("sudoku") and character in "?xX·":  # blanks of files that have no other
+            assert character not in tokens
+            continue
         try:
             expected = int(get_task(task).parse(character * cells)[0])
         except InputError:
