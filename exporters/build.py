@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..files import readable_name
 from ..identifiers import format_ranges
 from ..models import Checkpoint
+from ..models.network import Wrapped
 from ..packages import version_of
 from ..precision import PRECISIONS
 from ..progress import Say
@@ -21,8 +22,7 @@ from .graph.edit import copied
 from .graph.layers import products
 from .graph.loop import wrap_in_loop
 from .graph.passes import fix_batch
-from .graph.trace import programs
-from .network import traced
+from .graph.trace import programs, trace_segment, trace_start
 from .options import ExportOptions
 from .quantize import fp16
 from .quantize.plan import Plan
@@ -118,7 +118,10 @@ def trace(checkpoint: Checkpoint, say: Say = lambda stage: None) -> tuple[onnx.M
             + ("; keep fewer puzzles with --puzzle-identifiers" * (checkpoint.config.num_puzzle_identifiers > 1))
         )
     say("tracing one segment")
-    return traced(checkpoint)
+    if isinstance(checkpoint.model, Wrapped):  # traced when it became a checkpoint
+        start, segment = checkpoint.model.graphs
+        return start, segment
+    return trace_start(checkpoint.model), trace_segment(checkpoint.model)
 
 
 def build_graphs(

@@ -52,13 +52,6 @@ def network_checkpoint(
     return Checkpoint(model, task, card, {}, digest, Path(name or type(network).__name__))
 
 
-def traced(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """The start and the segment of a checkpoint, float and clean."""
-    if isinstance(checkpoint.model, Wrapped):
-        return checkpoint.model.graphs
-    return trace_start(checkpoint.model), trace_segment(checkpoint.model)
-
-
 def _traced(model: Wrapped) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     what = model.config.name
     try:
