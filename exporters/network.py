@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models import Checkpoint
 from ..models.network import WRAPPED, Wrapped
+from ..models.weights import read_weights_of
 from ..tasks import Task
 from .graph.layers import mark_heads
 from .graph.passes import BATCH
@@ -83,6 +84,14 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200]
+
+
+def load_network(spec: str, task: Task, weights: Path | None = None, key: str | None = None) -> Checkpoint:
+    """``--network`` and ``--weights`` as a checkpoint; the weights may stand in any wrapper (see `import`)."""
+    network = build_network(spec, task)
+    if weights is not None:
+        _load(network, read_weights_of(weights, network.state_dict().keys(), key), spec)
+    return network_checkpoint(network, task, name=spec.rpartition(":")[2].rpartition(".")[2])
 
 
 def build_network(spec: str, task: Task, weights: Mapping[str, Tensor] | None = None) -> nn.Module:

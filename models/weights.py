@@ -9,7 +9,7 @@ import re
 import shlex
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,54 @@ def read_weights(path: Path, key: str | None = None) -> Weights:
         )
     beside = tuple(each.key for each in found if each is not chosen[0])
     return dataclasses.replace(chosen[0], beside=beside)
+
+
+def read_weights_of(path: Path, expected: Collection[str], key: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a file that a network of others has by these names, whatever trainers put around them.
+
+    ``key`` names the table that is meant, where several fit. InputError names what is missing where none does.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the file of weights")
+    found: dict[str, dict[str, Tensor]] = {}
+    nearest, tables = sorted(expected), 0
+    for name, tensors in _named_tables(_content(path), "", 0, set()):
+        tables += 1
+        shown = {plain: own for own, plain in _plain(tensors).items()}
+        anchor = min(expected, default="")
+        roots = {plain.removesuffix(anchor) for plain in shown if f".{plain}".endswith(f".{anchor}")} | {""}
+        for root in sorted(roots):
+            missing = sorted(each for each in expected if root + each not in shown)
+            nearest = min(nearest, missing, key=len)
+            if not missing:
+                label = ".".join(filter(None, (name, root.rstrip("."))))
+                found[label] = {each: tensors[shown[root + each]] for each in expected}
+    if not tables:
+        raise InputError(f"{path}: expected a table of weights (a state_dict), found something else")
+    if not found:
+        raise InputError(f"{path}: weight {nearest[0]!r} is missing ({len(nearest)} of {len(expected)} are)")
+    chosen = [name for name in found if key is None or name == key or name.startswith(f"{key}.")]
+    if len(chosen) == 1:
+        return found[chosen[0]]
+    named = ", ".join(map(repr, found))
+    if chosen:
+        raise InputError(
+            f"{path}: holds several tables of weights ({named}); name the one that is meant with --key"
+        )
+    raise InputError(f"{path}: holds no weights under --key {key!r}; there are {named}")
+
+
+def _named_tables(values: Any, name: str, depth: int, seen: set[int]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every table of tensors with its name, "" for the file's own."""
+    if not isinstance(values, dict | list | tuple) or id(values) in seen or depth > _MOST_WRAPPED:
+        return
+    seen.add(id(values))
+    items = list(values.items() if isinstance(values, dict) else enumerate(values))
+    tensors = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
+    if tensors:
+        yield name, tensors
+    for key, value in items:
+        yield from _named_tables(value, f"{name}.{key}" if name else str(key), depth + 1, seen)
 
 
 def _key(one: Weights, found: list[Weights]) -> str:

@@ -55,7 +55,9 @@ def _defaults(field: str, usual: object) -> str:
 
 
 def command(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the name of a shipped model.")],
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="Checkpoint folder, or the name of a shipped model.")
+    ] = None,
     target: Annotated[str, typer.Option(help=" or ".join(", ".join(_TARGETS).rsplit(", ", 1)) + ".")] = "onnx",
     precision: Annotated[str, typer.Option(help=_precisions())] = "fp32",
     loop: Annotated[
@@ -81,6 +83,21 @@ def command(
     ios: Annotated[
         int | None,
         typer.Option("--ios", help="coreml: the oldest iOS that it must run on, 17 (the default) or 18."),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a checkpoint, a network of others: package.module:factory, where factory() gives a "
+            "torch.nn.Module with start and segment (exporters/README.md)."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="--network: its file of weights, in any wrapper; left out: as factory() made."),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="--weights: which of several tables in the file.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="--network: what it solves, by name or folder; left out: told by --data.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Default: bundles/NAME-TARGET-PRECISION-LOOP.")
@@ -177,7 +194,7 @@ def command(
             raise InputError(f"{flag}: has no meaning with --precision {precision}, which is not calibrated")
     recipe = {"estimator": calibration_method, "segments": calibration_segments, "smooth": smooth}
     quantizing = _quantizing(record, recipe, calibration, sensitivity, max_drop)
-    opened = load_checkpoint(checkpoint)
+    opened = _opened(checkpoint, network, weights, key, task, data)
     if puzzle_identifiers is not None:
         opened = keep_identifiers(opened, _identifiers(puzzle_identifiers, opened))
     folder = output or Path("bundles") / f"{opened.name}-{options.suffix}"
@@ -202,6 +219,34 @@ def command(
         else:
             say("")
             _print_summary(checkpoint, opened.task, options, folder, size, made)
+
+
+def _opened(
+    checkpoint: str | None,
+    network: str | None,
+    weights: Path | None,
+    key: str | None,
+    task: str | None,
+    data: Path | None,
+) -> Checkpoint:
+    """The checkpoint, or another's network as one."""
+    from ..models import load_checkpoint
+
+    if network is None:
+        for flag, value in (("--weights", weights), ("--key", key), ("--task", task)):
+            if value is not None:
+                raise InputError(f"{flag}: has no meaning without --network")
+        if checkpoint is None:
+            raise InputError("give a checkpoint, or a network of others with --network")
+        return load_checkpoint(checkpoint)
+    if checkpoint is not None:
+        raise InputError(f"give either the checkpoint {checkpoint} or --network, not both")
+    from ..exporters.network import load_network
+    from ..tasks import task_for
+
+    if task is None and data is None:
+        raise InputError("--network: say what it solves with --task, or give its puzzles with --data")
+    return load_network(network, task_for(task, [data] if data else []), weights, key)
 
 
 def _need_packages(name: str, gate: bool) -> None:
@@ -314,7 +359,7 @@ def _print_json(folder: Path, made: Exported, size: float) -> None:
 
 
 def _print_summary(
-    checkpoint: str, task: Task, options: ExportOptions, folder: Path, size: float, made: Exported
+    checkpoint: str | None, task: Task, options: ExportOptions, folder: Path, size: float, made: Exported
 ) -> None:
     rows = (
         "any number of rows" if options.batch is None else f"{options.batch} row{'s'[: options.batch > 1]} a call"
@@ -346,7 +391,8 @@ def _print_summary(
     elif not task.generates:
         echo(f"next: {task.answered_with} {folder} --data FOLDER")
     else:
-        echo(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {checkpoint} {folder}")
+        compared = f"{checkpoint} {folder}" if checkpoint else f"{folder} --data FILE"
+        echo(f"next: hrm-edge solve {folder} PUZZLES   or   hrm-edge eval {compared}")
 
 
 def _print_quantization(record: Quantization) -> None:
