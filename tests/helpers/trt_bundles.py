@@ -52,6 +52,6 @@ def write_graphs(path: Any, loop: str, graphs: dict[str, onnx.ModelProto], confi
         path,
         manifest,
         lambda folder: [onnx.save(model, folder / f"{name}.onnx") for name, model in graphs.items()],
-        toys.accuracy(),
+        toys.accuracy(max_think_steps=config.halt_max_steps),
     )
     return path

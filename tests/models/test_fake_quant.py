@@ -44,7 +44,7 @@ def starting(model):
 
 def segment(model, gradient="full"):
     e = model.embed(torch.from_numpy(QUESTIONS))
-    return model.segment(*model.initial_state(len(QUESTIONS)), e, gradient)
+    return model.segment(*model.initial_state(len(QUESTIONS)), e, gradient=gradient)
 
 
 @given(VALUES, st.floats(2**-10, 8, width=32))

@@ -52,7 +52,7 @@ def test_gradient_modes_compute_the_same_values(pos_encodings):
     outputs = []
     for mode in ("one_step", "last_cycle", "full"):
         model.zero_grad()
-        out = model.segment(*model.initial_state(3), model.embed(tokens), mode)
+        out = model.segment(*model.initial_state(3), model.embed(tokens), gradient=mode)
         out[2].square().sum().backward()
         outputs.append(out[2].detach())
         gradients[mode] = model.L_level.layers[0].mlp.down_proj.weight.grad.clone()
@@ -78,7 +78,7 @@ def test_one_step_gradient_is_the_last_step_alone():
     weight = model.L_level.layers[0].self_attn.qkv_proj.weight
     by_hand = weight.grad.clone()
     model.zero_grad()
-    state = model.segment(*model.initial_state(2), e, "one_step")[0]
+    state = model.segment(*model.initial_state(2), e, gradient="one_step")[0]
     model.lm_head(state).square().mean().backward()
     torch.testing.assert_close(weight.grad, by_hand)
 

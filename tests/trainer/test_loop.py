@@ -321,7 +321,7 @@ def test_a_rollout_adds_up_the_gradients_of_its_segments(tmp_path):
     e, z = model.embed(slots.tokens), model.initial_state(4)
     losses = []
     for _ in range(2):
-        *z, logits, q = model.segment(*z, e, config.gradient)
+        *z, logits, q = model.segment(*z, e, gradient=config.gradient)
         z = [state.detach() for state in z]
         losses.append(act_losses(logits, q, slots.labels, config.loss, config.halt_loss_weight, None).total)
     of = {name: p for name, p in model.named_parameters() if p.grad is not None}

@@ -52,7 +52,7 @@ def test_all_have_the_same_parameters_and_their_own_number_of_blocks() -> None:
             if isinstance(block, Block):
                 block.register_forward_hook(lambda *_, seen=seen: seen.append(torch.is_grad_enabled()))
         e = model.embed(torch.ones(2, task.seq_len, dtype=torch.long))
-        model.segment(*model.initial_state(2), e, train.gradient)
+        model.segment(*model.initial_state(2), e, gradient=train.gradient)
         calls[name] = (len(seen), sum(seen))  # in all, and with gradient: those of the last cycle
         assert arch.block_calls == len(seen)
     assert calls == {

@@ -1,5 +1,7 @@
 """Each operation of the interpreter against numpy in float64 and against what coremltools itself infers."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,8 @@ BIAS = RNG.standard_normal(5).astype(np.float32)
 INDICES = np.array([[2, 0], [1, 1]], np.int32)
 
 
+SEQUENCE = RNG.standard_normal((5, 3, 3)).astype(np.float32)
+SPREAD = RNG.standard_normal((3, 4)).astype(np.float32)
 GRIDS = RNG.standard_normal((2, 4, 5, 6)).astype(np.float32)
 TAPS = RNG.standard_normal((4, 1, 3, 3)).astype(np.float32)
 BIASES = RNG.standard_normal(6).astype(np.float32)
@@ -41,6 +45,10 @@ def softmax(x, axis):
     return e / e.sum(axis, keepdims=True)
 
 
+def layer_norm(x, axes, epsilon):
+    return (x - x.mean(axes, keepdims=True)) / (x.var(axes, keepdims=True) + epsilon) ** 0.5
+
+
 # name → (operation, arrays fed, parameters, the same in numpy; arrays come as float64 there)
 def case(op, arrays, reference, **parameters):
     return op, arrays, parameters, reference
@@ -50,10 +58,17 @@ CASES = {
     **{
         name: case(name, {"x": X}, function)
         for name, function in {
+            "abs": lambda x: np.maximum(x, -x),
+            "cos": lambda x: np.sin(x + np.pi / 2),
+            "erf": np.vectorize(math.erf),
+            "exp": lambda x: np.sinh(x) + np.cosh(x),
             "identity": lambda x: x,
+            "relu": lambda x: (x + abs(x)) / 2,
             "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
             "silu": lambda x: x / (1 + np.exp(-x)),
+            "sin": lambda x: np.cos(x - np.pi / 2),
             "square": lambda x: x * x,
+            "tanh": lambda x: np.sinh(x) / np.cosh(x),
         }.items()
     },
     **{
@@ -64,7 +79,9 @@ CASES = {
             "mul": lambda x, y: x * y,
             "real_div": lambda x, y: x / y,
             "less": lambda x, y: x < y,
+            "less_equal": lambda x, y: ~(x > y),
             "greater": lambda x, y: x > y,
+            "greater_equal": lambda x, y: ~(x < y),
         }.items()
     },
     **{
@@ -98,6 +115,7 @@ CASES = {
         name: case(name, {"x": X}, function, axes=[1, -1], keep_dims=True)
         for name, function in {
             "reduce_mean": lambda x: x.sum((1, 2), keepdims=True) / 12,
+            "reduce_sum": lambda x: x.mean((1, 2), keepdims=True) * 12,
             "reduce_max": lambda x: x.max((1, 2), keepdims=True),
             "reduce_min": lambda x: -(-x).max((1, 2), keepdims=True),
         }.items()
@@ -107,6 +125,23 @@ CASES = {
     "reduce_all": case("reduce_min", {"x": X}, lambda x: x.min(keepdims=True), axes=[0, 1, 2], keep_dims=True),
     "reduce_argmax": case("reduce_argmax", {"x": X}, lambda x: x.argmax(1), axis=1, keep_dims=False),
     "softmax": case("softmax", {"x": X}, lambda x: softmax(x, 1), axis=1),
+    "layer_norm": case(
+        "layer_norm",
+        {"x": X},
+        lambda x: layer_norm(x, (1, 2), 0.1) * ROW + SPREAD,
+        axes=[1, 2],
+        gamma=np.broadcast_to(ROW, (3, 4)).copy(),
+        beta=SPREAD,
+        epsilon=np.float32(0.1),
+    ),
+    "layer_norm_plain": case("layer_norm", {"x": X}, lambda x: layer_norm(x, (2,), 1e-5), axes=[-1]),
+    "gelu": case("gelu", {"x": X}, lambda x: x / 2 * (1 + np.vectorize(math.erf)(x / 2**0.5)), mode="EXACT"),
+    "gelu_tanh": case(
+        "gelu",
+        {"x": X},
+        lambda x: x / (1 + np.exp(-2 * (2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        mode="TANH_APPROXIMATION",
+    ),
     "matmul": case("matmul", {"x": X, "y": Y}, lambda x, y: np.einsum("bij,bkj->bik", x, y), transpose_y=True),
     "matmul_both": case(
         "matmul",
@@ -137,6 +172,15 @@ CASES = {
         groups=2,
         pad_type="custom",
         pad=[2, 0, 0, 1],
+    ),
+    "conv_of_a_sequence": case(
+        "conv",
+        {"x": X},
+        lambda x: convolution(np.pad(x, ((0, 0), (0, 0), (1, 1)))[:, :, None], SEQUENCE[:, :, None], BIAS)[:, :, 0],
+        weight=SEQUENCE,
+        bias=BIAS,
+        pad_type="custom",
+        pad=[1, 1],
     ),
     "transpose": case("transpose", {"x": X}, lambda x: np.moveaxis(x, 0, 2), perm=[1, 2, 0]),
     "reshape": case("reshape", {"x": X}, lambda x: x.reshape(6, 4), shape=[6, -1]),
@@ -189,7 +233,7 @@ CASES = {
     ),
 }
 # What coremltools itself does not compute at conversion.
-NOT_INFERRED = {"silu", "conv", "conv_grouped"}
+NOT_INFERRED = {"silu", "conv", "conv_grouped", "conv_of_a_sequence", "layer_norm", "layer_norm_plain"}
 
 
 def build(name, values):
