@@ -10,7 +10,7 @@ import typer
 
 from ..progress import progress, say
 from ..text import best_effort, echo, echo_json
-from .flags import Json
+from .flags import FORMS, Json
 
 if TYPE_CHECKING:
     from ..data.overlap import Overlap
@@ -108,7 +108,7 @@ def arc(
 
 @command.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="CSV, text (either gzipped), or .npy folder.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help=f"Puzzles: {FORMS}.")],
     output: Output,
     task: OfFiles = None,
     force: Force = False,
@@ -146,9 +146,7 @@ def download(
 
 @command.command()
 def overlap(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Sets of one task: CSV, text, or .npy folders.")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=f"Sets of one task: {FORMS}.")],
     task: OfFiles = None,
     json_: Json = False,
 ) -> None:
@@ -199,7 +197,7 @@ def _how(exact: bool) -> str:
 
 @command.command()
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, text (either gzipped), or .npy folder.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=f"Puzzles: {FORMS}.")],
     task: OfFiles = None,
     n: Annotated[int, typer.Option("--n", min=1, help="How many puzzles, from the start.")] = 3,
 ) -> None:

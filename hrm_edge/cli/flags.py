@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+# What a file of puzzles may be; hrm_edge/data/README.md has each form.
+FORMS = "text, table, JSON, XML or NumPy, compressed or not, or a folder in the public layout; - is standard input"
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
 MaxThinkSteps = Annotated[
     int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")
 ]
 Data = Annotated[
-    Path | None, typer.Option(help="CSV, text or .npy puzzles. Left out: a checkpoint's own held-out puzzles.")
+    Path | None, typer.Option(help=f"Puzzles: {FORMS}. Left out: a checkpoint's own held-out puzzles.")
 ]
 N = Annotated[
     int | None,

@@ -255,7 +255,8 @@ def test_the_number_of_processes_and_accumulation_change_no_loss(tmp_path):
     assert Forked.command(tmp_path / "said", command(alone, 12, *common)).wait() == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     as_users_do = [*launch, "-m", "hrm_edge.cli", *command(shared, 4, *common)]
-    subprocess.run(as_users_do, check=True, timeout=300, capture_output=True)
+    launched = subprocess.run(as_users_do, timeout=300, capture_output=True, text=True)
+    assert launched.returncode == 0, launched.stderr
     for steps, processes, more in ((8, 1, ["--set", "train.accumulate=4"]), (12, 2, [])):
         whole = command(shared, steps, *common, *more)
         started = [Forked.command(tmp_path / "said", whole, **rank) for rank in ranks(processes)]
