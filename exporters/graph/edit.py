@@ -73,6 +73,11 @@ def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     graph.node.extend(kept)
 
 
+def set_opset(model: onnx.ModelProto, version: int) -> None:
+    """Let the model's standard operators be those of ``version``."""
+    next(item for item in model.opset_import if item.domain in ("", "ai.onnx")).version = version
+
+
 def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
     """Rename values everywhere they are made or used, bodies and the graph's own inputs and outputs included.
 

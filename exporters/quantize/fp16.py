@@ -22,6 +22,7 @@ from ..graph.edit import (
     rename,
     replace_initializers,
     replace_nodes,
+    set_opset,
     tensor_of,
     value_types,
 )
@@ -35,6 +36,7 @@ _KINDS = {"float16": HALF, "bfloat16": BRAIN}
 FULL_OPS = frozenset({"Softmax", "ReduceMean", "Pow", "Sqrt", "Div", "Gemm", "LayerNormalization", "ReduceSum"})
 # A convolution over the grid is one too, in all but its name.
 PRODUCTS = frozenset({"MatMul", "Conv"})
+_OPSET_OF_BRAIN_CONV = 22  # the first whose Conv takes bfloat16
 # Part of the network → dtype, for the manifest.
 PARTS = {
     "weights": "float16",
@@ -62,6 +64,8 @@ def convert(model: onnx.ModelProto, precision: Precision) -> None:
     """
     kind = _KINDS[precision.stored]
     _Halving(model, kind).run()
+    if kind == BRAIN and any(node.op_type == "Conv" for node in model.graph.node):
+        set_opset(model, _OPSET_OF_BRAIN_CONV)
     finish(model)
     _check(model, kind)
 

@@ -16,7 +16,7 @@ import onnx
 from onnx import helper
 
 from ...errors import InputError
-from ..graph.edit import array_of, ensure, initializers, replace_initializers, replace_nodes, tensor_of
+from ..graph.edit import array_of, ensure, initializers, replace_initializers, replace_nodes, set_opset, tensor_of
 from ..graph.layers import Product, products
 from ..graph.passes import FOREIGN, finish
 from .base import Algorithm
@@ -63,7 +63,7 @@ def compress_weights(
     if packed:
         segment.opset_import.append(helper.make_opsetid(FOREIGN, 1))
     elif bits == 4:
-        next(item for item in segment.opset_import if not item.domain).version = _OPSET_OF_BLOCKS
+        set_opset(segment, _OPSET_OF_BLOCKS)
     replace_nodes(graph, nodes)
     replace_initializers(graph, list(tensors.values()))
     finish(segment)

@@ -32,13 +32,16 @@ def register(family: type[Task]) -> type[Task]:
     return family
 
 
-def get_task(name: str) -> Task:
+def get_task(name: str | os.PathLike[str]) -> Task:
     """The task called ``name``, or that of a folder; what says the same gives the same object.
 
     ``sudoku`` (9×9), ``sudoku-NxN`` with the squarest boxes, ``sudoku-NxN-RxC`` with boxes of R rows and C
     columns, ``maze-RxC``, ``arc`` (30×30) and ``arc-NxN`` (grids of N×N at most), tasks of installed packages, or
     the path of a folder in the public layout. InputError lists these when ``name`` is unknown.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise InputError(f"a task is given by its name or folder, not by {type(name).__name__}")
+    name = os.fspath(name)
     is_folder = _is_folder(name)
     if not (is_folder and {"/", os.sep, "."} & set(name)) and (found := named_task(name)):
         return found

@@ -73,9 +73,10 @@ def test_a_quantized_product_is_that_of_rounded_operands(tmp_path):
     np.testing.assert_allclose(run(model, tmp_path, {"x": x})["y"], rounded @ (steps * scale), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["rope", "convolution"])
 @pytest.mark.parametrize(("precision", "worst"), [("fp16", 0.02), ("bf16", 0.15)])
-def test_a_halved_segment_stays_near_torch(tmp_path, precision, worst):
-    model, _, segment = traced("rope")
+def test_a_halved_segment_stays_near_torch(tmp_path, precision, worst, name):
+    model, _, segment = traced(name)
     inputs = feeds(model)
     convert(segment, PRECISIONS[precision])
     outputs = run(segment, tmp_path, inputs)

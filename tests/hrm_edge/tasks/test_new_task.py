@@ -50,6 +50,12 @@ def coloured(what) -> str:
     return console.file.getvalue()
 
 
+@pytest.mark.parametrize("name", [None, 9, b"sudoku", ["sudoku"]])
+def test_what_is_no_name_is_refused_in_a_line(name):
+    with pytest.raises(InputError, match="a task is given by its name or folder, not by [A-Za-z]+$"):
+        get_task(name)
+
+
 def test_names_are_found_and_listed():
     task = get_task(" Stripes-2x4")
     assert task is get_task("stripes-2x4") is pickle.loads(pickle.dumps(task))
