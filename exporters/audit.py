@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..bundle import Bundle
 from ..bundle.quantization import BLOCKS, Products, Quantization
 from ..errors import GateFailed, InputError
+from ..packages import install
 from ..precision import PRECISIONS
 from ..runtimes import backend
 from ..runtimes.base import CompiledProduct
@@ -71,7 +72,7 @@ def audit_bundle(bundle: Bundle, record: Quantization) -> Products | None:
     except ImportError as error:
         raise InputError(
             f"{bundle.path}: to see what is compiled here takes the package {error.name}, which is not installed; "
-            "run: pip install 'hrm-edge[export]'"
+            f"run: {install('export')}"
         ) from None
     if compiled is None:
         return None

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from ..bundle.self_contained import check_self_contained
 from ..errors import InputError
+from ..packages import install
 from ..runtimes.base import Graph, first_line
 from ..runtimes.onnx import as_graph, imported, open_session
 from .graph.edit import (
@@ -42,7 +43,7 @@ def load_graph(path: Path, threads: int | None) -> Graph:
     except ImportError as error:
         raise InputError(
             "comparing answers without the device needs onnxruntime, which is not installed; "
-            "run: pip install 'hrm-edge[onnx]'"
+            f"run: {install('onnx')}"
         ) from error
     check_self_contained(path)
     model = onnx.load(path)

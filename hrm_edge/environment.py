@@ -15,7 +15,7 @@ from .errors import InputError
 from .exporters.targets import all_targets
 from .exporters.targets.base import Target
 from .measure.arithmetic import cpu
-from .packages import absent, version_of
+from .packages import absent, install, version_of
 from .runtimes import backend, backends
 from .runtimes.base import first_line
 from .runtimes.tensorrt.cuda import find_gpu
@@ -115,19 +115,18 @@ def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
 def _running(name: str, gpus: list[GpuState]) -> BackendState:
     """Whether bundles of a target can be run."""
     try:
-        usable, version, why_not, install = backend(name).available()
+        usable, version, why_not, command = backend(name).available()
     except Exception as error:  # this command is for machines where things are broken
-        usable, version, why_not, install = False, None, f"{name} does not load: {first_line(error)}", ""
+        usable, version, why_not, command = False, None, f"{name} does not load: {first_line(error)}", ""
     note = backend(name).note(gpus)
-    return BackendState(name, "run", usable, version, why_not, None if usable else install or None, note)
+    return BackendState(name, "run", usable, version, why_not, None if usable else command or None, note)
 
 
 def _making(gpus: list[GpuState]) -> list[BackendState]:
     """What trains, and what exports to each target."""
     version, broken = _torch()
     why_not = absent(_TRAIN) or broken
-    install = "pip install 'hrm-edge[train]'" if why_not else None
-    train = BackendState("torch", "train", not why_not, version, why_not, install)
+    train = BackendState("torch", "train", not why_not, version, why_not, install("train") if why_not else None)
     return [train, *(_exporting(target, broken, gpus) for target in all_targets().values())]
 
 
@@ -153,8 +152,8 @@ def _exporting(target: Target, broken_torch: str | None, gpus: list[GpuState]) -
     if not why_not and target.gate_package and absent((target.gate_package,)):
         ungated = f"only with --no-gate: the gate needs {target.gate_package}, which is not installed"
         note = f"{ungated}; {note}" if note else ungated
-    install = f"pip install 'hrm-edge[{','.join(extras)}]'" if extras else None
-    return BackendState(target.name, "export", not why_not, version, "; ".join(why_not) or None, install, note)
+    reasons, command = "; ".join(why_not) or None, install(*extras) if extras else None
+    return BackendState(target.name, "export", not why_not, version, reasons, command, note)
 
 
 def _gpus() -> list[GpuState]:

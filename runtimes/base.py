@@ -39,7 +39,7 @@ class CompiledProduct:
 
 
 class Available(NamedTuple):
-    """Whether a backend is usable here; ``install``: the command that makes it so, empty when none does."""
+    """Whether a backend is usable here; ``install``: the command that makes it so, empty when none need or can."""
 
     usable: bool
     version: str | None

@@ -13,10 +13,10 @@ import numpy as np
 
 from ..bundle.self_contained import check_self_contained
 from ..errors import InputError
+from ..packages import install
 from .base import Available, Backend, CompiledProduct, Graph, first_line
 
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
-INSTALL = "pip install 'hrm-edge[onnx]'"
 
 
 class OnnxRuntime(Backend):
@@ -26,12 +26,12 @@ class OnnxRuntime(Backend):
 
     def available(self) -> Available:
         if importlib.util.find_spec("onnxruntime") is None:
-            return Available(False, None, "onnxruntime is not installed", INSTALL)
+            return Available(False, None, "onnxruntime is not installed", install(self.name))
         try:
             onnxruntime = imported()
         except Exception as error:  # a broken install fails in ways of its own
-            return Available(False, None, f"onnxruntime does not load: {first_line(error)}", INSTALL)
-        return Available(True, onnxruntime.__version__, None, INSTALL)
+            return Available(False, None, f"onnxruntime does not load: {first_line(error)}", install(self.name))
+        return Available(True, onnxruntime.__version__, None, "")
 
     def load_graph(self, path: Path, threads: int | None) -> Graph:
         onnxruntime = imported()
@@ -46,7 +46,7 @@ class OnnxRuntime(Backend):
             ) from error
 
     def compiled_products(self, path: Path) -> list[CompiledProduct]:
-        """Reads the optimised graph that onnxruntime writes, which needs the package onnx (`hrm-edge[export]`)."""
+        """Reads the optimised graph that onnxruntime writes, which needs the package onnx (extra `export`)."""
         import onnx
 
         with tempfile.TemporaryDirectory(prefix="hrm-edge-audit-") as scratch:

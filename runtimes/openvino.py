@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..packages import install
 from .base import Available, Backend, CompiledProduct, Graph, Idle, first_line
-
-INSTALL = "pip install 'hrm-edge[openvino]'"
 
 
 class OpenVino(Backend):
@@ -25,15 +24,15 @@ class OpenVino(Backend):
 
     def available(self) -> Available:
         if importlib.util.find_spec("openvino") is None:
-            return Available(False, None, "openvino is not installed", INSTALL)
+            return Available(False, None, "openvino is not installed", install(self.name))
         try:
             openvino = imported()
             devices = openvino.Core().available_devices
         except Exception as error:  # a broken install fails in ways of its own
-            return Available(False, None, f"openvino does not load: {first_line(error)}", INSTALL)
+            return Available(False, None, f"openvino does not load: {first_line(error)}", install(self.name))
         if "CPU" not in devices:
-            return Available(False, _version(openvino), "OpenVINO finds no CPU device", INSTALL)
-        return Available(True, _version(openvino), None, INSTALL)
+            return Available(False, _version(openvino), "OpenVINO finds no CPU device", install(self.name))
+        return Available(True, _version(openvino), None, "")
 
     def load_graph(self, path: Path, threads: int | None) -> Graph:
         """A graph that takes any number of rows is compiled for one at once, and for any other when first asked.

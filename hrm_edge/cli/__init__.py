@@ -117,7 +117,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        code = _fail("this needs PyTorch; run: pip install 'hrm-edge[train]'", 2)
+        from ..packages import install
+
+        code = _fail(f"this needs PyTorch; run: {install('train')}", 2)
     except Exception:
         if not interrupted:
             raise

@@ -69,9 +69,10 @@ def _print_backend(backend: BackendState) -> None:
     else:
         version = f" ({backend.version} is installed)" if backend.version else ""
         _print_row(backend.name, 9, f"no   {backend.why_not}{version}", hang=5)
-    for more in (backend.note, backend.install and f"run: {backend.install}"):
-        if more:
-            _print_row("", 9, f"     {more}", hang=5)
+    if backend.note:
+        _print_row("", 9, f"     {backend.note}", hang=5)
+    if backend.install:  # whole, however long: it is there to be copied
+        echo(f"{'':18}run: {backend.install}")
 
 
 def _print_row(label: str, width: int, text: str, hang: int = 0) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from ..errors import InputError
 from ..exporters.targets import all_targets, target_named
+from ..packages import install
 from ..precision import FAMILIES, PRECISIONS, Precision, precision_named
 from ..text import best_effort, echo, echo_json
 
@@ -256,18 +257,16 @@ def _need_packages(name: str, gate: bool) -> None:
     target = all_targets().get(name)
     for package in ("torch", "onnx", "onnxscript", "jinja2"):
         if importlib.util.find_spec(package) is None:
-            extras = "export" if target is None else f"export,{name}"
-            raise InputError(
-                f"export needs {package}, which is not installed; run: pip install 'hrm-edge[{extras}]'"
-            )
+            extras = ("export",) if target is None else ("export", name)
+            raise InputError(f"export needs {package}, which is not installed; run: {install(*extras)}")
     if target is None:
         return  # the options know which there are
     target.need()
     runner = target.gate_backend or name
     if gate:
-        usable, _, why_not, install = backend(runner).available()
+        usable, _, why_not, command = backend(runner).available()
         if not usable:
-            raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {install}")
+            raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {command}")
 
 
 def _identifiers(argument: str, checkpoint: Checkpoint) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import replacing_file
+from ..packages import install
 from ..tasks import get_task
 from ..workspace import NEW, behind, workspace
 from .puzzles import PuzzleSet, check_writable, load_puzzles, save_puzzles
@@ -56,7 +57,7 @@ def _fetch(name: str, filename: str, folder: Path) -> Path:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError:
-        raise InputError("downloading needs huggingface_hub; install it: pip install 'hrm-edge[hub]'") from None
+        raise InputError(f"downloading needs huggingface_hub; install it: {install('hub')}") from None
     huggingface_hub.logging.set_verbosity_error()  # its retries are no news: the last one's failure is
     what = f"cannot download {filename} of {name}"
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..bundle import MANIFEST, Bundle, open_bundle
 from ..errors import InputError
+from ..packages import install
 from ..runtimes import Engine, load_engine
 from ..runtimes.loader import warning as bundle_warning
 from ..workspace import standing
@@ -66,7 +67,7 @@ def open_artifact(path: Path | str | Bundle, threads: int | None = None, compile
     if not Path(path).exists() and str(path) not in {model.name for model in zoo_models()}:
         raise InputError(f"{path}: no such checkpoint or bundle; `hrm-edge models` lists those that ship")
     if importlib.util.find_spec("torch") is None:
-        raise InputError(f"{path}: a checkpoint needs PyTorch to run; run: pip install 'hrm-edge[train]'")
+        raise InputError(f"{path}: a checkpoint needs PyTorch to run; run: {install('train')}")
     import torch
 
     from ..models import load_checkpoint

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import InputError
+from ..packages import install
 from ..tasks import Task
 from ..text import printable
 from . import words
@@ -50,9 +51,7 @@ def _rendered(name: str, report: Report, task: Task, **own: Any) -> str:
     try:
         import jinja2
     except ImportError as error:
-        raise InputError(
-            "a report needs jinja2, which is not installed; run: pip install 'hrm-edge[report]'"
-        ) from error
+        raise InputError(f"a report needs jinja2, which is not installed; run: {install('report')}") from error
     is_html = name == "report.html.j2"
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hrm_edge.report", "templates"),

@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..packages import install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +31,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            "a plot needs matplotlib, which is not installed; run: pip install 'hrm-edge[report]'"
-        ) from error
+        raise InputError(f"a plot needs matplotlib, which is not installed; run: {install('report')}") from error
 
 
 @contextmanager

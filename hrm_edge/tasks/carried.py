@@ -70,7 +70,8 @@ class CarriedTask:
         version = self.provider.version
         if (here := version_of(package)) is not None:
             raise InputError(f"{told} {version}, and {here}, which is installed here, has no such task; upgrade it")
-        raise InputError(f"{told}, which is not installed here; if you trust it: pip install {package}=={version}")
+        # No command: what an index has under that name may be somebody else's.
+        raise InputError(f"{told}, which is not installed here; if you trust its makers, get {version} from them")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
+from ...packages import install
 from ..base import Available, Backend, CompiledProduct, Engine, Graph, first_line
 from ..loops.slots import SlotLoop, Slots
 from .interpreter import Program, load_program
@@ -25,8 +26,6 @@ from .program import Block, Constant, Operation, operations
 if TYPE_CHECKING:
     from ...bundle import Bundle
     from ...tasks import Task
-
-INSTALL = "pip install 'hrm-edge[coreml]'"
 
 # Operations that hand a number on unchanged; what a product multiplies is looked for behind them.
 _MOVES = ("cast", "expand_dims", "identity", "reshape", "slice_by_index", "squeeze", "transpose")
@@ -47,15 +46,15 @@ class CoreMl(Backend):
 
     def available(self) -> Available:
         if importlib.util.find_spec("coremltools") is None:
-            return Available(False, None, "coremltools is not installed", INSTALL)
+            return Available(False, None, "coremltools is not installed", install(self.name))
         version = importlib.metadata.version("coremltools")
         if _on_mac():
-            return Available(True, f"{version}, macOS {platform.mac_ver()[0]}", None, INSTALL)
+            return Available(True, f"{version}, macOS {platform.mac_ver()[0]}", None, "")
         try:
             check_reader()
         except InputError as error:
-            return Available(False, version, str(error).partition(";")[0], INSTALL)
-        return Available(True, f"{version} (interpreted: Core ML runs on macOS only)", None, INSTALL)
+            return Available(False, version, str(error).partition(";")[0], install(self.name))
+        return Available(True, f"{version} (interpreted: Core ML runs on macOS only)", None, "")
 
     def interpreted(self) -> str | None:
         return None if _on_mac() else "use a Mac"

@@ -22,6 +22,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...files import read_text
+from ...packages import install
 from ..base import first_line
 from .program import MAX_SIZE, PACKED, Block, Constant, Function, Operation, Package, Value, storage_dtype
 
@@ -154,7 +155,7 @@ def _messages() -> Any:
     if name not in sys.modules:
         spec = importlib.util.find_spec("coremltools")
         if spec is None or not spec.submodule_search_locations:
-            raise InputError("coremltools is not installed; run: pip install 'hrm-edge[coreml]'")
+            raise InputError(f"coremltools is not installed; run: {install('coreml')}")
         package = types.ModuleType(name)
         package.__path__ = [f"{folder}/proto" for folder in spec.submodule_search_locations]
         sys.modules[name] = package
@@ -162,7 +163,7 @@ def _messages() -> Any:
         return importlib.import_module(f"{name}.Model_pb2")
     except Exception as error:  # protobuf missing or of another generation
         raise InputError(
-            f"coremltools does not load here ({first_line(error)}); run: pip install 'hrm-edge[coreml]'"
+            f"coremltools does not load here ({first_line(error)}); run: {install('coreml')}"
         ) from error
 
 

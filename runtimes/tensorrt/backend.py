@@ -35,7 +35,7 @@ from .engines import (
     read_index,
     verified_file,
 )
-from .flavours import FULL, INSTALL, RTX, Flavour, as_text, installed
+from .flavours import FULL, RTX, Flavour, as_text, how_to_install, installed
 from .flavours import flavour as any_flavour
 
 
@@ -49,7 +49,7 @@ class TensorRt(Backend):
         found, broken = installed()
         if not found:
             why = broken[0] if broken else f"neither {RTX} nor {FULL} is installed"
-            return Available(False, None, why, INSTALL[RTX])
+            return Available(False, None, why, how_to_install(RTX))
         version = ", ".join(f"{flavour.name} {flavour.version}" for flavour in found)
         try:
             gpu = find_gpu()
@@ -57,8 +57,8 @@ class TensorRt(Backend):
             reason, _, command = str(error).partition("; run: ")
             return Available(False, version, reason, command)
         if not any(flavour.runs_on(gpu.compute_capability) for flavour in found):
-            return Available(False, version, _no_flavour(found, gpu.compute_capability), INSTALL[FULL])
-        return Available(True, f"{version} on {gpu.name}", None, INSTALL[RTX])
+            return Available(False, version, _no_flavour(found, gpu.compute_capability), how_to_install(FULL))
+        return Available(True, f"{version} on {gpu.name}", None, "")
 
     def note(self, gpus: Sequence[Any]) -> str | None:
         if not gpus and any(flavour.ahead_of_time for flavour in installed()[0]):
@@ -218,8 +218,8 @@ def _flavour_for(bundle: Bundle, compute_capability: int, on_device: bool) -> Fl
             )
         if not on_device or not found:
             why = broken[0] if broken else f"{RTX} is not installed"
-            raise InputError(f"{why}; run: {INSTALL[RTX]}")
-        raise InputError(f"{_no_flavour(found, compute_capability)}; run: {INSTALL[FULL]}")
+            raise InputError(f"{why}; run: {how_to_install(RTX)}")
+        raise InputError(f"{_no_flavour(found, compute_capability)}; run: {how_to_install(FULL)}")
     index = read_index(bundle)
     for flavour in able:
         if all(fitting(index, graph, flavour, compute_capability) for graph in bundle.manifest.graphs):

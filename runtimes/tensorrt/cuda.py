@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from ...packages import install_package
 from ..base import first_line
-
-INSTALL = "pip install cuda-python"
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _runtime() -> Any:
             raise ModuleNotFoundError
         return importlib.import_module("cuda.bindings.runtime")
     except ModuleNotFoundError:
-        raise InputError(f"cuda-python is not installed; run: {INSTALL}") from None
+        raise InputError(f"cuda-python is not installed; run: {install_package('cuda-python')}") from None
     except Exception as error:  # a broken install fails in ways of its own
         raise InputError(f"cuda-python does not load: {first_line(error)}") from error
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import InputError
+from ...packages import install, install_package
 from ..base import first_line
 
 RTX, FULL = "tensorrt-rtx", "tensorrt"
-# Flavour → the modules it may be installed as, the most specific first, and what installs it.
+# Flavour → the modules it may be installed as, the most specific first.
 _MODULES = {RTX: ("tensorrt_rtx_bindings", "tensorrt_rtx"), FULL: ("tensorrt",)}
-INSTALL = {RTX: "pip install 'hrm-edge[tensorrt]'", FULL: "pip install tensorrt"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,12 @@ def flavour(name: str | None = None) -> Flavour:
             return one
     wanted = name or RTX
     why = next((line for line in broken if line.startswith(f"{wanted} ")), f"{wanted} is not installed")
-    raise InputError(f"{why}; run: {INSTALL[wanted]}")
+    raise InputError(f"{why}; run: {how_to_install(wanted)}")
+
+
+def how_to_install(name: str) -> str:
+    """The command for a flavour: RTX is what the extra has, the other one goes by its own name."""
+    return install("tensorrt") if name == RTX else install_package(name)
 
 
 def as_text(compute_capabilities: Iterable[int]) -> str:

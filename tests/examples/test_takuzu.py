@@ -88,7 +88,7 @@ def test_the_whole_way(package, tmp_path, capsys):
     assert hrm_edge("solve", "bundle", puzzle) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "hrm-edge: bundle/task.json: the task 'takuzu-4x4' comes from the package hrm-edge-takuzu, which is not "
-        "installed here; if you trust it: pip install hrm-edge-takuzu==0.1.0"
+        "installed here; if you trust its makers, get 0.1.0 from them"
     )
     assert hrm_edge("export", "run", "-o", "again") == 2
     assert "which is not installed here" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from hrm_edge.bundle import open_bundle
 from hrm_edge.errors import InputError
 from hrm_edge.exporters import build
 from hrm_edge.exporters.build import ExportOptions
+from hrm_edge.packages import install
 
 KINDS = [(target, loop) for target in ("onnx", "openvino") for loop in ("host", "graph")]
 
@@ -219,7 +221,7 @@ def test_a_missing_openvino_is_one_line(tmp_path, one_trace, monkeypatch):
     from hrm_edge.exporters.targets import openvino
 
     monkeypatch.setattr(openvino.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'hrm-edge\[openvino\]'"):
+    with pytest.raises(InputError, match=re.escape(install("openvino"))):
         build_bundle(checkpoint(network(H_cycles=1, L_cycles=1)), ExportOptions("openvino"), tmp_path, "small")
 
 

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import itertools
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import toys
 from hrm_edge import environment, runtimes
 from hrm_edge.bundle import TensorSpec, open_bundle
 from hrm_edge.errors import InputError
+from hrm_edge.packages import install
 from hrm_edge.runtimes import HALT_MODES, backend, backends, load_engine
 from hrm_edge.runtimes.base import first_line
 from hrm_edge.runtimes.loader import warning
@@ -189,12 +191,12 @@ def test_a_missing_backend_says_what_to_install(monkeypatch, tmp_path, target, p
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == package else found(name, *rest)
     )
-    usable, version, why_not, install = backend(target).available()
+    usable, version, why_not, command = backend(target).available()
     assert (usable, version) == (False, None)
     assert why_not == f"{package} is not installed"
-    assert install == f"pip install 'hrm-edge[{target}]'"
+    assert command == install(target)
     path = toys.write_hollow_bundle(tmp_path / "b", target=target)
-    with pytest.raises(InputError, match=r"pip install 'hrm-edge\["):
+    with pytest.raises(InputError, match=re.escape(f"run: {install(target)}")):
         load_engine(path)
 
 

@@ -12,6 +12,7 @@ import onnx
 
 from ....bundle import TensorSpec
 from ....errors import InputError
+from ....packages import install
 from ....precision import PRECISIONS
 from ...graph.trace import quiet
 from ...options import ExportOptions
@@ -28,9 +29,7 @@ def write_programs(graphs: dict[str, onnx.ModelProto], context: Context) -> Writ
     """Write a package for each graph; on iOS 18 a host loop in float16 is one whose state stays on the device."""
     options, folder = context.options, context.folder
     if importlib.util.find_spec("coremltools") is None:
-        raise InputError(
-            "target coreml needs coremltools, which is not installed; run: pip install 'hrm-edge[coreml]'"
-        )
+        raise InputError(f"target coreml needs coremltools, which is not installed; run: {install('coreml')}")
     numbers = numbers_of(options)
     with quiet():
         if keeps_state(options) and not context.apart:

@@ -16,6 +16,7 @@ from .... import __version__
 from ....bundle import Manifest, TensorSpec
 from ....errors import InputError
 from ....halting import halting_head, numbered
+from ....packages import install
 from ....runtimes.loops import NEXT, signature_of, state_tensors
 from ....tasks import Task, get_task
 from ....text import printable
@@ -234,8 +235,7 @@ def _templates() -> Any:
         import jinja2
     except ImportError as error:
         raise InputError(
-            "the Swift package of a Core ML bundle needs jinja2, which is not installed; "
-            "run: pip install 'hrm-edge[export]'"
+            f"the Swift package of a Core ML bundle needs jinja2, which is not installed; run: {install('export')}"
         ) from error
     return jinja2.Environment(
         loader=jinja2.PackageLoader("hrm_edge.exporters.targets.coreml", "templates/swift"),

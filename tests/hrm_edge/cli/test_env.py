@@ -17,6 +17,7 @@ from hrm_edge.cli import main
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.targets import all_targets
 from hrm_edge.exporters.targets import base as targets_base
+from hrm_edge.packages import install
 from hrm_edge.runtimes import backend, backends
 from hrm_edge.runtimes.tensorrt import backend as tensorrt_backend
 from hrm_edge.runtimes.tensorrt import flavours
@@ -120,17 +121,17 @@ def test_nothing_installed(run, machine):
     found = rows(out)
     assert not any(row["usable"] for row in found.values())
     assert found["train", "torch"]["why_not"] == "torch, safetensors, yaml are not installed"
-    assert found["train", "torch"]["install"] == "pip install 'hrm-edge[train]'"
+    assert found["train", "torch"]["install"] == install("train")
     for target in ("onnx", "openvino", "coreml"):
         assert found["run", target]["install"] == f"install {target}"
     everything = "torch, safetensors, yaml, onnx, onnxscript, ml_dtypes, jinja2 are not installed"
     assert found["export", "onnx"]["why_not"] == everything
-    assert found["export", "onnx"]["install"] == "pip install 'hrm-edge[export]'"
+    assert found["export", "onnx"]["install"] == install("export")
     assert found["export", "openvino"]["why_not"] == f"{everything}; openvino is not installed"
-    assert found["export", "openvino"]["install"] == "pip install 'hrm-edge[export,openvino]'"
+    assert found["export", "openvino"]["install"] == install("export", "openvino")
     assert found["export", "tensorrt"]["why_not"] == f"{everything}; neither tensorrt-rtx nor tensorrt is installed"
-    assert found["export", "tensorrt"]["install"] == "pip install 'hrm-edge[export,tensorrt]'"
-    assert found["export", "coreml"]["install"] == "pip install 'hrm-edge[export,coreml]'"
+    assert found["export", "tensorrt"]["install"] == install("export", "tensorrt")
+    assert found["export", "coreml"]["install"] == install("export", "coreml")
     text = run()[1]
     assert "  openvino   no   openvino is not installed\n                  run: install openvino\n" in text
     assert "\nNVIDIA GPU: none\n" in text
@@ -183,7 +184,7 @@ def test_the_flavour_that_needs_its_gpu_builds_with_it_only(run, machine, gpus):
         assert row["note"] == "builds engines for this machine's NVIDIA Something 40"
     else:
         assert "tensorrt-rtx needs none" in row["why_not"]
-        assert row["install"] == "pip install 'hrm-edge[tensorrt]'"
+        assert row["install"] == install("tensorrt")
 
 
 def test_a_tensorrt_that_does_not_load_is_reported(run, machine, monkeypatch):
@@ -223,7 +224,7 @@ def test_a_broken_torch_is_reported(monkeypatch):
     why = "torch does not load: libtorch.so: wrong ELF class"
     assert found["train", "torch"].why_not == why
     assert found["export", "onnx"].why_not == why
-    assert found["export", "onnx"].install == "pip install 'hrm-edge[export]'"
+    assert found["export", "onnx"].install == install("export")
 
 
 # -- GPUs ------------------------------------------------------------------------------------------------
@@ -280,13 +281,13 @@ def test_text_names_the_machine_and_fits_a_terminal(run, tmp_path):
     assert f"hrm-edge {hrm_edge.__version__}, Python " in out
     assert "CPU: " in out
     assert "\nrun bundles\n" in out
-    assert max(map(len, out.splitlines())) < 80
+    assert max(len(line) for line in out.splitlines() if " run: " not in line) < 80
 
 
 def test_a_command_to_copy_is_never_cut(run, machine):
     machine()
     text = run()[1]
-    assert all(f"run: pip install 'hrm-edge[export,{name}]'" in text for name in TARGETS[1:])
+    assert all(f"  run: {install('export', name)}\n" in text for name in TARGETS[1:])
 
 
 def test_bundles_under_the_folder_are_found_and_the_ungated_named(run, machine, tmp_path):

@@ -9,6 +9,7 @@ from toys import manifest, write_hollow_bundle
 
 from hrm_edge.bundle import Gate, seal_bundle
 from hrm_edge.cli import main
+from hrm_edge.packages import install
 from hrm_edge.report import write_report
 
 
@@ -65,7 +66,7 @@ def test_needs_nothing_that_draws(made, tmp_path, capsys, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, package, None)
     assert run(capsys, made)[0] == 0
     assert run(capsys, made, "-o", tmp_path / "x.json")[0] == 0
-    assert "hrm-edge[report]" in refused(capsys, made, "-o", tmp_path / "x.html")
+    assert install("report") in refused(capsys, made, "-o", tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()
 
 

@@ -12,6 +12,7 @@ from small_networks import network
 from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.models import load_checkpoint, save_checkpoint
+from hrm_edge.packages import install
 from hrm_edge.tasks import get_task
 
 TRAIN = ["train", "--task", "sudoku-4x4", "--preset", "tiny", "--data", "generated:50", "--device", "cpu"]
@@ -148,5 +149,5 @@ def test_what_needs_pytorch_says_so_in_a_line(tmp_path, arguments):
     hidden = "import sys; sys.modules['torch'] = None; from hrm_edge.cli import main; main(sys.argv[1:])"
     done = subprocess.run([sys.executable, "-c", hidden, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.strip().splitlines() == ["hrm-edge: this needs PyTorch; run: pip install 'hrm-edge[train]'"]
+    assert done.stderr.strip().splitlines() == [f"hrm-edge: this needs PyTorch; run: {install('train')}"]
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from huggingface_hub import errors
 
 from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, load_puzzles, save_puzzles
+from hrm_edge.packages import install
 from hrm_edge.tasks import get_task
 
 SUDOKU, MAZE = "sapientinc/sudoku-extreme", "sapientinc/maze-30x30-hard-1k"
@@ -171,7 +172,7 @@ def test_without_the_client_the_extra_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     code, _, err = run(capsys, SUDOKU, "-o", tmp_path / "p.csv")
     assert code == 2
-    assert "pip install 'hrm-edge[hub]'" in err
+    assert install("hub") in err
 
 
 def test_the_client_is_called_as_it_is(monkeypatch):

@@ -164,7 +164,7 @@ def test_an_absent_package_is_named(tmp_path, installed, forgetful, monkeypatch)
     told = f"{tmp_path / TASK}: the task 'stripes-2x4' comes from the package striped-things"
     with pytest.raises(InputError) as error:
         read_task(tmp_path, "stripes-2x4")
-    wanted = f"{told}, which is not installed here; if you trust it: pip install striped-things==1.2"
+    wanted = f"{told}, which is not installed here; if you trust its makers, get 1.2 from them"
     assert str(error.value) == wanted
 
 

@@ -16,6 +16,7 @@ from mil_programs import ct, loop_program, mb, save_program, spec, types
 
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.audit import compare_products
+from hrm_edge.packages import install
 from hrm_edge.runtimes.base import CompiledProduct
 from hrm_edge.runtimes.coreml import BACKEND
 from hrm_edge.runtimes.coreml import backend as coreml
@@ -36,7 +37,7 @@ def test_usable_wherever_coremltools_is(monkeypatch):
     assert BACKEND.engine_name() == "coreml"
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "coremltools" else found(name))
-    assert BACKEND.available() == (False, None, "coremltools is not installed", "pip install 'hrm-edge[coreml]'")
+    assert BACKEND.available() == (False, None, "coremltools is not installed", install("coreml"))
 
 
 def test_a_broken_install_is_reported_not_raised(monkeypatch):

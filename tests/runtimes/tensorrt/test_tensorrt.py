@@ -18,6 +18,7 @@ from trt_bundles import write_graphs, write_trt_bundle
 
 from hrm_edge.bundle import open_bundle
 from hrm_edge.errors import InputError
+from hrm_edge.packages import install, install_package
 from hrm_edge.runtimes import HALT_MODES, backend, load_engine
 from hrm_edge.runtimes.tensorrt import BACKEND
 from hrm_edge.runtimes.tensorrt import backend as tensorrt
@@ -242,7 +243,7 @@ def test_an_old_driver(make, tmp_path):
 
 def test_a_driver_of_the_same_major_version_will_do(make, tmp_path):
     make(RTX, driver=13000)
-    assert BACKEND.available() == (True, f"{RTX} on Simulated GPU", None, "pip install 'hrm-edge[tensorrt]'")
+    assert BACKEND.available() == (True, f"{RTX} on Simulated GPU", None, "")
 
 
 def test_no_gpu(make, tmp_path):
@@ -252,10 +253,10 @@ def test_no_gpu(make, tmp_path):
 
 def test_a_gpu_that_rtx_does_not_run(make, tmp_path):
     make(RTX, compute_capability=90)
-    usable, _, why_not, install = BACKEND.available()
+    usable, _, why_not, command = BACKEND.available()
     assert not usable
     assert why_not == "the GPU has compute capability 9.0, which tensorrt-rtx does not run"
-    assert install == "pip install tensorrt"
+    assert command == "pip install tensorrt"
     assert why_not in _refusal(write_trt_bundle(tmp_path / "b"))
 
 
@@ -268,17 +269,17 @@ def test_the_other_flavour_runs_it_then(make, tmp_path):
 
 def test_nothing_installed(make, tmp_path):
     make()
-    usable, version, why_not, install = BACKEND.available()
+    usable, version, why_not, command = BACKEND.available()
     assert (usable, version) == (False, None)
     assert why_not == "neither tensorrt-rtx nor tensorrt is installed"
-    assert install == "pip install 'hrm-edge[tensorrt]'"
+    assert command == install("tensorrt")
 
 
 def test_cuda_python_missing(make, monkeypatch, tmp_path):
     make(RTX)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("cuda") else find(name))
-    assert BACKEND.available() == (False, RTX, "cuda-python is not installed", "pip install cuda-python")
+    assert BACKEND.available() == (False, RTX, "cuda-python is not installed", install_package("cuda-python"))
     assert "cuda-python is not installed" in _refusal(write_trt_bundle(tmp_path / "b"))
 
 

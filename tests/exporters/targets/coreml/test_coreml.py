@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from hrm_edge.exporters.targets.coreml.lowering import compiled, lower
 from hrm_edge.exporters.targets.coreml.programs import keeps_state, numbers_of
 from hrm_edge.exporters.targets.coreml.weights import Numbers
 from hrm_edge.models import load_checkpoint
+from hrm_edge.packages import install
 from hrm_edge.runtimes import backend
 from hrm_edge.runtimes.coreml.backend import load_stateful
 from hrm_edge.runtimes.coreml.interpreter import load_program
@@ -382,7 +384,7 @@ def test_parts_say_what_is_computed_in_what():
 def test_without_coremltools_one_line_says_what_to_install(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "coremltools" else find(name))
-    with pytest.raises(InputError, match=r"not installed; run: pip install 'hrm-edge\[coreml\]'"):
+    with pytest.raises(InputError, match=re.escape(f"not installed; run: {install('coreml')}")):
         write(tmp_path)
 
 

@@ -18,6 +18,7 @@ from hrm_edge.errors import InputError
 from hrm_edge.exporters.graph.edit import PassFailed
 from hrm_edge.exporters.targets.coreml.swift import write_package
 from hrm_edge.halting import RULES
+from hrm_edge.packages import install
 from hrm_edge.tasks import defined_task, get_task
 from hrm_edge.tasks.dataset import TaskDefinition
 
@@ -394,7 +395,7 @@ def test_scalars_are_arrays_of_one(package):
 
 def test_without_jinja2_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(InputError, match=r"needs jinja2.*pip install 'hrm-edge\[export\]'"):
+    with pytest.raises(InputError, match=f"needs jinja2.*{re.escape(install('export'))}"):
         write_package(tmp_path, manifest("graph"))
 
 
