@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ZOO := sudoku-9x9
 DEMO_BUNDLE := bundles/$(ZOO)-openvino-fp32-graph
 
-.PHONY: demo test test-fast lint types contracts check train-demo clean
+.PHONY: demo test test-fast lint types contracts check dist train-demo clean
 
 # torch first and pinned: on its own, a range may resolve to a build with gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml
@@ -47,6 +47,10 @@ check: $(VENV)/.installed
 	$(BIN)/hrm-edge export $(ZOO) --target openvino --loop graph --precision int8 --no-gate -o bundles/ci/openvino-int8-graph
 	$(BIN)/hrm-edge export $(ZOO) --target coreml --precision fp16 --ios 18 --no-gate -o bundles/ci/coreml-fp16-host
 	$(BIN)/hrm-edge check .ci/check.toml
+
+# The sdist, the wheel that is built from it, and the bill of materials (CycloneDX), which the wheel holds too.
+dist: $(VENV)/.installed
+	$(BIN)/python .ci/dist.py
 
 # Six minutes on two cores: a 6x6 Sudoku model from nothing, with the curve in runs/demo/metrics.jsonl.
 train-demo: $(VENV)/.installed
