@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .packages import from_source
 from .text import decoded
 
 
@@ -34,6 +35,11 @@ def zoo_models() -> list[Path]:
     spec = importlib.util.find_spec("hrm_edge.models")  # finds it without importing torch
     folders = spec.submodule_search_locations if spec else None
     return sorted(config.parent for folder in folders or [] for config in Path(folder).glob("zoo/*/config.json"))
+
+
+def zoo_elsewhere() -> str:
+    """The end of a sentence on where the other trained models stand; empty in a clone, which has them all."""
+    return "" if from_source() else "; the others are folders in models/zoo of a clone or of the sdist"
 
 
 def _parameters(weights: Path) -> int:
@@ -64,4 +70,4 @@ def read_card(name: str) -> str:
         if path.name == name:
             return decoded((path / "card.md").read_bytes())
     known = ", ".join(path.name for path in zoo_models()) or "none"
-    raise InputError(f"{name}: no such shipped model; there are {known}")
+    raise InputError(f"{name}: no such shipped model; here are {known}{zoo_elsewhere()}")

@@ -27,7 +27,7 @@ from ..identifiers import Numbering, parse_ranges
 from ..tasks import Task
 from ..tasks.carried import TASK, known_task, read_task, write_task
 from ..workspace import standing
-from ..zoo import zoo_models
+from ..zoo import zoo_elsewhere, zoo_models
 from .calibration import quantized_layers
 from .config import HRMConfig
 from .family import NETWORKS
@@ -224,7 +224,7 @@ def resolve_checkpoint(path: Path | str) -> Path:
             f"{path}: is a file, not a checkpoint folder; public checkpoints are read by `hrm-edge import`"
         )
     known = f" or one of the shipped models ({', '.join(shipped)})" if shipped else ""
-    raise InputError(f"{path}: no such checkpoint; give a checkpoint folder{known}")
+    raise InputError(f"{path}: no such checkpoint; give a checkpoint folder{known}{zoo_elsewhere()}")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

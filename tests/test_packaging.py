@@ -32,6 +32,8 @@ def test_a_link_stands_where_a_wheel_has_the_folder(package):
     link = ROOT / package.replace(".", os.sep)
     if link.is_file():
         pytest.skip("this checkout has no symbolic links; the package-dir table serves imports")
+    if (ROOT / "PKG-INFO").is_file():
+        pytest.skip("an sdist has each folder once, without the links")
     assert link.is_symlink()
     assert os.readlink(link) == f"../{FOLDERS[package]}"
     assert link.samefile(ROOT / FOLDERS[package])

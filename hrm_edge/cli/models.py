@@ -17,7 +17,7 @@ def command(
     """List the trained models that ship, or show one's card."""
     from rich.markdown import Markdown
 
-    from ..zoo import list_zoo, read_card
+    from ..zoo import list_zoo, read_card, zoo_elsewhere
     from .tables import plain_table, print_table
 
     if name is not None:
@@ -35,3 +35,5 @@ def command(
         table.add_row(row.name, row.task, f"{row.parameters:,}", f"{row.size_mb:.1f} MB", exact)
     print_table(table)
     echo("`hrm-edge models NAME` shows a model's card; `hrm-edge export NAME` makes a bundle of it.")
+    if where := zoo_elsewhere():
+        echo(f"Not all models are here{where}.")

@@ -13,7 +13,7 @@ from ..packages import install
 from ..runtimes import Engine, load_engine
 from ..runtimes.loader import warning as bundle_warning
 from ..workspace import standing
-from ..zoo import zoo_models
+from ..zoo import zoo_elsewhere, zoo_models
 
 if TYPE_CHECKING:
     from ..models import Checkpoint
@@ -65,7 +65,8 @@ def open_artifact(path: Path | str | Bundle, threads: int | None = None, compile
             bundle=bundle,
         )
     if not Path(path).exists() and str(path) not in {model.name for model in zoo_models()}:
-        raise InputError(f"{path}: no such checkpoint or bundle; `hrm-edge models` lists those that ship")
+        known = "`hrm-edge models` lists those that ship"
+        raise InputError(f"{path}: no such checkpoint or bundle; {known}{zoo_elsewhere()}")
     if importlib.util.find_spec("torch") is None:
         raise InputError(f"{path}: a checkpoint needs PyTorch to run; run: {install('train')}")
     import torch
