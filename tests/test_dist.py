@@ -120,6 +120,7 @@ def test_the_sdist_is_the_whole_project(unpacked):
     assert all((unpacked / name).read_bytes() == (ROOT / name).read_bytes() for name in tracked)
 
 
+@pytest.mark.slow
 def test_the_sdist_makes_the_same_bytes_under_another_umask_and_time(unpacked, made, tmp_path):
     """And so does the wheel that pip would build of it hold the same."""
     environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}

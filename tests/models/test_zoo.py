@@ -9,9 +9,13 @@ import sys
 import numpy as np
 import pytest
 
+from hrm_edge import zoo
+from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
+from hrm_edge.measure.artifact import open_artifact
 from hrm_edge.models import load_checkpoint
+from hrm_edge.models.checkpoint import resolve_checkpoint
 from hrm_edge.zoo import list_zoo, read_card, zoo_models
 
 NAMES = [path.name for path in zoo_models()]
@@ -37,6 +41,22 @@ def test_figures_are_the_checkpoints_own(name):
 def test_unknown_name_lists_what_ships():
     with pytest.raises(InputError, match=NAMES[0]):
         read_card("nonsense")
+
+
+def test_a_wheel_says_where_the_others_are(monkeypatch, capsys):
+    where = "the others are folders in models/zoo of a clone or of the sdist"
+    for ask in (read_card, resolve_checkpoint, open_artifact):
+        with pytest.raises(InputError) as here:
+            ask("nonsense")
+        assert where not in str(here.value)  # a clone has them all
+        with monkeypatch.context() as wheel:
+            wheel.setattr(zoo, "from_source", lambda: False)
+            with pytest.raises(InputError, match=f"^nonsense: no such .*; {where}$"):
+                ask("nonsense")
+    monkeypatch.setattr(zoo, "from_source", lambda: False)
+    with pytest.raises(SystemExit):
+        main(["models"])
+    assert where in capsys.readouterr().out
 
 
 def fewest_right(promised: float, n: int) -> int:
