@@ -135,9 +135,9 @@ def runtime_requirements(project: dict) -> Iterator[tuple[str, str, str | None]]
     lists = {None: project["project"]["dependencies"], **{k: v for k, v in extras.items() if k not in NOT_RUNTIME}}
     for extra, requirements in lists.items():
         for requirement in requirements:
-            name, wanted = re.fullmatch(r"([\w.-]+)(.*)", requirement).groups()
+            name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
             if name != project["project"]["name"]:
-                yield name, wanted, extra
+                yield name, requirement.removeprefix(name), extra
 
 
 def bill_of_materials(project: dict, when: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_edge import packages
+from hrm_edge import __version__, packages
 from hrm_edge.packages import TORCH, from_source, install, install_package
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_a_copied_folder_knows_its_wheel_only(wheel, monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "requires", absent)
-    assert install("onnx") == "pip install 'hrm_edge-0.1.0-py3-none-any.whl[onnx]'"
+    assert install("onnx") == f"pip install 'hrm_edge-{__version__}-py3-none-any.whl[onnx]'"
 
 
 def test_no_requirement_of_an_extra_has_a_condition():
@@ -144,6 +144,18 @@ def test_every_hint_asks_for_an_extra_that_is_there():
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "install":
                 asked |= {each.value for each in node.args if isinstance(each, ast.Constant)}
     assert {"train", "export", "report", "hub", "arc"} <= asked <= set(EXTRAS)
+
+
+def test_the_lines_of_the_readme_name_the_wheel_and_extras_that_are_there():
+    lines = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "pip install" in line]
+    extras = {extra for line in lines for found in re.findall(r"\[([\w,]+)\]", line) for extra in found.split(",")}
+    assert {"onnx", "openvino", "tensorrt", "coreml", "export"} == extras <= set(EXTRAS)
+    wheels = {found for line in lines for found in re.findall(r"hrm_edge-[\w.-]+\.whl", line)}
+    assert wheels == {f"hrm_edge-{__version__}-py3-none-any.whl"}
+    for line in lines:
+        for command in re.findall(r"`(pip install [^`]*)`", line):
+            needed = any(needs_torch(extra) for extra in re.search(r"\[([\w,]+)\]'$", command)[1].split(","))
+            assert command.startswith(f"pip install {TORCH} && ") == needed, command
 
 
 def test_no_text_asks_an_index_for_this_package():

@@ -144,10 +144,11 @@ def test_an_import_replaces_nothing_but_a_checkpoint(tmp_path, capsys, shared_da
         ["analyze", "ablations", "--steps", "1", "-o", "ab"],
     ],
 )
-def test_what_needs_pytorch_says_so_in_a_line(tmp_path, arguments):
+def test_what_needs_pytorch_says_so_in_a_line(tmp_path, monkeypatch, arguments):
     """As on a device, where it is not installed."""
+    monkeypatch.chdir(tmp_path)
     hidden = "import sys; sys.modules['torch'] = None; from hrm_edge.cli import main; main(sys.argv[1:])"
-    done = subprocess.run([sys.executable, "-c", hidden, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", hidden, *arguments], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip().splitlines() == [f"hrm-edge: this needs PyTorch; run: {install('train')}"]
     assert not list(tmp_path.iterdir())
