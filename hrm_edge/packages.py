@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import __version__
+from .text import decoded
 
 NAME = "hrm-edge"
 # Comes first and pinned wherever PyTorch is needed: a range may resolve to a build with gigabytes of CUDA libraries
@@ -96,7 +97,7 @@ def _source_extras() -> dict[str, list[str]]:
     import tomllib
 
     try:
-        project = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+        project = tomllib.loads(decoded((_ROOT / "pyproject.toml").read_bytes()))["project"]
         return project["optional-dependencies"] if project["name"] == NAME else {}
     except (OSError, ValueError, KeyError):  # none there, or somebody else's, whose folder the wheel was put into
         return {}
