@@ -77,6 +77,7 @@ def write_graphs(
             **config.to_dict(),
             "prefix_len": config.prefix_len,
             "parameters": sum(weight.numel() for weight in checkpoint.model.parameters()),
+            "segment_flops": checkpoint.model.segment_flops,
         },
         target=options.target,
         precision=options.precision,

@@ -20,6 +20,7 @@ VOCABULARY = 2**16
 IDENTIFIERS = 10_000_000  # puzzles with an embedding
 SEGMENTS = 2**16
 ROWS = 2**16 - 1  # of one call
+FLOPS = 2**62  # of one segment
 STATE = 2**28  # values of one state of all rows of a call: 1 GiB in float32
 NAME = 64  # characters of a task's name
 SYMBOL = 16  # characters of a token's
@@ -54,4 +55,5 @@ OF_FIELD = {
     "halt_max_steps": SEGMENTS,
     "conv_kernel": 255,
     "parameters": PARAMETERS,
+    "segment_flops": FLOPS,
 }

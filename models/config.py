@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 from .. import limits
 from ..errors import InputError
-from .layers import swiglu_width
 from .mixers import MIXERS, Mixer
 
 PosEncodings = Literal["rope", "learned", "grid", "axial", "none"]
@@ -136,11 +135,6 @@ class HRMConfig:
         return self.hidden_size // self.num_heads
 
     @property
-    def intermediate_size(self) -> int:
-        """I of the SwiGLU over features."""
-        return swiglu_width(self.hidden_size, self.expansion)
-
-    @property
     def mixer(self) -> type[Mixer]:
         """What mixes the tokens in every block."""
         return next(mixer for mixer in MIXERS if mixer.wanted(self))
@@ -180,13 +174,6 @@ class HRMConfig:
         if self.kind in ("hrm", "trm"):
             return self.H_cycles * (self.L_cycles * L + (H or L))
         return self.H_cycles * self.L_cycles * (H + L)
-
-    @property
-    def segment_flops(self) -> int:
-        """Floating-point operations of the products of one segment, one puzzle (a multiply-add is two)."""
-        S, D = self.sequence_len, self.hidden_size
-        block = self.mixer.multiply_adds(self) + S * 3 * D * self.intermediate_size
-        return 2 * (self.block_calls * block + S * D * self.vocab_size)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "config") -> HRMConfig:

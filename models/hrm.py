@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .config import HRMConfig, Kind
+from .flops import count_flops
 from .layers import Linear, RMSNorm, SwiGLU, truncated_lecun_normal_
 from .mixers import rotary_angles
 
@@ -182,6 +183,14 @@ class HRM(nn.Module):
         return z_H, z_L, *self.heads(z_H)
 
     forward = segment
+
+    @property
+    def segment_flops(self) -> int:
+        """Operations of the products of one segment, one puzzle (see :func:`count_flops`); runs one to count them."""
+        tokens = torch.ones(1, self.config.seq_len, dtype=torch.int64, device=self.H_init.device)
+        with torch.no_grad():
+            e, *state = self.start(tokens)
+        return count_flops(self.segment, (*state, e))
 
     def heads(self, z_H: Tensor) -> tuple[Tensor, Tensor]:
         """``logits[B, S, V], q[B, 2]``; the first token, of the prefix where there is one, carries q."""

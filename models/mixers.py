@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Linear, SwiGLU, swiglu_width, truncated_lecun_normal_
+from .layers import Linear, SwiGLU, truncated_lecun_normal_
 
 if TYPE_CHECKING:
     from .config import HRMConfig
@@ -45,11 +45,6 @@ class Mixer(nn.Module):
     @staticmethod
     def check(config: HRMConfig, require: Require) -> None:
         """Require its fields to fit the others, whether it is wanted or not."""
-
-    @staticmethod
-    def multiply_adds(config: HRMConfig) -> int:
-        """Of the products of one call, one puzzle."""
-        raise NotImplementedError
 
     @staticmethod
     def title(config: HRMConfig) -> str:
@@ -116,11 +111,6 @@ class Attention(Mixer):
         return True  # where no other is
 
     @staticmethod
-    def multiply_adds(config: HRMConfig) -> int:
-        S, D = config.sequence_len, config.hidden_size
-        return S * 4 * D * D + 2 * S * S * D  # qkv, o; scores, and their product with v
-
-    @staticmethod
     def title(config: HRMConfig) -> str:
         return f"{config.num_heads} heads"
 
@@ -140,11 +130,6 @@ class SequenceMLP(SwiGLU, Mixer):
     @staticmethod
     def wanted(config: HRMConfig) -> bool:
         return config.mlp_t
-
-    @staticmethod
-    def multiply_adds(config: HRMConfig) -> int:
-        S = config.sequence_len
-        return config.hidden_size * 3 * S * swiglu_width(S, config.expansion)  # gate and up, down
 
     @staticmethod
     def title(config: HRMConfig) -> str:
@@ -215,11 +200,6 @@ class GridMixer(Mixer):
             # A cell sees its neighbours only; the prefix sees the whole grid, and its first token carries q.
             require("puzzle_emb_ndim", config.puzzle_emb_ndim > 0, "above 0 where conv_kernel is")
         require("unit_means", not config.unit_means or K > 0, "false where conv_kernel is 0")
-
-    @staticmethod
-    def multiply_adds(config: HRMConfig) -> int:
-        """Means over units are left out: a few percent, and the grid's units are the task's."""
-        return config.seq_len * config.conv_kernel**2 * config.hidden_size
 
     @staticmethod
     def title(config: HRMConfig) -> str:

@@ -17,11 +17,11 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .. import limits
 from ..errors import InputError
 from ..tasks import Task
+from .flops import count_flops
 
 WRAPPED = "network"  # where a wrapped network stands in its wrapper, and so the first part of its layers' names
 _PROBE_ROWS = 2
@@ -134,7 +134,7 @@ class Wrapped(nn.Module):
             no_ACT_continue=self.width < 2 or _option(network, "no_ACT_continue", False, bool),
             halting={2: "halt > continue", 1: "halt"}.get(self.width, "converged" if self.tolerance else "none"),
             state={name: tuple(tensor.shape[1:]) for name, tensor in zip(self.state, state, strict=True)},
-            segment_flops=self._flops(state, e),
+            segment_flops=count_flops(self.segment, [tensor[:1] for tensor in (*state, e)]),
         )
 
     @property
@@ -161,6 +161,11 @@ class Wrapped(nn.Module):
         return (*state, logits, q)
 
     forward = segment
+
+    @property
+    def segment_flops(self) -> int:
+        """As :attr:`HRM.segment_flops`."""
+        return self.config.segment_flops
 
     def modules_of(self, layer: str) -> list[nn.Module]:
         """The module of that name, and all others that have the very same weight: a graph stores it once."""
@@ -217,12 +222,6 @@ class Wrapped(nn.Module):
         if width not in (1, 2):
             raise InputError(f"network {what}: segment gives a q that is none of [B], [B, 1] and [B, 2]")
         return width
-
-    @torch.no_grad()
-    def _flops(self, state: Sequence[Tensor], e: Tensor) -> int:
-        with FlopCounterMode(display=False) as counter:
-            self.segment(*(tensor[:1] for tensor in (*state, e)))
-        return int(counter.get_total_flops())
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -18,7 +18,7 @@ from ..data.puzzles import PuzzleSet
 from ..errors import HrmEdgeError, InputError
 from ..files import check_replaceable, owning, read_text, recover, require_utf8, write_atomically
 from ..models import HRM, Checkpoint, HRMConfig, build_model
-from ..models.checkpoint import NUMBERING, load_weights, require_replaceable
+from ..models.checkpoint import NUMBERING, load_weights, require_replaceable, sketch_model
 from ..models.grow import with_added_blocks
 from ..tasks import Task
 from . import qat
@@ -243,7 +243,7 @@ def _announce(run: Run, sources: list[Source], metrics: Metrics) -> None:
     metrics.say(
         f"{run.task.name}: {sum(p.numel() for p in run.model.parameters()):,} parameters, "
         f"{sum(len(source.questions) for source in sources):,} puzzles, {world.size} x {world.device.type}, "
-        f"{step_flops(run.model.config, config) / 1e9:,.3g} GFLOP a step"
+        f"{step_flops(sketch_model(run.model.config, run.task), config) / 1e9:,.3g} GFLOP a step"
         + (f", {config.steps} steps" if config.steps else "")
         + (f", {config.minutes:g} minutes" if config.minutes else "")
         + (" (already trained; measuring again)" if config.progress(run.step, run.seconds) >= 1 else "")

@@ -31,6 +31,7 @@ _NEEDED_ARCHITECTURE: dict[str, type] = {
     "no_ACT_continue": bool,
     "parameters": int,
 }
+FLOPS = "segment_flops"  # stands there too, but in the first bundles
 # What is said of the checkpoint in every bundle.
 _NEEDED_SOURCE = ("name", "content_hash")
 
@@ -121,6 +122,9 @@ class Manifest:
             size = self.architecture.get(name, 0)
             if isinstance(size, int | float) and size > most:
                 raise ValueError(f"architecture.{name} is {size!r}, and at most {most} can be run")
+        flops = self.segment_flops
+        if flops is not None and (type(flops) is not int or flops < 0):
+            raise ValueError(f"architecture.{FLOPS} is {flops!r}, which no model can have")
         values = self.architecture["seq_len"] + self.architecture["prefix_len"]
         values *= self.architecture["hidden_size"]
         if isinstance(self.batch, int) and self.batch * values > limits.STATE:
@@ -129,3 +133,8 @@ class Manifest:
             if name not in self.source:
                 raise ValueError(f"source lacks {name!r}")
         return self
+
+    @property
+    def segment_flops(self) -> int | None:
+        """Floating-point operations of the products of one segment, one puzzle, in the float network."""
+        return self.architecture.get(FLOPS)

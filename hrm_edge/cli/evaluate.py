@@ -34,6 +34,11 @@ def command(
 ) -> None:
     """Exact-solve and token accuracy, by source and by number of segments.
 
+    exact: any answer that obeys the task's rules, as any shortest path of a maze. accuracy and exact_accuracy: as
+    the public HRM and TRM code counts, against the given answers: the mean part of a puzzle's labelled cells that
+    are as given, and the puzzles of which all are; "–" where no answer is given. MFLOP: million operations a puzzle, of
+    matrix products and convolutions (a multiply-add is two): those of one segment times the mean segments.
+
     With several artifacts the others are also compared with the first, answer for answer.
     """
     from ..data.leaks import distinct_puzzles
@@ -60,6 +65,7 @@ def command(
                 retries=retries,
                 seed=seed,
                 by=[part.strip() for part in by.split(",") if part.strip()],
+                segment_flops=artifact.segment_flops,
                 progress=report,
             )
         results.append((artifact, evaluation))
@@ -105,17 +111,26 @@ def _json(results: list[tuple[Artifact, Evaluation]], puzzles: PuzzleSet) -> dic
 
 
 def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> None:
+    from ..measure.statistics import megaflops
     from .tables import print_rows
 
+    flops = evaluation.segment_flops
+
     def cells(name: str, score: Score) -> tuple[str, ...]:
-        token = "–" if score.token is None else f"{score.token:.2%}"
-        return name, str(score.n), f"{score.exact:.2%}", token, f"{score.steps_mean:.2f}"
+        fractions = ("–" if part is None else f"{part:.2%}" for part in (score.accuracy, score.exact_accuracy))
+        work = "–" if flops is None else megaflops(flops * score.steps_mean)
+        return name, str(score.n), f"{score.exact:.2%}", *fractions, f"{score.steps_mean:.2f}", work
 
     echo(f"{artifact.label} on {puzzles.name}")
     by_source = evaluation.by_source if len(evaluation.by_source) > 1 else {}
     rows = [*by_source.items(), ("all", evaluation.total)]
     rows += [(f"all, after {k}", score) for k, score in evaluation.by_segments.items()]
-    print_rows(("puzzles", "n", "exact", "tokens", "segments"), (cells(*row) for row in rows))
+    head = ("puzzles", "n", "exact", "accuracy", "exact_accuracy", "segments", "MFLOP")
+    print_rows(head, (cells(*row) for row in rows))
+    if flops is not None:
+        echo(f"  MFLOP a puzzle; a segment takes {megaflops(flops)}")
+    if 0 < evaluation.total.labelled < evaluation.total.n:
+        echo(f"  accuracy and exact_accuracy are of the {evaluation.total.labelled} puzzles whose answer is given")
     if evaluation.unjudged:
         echo(f"  {evaluation.unjudged} of {len(puzzles)} puzzles have no known answer and are left out")
 

@@ -26,12 +26,30 @@ SEGMENT_COUNTS = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Score:
-    """Scores on one group of puzzles. Fractions are 0 to 1; `token` is None without labelled answers."""
+    """Scores on one group of puzzles; fractions are 0 to 1.
+
+    `exact`: of all `n`, those answered rightly (:func:`rightness`: any answer that obeys the task's rules).
+    Of the `labelled` ones, which have a given answer, two more, named and counted as the public HRM and TRM code
+    logs them; both are None where nothing has a label. `accuracy`: the mean over puzzles of the part of a puzzle's
+    labelled cells, givens included, that equal the label. `exact_accuracy`: those whose labelled cells all do.
+    `steps_mean`: segments a puzzle took, in all its attempts.
+    """
 
     exact: float
-    token: float | None
+    token: float | None  # the same as `accuracy`
     n: int
     steps_mean: float
+    exact_accuracy: float | None = None
+    labelled: int = 0
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.token
+
+    def to_dict(self, segment_flops: int | None = None) -> dict[str, Any]:
+        """All of it; `puzzle_flops` are those of a segment times `steps_mean`, None where they are not known."""
+        flops = None if segment_flops is None else segment_flops * self.steps_mean
+        return {**asdict(self), "accuracy": self.accuracy, "puzzle_flops": flops}
 
 
 @dataclass(frozen=True)
@@ -45,14 +63,17 @@ class Evaluation:
     unjudged: int  # puzzles in none of the scores: nothing tells whether their answers are right
     right: np.ndarray  # bool[N]; False where unjudged
     answers: Answers
+    segment_flops: int | None = None  # of the engine, one puzzle; None: unknown
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `hrm-edge eval --json` prints (keys as in the command's help)."""
+        flops = self.segment_flops
         return {
-            **asdict(self.total),
+            **self.total.to_dict(flops),
+            "segment_flops": flops,
             "steps_histogram": {str(steps): count for steps, count in self.steps_histogram.items()},
-            "by_source": {name: asdict(score) for name, score in self.by_source.items()},
-            "by_segments": {str(k): asdict(score) for k, score in self.by_segments.items()},
+            "by_source": {name: score.to_dict(flops) for name, score in self.by_source.items()},
+            "by_segments": {str(k): score.to_dict(flops) for k, score in self.by_segments.items()},
             "unjudged": self.unjudged,
         }
 
@@ -67,8 +88,7 @@ def rightness(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
     if not puzzles.task.has_rules:
         if puzzles.answers is None:
             raise puzzles.task.no_rules("without labels nothing tells which answers are right")
-        labelled = puzzles.answers != PAD
-        return ((tokens == puzzles.answers) | ~labelled).all(axis=1) & labelled.any(axis=1)
+        return label_match(puzzles, tokens)
     if puzzles.answers is None:
         return np.asarray(puzzles.task.verify(puzzles.questions, tokens), dtype=bool)
     right = (tokens == puzzles.answers).all(axis=1)
@@ -78,11 +98,22 @@ def rightness(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
     return right
 
 
+def label_match(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray:
+    """bool[N]: does each answer equal its label in all labelled cells? False where there is no label."""
+    labelled = _labelled_cells(puzzles)
+    return ((tokens == puzzles.answers) | ~labelled).all(axis=1) & labelled.any(axis=1)
+
+
+def _labelled_cells(puzzles: PuzzleSet) -> np.ndarray:
+    """bool[N, S]"""
+    return np.zeros(puzzles.questions.shape, bool) if puzzles.answers is None else puzzles.answers != PAD
+
+
 def token_accuracy(puzzles: PuzzleSet, tokens: np.ndarray) -> np.ndarray | None:
     """float[N]: the fraction of all labelled cells, givens included, that equal the label; None without labels."""
     if puzzles.answers is None:
         return None
-    labelled = puzzles.answers != PAD
+    labelled = _labelled_cells(puzzles)
     return ((tokens == puzzles.answers) & labelled).sum(axis=1) / labelled.sum(axis=1).clip(min=1)
 
 
@@ -131,12 +162,13 @@ def evaluate(
     retries: int = 0,
     seed: int = 0,
     by: Sequence[str] = ("source",),
+    segment_flops: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score `engine` on `puzzles`. Those without a label count for nothing where a task has no rules.
 
     Arguments are those of :func:`answer_all`. `by`: "source" and/or "segments", which costs a second pass, with
-    halting off and no retries. InputError for puzzles that do not fit or have no right answer, and for a breakdown
+    halting off and no retries. `segment_flops`: the engine's (`Artifact.segment_flops`). InputError for puzzles that do not fit or have no right answer, and for a breakdown
     that does not exist.
     """
     check_match(engine, puzzles)
@@ -147,21 +179,21 @@ def evaluate(
     answers = answer_all(
         engine, puzzles, max_think_steps=max_think_steps, halt=halt, retries=retries, seed=seed, progress=progress
     )
-    right = rightness(puzzles, answers.tokens)
-    token = token_accuracy(puzzles, answers.tokens)
+    count = _Counts(puzzles, answers.tokens, answers.steps)
     sources = np.array(puzzles.sources)
     names = dict.fromkeys(sources[counted].tolist()) if "source" in by else ()
-    by_source = {name: _score(right, token, answers.steps, counted & (sources == name)) for name in names}
+    by_source = {name: count.score(counted & (sources == name)) for name in names}
     return Evaluation(
-        total=_score(right, token, answers.steps, counted),
+        total=count.score(counted),
         steps_histogram={
             int(k): int(n) for k, n in zip(*np.unique(answers.steps[counted], return_counts=True), strict=True)
         },
         by_source=by_source,
         by_segments=by_segments(engine, puzzles, max_think_steps, progress) if "segments" in by else {},
         unjudged=int((~counted).sum()),
-        right=right,
+        right=count.right,
         answers=answers,
+        segment_flops=segment_flops,
     )
 
 
@@ -176,7 +208,7 @@ def by_segments(
     parts = in_chunks(puzzles, progress, f"segment by segment with {engine.backend}")
     every = np.concatenate([guesses_after(engine, some, counts) for _, some in parts], axis=1)
     return {
-        k: _score(rightness(puzzles, tokens), token_accuracy(puzzles, tokens), np.full(len(tokens), k))
+        k: _Counts(puzzles, tokens, np.full(len(tokens), k)).score()
         for k, tokens in zip(counts, every, strict=True)
     }
 
@@ -217,12 +249,25 @@ def in_chunks(
             progress(what, int(rows[-1]) + 1, len(puzzles))
 
 
-def _score(
-    right: np.ndarray, token: np.ndarray | None, steps: np.ndarray, rows: np.ndarray | slice = slice(None)
-) -> Score:
-    return Score(
-        exact=float(right[rows].mean()),
-        token=None if token is None else float(token[rows].mean()),
-        n=len(right[rows]),
-        steps_mean=float(steps[rows].mean()),
-    )
+class _Counts:
+    """What one score after another is counted from: ``tokens`` int32[N, S] given after ``steps`` int[N] segments."""
+
+    def __init__(self, puzzles: PuzzleSet, tokens: np.ndarray, steps: np.ndarray) -> None:
+        self.right, self.steps = rightness(puzzles, tokens), steps
+        self.token, self.match = token_accuracy(puzzles, tokens), label_match(puzzles, tokens)
+        self.labelled = _labelled_cells(puzzles).any(axis=1)
+
+    def score(self, rows: np.ndarray | slice = slice(None)) -> Score:
+        """Of the puzzles at ``rows``, at least one."""
+        right, labelled = self.right[rows], self.labelled[rows]
+        token = exact = None
+        if self.token is not None and labelled.any():
+            token, exact = float(self.token[rows][labelled].mean()), float(self.match[rows][labelled].mean())
+        return Score(
+            exact=float(right.mean()),
+            token=token,
+            n=len(right),
+            steps_mean=float(self.steps[rows].mean()),
+            exact_accuracy=exact,
+            labelled=int(labelled.sum()),
+        )

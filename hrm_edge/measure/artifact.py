@@ -39,6 +39,16 @@ class Artifact:
         engine = self.engine
         return f"{self.name} ({engine.backend} {self.precision}, {engine.loop} loop)"
 
+    @property
+    def segment_flops(self) -> int | None:
+        """Operations of the products of one segment, one puzzle (a multiply-add is two); None: a bundle does not say.
+
+        Of a checkpoint they are counted here, of one segment that runs; a bundle names those of its checkpoint.
+        """
+        if self.checkpoint is not None:
+            return self.checkpoint.model.segment_flops
+        return None if self.bundle is None else self.bundle.manifest.segment_flops
+
 
 def is_bundle(path: Path | str) -> bool:
     """Whether a path is meant as a bundle: it holds a manifest, whole or not."""

@@ -252,9 +252,9 @@ def _ceilings(gflops: list[float], timed: list[_Timed], settings: Settings) -> d
     if not gflops:
         return {}
     ceilings = {f"sgemm_{_SGEMM}_gflops": median(gflops), f"sgemm_{_SGEMM}_gflops_best": max(gflops)}
-    eager = next((each.artifact.checkpoint for each in timed if each.artifact.checkpoint), None)
-    if eager is not None:
-        work = settings.batch * eager.config.segment_flops * 1e-9
+    flops = next((flops for each in timed if (flops := each.artifact.segment_flops) is not None), None)
+    if flops is not None:
+        work = settings.batch * flops * 1e-9
         ceilings["segment_gflop"] = work
         ceilings["segment_ms_at_sgemm"] = 1e3 * work / median(gflops)
     return ceilings

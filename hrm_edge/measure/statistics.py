@@ -63,6 +63,12 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
+def megaflops(flops: float) -> str:
+    """Operations in millions: "2,140", "0.0123"."""
+    millions = 1e-6 * flops
+    return f"{millions:,.0f}" if millions >= 100 else f"{millions:.3g}"
+
+
 def _z(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 

@@ -34,10 +34,6 @@ class Mean(Mixer):
         return config.expansion == 3.5  # instead of a field of its own
 
     @staticmethod
-    def multiply_adds(config):
-        return config.hidden_size**2
-
-    @staticmethod
     def title(config):
         return "the mean"
 
@@ -48,7 +44,7 @@ def model(monkeypatch):
     return network(expansion=3.5, pos_encodings="none", H_cycles=1)
 
 
-def test_the_network_and_its_costs_know_it(model):
+def test_the_network_knows_it(model):
     block = model.L_level.layers[0]
     assert isinstance(block.mean, Mean)
     assert "L_level.layers.0.mean.mean_proj" in quantized_layers(model)

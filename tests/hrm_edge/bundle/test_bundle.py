@@ -164,6 +164,12 @@ def test_names_no_file_can_have(name):
         (lambda m: m["architecture"].update(seq_len=10**12), "architecture.seq_len is 1000000000000"),
         (lambda m: m["architecture"].update(L_layers=20_000), "architecture.L_layers is 20000"),
         (lambda m: m["architecture"].update(parameters=10**18), "architecture.parameters is 1000000000000000000"),
+        (
+            lambda m: m["architecture"].update(segment_flops=2**63),
+            "architecture.segment_flops is 9223372036854775808",
+        ),
+        (lambda m: m["architecture"].update(segment_flops=-1), "architecture.segment_flops is -1"),
+        (lambda m: m["architecture"].update(segment_flops="many"), "architecture.segment_flops is 'many'"),
         (lambda m: m.update(batch=10**12), "batch must be 'dynamic' or a number from 1 to 65535"),
         (lambda m: m.update(batch=65_536), "batch must be 'dynamic' or a number from 1 to 65535"),
         (

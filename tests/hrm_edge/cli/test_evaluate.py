@@ -6,13 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from toys import TASK, write_hollow_bundle, write_toy_bundle
+from scripted import ByHeart, rings
+from toys import TASK, manifest, write_hollow_bundle, write_toy_bundle
 
 from hrm_edge.bundle import Gate
 from hrm_edge.cli import main
 from hrm_edge.cli.evaluate import puzzles_for
 from hrm_edge.data.leaks import distinct_puzzles
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
+from hrm_edge.measure.artifact import Artifact
 from hrm_edge.tasks import get_task
 
 pytest.importorskip("onnxruntime")
@@ -85,6 +87,45 @@ def test_json_is_one_object_and_nothing_else(folder, capsys):
     assert content["by_source"]["generated-ordinary"]["exact"] == content["exact"]
     assert list(content["by_segments"]) == ["1", "2", "4", "8", "16", "32"]
     assert sum(content["steps_histogram"].values()) == 20
+
+
+def test_an_artifact_is_held_to_the_given_path_beside_any_shortest_one(tmp_path, capsys, monkeypatch):
+    puzzles, answers = rings()
+    save_puzzles(puzzles, tmp_path / "rings.csv")
+    engine = ByHeart(puzzles.task, puzzles.questions, answers)
+    model = SimpleNamespace(segment_flops=2_500_000)
+    checkpoint = SimpleNamespace(task=puzzles.task, metadata={}, path="c", model=model)
+    opened = Artifact("heart", tmp_path, engine, "fp32", 1, "0", checkpoint, None)
+    monkeypatch.setattr("hrm_edge.measure.artifact.open_artifact", lambda *_: opened)
+    code, out, _ = run(capsys, "heart", "--data", tmp_path / "rings.csv")
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    found = {name: dict(zip(lines["puzzles"], lines[name], strict=True)) for name in ("a", "b", "all")}
+    assert (code, found["a"]["exact"], found["a"]["exact_accuracy"]) == (0, "100.00%", "0.00%")
+    assert (found["b"]["n"], found["b"]["exact_accuracy"]) == ("2", "50.00%")
+    assert found["all"] == {
+        "puzzles": "all",
+        "n": "3",
+        "exact": "66.67%",
+        "accuracy": "80.00%",  # 14 cells of one maze and 1 of another differ from the given ones, of 75
+        "exact_accuracy": "33.33%",
+        "segments": "1.00",
+        "MFLOP": "2.5",
+    }
+    content = json.loads(run(capsys, "heart", "--data", tmp_path / "rings.csv", "--json")[1])
+    figures = {name: content[name] for name in ("n", "exact", "accuracy", "exact_accuracy")}
+    assert figures == {"n": 3, "exact": 2 / 3, "accuracy": pytest.approx(0.8), "exact_accuracy": 1 / 3}
+    assert (content["segment_flops"], content["puzzle_flops"]) == (2_500_000, 2_500_000)
+
+
+def test_flops_are_those_that_a_bundle_names(folder, tmp_path, capsys):
+    architecture = {**manifest().architecture, "segment_flops": 1_500_000}
+    write_toy_bundle(tmp_path / "told", architecture=architecture)
+    content = json.loads(run(capsys, tmp_path / "told", "--data", folder / "puzzles.csv", "--json")[1])
+    assert content["segment_flops"] == 1_500_000
+    assert content["puzzle_flops"] == pytest.approx(1_500_000 * content["steps_mean"])
+    assert "a segment takes 1.5" in run(capsys, tmp_path / "told", "--data", folder / "puzzles.csv")[1]
+    untold = json.loads(run(capsys, folder / "host", "--data", folder / "puzzles.csv", "--json")[1])
+    assert untold["segment_flops"] is untold["puzzle_flops"] is None
 
 
 def test_several_come_with_their_agreement(folder, capsys):

@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scripted import TASK, Scripted, puzzle_set, spoiled
+from scripted import TASK, ByHeart, Scripted, puzzle_set, rings, spoiled
 from toys import graph_engine, host_engine
 
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.measure import accuracy as module
 from hrm_edge.measure.accuracy import answer_all, evaluate, rightness, token_accuracy
-from hrm_edge.runtimes import Answers, Engine
+from hrm_edge.runtimes import Answers
 from hrm_edge.tasks import get_task
 
 # Four puzzles: right from segment 1, 2, 5 and never; halting after 1, 2, 4 (too early) and 8 segments.
@@ -39,9 +39,11 @@ def test_counts_by_hand(four):
 
 def test_json_has_the_documented_keys(four):
     content = evaluate(Scripted(four, RIGHT_FROM, HALTS_AT), four).to_dict()
-    assert {"exact", "token", "n", "steps_mean", "by_source", "by_segments"} <= set(content)
+    scores = {"exact", "token", "n", "steps_mean", "accuracy", "exact_accuracy", "labelled", "puzzle_flops"}
+    assert scores | {"by_source", "by_segments", "segment_flops"} <= set(content)
     assert content["by_segments"] == {}
-    assert set(content["by_source"]["easy"]) == {"exact", "token", "n", "steps_mean"}
+    assert set(content["by_source"]["easy"]) == scores
+    assert content["segment_flops"] is content["puzzle_flops"] is None
 
 
 def test_segments_take_one_pass_with_a_trace_from_a_host_loop(four):
@@ -98,12 +100,49 @@ def test_without_labels_the_verifier_decides_and_tokens_are_not_scored():
     engine = Scripted(puzzles, RIGHT_FROM, HALTS_AT)
     result = evaluate(engine, bare)
     assert (result.total.exact, result.total.token) == (0.5, None)
+    assert (result.total.accuracy, result.total.exact_accuracy, result.total.labelled) == (None, None, 0)
     assert token_accuracy(bare, puzzles.questions) is None
+
+
+def test_another_shortest_path_is_right_but_no_exact_match():
+    puzzles, answers = rings()
+    engine = ByHeart(puzzles.task, puzzles.questions, answers)
+    result = evaluate(engine, puzzles, by=("source", "segments"), segment_flops=1000)
+    cells = (answers == puzzles.answers).sum(axis=1) / 25
+    assert cells.tolist() == [11 / 25, 1.0, 24 / 25]
+    assert (result.total.exact, result.total.exact_accuracy, result.total.n) == (2 / 3, 1 / 3, 3)
+    assert result.total.accuracy == pytest.approx(cells.mean())
+    by_source = {name: (s.exact, s.exact_accuracy, s.accuracy, s.n) for name, s in result.by_source.items()}
+    others = pytest.approx(cells[1:].mean())
+    assert by_source == {"a": (1.0, 0.0, pytest.approx(cells[0]), 1), "b": (0.5, 0.5, others, 2)}
+    assert (result.by_segments[4].exact, result.by_segments[4].exact_accuracy) == (2 / 3, 1 / 3)
+    content = result.to_dict()
+    assert (content["puzzle_flops"], content["by_segments"]["4"]["puzzle_flops"]) == (1000, 4000)
+
+
+def test_only_labelled_puzzles_and_cells_are_in_accuracy():
+    """As the public code counts: of a padded label the other cells, and of a puzzle without a label nothing."""
+    puzzles = puzzle_set(4, sources=["some", "some", "none", "some"])
+    labels = puzzles.answers.copy()
+    labels[0, :4] = 0
+    labels[2] = 0
+    given = np.stack([spoiled(answer) for answer in puzzles.answers])
+    given[3] = puzzles.answers[3]
+    known = dataclasses.replace(puzzles, answers=labels)
+    result = evaluate(ByHeart(TASK, puzzles.questions, given), known)
+    parts = [(given[i] == labels[i])[labels[i] > 0].mean() for i in (0, 1, 3)]
+    assert parts == [1.0, 14 / 16, 1.0]
+    assert result.total.accuracy == pytest.approx(sum(parts) / 3)
+    assert (result.total.exact_accuracy, result.total.labelled) == (2 / 3, 3)
+    # Rules judge every puzzle, and the first's two wrong cells are not forgiven for want of a label.
+    assert (result.total.exact, result.total.n) == (1 / 4, 4)
+    assert (result.by_source["none"].accuracy, result.by_source["none"].labelled) == (None, 0)
 
 
 def test_retries_solve_more_and_their_segments_are_counted():
     puzzles = puzzle_set(40, seed=2)
-    once, again = (evaluate(Moody(puzzles), puzzles, retries=k) for k in (0, 3))
+    once, again = (evaluate(Moody(puzzles), puzzles, retries=k, segment_flops=10) for k in (0, 3))
+    assert again.to_dict()["puzzle_flops"] == pytest.approx(10 * again.answers.steps.mean())
     assert once.total.exact < again.total.exact
     assert once.total.steps_mean == 1
     assert again.total.steps_mean > 1.2
@@ -143,21 +182,6 @@ def test_refusals(four):
     six = generate_puzzles(get_task("sudoku-6x6"), 1, seed=0)
     with pytest.raises(InputError, match="holds sudoku-6x6 puzzles, but the model solves sudoku-4x4"):
         evaluate(engine, six)
-
-
-class ByHeart(Engine):
-    """Answers int32[N, S] in the order of the questions, whatever it is asked."""
-
-    loop = "graph"
-
-    def __init__(self, task, questions, answers):
-        super().__init__(task, 4, backend="by heart")
-        self.known = {q.tobytes(): a for q, a in zip(questions, answers, strict=True)}
-
-    def _solve(self, request):
-        n = len(request.tokens)
-        tokens = np.stack([self.known[q.tobytes()] for q in request.tokens])
-        return Answers(tokens, np.full(n, 1, np.int32), np.zeros(n, bool), np.zeros((n, 2), np.float32))
 
 
 def test_rows_without_a_label_are_in_no_rate():

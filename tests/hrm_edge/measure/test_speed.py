@@ -145,27 +145,11 @@ def test_a_busy_machine_is_pointed_out(monkeypatch):
     assert any("other work was running" in note for note in report.notes)
 
 
-def test_flops_of_the_paper_size():
-    config = HRMConfig.paper()
-    assert config.segment_flops == pytest.approx(13.7e9, rel=0.02)  # hrm.md says about 13
-
-
-@pytest.mark.parametrize("kind", ["hrm", "trm", "recurrent", "direct"])
-@pytest.mark.parametrize("mixing", [{}, {"mlp_t": True}, {"conv_kernel": 5}])
-def test_flops_are_those_that_pytorch_counts(kind, mixing):
-    import torch
-    from small_networks import network
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    H_layers = 0 if kind == "trm" else 2
-    model = network(kind=kind, **mixing, H_layers=H_layers, puzzle_emb_ndim=32, puzzle_emb_len=3)
-    e = model.embed(torch.ones(1, 16, dtype=torch.long))
-    # The form of attention that is made of the products it counts.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        model.segment(*model.initial_state(1), e)
-    halting = 2 * 2 * model.config.hidden_size
-    assert model.config.segment_flops == pytest.approx(counted.get_total_flops() - halting)
+def test_a_segments_work_is_the_artifacts(tiny):
+    eager = open_artifact(tiny, threads=1)
+    report = bench([artifact("host", host_engine()), eager], PUZZLES, dataclasses.replace(QUICK, batch=2))
+    assert report.ceilings["segment_gflop"] == pytest.approx(2e-9 * eager.checkpoint.model.segment_flops)
+    assert "segment_gflop" not in bench([artifact("host", host_engine())], PUZZLES, QUICK).ceilings
 
 
 def test_peak_memory_is_the_childs_own(tmp_path):

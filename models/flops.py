@@ -1,0 +1,49 @@
+"""What a segment costs, in floating-point operations: counted by PyTorch while it runs, whatever the network is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@torch.no_grad()
+def count_flops(segment: Callable[..., Any], inputs: Sequence[Tensor]) -> int:
+    """Operations of the matrix products and convolutions in ``segment(*inputs)``; a multiply-add is two.
+
+    Softmax, norms, activations and sums are left out, as they are in what papers state. ``inputs`` of one row give
+    what one puzzle takes; on the device "meta" nothing is computed.
+    """
+    with _products_apart(), FlopCounterMode(display=False, custom_mapping=_ALSO) as counter:
+        segment(*inputs)
+    return int(counter.get_total_flops())
+
+
+@contextmanager
+def _products_apart() -> Iterator[None]:
+    """Without the fused kernels of a CPU, of which the counter sees nothing: attention as the products it is."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _lstm_layer(x: Sequence[int], of_input: Sequence[int], of_state: Sequence[int], *_: Any, **__: Any) -> int:
+    """One layer in one direction: ``x[T, B, in]`` by the weights ``[4H, in]`` and ``[4H, H]``."""
+    return 2 * x[0] * x[1] * of_input[0] * (of_input[1] + of_state[1])
+
+
+def _by_vector(matrix: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * matrix[0] * matrix[1]
+
+
+# What else the counter does not know.
+_ALSO: dict[Any, Any] = {torch.ops.aten.mkldnn_rnn_layer: _lstm_layer, torch.ops.aten.mv: _by_vector}
