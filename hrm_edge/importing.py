@@ -60,7 +60,7 @@ def import_checkpoint(
         step: of several files in the folder, this; None: the last.
         key: of several tables in the file, this.
         data: puzzles to measure it on, ``n`` of them, and whose identifiers it then knows.
-        expect_exact: the part of them that it must solve, as its authors say.
+        expect_exact: the part of them that it must solve, as its authors say: their exact_accuracy.
         force: replace a checkpoint that stands at ``output``.
 
     Raises:
@@ -80,10 +80,11 @@ def import_checkpoint(
     score, how = None, "Its accuracy was not measured here: see `hrm-edge eval`."
     if data is not None:
         score, puzzles = _measured(Checkpoint(model, found, "", metadata, "", file), data, n, say, progress)
-        low, high = interval(round(score.exact * score.n), score.n)
-        shown = f"exact {percent(score.exact)} of {score.n} puzzles"
+        name, share, count = _as_published(score)
+        low, high = interval(round(share * count), count)
+        shown = f"{name} {percent(share)} of {count} puzzles"
         sure = f"95 %: {percent(low)} to {percent(high)}"
-        if expect_exact is not None and score.exact < expect_exact:
+        if expect_exact is not None and share < expect_exact:
             more = "; n is too small to settle it, so ask more with --n" if high >= expect_exact else ""
             raise GateFailed(
                 f"{file}: {shown} from {puzzles.name} ({sure}), less than the {percent(expect_exact)} expected"
@@ -160,6 +161,13 @@ def _measured(
     puzzles = distinct_puzzles(given, say)
     check_match(engine, puzzles)
     return evaluate(engine, puzzles, progress=progress).total, puzzles
+
+
+def _as_published(score: Score) -> tuple[str, float, int]:
+    """(name, part, of how many) of the figure that authors publish: answers that equal those given, if any are."""
+    if score.exact_accuracy is None:
+        return "exact", score.exact, score.n
+    return "exact_accuracy", score.exact_accuracy, score.labelled
 
 
 def _names(folder: Path, model: HRM) -> str | None:

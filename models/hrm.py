@@ -186,7 +186,7 @@ class HRM(nn.Module):
 
     @property
     def segment_flops(self) -> int:
-        """Operations of the products of one segment, one puzzle (see :func:`count_flops`); runs one to count them."""
+        """Operations of the products of one segment, one puzzle (:func:`count_flops`); runs one to count them."""
         tokens = torch.ones(1, self.config.seq_len, dtype=torch.int64, device=self.H_init.device)
         with torch.no_grad():
             e, *state = self.start(tokens)

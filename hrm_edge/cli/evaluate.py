@@ -36,8 +36,8 @@ def command(
 
     exact: any answer that obeys the task's rules, as any shortest path of a maze. accuracy and exact_accuracy: as
     the public HRM and TRM code counts, against the given answers: the mean part of a puzzle's labelled cells that
-    are as given, and the puzzles of which all are; "–" where no answer is given. MFLOP: million operations a puzzle, of
-    matrix products and convolutions (a multiply-add is two): those of one segment times the mean segments.
+    are as given, and the puzzles of which all are; "–" where no answer is given. MFLOP: million operations a
+    puzzle, of matrix products and convolutions (a multiply-add is two): one segment's times the mean segments.
 
     With several artifacts the others are also compared with the first, answer for answer.
     """

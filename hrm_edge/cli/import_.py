@@ -28,8 +28,8 @@ def command(
     expect_exact: Annotated[
         float | None,
         typer.Option(
-            help="The part of --data that its authors say it solves, as 0.87: one that solves fewer is not "
-            "written, and the exit code is 1."
+            help="The part of --data that its authors say it solves (exact_accuracy), as 0.87: one that solves "
+            "fewer is not written, and the exit code is 1."
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,

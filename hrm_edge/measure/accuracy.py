@@ -168,8 +168,8 @@ def evaluate(
     """Score `engine` on `puzzles`. Those without a label count for nothing where a task has no rules.
 
     Arguments are those of :func:`answer_all`. `by`: "source" and/or "segments", which costs a second pass, with
-    halting off and no retries. `segment_flops`: the engine's (`Artifact.segment_flops`). InputError for puzzles that do not fit or have no right answer, and for a breakdown
-    that does not exist.
+    halting off and no retries. `segment_flops`: the engine's (`Artifact.segment_flops`). InputError for puzzles
+    that do not fit or have no right answer, and for a breakdown that does not exist.
     """
     check_match(engine, puzzles)
     counted = judged(puzzles)
@@ -250,12 +250,12 @@ def in_chunks(
 
 
 class _Counts:
-    """What one score after another is counted from: ``tokens`` int32[N, S] given after ``steps`` int[N] segments."""
+    """What scores are counted from: ``tokens`` int32[N, S], given after ``steps`` int[N] segments."""
 
     def __init__(self, puzzles: PuzzleSet, tokens: np.ndarray, steps: np.ndarray) -> None:
         self.right, self.steps = rightness(puzzles, tokens), steps
         self.token, self.match = token_accuracy(puzzles, tokens), label_match(puzzles, tokens)
-        self.labelled = _labelled_cells(puzzles).any(axis=1)
+        self.labelled = np.asarray(_labelled_cells(puzzles).any(axis=1))
 
     def score(self, rows: np.ndarray | slice = slice(None)) -> Score:
         """Of the puzzles at ``rows``, at least one."""

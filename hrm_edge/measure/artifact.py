@@ -41,9 +41,10 @@ class Artifact:
 
     @property
     def segment_flops(self) -> int | None:
-        """Operations of the products of one segment, one puzzle (a multiply-add is two); None: a bundle does not say.
+        """Operations of the products of one segment, one puzzle; a multiply-add is two.
 
-        Of a checkpoint they are counted here, of one segment that runs; a bundle names those of its checkpoint.
+        Of a checkpoint they are counted here, of one segment that runs; a bundle names those of its checkpoint, or
+        (None) does not.
         """
         if self.checkpoint is not None:
             return self.checkpoint.model.segment_flops

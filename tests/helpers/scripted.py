@@ -74,7 +74,7 @@ def spoiled(answer: np.ndarray) -> np.ndarray:
 
 
 def rings() -> tuple[PuzzleSet, np.ndarray]:
-    """Three mazes of two shortest paths each, the upper one given; answers by the lower, by the upper, and a gap."""
+    """Three mazes of two shortest paths, the upper one given; answers: the lower, the upper, and one with a gap."""
     task = get_task("maze-5x5")
     boards = (
         "S.... .###. .#.#. .#.#. ....G",

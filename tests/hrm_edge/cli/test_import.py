@@ -65,7 +65,7 @@ def test_an_expectation_that_fails_is_exit_code_1_and_nothing_is_published(folde
     code, out, err = run(capsys, *asked, "--expect-exact", 0.87, "--n", 4)
     assert (code, out) == (1, "")
     last = err.splitlines()[-1]
-    assert last.startswith(f"hrm-edge: {folder / 'step_7'}: exact 0.00 % of 4 puzzles from five ")
+    assert last.startswith(f"hrm-edge: {folder / 'step_7'}: exact_accuracy 0.00 % of 4 puzzles from five ")
     assert "less than the 87.00 % expected" in last
     assert last.endswith("nothing was published")
     assert not (tmp_path / "m").exists()
