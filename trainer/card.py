@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..measure.statistics import megaflops
 from ..models import HRM
 from ..models.checkpoint import QUANTIZATION
 from ..text import markdown
@@ -25,7 +26,8 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
         f"{parameters:,} parameters: D {arch.hidden_size}, "
         f"{arch.mixer.title(arch)}, "
         f"{arch.H_layers} + {arch.L_layers} layers, N = {arch.H_cycles}, T = {arch.L_cycles}, "
-        f"{arch.pos_encodings.replace('none', 'no')} positions, trained with up to {arch.halt_max_steps} segments.",
+        f"{arch.pos_encodings.replace('none', 'no')} positions, trained with up to {arch.halt_max_steps} segments; "
+        f"{megaflops(model.segment_flops)} MFLOP a segment.",
         "",
         "## Recipe",
         "",

@@ -27,6 +27,7 @@ def test_what_mixes_the_tokens(changes, said):
     train = dataclasses.asdict(TrainConfig(steps=1))
     recipe = {"task": "sudoku-4x4", "arch": model.config.to_dict(), "train": train}
     card = describe({"recipe": recipe, "steps": 1, "train_seconds": 1.0, "sources": ["a (1)"]}, model)
+    assert f" segments; {1e-6 * model.segment_flops:.3g} MFLOP a segment." in card
     assert f"D {model.config.hidden_size}, {said}, {model.config.H_layers} + " in card
 
 
