@@ -95,8 +95,9 @@ def engines(tmp_path):
         options = ExportOptions(target, precision, loop)
         low = quantization(name, target) if precision == "int8" else None
         write_bundle(source, *traced(name)[1:], options, tmp_path, "small", low)
-        architecture = open_bundle(tmp_path).manifest.architecture
-        assert architecture["kind"] == source.config.kind
+        manifest = open_bundle(tmp_path).manifest
+        assert manifest.architecture["kind"] == source.config.kind
+        assert manifest.segment_flops == source.model.segment_flops > 0
         return TorchEngine(source), load_engine(tmp_path, threads=1)
 
     return made

@@ -9,6 +9,7 @@ import torch
 from foreign_networks import ConvMixer, LoopedEncoder, SingleZ
 from torch import nn
 
+from hrm_edge.bundle import open_bundle
 from hrm_edge.cli import main
 from hrm_edge.errors import InputError
 from hrm_edge.export import GateOptions, export_bundle
@@ -48,6 +49,7 @@ def exported(checkpoint, folder, target, precision, loop, rows=None):
 def test_every_target_answers_as_pytorch(checkpoint, target, loop, rows, tmp_path):
     exported(checkpoint, tmp_path / "b", target, "fp32", loop, rows)
     engine, reference = load_engine(tmp_path / "b"), TorchEngine(checkpoint)
+    assert open_bundle(tmp_path / "b").manifest.segment_flops == checkpoint.model.segment_flops > 0
     for how in ({"halt": "fixed", "max_think_steps": 3}, {"halt": "learned"}, {"halt": "verified"}):
         ours, theirs = engine.solve(QUESTIONS, **how), reference.solve(QUESTIONS, **how)
         np.testing.assert_array_equal(ours.tokens, theirs.tokens)
