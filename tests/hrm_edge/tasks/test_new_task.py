@@ -52,7 +52,7 @@ def coloured(what) -> str:
 
 @pytest.mark.parametrize("name", [None, 9, b"sudoku", ["sudoku"]])
 def test_what_is_no_name_is_refused_in_a_line(name):
-    with pytest.raises(InputError, match="a task is given by its name or folder, not by [A-Za-z]+$"):
+    with pytest.raises(InputError, match=r"a task is given by its name or folder, not by [A-Za-z]+$"):
         get_task(name)
 
 
