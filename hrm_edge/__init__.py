@@ -6,12 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .api import check, evaluate, load, solve, train
     from .bundle import open_bundle
     from .data.puzzles import load_puzzles
-    from .errors import HrmEdgeError
+    from .errors import GateFailed, HrmEdgeError, InputError
+    from .exporting import export
     from .measure.selftest import self_test
     from .runtimes import Answers, Engine, load_engine
+    from .solve.model import Model
     from .solve.retries import solve_with_retries
+    from .solve.solutions import Solutions
+    from .solve.trace import Trace
     from .tasks import get_task
 
 __version__ = "0.1.0"
@@ -19,26 +24,49 @@ __version__ = "0.1.0"
 __all__ = [
     "Answers",
     "Engine",
+    "GateFailed",
     "HrmEdgeError",
+    "InputError",
+    "Model",
+    "Solutions",
+    "Trace",
+    "check",
+    "evaluate",
+    "export",
     "get_task",
+    "load",
     "load_engine",
     "load_puzzles",
     "open_bundle",
     "self_test",
+    "solve",
     "solve_with_retries",
+    "train",
 ]
 
-# Public name → the module that has it, imported when the name is first used: `import hrm_edge` is instant.
+# Public name → the module that has it, imported when the name is first used: `import hrm_edge` is instant. Rooms
+# called solve, check and export take the place of these functions once they are imported, and are called like them.
 _HOME = {
     "Answers": "runtimes",
     "Engine": "runtimes",
+    "GateFailed": "errors",
     "HrmEdgeError": "errors",
+    "InputError": "errors",
+    "Model": "solve.model",
+    "Solutions": "solve.solutions",
+    "Trace": "solve.trace",
+    "check": "api",
+    "evaluate": "api",
+    "export": "exporting",
     "get_task": "tasks",
+    "load": "api",
     "load_engine": "runtimes",
     "load_puzzles": "data.puzzles",
     "open_bundle": "bundle",
     "self_test": "measure.selftest",
+    "solve": "api",
     "solve_with_retries": "solve.retries",
+    "train": "api",
 }
 
 

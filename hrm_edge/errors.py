@@ -1,5 +1,7 @@
 """The one exception family: what was wrong, where, and what to do, in one line."""
 
+from typing import Any
+
 from .text import printable
 
 # Characters of a line, where a file's own text may fill pages. What is wrong comes first, what to do at the end.
@@ -25,3 +27,4 @@ class GateFailed(HrmEdgeError):
     """What was built answers worse than its reference, so it is not published. Exit code 1."""
 
     exit_code = 1
+    report: Any = None  # of a check, with every verdict

@@ -1,10 +1,15 @@
-"""Export from beginning to end: decide, build, prove, gate, report, and only then publish."""
+"""Export from beginning to end: decide, build, prove, gate, report, and only then publish.
+
+Called, it is :func:`hrm_edge.exporting.export`.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -12,6 +17,7 @@ from .bundle import Gate, require_replaceable, seal_bundle
 from .bundle.examples import write_examples
 from .bundle.manifest import Manifest
 from .bundle.quantization import QUANTIZATION, Products, Quantization
+from .callables import make_callable
 from .data.puzzles import PuzzleSet
 from .errors import GateFailed
 from .exporters import emulator
@@ -32,6 +38,9 @@ from .precision import FP32, PRECISIONS, Precision
 from .progress import Progress, Say
 from .runtimes import load_engine
 from .runtimes.base import CompiledProduct
+from .tasks import Task
+
+make_callable(__name__, "hrm_edge.exporting:export")
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,46 @@ class GateOptions:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was published."""
+    """What was published. It stands for its folder wherever a path does: ``hrm_edge.load(exported)``."""
 
+    folder: Path
+    task: Task
+    options: ExportOptions
     manifest: Manifest
     gate: GateReport | None
     quantization: Quantization | None
     products: Products | None  # what the backend compiled, where it was looked at
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __str__(self) -> str:
+        judged = f"gate {self.gate.reason}" if self.gate else "not gated"
+        return f"{self.folder}: {self.size_mb:.2f} MB, {judged}"
+
+    @functools.cached_property
+    def size_mb(self) -> float:
+        """All files of the folder, in 10⁶ bytes."""
+        return round(sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file()) / 1e6, 3)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of `hrm-edge export --json`."""
+        facts = None
+        if record := self.quantization:
+            # The figures that a script would look at; all of the record is in the bundle.
+            products = record.products
+            facts = {
+                "products": products and {"expected": products.expected, "found": products.found},
+                "weights_ratio": record.weights_bytes / record.float_weights_bytes,
+                "kept": {layer.name: layer.kept for layer in record.layers if layer.kept},
+            }
+        return {
+            "bundle": str(self.folder),
+            "accuracy": self.gate.to_dict() if self.gate else None,
+            "passed": self.gate and self.gate.passed,
+            "size_mb": self.size_mb,
+            "quantization": facts,
+        }
 
 
 def export_bundle(
@@ -115,7 +158,8 @@ class _Export:
             self._judge(str(folder))
             gated = bool(self.manifest.gate.passed)  # one that was not judged takes no gated one's place either
             self._report()
-            return Exported(self._seal(), self._verdict, self.quantization, self.products)
+            facts = self._seal(), self._verdict, self.quantization, self.products
+            return Exported(folder, self.checkpoint.task, self.options, *facts)
 
     @property
     def _precision(self) -> Precision:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from ..runtimes import Answers, Engine
-from ..runtimes.base import Request, joined
+from ..runtimes.base import Request, SegmentOutput, joined
 from .checkpoint import Checkpoint
 from .network import device_of
 
@@ -36,6 +37,7 @@ class TorchEngine(Engine):
             num_puzzle_identifiers=config.num_puzzle_identifiers,
             kept_identifiers=checkpoint.kept_identifiers,
             numbering=checkpoint.numbering,
+            state=tuple(checkpoint.model.state),
         )
         self.model = checkpoint.model.eval()
         self._segment = torch.compile(self.model.segment) if compiled else self.model.segment
@@ -52,6 +54,18 @@ class TorchEngine(Engine):
                 some = None if identifiers is None else identifiers[rows]
                 parts.append(self._think(request, rows, some))
         return joined(parts)
+
+    def segments(self, request: Request) -> Iterator[SegmentOutput]:
+        device = device_of(self.model)
+        identifiers = request.puzzle_identifiers
+        puzzles = None if identifiers is None else torch.from_numpy(identifiers).to(device)
+        with self._turn, torch.inference_mode():
+            e, *state = self.model.start(torch.from_numpy(request.tokens).to(device), puzzles)
+        while True:
+            with self._turn, torch.inference_mode():  # given up while nobody asks for the next
+                *state, logits, q = self._segment(*[*state, e])
+            seen = [tensor[0].float().cpu().numpy() for tensor in (logits, q, *state)]
+            yield SegmentOutput(seen[0].argmax(-1).astype(np.int32), seen[1], seen[0], tuple(seen[2:]))
 
     def _think(self, request: Request, rows: np.ndarray, identifiers: np.ndarray | None) -> Answers:
         """Up to `max_think_steps` segments on a few rows; `active` are those that have not halted."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import queue
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..errors import InputError
-from ..halting import RULES, halting_head
+from ..halting import FIXED, RULES, halting_head
 from ..identifiers import Numbering, format_ranges, rows_of
 from ..tasks.base import PAD
 
@@ -181,6 +182,19 @@ class Request:
     puzzle_identifiers: np.ndarray | None  # int32[B]; None when the model has a single identifier
 
 
+class SegmentOutput(NamedTuple):
+    """One puzzle after one segment; what an engine keeps to itself is None.
+
+    ``guess`` int32[S]; ``q`` float32[2], the halting head's (halt, continue); ``logits`` float32[S, V]; ``state``:
+    each state tensor float32[…] after the segment, in the network's order.
+    """
+
+    guess: np.ndarray
+    q: np.ndarray
+    logits: np.ndarray | None = None
+    state: tuple[np.ndarray, ...] | None = None
+
+
 @dataclass(eq=False, repr=False)
 class Engine(ABC):
     """A model ready to answer puzzles of one task; may be called from several threads at once."""
@@ -196,6 +210,7 @@ class Engine(ABC):
     num_puzzle_identifiers: int = 1
     kept_identifiers: np.ndarray | None = None  # int32[…]: those that the model's table has left, rising; None: all
     numbering: Numbering | None = None  # whose the identifiers of its training were; None: unknown
+    state: tuple[str, ...] = ()  # names of the state tensors, where segments show them
 
     def solve(
         self,
@@ -215,21 +230,41 @@ class Engine(ABC):
         Raises :class:`InputError` on a wrong shape, dtype, token, mode or number of segments, and on identifiers
         that are missing or that the model has not.
         """
-        rows = _checked_tokens(tokens, self.task)
-        request = Request(
+        request = self.request(tokens, max_think_steps, halt, trace, puzzle_identifiers)
+        if len(request.tokens) == 0:
+            return self._no_answers(request)
+        return self._solve(request)
+
+    def request(
+        self,
+        tokens: np.ndarray,
+        max_think_steps: int | None = None,
+        halt: str = "learned",
+        trace: bool = False,
+        puzzle_identifiers: np.ndarray | None = None,
+    ) -> Request:
+        """The arguments of :meth:`solve`, checked."""
+        rows = checked_tokens(tokens, self.task)
+        return Request(
             tokens=rows,
             max_think_steps=_checked_steps(max_think_steps, self.halt_max_steps),
             halt=_checked_halt(halt, self.task),
             trace=bool(trace),
             puzzle_identifiers=self._checked_identifiers(puzzle_identifiers, len(rows)),
         )
-        if len(rows) == 0:
-            return self._no_answers(request)
-        return self._solve(request)
 
     @abstractmethod
     def _solve(self, request: Request) -> Answers:
         """Answer a checked request of at least one row."""
+
+    def segments(self, request: Request) -> Iterator[SegmentOutput]:
+        """Think over a request of one row segment by segment, without an end: who looks decides (:meth:`stops`).
+
+        What shows its answers only is asked again for 1, 2, … segments: exact, as nothing in it is random.
+        """
+        for count in itertools.count(1):
+            answers = self._solve(replace(request, halt=FIXED.name, max_think_steps=count, trace=False))
+            yield SegmentOutput(answers.tokens[0], answers.q[0])
 
     def halts(self, q: np.ndarray) -> np.ndarray:
         """bool[B]: whether the halting head, float[B, 2], asks to stop."""
@@ -319,7 +354,8 @@ def first_line(error: Exception) -> str:
     )
 
 
-def _checked_tokens(tokens: Any, task: Task) -> np.ndarray:
+def checked_tokens(tokens: Any, task: Task) -> np.ndarray:
+    """``tokens`` int[B, S] as int32; InputError where they are no questions of the task, padding among them."""
     try:
         values = np.asarray(tokens)
     except ValueError as error:  # rows of different lengths

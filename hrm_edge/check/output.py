@@ -5,7 +5,10 @@ from __future__ import annotations
 import html
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from pathlib import Path
 
+from ..errors import InputError
+from ..files import check_place, write_atomically
 from ..tasks.boards import board
 from ..text import code, printable
 from ..text import markdown as plain
@@ -14,6 +17,25 @@ from .run import CheckReport
 from .verdicts import Verdict
 
 COLUMNS = ("rule", "data", "limit", "figure", "95 % interval", "n", "result")
+
+
+def check_places(*paths: Path | str | None) -> list[Path | None]:
+    """Before any work, and not after it: can they be written at all? InputError where one can not."""
+    places = [None if path is None else Path(path) for path in paths]
+    for place in places:
+        if place is not None and place.is_dir():
+            raise InputError(f"{place}: is a folder; give the name of a file to write")
+        if place is not None:
+            check_place(place)
+    return places
+
+
+def write_reports(report: CheckReport, markdown_at: Path | None, junit_at: Path | None) -> None:
+    """The report in the forms that a place was given for."""
+    if markdown_at is not None:
+        write_atomically(markdown_at, markdown(report))
+    if junit_at is not None:
+        write_atomically(junit_at, junit(report))
 
 
 def cells(verdict: Verdict) -> tuple[str, ...]:

@@ -38,11 +38,13 @@ class CheckReport:
         return f"{count - failed} of {count} rules hold" + (f", {failed} failed" if failed else "") + doubt
 
     def raise_if_failed(self) -> None:
-        """GateFailed with the first rule that failed, unless all passed."""
+        """GateFailed with the first rule that failed, and this as its ``report``, unless all passed."""
         if self.failed:
             first, *others = self.failed
             more = f" (and {len(others)} more: {', '.join(v.rule.name for v in others)})" if others else ""
-            raise GateFailed(f"{self.spec}:{first.line}: {first.where}: {first.reason}{more}")
+            failed = GateFailed(f"{self.spec}:{first.line}: {first.where}: {first.reason}{more}")
+            failed.report = self
+            raise failed
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `hrm-edge check --json` prints."""

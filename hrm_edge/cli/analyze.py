@@ -55,8 +55,8 @@ def segments(
     from ..analysis.segments import segment_rates
     from ..analysis.tables import card_table, segment_tables
     from ..measure.artifact import open_artifact
+    from ..measure.compare import puzzles_for
     from ..progress import progress, say
-    from .evaluate import puzzles_for
 
     check_outputs(output or [])
     numbers = _whole_numbers("--segments", counts)
@@ -112,8 +112,8 @@ def halting(
     from ..analysis.plots import halting_picture
     from ..analysis.tables import halting_table
     from ..measure.artifact import open_artifact
+    from ..measure.compare import puzzles_for
     from ..progress import progress, say
-    from .evaluate import puzzles_for
 
     check_outputs(output or [])
     opened = open_artifact(artifact, threads)

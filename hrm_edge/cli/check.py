@@ -44,12 +44,11 @@ def command(
     Exit 0: every rule holds. 1: one failed, all are reported. 2: the spec, or what it names, is wrong.
     Where too few puzzles were given to show a difference, that is said, and the spec decides.
     """
-    from ..check import output
+    from ..check.output import check_places, write_reports
     from ..check.run import run_check
-    from ..files import write_atomically
     from ..progress import progress, say
 
-    _check_outputs(markdown, junit)
+    places = check_places(markdown, junit)
     with progress() as show:
         report = run_check(spec, update_baseline=update_baseline, say=say, progress=show)
     # First, as a file may still fail to be written, on a disk that has filled up: the figures are not lost then.
@@ -58,25 +57,10 @@ def command(
             echo_json(report.to_dict())
         else:
             _print(report)
-    if markdown is not None:
-        write_atomically(markdown, output.markdown(report))
-    if junit is not None:
-        write_atomically(junit, output.junit(report))
+    write_reports(report, *places)
     if update_baseline and report.updated is None:
         say("the baseline was not written: a bundle that fails is none to compare with")
     report.raise_if_failed()
-
-
-def _check_outputs(*paths: Path | None) -> None:
-    """Before any work, and not after it: can they be written at all?"""
-    from ..errors import InputError
-    from ..files import check_place
-
-    for path in paths:
-        if path is not None and path.is_dir():
-            raise InputError(f"{path}: is a folder; give the name of a file to write")
-        if path is not None:
-            check_place(path)
 
 
 def _print(report: CheckReport) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from ..data.puzzles import PuzzleSet
     from ..measure.accuracy import Evaluation, Score
     from ..measure.artifact import Artifact
-    from ..progress import Progress
 
 
 def command(
@@ -41,73 +39,30 @@ def command(
 
     With several artifacts the others are also compared with the first, answer for answer.
     """
-    from ..data.leaks import distinct_puzzles
-    from ..measure.accuracy import check_match, evaluate
-    from ..measure.artifact import open_artifact
+    from ..measure.compare import open_comparison
     from ..progress import progress, say
 
-    opened = [open_artifact(path, threads) for path in artifacts]
     with progress() as report:
-        given = puzzles_for(opened, data, n, seed, report)
-    puzzles = distinct_puzzles(given, say)
-    for artifact in opened:
-        check_match(artifact.engine, puzzles)  # of all, before any work
-    results: list[tuple[Artifact, Evaluation]] = []
-    for artifact in opened:
+        found = open_comparison(artifacts, data, n, seed, threads, say=say, progress=report)
+    for artifact in found.artifacts:
         if artifact.warning:
             say(f"warning: {artifact.warning}")
         with progress() as report:
-            evaluation = evaluate(
-                artifact.engine,
-                puzzles,
+            one = found.measure(
+                artifact,
                 max_think_steps=max_think_steps,
                 halt=halt,
                 retries=retries,
                 seed=seed,
-                by=[part.strip() for part in by.split(",") if part.strip()],
-                segment_flops=artifact.segment_flops,
+                by=by,
                 progress=report,
             )
-        results.append((artifact, evaluation))
         if not json_:
-            _print(artifact, evaluation, puzzles)
-            if len(results) > 1:
-                _print_agreement(results[0][0], _agreement(results[0][1], evaluation))
+            _print(artifact, one.evaluation, found.puzzles)
+            if one.agreement is not None:
+                _print_agreement(found.artifacts[0], one.agreement)
     if json_:
-        echo_json(_json(results, puzzles))
-
-
-def puzzles_for(
-    opened: list[Artifact], data: Path | None, n: int | None, seed: int, progress: Progress | None = None
-) -> PuzzleSet:
-    """From the file, else the held-out puzzles of the first checkpoint given."""
-    from ..data.choose import evaluated_puzzles
-
-    checkpoint = next((artifact.checkpoint for artifact in opened if artifact.checkpoint is not None), None)
-    return evaluated_puzzles(opened[0].engine.task, checkpoint, data, n, seed, progress)
-
-
-def _agreement(first: Evaluation, other: Evaluation) -> dict[str, Any]:
-    """How two artifacts' answers to the same puzzles differ."""
-    differ = (first.answers.tokens != other.answers.tokens).any(axis=1)
-    return {
-        "answers_differ": int(differ.sum()),
-        "steps_differ": int((first.answers.steps != other.answers.steps).sum()),
-        "lost": int((first.right & ~other.right).sum()),
-        "won": int((~first.right & other.right).sum()),
-        "differing_puzzles": [int(row) + 1 for row in differ.nonzero()[0][:20]],
-    }
-
-
-def _json(results: list[tuple[Artifact, Evaluation]], puzzles: PuzzleSet) -> dict[str, Any]:
-    """One artifact: its scores. Several: `{"results": [scores…]}`, each but the first with its agreement."""
-    rows: list[dict[str, Any]] = []
-    for artifact, evaluation in results:
-        row = {"artifact": str(artifact.path), "data": puzzles.name, **evaluation.to_dict()}
-        if rows:
-            row["agreement"] = _agreement(results[0][1], evaluation)
-        rows.append(row)
-    return rows[0] if len(rows) == 1 else {"results": rows}
+        echo_json(found.to_dict())
 
 
 def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,6 @@ from ..progress import announce, progress
 from ..text import echo_json
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from ..solve.answer import Solved
     from ..tasks import Task
 
@@ -99,10 +98,9 @@ def command(
 
 def _draw(task: Task, solved: Solved, several: bool) -> None:
     """An answer as a board with a caption; on a terminal in colour."""
-    from functools import partial
-
     from ..console import Console
-    from ..tasks.boards import board, glyphs_for, legend, trace_boards
+    from ..solve.pictures import drawn
+    from ..tasks.boards import glyphs_for, trace_boards
 
     console = Console()
     glyphs = glyphs_for(console)
@@ -114,27 +112,4 @@ def _draw(task: Task, solved: Solved, several: bool) -> None:
         show(f"puzzle {solved.number}")
     if solved.trace is not None:
         console.print(trace_boards(task, solved.question, solved.trace, glyphs))
-    show(board(task, solved.question, solved.answer, glyphs=glyphs))
-    show(legend(task, solved.question, solved.answer, glyphs))
-    show(_caption(solved))
-
-
-def _caption(solved: Solved) -> Text:
-    from rich.text import Text
-
-    if solved.right is None:
-        verdict = (f"not judged: {solved.why}", "bold yellow")
-    elif solved.task.has_rules:
-        verdict = ("verified", "bold green") if solved.right else (f"NOT verified: {solved.why}", "bold red")
-    else:
-        wrong = f"NOT as labelled: {solved.wrong_cells} cells differ"
-        verdict = ("as labelled", "bold green") if solved.right else (wrong, "bold red")
-    plural = "s" if solved.steps > 1 else ""
-    facts = [f"{solved.steps} segment{plural}", f"{solved.ms:.1f} ms"]
-    if solved.variant:
-        facts.append(f"answered as symmetric variant {solved.variant}, {solved.segments} segments in all")
-    elif solved.segments > solved.steps:
-        facts.append(f"{solved.segments} segments over all variants")
-    if solved.several:
-        facts.append("the puzzle has several solutions, any of them counts")
-    return Text.assemble(verdict, *(f", {fact}" for fact in facts))
+    show(drawn(solved, glyphs))

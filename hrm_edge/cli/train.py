@@ -59,37 +59,32 @@ def command(
     """Train an HRM. The folder gets checkpoint/, metrics.jsonl and the state to resume from."""
     import os
 
-    import torch
-
-    from ..errors import InputError
-    from ..models import load_checkpoint
+    from ..api import train
     from ..progress import say
     from ..tasks import task_for
     from ..text import best_effort, echo
-    from ..trainer import load_recipe, train
 
-    if qat_scales is not None and not qat:
-        raise InputError("--qat-scales: has no meaning without --qat")
-    if qat_scales not in (None, "learned", "frozen"):
-        raise InputError(f"--qat-scales {qat_scales}: choose from learned, frozen")
-    if threads:
-        torch.set_num_threads(threads)
-    limits = [] if seed is None else [f"train.seed={seed}"]
-    if qat:
-        limits.append(f"train.qat={qat_scales or 'learned'}")
-    if minutes:
-        limits.append(f"train.minutes={float(minutes)}")
-    if steps:
-        limits.append(f"train.steps={steps}")
-    initial = load_checkpoint(start_from) if start_from else None
-    start = initial.hrm.config if initial else None
-    learned = task_for(task, (argument.partition("@")[0] for argument in data or []))
-    arch, recipe = load_recipe(learned, preset, config, [*(set_ or []), *limits], start)
-    usual = str(task) if learned.definition else "generated:20000"
-    checkpoint = train(learned, arch, recipe, data or [usual], output, device, test, initial)
+    checkpoint = train(
+        output=output,
+        task=task,
+        preset=preset,
+        data=data,
+        test=test,
+        minutes=minutes,
+        steps=steps,
+        config=config,
+        set_=set_,
+        start_from=start_from,
+        qat=qat,
+        qat_scales=qat_scales,
+        device=device,
+        seed=seed,
+        threads=threads,
+    )
     if os.environ.get("RANK", "0") == "0":
         with best_effort():
             echo(str(checkpoint))
         how = f" --precision int8 --reference {start_from}" if qat else ""
+        learned = task_for(task, (argument.partition("@")[0] for argument in data or []))
         puzzles = "" if learned.generates else " --data FOLDER"
         say(f"next: hrm-edge export {output}{how}{puzzles}")

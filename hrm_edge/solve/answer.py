@@ -22,9 +22,12 @@ from .retries import solve_with_retries
 _CHECKED = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solved:
-    """One puzzle's answer: ``question`` and ``answer`` int32[S], ``trace`` int32[steps, S] if asked for."""
+    """One puzzle's answer: ``question`` and ``answer`` int32[S], ``trace`` int32[steps, S] if asked for.
+
+    It prints as a board with a caption.
+    """
 
     task: Task
     number: int  # counted from 1
@@ -67,6 +70,23 @@ class Solved:
         """Whether the puzzle is known to have more than one solution."""
         return (self.task.count_solutions(self.question) or 0) > 1
 
+    @property
+    def text(self) -> str:
+        """The answer on one line, as the task writes it."""
+        return self.task.format(self.answer)
+
+    def __str__(self) -> str:
+        from .pictures import drawn, plain
+
+        return plain(drawn(self))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from .pictures import drawn, html
+
+        return html(drawn(self))
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``hrm-edge solve --json``; boards are one-line texts."""
         content: dict[str, Any] = {
@@ -108,8 +128,10 @@ class Questions:
         return self.count if read == size else max(self.count + 1, round(self.count * size / read))
 
 
-def read_puzzles(sources: Sequence[str], task: Task, data: Path | None = None) -> Questions:
+def read_puzzles(sources: Sequence[str | Path], task: Task, data: Path | None = None) -> Questions:
     """Puzzles as text, from paths of files, and for ``-`` from standard input, in that order; then ``data``'s.
+
+    A text is a file's name where there is such a file, or its ending is one of puzzle files.
 
     Raises :class:`InputError` naming what can not be read, when its turn comes, as is asked then whether puzzles
     have solutions: of many both take long.
@@ -125,17 +147,19 @@ def read_puzzles(sources: Sequence[str], task: Task, data: Path | None = None) -
     return Questions(_rows(files, task), files)
 
 
-def _file(source: str, where: str) -> File:
+def _file(source: str | Path, where: str) -> File:
+    if isinstance(source, Path):
+        return File(source)
     if not source.strip() and source != STDIN:
         prefix = f"{where}: " if where else ""
         raise InputError(f"{prefix}an empty text is no puzzle; give its cells, a file of puzzles, or - for stdin")
-    if source == STDIN or _is_path(source):
+    if source == STDIN or is_path(source):
         return File(Path(source))
     content = source.encode("utf-8", "surrogatepass")
     return File(Path("puzzle"), lambda: io.BytesIO(content), where)
 
 
-def _is_path(source: str) -> bool:
+def is_path(source: str) -> bool:
     """Whether an argument names a file, be it one that does not exist."""
     try:
         if Path(source).exists():
@@ -194,12 +218,12 @@ def check_solvable(puzzle: np.ndarray, task: Task, where: str = "") -> None:
         raise InputError(f"{prefix}the puzzle has no solution; check its givens: {task.format(puzzle)}")
 
 
-def solve_each(engine: Engine, questions: Questions, **options: Any) -> Iterator[Solved]:
+def solve_each(engine: Engine, questions: Questions, *, warm_up: bool = True, **options: Any) -> Iterator[Solved]:
     """Check and answer one after the other; ``options`` are those of :func:`solve_with_retries`.
 
     One at a time, because that is quickest to the first answer and, on a CPU, to the last one as well; only a
     bundle of fixed batch gets that many at once. Backends finish compiling on their first call, so one segment
-    is thrown away first, to time every puzzle alike.
+    is thrown away first, to time every puzzle alike; not with ``warm_up`` False.
     """
     size = engine.batch or 1
     together = -(-_CHECKED // size) * size
@@ -210,7 +234,7 @@ def solve_each(engine: Engine, questions: Questions, **options: Any) -> Iterator
                 for row in range(first, min(first + together, len(rows.questions))):
                     check_solvable(rows.questions[row], engine.task, rows.where(row))
             some = rows.some(first, first + size)
-            if number == 0:
+            if number == 0 and warm_up:
                 engine.solve(some.questions, max_think_steps=1, puzzle_identifiers=some.identifiers)
             yield from _solved(engine, some, number, options)
             number += len(some.questions)

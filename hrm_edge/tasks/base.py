@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -150,6 +151,15 @@ class Task(ABC):
             if len(symbol) == 1 and ord(symbol) < 256:
                 table[ord(symbol)] = token
         return table
+
+    @functools.cached_property
+    def numbers(self) -> Mapping[int, int]:
+        """Token of each number that people write in a cell of an array; empty where cells hold no numbers."""
+        if self.by_example:
+            return {}  # of what an array shows, the frame is no number
+        return {
+            int(symbol): token for symbol, token in self.symbol_tokens.items() if re.fullmatch("[0-9]+", symbol)
+        }
 
     def parse_cells(self, cells: Sequence[str], otherwise: str) -> Tokens:
         """int32, one token a symbol. InputError names the first that is none, which "is ``otherwise``"."""

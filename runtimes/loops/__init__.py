@@ -102,5 +102,6 @@ def engine_of(bundle: Bundle, task: Task, facts: dict[str, Any], load_graph: Cal
         file = bundle.path / name
         calls[graph] = _in_a_line(by_position(load_graph(file), *signature(bundle, graph)), file)
     if manifest.loop == "host":
-        return HostLoop(task, steps, calls["start"], calls["segment"], **facts)
+        state = state_tensors(signature(bundle, "segment")[1])
+        return HostLoop(task, steps, calls["start"], calls["segment"], state=state, **facts)
     return GraphLoop(task, steps, calls["model"], **facts)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from ..base import Answers, Engine, Request
+from ..base import Answers, Engine, Request, SegmentOutput
 
 # (tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, *state), each float32[b, …]
 Start = Callable[..., Sequence[np.ndarray]]
@@ -67,6 +67,14 @@ class HostLoop(Engine):
             if done.any():
                 flight = flight.kept(~done)
         return results.answers()
+
+    def segments(self, request: Request) -> Iterator[SegmentOutput]:
+        e, *state = self._begin(request, np.arange(1))
+        while True:
+            *state, logits, q = self._padded(self.segment, *state, e)
+            self.require_guess(logits, q, 1)
+            guess = logits[0].argmax(axis=-1).astype(np.int32)
+            yield SegmentOutput(guess, q[0], logits[0], tuple(tensor[0] for tensor in state))
 
     def _begin(self, request: Request, rows: np.ndarray) -> Sequence[np.ndarray]:
         if request.puzzle_identifiers is None:

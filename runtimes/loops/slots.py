@@ -6,13 +6,14 @@ is a *slot*: a puzzle is put into it once, every call thinks on about all slots,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from ..base import Answers, Engine, Idle, Request
+from ..base import Answers, Engine, Idle, Request, SegmentOutput
 from .host import Results
 
 
@@ -46,6 +47,18 @@ class SlotLoop(Engine):
     def _solve(self, request: Request) -> Answers:
         with self._idle.one() as slots:
             return self._run(slots, request)
+
+    def segments(self, request: Request) -> Iterator[SegmentOutput]:
+        assert self.batch is not None
+        with self._idle.one() as slots:
+            slots.put(np.zeros(1, int), request.tokens, request.puzzle_identifiers)
+            with contextlib.suppress(
+                GeneratorExit
+            ):  # who looked has seen enough, and the slots are as good as before
+                while True:
+                    logits, q = slots.think()
+                    self.require_guess(logits, q, self.batch)
+                    yield SegmentOutput(logits[0].argmax(axis=-1).astype(np.int32), q[0], logits[0])
 
     def _run(self, slots: Slots, request: Request) -> Answers:
         results = Results(request, self.task.seq_len)

@@ -72,7 +72,7 @@ def _why(error: ValueError) -> str:
 
 def _puzzles(value: Any, task: Task) -> Iterator[tuple[Any, Any]]:
     """Question and answer (None where there is none) of each puzzle in a value."""
-    if isinstance(value, str) or _is_board(value, task):
+    if isinstance(value, str) or is_board(value, task):
         yield value, None
     elif isinstance(value, dict):
         yield from _of_object(value, task)
@@ -88,7 +88,7 @@ def _of_object(value: dict[str, Any], task: Task) -> Iterator[tuple[Any, Any]]:
     names = list(value)
     asked = [names[column] for column in column_of(names, _NAMES) if value[names[column]] is not None]
     told = [names[column] for column in column_of(names, ANSWER) if value[names[column]] is not None]
-    boards = [name for name in asked if isinstance(value[name], str) or _is_board(value[name], task)]
+    boards = [name for name in asked if isinstance(value[name], str) or is_board(value[name], task)]
     if boards:
         if any(value[name] != value[boards[0]] for name in boards):
             raise InputError(f"{boards[0]!r} and {boards[1]!r} may both be the puzzle; keep one of them")
@@ -111,7 +111,7 @@ def _of_object(value: dict[str, Any], task: Task) -> Iterator[tuple[Any, Any]]:
     yield from _puzzles(inner, task)
 
 
-def _is_board(value: Any, task: Task) -> bool:
+def is_board(value: Any, task: Task) -> bool:
     """Whether a list is one board: its rows, as texts or lists, or its cells."""
     if not isinstance(value, list):
         return False

@@ -73,6 +73,11 @@ class Sudoku(Task):
         return cls(box_rows, box_cols)
 
     @functools.cached_property
+    def numbers(self) -> dict[int, int]:
+        """Digits as themselves, letters as the numbers that they stand for, 0 for a blank."""
+        return {0: self.blank, **{digit: digit + 1 for digit in range(1, self.n + 1)}}
+
+    @functools.cached_property
     def searcher(self) -> SudokuSearch:
         """The exact solver, built on first use (a model alone does not need it)."""
         return SudokuSearch(self.box_rows, self.box_cols)

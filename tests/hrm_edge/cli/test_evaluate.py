@@ -11,10 +11,10 @@ from toys import TASK, manifest, write_hollow_bundle, write_toy_bundle
 
 from hrm_edge.bundle import Gate
 from hrm_edge.cli import main
-from hrm_edge.cli.evaluate import puzzles_for
 from hrm_edge.data.leaks import distinct_puzzles
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.measure.artifact import Artifact
+from hrm_edge.measure.compare import puzzles_for
 from hrm_edge.tasks import get_task
 
 pytest.importorskip("onnxruntime")

@@ -1,0 +1,191 @@
+"""What Python calls for what the commands do: the same names, the same defaults, the same errors."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError
+from .measure.artifact import open_artifact
+from .progress import Progress, Say
+from .solve.model import Model
+from .solve.solutions import Solutions
+
+if TYPE_CHECKING:
+    from .check.run import CheckReport
+    from .measure.compare import Comparison
+
+Place = str | os.PathLike[str]
+
+
+def load(path: Place, threads: int | None = None) -> Model:
+    """Open a bundle, a checkpoint folder, or a shipped model by its name.
+
+    >>> import hrm_edge as he
+    >>> he.load("sudoku-9x9")
+    <model sudoku-9x9 (torch fp32, host loop), solves sudoku-9x9>
+
+    ``threads``: CPU threads, all by default; for a checkpoint they are set for the whole process. A bundle whose
+    answers nobody has checked is warned of. InputError where there is none, it is damaged, or its backend is not
+    installed (a checkpoint's is PyTorch).
+    """
+    artifact = open_artifact(os.fspath(path), threads)
+    if artifact.warning:
+        warnings.warn(artifact.warning, stacklevel=2)
+    return Model(artifact.engine, artifact.path, artifact.label)
+
+
+def solve(
+    bundle: Place,
+    puzzles: Any = None,
+    data: Path | str | None = None,
+    halt: str = "learned",
+    max_think_steps: int | None = None,
+    retries: int = 0,
+    seed: int = 0,
+    trace: bool = False,
+    threads: int | None = None,
+    *,
+    tokens: bool | None = None,
+    puzzle_identifiers: Any = None,
+) -> Solutions:
+    """:func:`load` a model and have it :meth:`~hrm_edge.solve.model.Model.solve`; to ask more than once, load once.
+
+    >>> import hrm_edge as he
+    >>> puzzle = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+    >>> he.solve("sudoku-9x9", puzzle).verified
+    array([ True])
+    """
+    return load(bundle, threads).solve(
+        puzzles,
+        data=data,
+        halt=halt,
+        max_think_steps=max_think_steps,
+        retries=retries,
+        seed=seed,
+        trace=trace,
+        tokens=tokens,
+        puzzle_identifiers=puzzle_identifiers,
+    )
+
+
+def evaluate(
+    artifacts: Place | Sequence[Place],
+    data: Path | str | None = None,
+    by: str = "source",
+    n: int | None = None,
+    max_think_steps: int | None = None,
+    halt: str = "learned",
+    retries: int = 0,
+    threads: int | None = None,
+    seed: int = 0,
+    *,
+    say: Say = lambda line: None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Exact-solve and token accuracy of a checkpoint or bundle, or of several, and whether their answers agree.
+
+    Arguments are the flags of ``hrm-edge eval``, with the same defaults; ``artifacts`` may be models that
+    :func:`load` opened. ``to_dict()`` of what comes back is what ``--json`` prints. ``say`` and ``progress`` are
+    told what is done, and how far it is. InputError where puzzles and artifacts do not fit.
+    """
+    from .measure.compare import open_comparison
+
+    several = [artifacts] if isinstance(artifacts, str | os.PathLike) else list(artifacts)
+    found = open_comparison(several, data, n, seed, threads, say=say, progress=progress)
+    for artifact in found.artifacts:
+        if artifact.warning:
+            say(f"warning: {artifact.warning}")
+        found.measure(
+            artifact,
+            max_think_steps=max_think_steps,
+            halt=halt,
+            retries=retries,
+            seed=seed,
+            by=by,
+            progress=progress,
+        )
+    return found
+
+
+def check(
+    spec: Path | str,
+    update_baseline: bool = False,
+    markdown: Path | str | None = None,
+    junit: Path | str | None = None,
+    *,
+    say: Say = lambda line: None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Judge bundles by the rules of a spec: accuracy, drop, agreement, size, speed.
+
+    Arguments are those of ``hrm-edge check``; ``markdown`` and ``junit`` name files to write. Raises GateFailed
+    where a rule fails, with every verdict in its ``report``, and InputError where the spec, or what it names, is
+    wrong.
+    """
+    from .check.output import check_places, write_reports
+    from .check.run import run_check
+
+    places = check_places(markdown, junit)
+    report = run_check(spec, update_baseline=update_baseline, say=say, progress=progress)
+    write_reports(report, *places)
+    report.raise_if_failed()
+    return report
+
+
+def train(
+    output: Path | str,
+    task: str | None = None,
+    preset: str = "small",
+    data: Sequence[str] | None = None,
+    test: Path | str | None = None,
+    minutes: float = 0.0,
+    steps: int = 0,
+    config: Path | str | None = None,
+    set_: Sequence[str] | None = None,
+    start_from: Path | str | None = None,
+    qat: bool = False,
+    qat_scales: str | None = None,
+    device: str = "auto",
+    seed: int | None = None,
+    threads: int | None = None,
+) -> Path:
+    """Train an HRM, or resume the run found at ``output``. Returns the folder of its checkpoint.
+
+    Arguments are the flags of ``hrm-edge train``, with the same defaults: ``set_`` is ``--set``, as in
+    ``["train.lr=3e-4"]``, and ``start_from`` is ``--from``. InputError where they do not fit.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise InputError(f"this needs PyTorch; run: {install('train')}") from None
+
+    from . import trainer
+    from .models import load_checkpoint
+    from .tasks import task_for
+
+    if qat_scales is not None and not qat:
+        raise InputError("--qat-scales: has no meaning without --qat")
+    if qat_scales not in (None, "learned", "frozen"):
+        raise InputError(f"--qat-scales {qat_scales}: choose from learned, frozen")
+    if threads:
+        torch.set_num_threads(threads)
+    limits = [] if seed is None else [f"train.seed={seed}"]
+    if qat:
+        limits.append(f"train.qat={qat_scales or 'learned'}")
+    if minutes:
+        limits.append(f"train.minutes={float(minutes)}")
+    if steps:
+        limits.append(f"train.steps={steps}")
+    initial = load_checkpoint(start_from) if start_from else None
+    start = initial.hrm.config if initial else None
+    sources = [data] if isinstance(data, str) else list(data or [])
+    learned = task_for(task, (source.partition("@")[0] for source in sources))
+    settings = [*(set_ or []), *limits]
+    arch, recipe = trainer.load_recipe(learned, preset, Path(config) if config else None, settings, start)
+    usual = str(task) if learned.definition else "generated:20000"
+    test = Path(test) if test else None
+    return trainer.train(learned, arch, recipe, sources or [usual], Path(output), device, test, initial)
