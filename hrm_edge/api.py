@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
+from .errors import InputError, require_whole
 from .measure.artifact import open_artifact
 from .progress import Progress, Say
 from .solve.model import Model
@@ -32,6 +32,7 @@ def load(path: Place, threads: int | None = None) -> Model:
     answers nobody has checked is warned of. InputError where there is none, it is damaged, or its backend is not
     installed (a checkpoint's is PyTorch).
     """
+    require_whole(1, threads=threads)
     artifact = open_artifact(os.fspath(path), threads)
     if artifact.warning:
         warnings.warn(artifact.warning, stacklevel=2)
@@ -94,7 +95,11 @@ def evaluate(
     """
     from .measure.compare import open_comparison
 
+    require_whole(1, n=n, threads=threads)
+    require_whole(0, retries=retries, seed=seed)
     several = [artifacts] if isinstance(artifacts, str | os.PathLike) else list(artifacts)
+    if not several:
+        raise InputError("give at least one checkpoint or bundle")
     found = open_comparison(several, data, n, seed, threads, say=say, progress=progress)
     for artifact in found.artifacts:
         if artifact.warning:
@@ -167,6 +172,8 @@ def train(
     from .models import load_checkpoint
     from .tasks import task_for
 
+    require_whole(1, threads=threads)
+    require_whole(0, seed=seed, steps=steps)
     if qat_scales is not None and not qat:
         raise InputError("--qat-scales: has no meaning without --qat")
     if qat_scales not in (None, "learned", "frozen"):

@@ -1,5 +1,6 @@
 """The one exception family: what was wrong, where, and what to do, in one line."""
 
+import operator
 from typing import Any
 
 from .text import printable
@@ -28,3 +29,16 @@ class GateFailed(HrmEdgeError):
 
     exit_code = 1
     report: Any = None  # of a check, with every verdict
+
+
+def require_whole(least: int, **given: Any) -> None:
+    """InputError unless each of ``given`` that is not None is a whole number of at least ``least``."""
+    for name, value in given.items():
+        if value is None:
+            continue
+        try:
+            number = operator.index(value)
+        except TypeError:
+            number = least - 1
+        if isinstance(value, bool) or number < least:
+            raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
+from .errors import InputError, require_whole
 from .exporters.targets import all_targets, target_named
 from .packages import install
 from .precision import PRECISIONS, Precision, precision_named
@@ -75,6 +75,8 @@ def export(
             and a bundle that stood at the output before is kept.
     """
     _need_packages(target, gate)
+    require_whole(1, gate_puzzles=gate_puzzles, calibration=calibration, threads=threads)
+    require_whole(0, sensitivity=sensitivity)
     from .data.choose import gate_puzzles as puzzles_for_gate
     from .data.puzzles import load_puzzles
     from .export import GateOptions, export_bundle

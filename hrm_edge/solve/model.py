@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, require_whole
 from ..runtimes import Engine
 from ..tasks import Task
 from .answer import check_solvable, solve_each
@@ -78,6 +78,7 @@ class Model:
         Raises:
             InputError: a puzzle can not be read, can be read in two ways, or has no solution; an option is wrong.
         """
+        require_whole(0, seed=seed)
         questions = questions_of(
             puzzles, self.task, tokens=tokens, data=data, puzzle_identifiers=puzzle_identifiers
         )
@@ -103,10 +104,10 @@ class Model:
         """Think over one puzzle, and show every segment: guess, q, and where they can be seen logits and states.
 
         >>> import hrm_edge as he
-        >>> trace = he.load("sudoku-9x9").trace(".2..7..4.8..36...1..65..2........92.48.....63.61........8..57..6..\
-.39..5.1..2..9.")
+        >>> puzzle = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+        >>> trace = he.load("sudoku-9x9").trace(puzzle)
         >>> trace.guesses.shape, trace.logits.shape, sorted(trace.states)
-        ((3, 81), (3, 81, 11), ['z_H', 'z_L'])
+        ((2, 81), (2, 81, 11), ['z_H', 'z_L'])
 
         Arguments and errors are those of :meth:`solve`, and InputError unless it is one puzzle.
         """

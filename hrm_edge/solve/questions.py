@@ -122,7 +122,9 @@ def _boards(puzzles: Any, task: Task, tokens: bool | None) -> np.ndarray:
     if values.dtype.kind in "OU" and isinstance(listed := values.tolist(), list) and listed:
         if tokens:
             raise InputError("tokens=True: tokens are whole numbers, and here are others")
-        return _of_cells([listed] if is_board(listed, task) else listed, task)
+        # Of rows of text as many as there are rows look like cells: they are the rows of so many boards.
+        several = not is_board(listed, task) or all(is_board(item, task) for item in listed)
+        return _of_cells(listed if several else [listed], task)
     if values.size == 0 and values.ndim:
         raise InputError(f"no puzzle given: {_HOW}")
     what = f"{values.dtype} of shape {list(values.shape)}" if values.ndim else f"{type(puzzles).__name__}"
