@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, require_whole
 from .measure.artifact import open_artifact
+from .packages import install
 from .progress import Progress, Say
 from .solve.model import Model
 from .solve.solutions import Solutions
+from .text import printable
 
 if TYPE_CHECKING:
     from .check.run import CheckReport
@@ -35,7 +37,7 @@ def load(path: Place, threads: int | None = None) -> Model:
     require_whole(1, threads=threads)
     artifact = open_artifact(os.fspath(path), threads)
     if artifact.warning:
-        warnings.warn(artifact.warning, stacklevel=2)
+        warnings.warn(printable(artifact.warning), stacklevel=2)
     return Model(artifact.engine, artifact.path, artifact.label)
 
 

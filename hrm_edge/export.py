@@ -39,6 +39,7 @@ from .progress import Progress, Say
 from .runtimes import load_engine
 from .runtimes.base import CompiledProduct
 from .tasks import Task
+from .text import printable
 
 make_callable(__name__, "hrm_edge.exporting:export")
 
@@ -77,7 +78,7 @@ class Exported:
 
     def __str__(self) -> str:
         judged = f"gate {self.gate.reason}" if self.gate else "not gated"
-        return f"{self.folder}: {self.size_mb:.2f} MB, {judged}"
+        return printable(f"{self.folder}: {self.size_mb:.2f} MB, {judged}")
 
     @functools.cached_property
     def size_mb(self) -> float:

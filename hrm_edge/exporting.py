@@ -164,9 +164,9 @@ def _need_packages(name: str, gate: bool) -> None:
     target.need()
     runner = target.gate_backend or name
     if gate:
-        usable, _, why_not, install = backend(runner).available()
+        usable, _, why_not, command = backend(runner).available()
         if not usable:
-            raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {install}")
+            raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {command}")
 
 
 def _identifiers(argument: str, checkpoint: Checkpoint) -> np.ndarray:

@@ -12,6 +12,7 @@ from ..data.choose import evaluated_puzzles
 from ..data.leaks import distinct_puzzles
 from ..data.puzzles import PuzzleSet
 from ..progress import Progress, Say
+from ..text import printable
 from .accuracy import Evaluation, check_match, evaluate
 from .artifact import Artifact, open_artifact
 
@@ -79,7 +80,7 @@ class Comparison(Sequence[Evaluated]):
             lines.append(f"{each.artifact.label} on {self.puzzles.name}: {total.exact:.2%} solved of {of}")
             if each.agreement:
                 lines.append(f"  {each.agreement['answers_differ']} answers differ from the first's")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     __repr__ = __str__
 

@@ -60,7 +60,7 @@ class Solved:
     def why(self) -> str:
         """What is wrong with an answer that does not verify."""
         changed = np.flatnonzero(self.task.givens(self.question) & (self.answer != self.question))
-        if changed.size:
+        if changed.size and not self.task.by_example:
             symbol = self.task.vocabulary[self.question[changed[0]]]
             return f"it changes the given {symbol!r} at {self.task.where(changed[0])}"
         return self.task.why_wrong(self.question, self.answer)

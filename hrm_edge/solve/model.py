@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import InputError, require_whole
 from ..runtimes import Engine
 from ..tasks import Task
+from ..text import printable
 from .answer import check_solvable, solve_each
 from .questions import questions_of
 from .solutions import Solutions
@@ -31,7 +32,7 @@ class Model:
         return self.engine.task
 
     def __repr__(self) -> str:
-        return f"<model {self.label}, solves {self.task.name}>"
+        return printable(f"<model {self.label}, solves {self.task.name}>")
 
     def __fspath__(self) -> str:
         return str(self.path)

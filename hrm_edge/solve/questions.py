@@ -147,6 +147,8 @@ def _of_numbers(values: np.ndarray, task: Task, tokens: bool | None) -> np.ndarr
     numbers = task.numbers
     if not numbers and tokens is False:
         raise InputError(f"tokens=False: {task.name} has no digits; pass text, or tokens with tokens=True")
+    if task.by_example and not tokens:
+        raise _asked_by_example(task)  # colours as well as tokens
     if tokens or not numbers:
         return checked_tokens(values, task)
     written = np.array(sorted(numbers))
@@ -172,10 +174,17 @@ def _at(values: np.ndarray, row: int, cell: int, task: Task) -> str:
     return f"{values[row, cell]} at {where}"
 
 
+def _asked_by_example(task: Task) -> InputError:
+    return InputError(
+        f"{task.name} is asked by example: pass task.encode(grid) with tokens=True and puzzle_identifiers, or use "
+        f"`{task.answered_with}` with --data"
+    )
+
+
 def _of_cells(boards: list[Any], task: Task) -> np.ndarray:
     """int32[N, S] tokens of boards whose cells are texts, digits or None for a blank."""
     if task.by_example:
-        raise task.no_rules("its boards are no texts; pass tokens with tokens=True and puzzle_identifiers")
+        raise _asked_by_example(task)
     reader = task.reader()
     try:
         for number, board in enumerate(boards, 1):

@@ -9,6 +9,7 @@ import torch
 from foreign_networks import ConvMixer, LoopedEncoder, SingleZ
 from torch import nn
 
+import hrm_edge
 from hrm_edge.bundle import open_bundle
 from hrm_edge.cli import main
 from hrm_edge.errors import InputError
@@ -346,6 +347,36 @@ def test_a_network_and_a_file_of_weights_become_a_bundle(saved, tmp_path, capsys
     np.testing.assert_array_equal(engine.solve(QUESTIONS).tokens, theirs.tokens)
     assert run(capsys, "eval", "b", "--data", "p.csv", "--n", "8")[0] == 0
     assert run(capsys, "selftest", "b")[0] in (0, 2)  # 2: nothing was proven, so nothing is carried
+
+
+def test_python_takes_the_module_itself(tmp_path, recwarn):
+    """Its states and logits come back out of the bundle, segment by segment."""
+    torch.manual_seed(0)
+    network = Smallest()
+    made = hrm_edge.export(network=network, task=TASK, loop="host", gate=False, output=tmp_path / "b")
+    trace = hrm_edge.load(made).trace(QUESTIONS[0], tokens=True)
+    tokens = torch.from_numpy(QUESTIONS[:1])
+    e, z = network.start(tokens)
+    for step in range(3):
+        z, logits = network.segment(z, e)
+        np.testing.assert_allclose(trace.states["z"][step], z[0].detach().numpy(), atol=1e-5)
+        np.testing.assert_allclose(trace.logits[step], logits[0].detach().numpy(), atol=1e-5)
+    assert (trace.steps, list(trace.states)) == (3, ["z"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "say what it solves with --task"),
+        ({"task": "sudoku-4x4", "weights": "step_7.pt"}, "load them into it"),
+        ({"task": "sudoku-4x4", "checkpoint": "sudoku-9x9"}, "not both"),
+        ({"task": "sudoku-4x4"}, "give some with --data"),
+    ],
+)
+def test_what_does_not_go_with_a_module_is_refused(options, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=said):
+        hrm_edge.export(network=Smallest(), **options)
 
 
 @pytest.mark.parametrize(

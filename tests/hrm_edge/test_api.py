@@ -314,6 +314,20 @@ def test_digits_above_nine_and_symbols_that_are_no_digits():
         read([0] * 25, maze)
 
 
+def test_what_is_asked_by_example_must_say_that_it_is_tokens():
+    """A grid of colours 0 to 9 could be taken for tokens."""
+    from hrm_edge.solve.questions import questions_of
+
+    task = he.get_task("arc-6x6")
+    grid = np.arange(36).reshape(6, 6) % 10
+    for asked in (grid, grid.tolist(), [[1, None], [2, 3]]):
+        with pytest.raises(he.InputError, match=r"asked by example: pass task.encode\(grid\) with tokens=True"):
+            questions_of(asked, task)
+    (rows,) = questions_of(task.encode(grid), task, tokens=True, puzzle_identifiers=3)
+    assert np.array_equal(task.decode(rows.questions[0]), grid)
+    assert rows.identifiers.tolist() == [3]
+
+
 # -- answers ---------------------------------------------------------------------------------------------
 
 
@@ -369,6 +383,13 @@ def test_a_notebook_shows_text_as_text(model, monkeypatch):
         assert "&lt;b&gt;&amp;" in shown
         assert "<b>" not in shown
         assert "\x1b" not in shown
+
+
+def test_a_folders_name_commands_no_terminal(tmp_path, csv):
+    folder = toys.write_toy_bundle(tmp_path / "\x1b[31mred")
+    for shown in (repr(he.load(folder)), str(he.evaluate(folder, csv))):
+        assert "\x1b" not in shown
+        assert "\\x1b[31mred" in shown
 
 
 def test_async(model):
