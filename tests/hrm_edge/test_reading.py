@@ -81,7 +81,7 @@ def test_baselines(tmp_path, encoding):
 @pytest.mark.parametrize("encoding", MARKED)
 def test_recipes_configs_and_lists_of_identifiers(tmp_path, encoding):
     pytest.importorskip("torch")
-    from hrm_edge.cli.export import _identifiers
+    from hrm_edge.exporting import _identifiers
     from hrm_edge.models.public import read_config
     from hrm_edge.trainer import load_recipe
 

@@ -146,7 +146,7 @@ def test_figures_are_printed_when_their_file_cannot_be_written_in_the_end(spec, 
     def full(*_):
         raise OSError(28, "No space left on device", "out.xml")
 
-    monkeypatch.setattr("hrm_edge.files.write_atomically", full)
+    monkeypatch.setattr("hrm_edge.check.output.write_atomically", full)
     code, out, err = run(capsys, "check", spec, "--junit", "out.xml")
     assert (code, err) == (2, "hrm-edge: out.xml: No space left on device\n")
     assert "1 of 1 rules hold" in out
