@@ -1,6 +1,5 @@
-"""The Python API: the commands' names, defaults and errors; every way to ask; what is ambiguous is refused."""
+"""The Python API has the commands' names, defaults and errors, whatever was imported before."""
 
-import asyncio
 import inspect
 import json
 import subprocess
@@ -19,8 +18,7 @@ from hrm_edge.cli import export as cli_export
 from hrm_edge.cli import main
 from hrm_edge.cli import solve as cli_solve
 from hrm_edge.cli import train as cli_train
-from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, save_puzzles
-from hrm_edge.runtimes import GraphLoop
+from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.solve.model import Model
 
 pytest.importorskip("onnx")
@@ -30,7 +28,6 @@ TASK = toys.TASK
 PUZZLES = np.stack([row for row in toys.puzzles(20) if TASK.count_solutions(row) == 1])[:4]
 LINES = [TASK.format(row) for row in PUZZLES]
 ANSWERS = [TASK.format(TASK.solve(row)) for row in PUZZLES]
-DIGITS = PUZZLES - 1  # a Sudoku's blank is token 1 and digit 0, its 1 token 2
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +37,8 @@ def bundles(tmp_path_factory):
     return {
         "host": toys.write_toy_bundle(folder / "host"),
         "graph": toys.write_toy_bundle(folder / "graph", loop="graph"),
-        "three": toys.write_toy_bundle(folder / "three", batch=3),
         "unchecked": toys.write_toy_bundle(folder / "unchecked", gate=unchecked),
     }
-
-
-@pytest.fixture(scope="module")
-def model(bundles):
-    return he.load(bundles["host"])
 
 
 # -- names, defaults, errors -----------------------------------------------------------------------------
@@ -177,344 +168,6 @@ def test_numbers_that_the_command_line_refuses_are_refused(call, bundles):
         call(bundles["host"])
 
 
-# -- asking ----------------------------------------------------------------------------------------------
-
-BOARDS = DIGITS.reshape(-1, 4, 4)
-ONE = {
-    "text": LINES[0],
-    "drawn": TASK.render(PUZZLES[0]),
-    "a list of one text": [LINES[0]],
-    "rows of text": [LINES[0][row : row + 4] for row in range(0, 16, 4)],
-    "cells of text": list(LINES[0]),
-    "digits": DIGITS[0].tolist(),
-    "rows of digits": BOARDS[0].tolist(),
-    "tuples": tuple(map(tuple, BOARDS[0].tolist())),
-    "an array": DIGITS[0],
-    "an array of rows": BOARDS[0].astype(np.uint8),
-    "a batch of one": DIGITS[:1],
-    "None for a blank": [[None if cell == 0 else cell for cell in row] for row in BOARDS[0].tolist()],
-    "an array of symbols": np.array(list(LINES[0])).reshape(4, 4),
-    "an array of objects": np.array([[None if cell == 0 else int(cell) for cell in row] for row in BOARDS[0]]),
-}
-
-
-@pytest.mark.parametrize("way", ONE)
-def test_one_puzzle_in_every_way(model, way):
-    assert model.solve(ONE[way]).text == ANSWERS[:1]
-    assert model.trace(ONE[way]).text[-1] == ANSWERS[0]
-
-
-MANY = {
-    "texts": LINES,
-    "a text of lines": "\n".join(LINES),
-    "an array of texts": np.array(LINES),
-    "a column of a table": np.array(LINES, object),
-    "lists": DIGITS.tolist(),
-    "lists of rows": BOARDS.tolist(),
-    "an array": DIGITS,
-    "arrays": list(BOARDS),
-    "an array of rows": BOARDS.astype(np.int64),
-    "rows of text": [[line[row : row + 4] for row in range(0, 16, 4)] for line in LINES],
-    "a puzzle set": PuzzleSet(TASK, PUZZLES, None, ["made"] * len(PUZZLES), "made"),
-}
-
-
-@pytest.mark.parametrize("way", MANY)
-@pytest.mark.parametrize("kind", ["host", "graph", "three"])
-def test_many_are_answered_as_each_alone(bundles, way, kind):
-    solved = he.solve(bundles[kind], MANY[way])
-    assert solved.text == ANSWERS
-    assert [one.number for one in solved] == [1, 2, 3, 4]
-
-
-def test_tokens_are_tokens_when_they_are_said_to_be(model):
-    for way in (PUZZLES, PUZZLES.reshape(-1, 4, 4), PUZZLES.tolist()):
-        solved = model.solve(way, tokens=True)
-        assert solved.text == ANSWERS
-        assert np.array_equal(solved.questions, PUZZLES)
-
-
-def test_files_and_texts_and_data(model, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "p.txt").write_text("\n".join(LINES[1:3]))
-    assert model.solve("p.txt").text == ANSWERS[1:3]
-    assert model.solve(tmp_path / "p.txt").text == ANSWERS[1:3]
-    assert model.solve(["p.txt", LINES[0]]).text == [*ANSWERS[1:3], ANSWERS[0]]
-    assert model.solve(LINES[0], data="p.txt").text == ANSWERS[:3]
-    assert model.solve(DIGITS[:1], data="p.txt").text == ANSWERS[:3]
-    assert model.solve(data="p.txt").text == ANSWERS[1:3]
-
-
-FULL = DIGITS[0].copy()
-FULL[FULL == 0] = 1
-REFUSED = {
-    "nothing": (None, {}, "no puzzle given"),
-    "no puzzles": ([], {}, "no puzzle given"),
-    "tokens not said to be": (
-        PUZZLES,
-        {},
-        "is no digit of sudoku-4x4 (0 to 4); if these are tokens, say tokens=True",
-    ),
-    "either": (
-        TASK.solve(PUZZLES[0]) - 1,
-        {},
-        "can be read in two ways: as tokens (say tokens=True), or as digits",
-    ),
-    "one of them either": ([DIGITS[0], FULL], {}, "puzzle 2 can be read in two ways"),
-    "padding": (DIGITS, {"tokens": True}, "token 0 of puzzle 0, cell"),
-    "text as tokens": (LINES[0], {"tokens": True}, "a text has no tokens"),
-    "floats": (DIGITS.astype(float), {}, "puzzles can not be float64"),
-    "truths": (DIGITS > 0, {}, "puzzles can not be bool"),
-    "a negative": (DIGITS - 5, {}, "is no digit"),
-    "too short": (DIGITS[:, :15], {}, "not [4, 15]"),
-    "a number": (7, {}, "not []"),
-    "unlike rows": ([[1, 2], [3]], {}, "puzzles can not be list"),
-    "a dictionary": ({"puzzle": LINES[0]}, {}, "puzzles can not be dict"),
-    "bytes": (LINES[0].encode(), {}, "puzzles can not be bytes"),
-    "a text and an array": ([LINES[0], DIGITS[0]], {}, "a list of texts and of something else"),
-    "no solution": ("12..3..4........", {}, "the puzzle has no solution"),
-    "two of a kind": ([LINES[0], "11.............."], {}, "puzzle 2: not a sudoku-4x4 puzzle: two 1s in row 1"),
-    "a wrong symbol": ([["1", "x", None, None], *[[None] * 4] * 3], {}, "puzzle 1: "),
-    "another task's": (generate_puzzles(he.get_task("sudoku-6x6"), 1, seed=0), {}, "holds sudoku-6x6 puzzles"),
-    "identifiers of a text": (LINES[0], {"puzzle_identifiers": [0]}, "files have their own"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_can_not_be_read_or_be_read_in_two_ways_is_refused(model, case):
-    puzzles, options, said = REFUSED[case]
-    with pytest.raises(he.InputError) as raised:
-        model.solve(puzzles, **options)
-    assert said in str(raised.value)
-    with pytest.raises(he.InputError):
-        model.trace(puzzles, **options)
-
-
-def test_a_board_without_a_blank_is_read_as_it_is_said(model):
-    whole = TASK.solve(PUZZLES[0])
-    assert model.solve(whole - 1, tokens=False).text == [TASK.format(whole)]
-    assert model.solve(whole, tokens=True).text == [TASK.format(whole)]
-
-
-def test_digits_above_nine_and_symbols_that_are_no_digits():
-    from hrm_edge.solve.questions import questions_of
-
-    def read(puzzles, task, **options):
-        return np.concatenate([rows.questions for rows in questions_of(puzzles, task, **options)])
-
-    large = he.get_task("sudoku-16x16")
-    board = large.parse("G" + "." * 255)
-    assert np.array_equal(read([16] + [0] * 255, large), board[None])
-    maze = he.get_task("maze-5x5")
-    question = maze.parse("S...G" + "." * 20)
-    assert np.array_equal(read(question, maze), question[None])  # numbers are tokens where no digits are
-    with pytest.raises(he.InputError, match="has no digits"):
-        read(question, maze, tokens=False)
-    with pytest.raises(he.InputError, match="padding"):
-        read([0] * 25, maze)
-
-
-def test_what_is_asked_by_example_must_say_that_it_is_tokens():
-    """A grid of colours 0 to 9 could be taken for tokens."""
-    from hrm_edge.solve.questions import questions_of
-
-    task = he.get_task("arc-6x6")
-    grid = np.arange(36).reshape(6, 6) % 10
-    for asked in (grid, grid.tolist(), [[1, None], [2, 3]]):
-        with pytest.raises(he.InputError, match=r"asked by example: pass task.encode\(grid\) with tokens=True"):
-            questions_of(asked, task)
-    (rows,) = questions_of(task.encode(grid), task, tokens=True, puzzle_identifiers=3)
-    assert np.array_equal(task.decode(rows.questions[0]), grid)
-    assert rows.identifiers.tolist() == [3]
-
-
-# -- answers ---------------------------------------------------------------------------------------------
-
-
-def test_answers_come_in_every_form(model):
-    solved = model.solve(DIGITS)
-    assert len(solved) == 4
-    assert solved.tokens.dtype == np.int32
-    assert np.array_equal(solved.digits, solved.tokens.reshape(-1, 4, 4) - 1)
-    assert [TASK.format(row) for row in solved.tokens] == ANSWERS == solved.text
-    assert solved.verified.all()
-    assert solved.steps.tolist() == [one.steps for one in solved]
-    assert isinstance(solved[1:], he.Solutions)
-    assert solved[1:].text == ANSWERS[1:]
-    assert model.solve(solved.digits, tokens=False).text == ANSWERS
-    row = json.loads(json.dumps(solved.to_dict()))
-    assert (row["task"], row["n"], row["right"], row["wrong"]) == ("sudoku-4x4", 4, 4, 0)
-    assert [each["answer"] for each in row["results"]] == ANSWERS
-
-
-def test_one_result_is_the_object_of_the_command_line(model, bundles, capsys):
-    with pytest.raises(SystemExit):
-        main(["solve", str(bundles["host"]), LINES[0], "--json", "--trace"])
-    theirs = json.loads(capsys.readouterr().out)
-    (ours,) = model.solve(LINES[0], trace=True).to_dict()["results"]
-    assert {**ours, "ms": 0} == {**theirs, "ms": 0}
-
-
-def test_results_print_as_the_command_line_prints_them(model, bundles, capsys):
-    with pytest.raises(SystemExit):
-        main(["solve", str(bundles["host"]), LINES[0]])
-    printed = capsys.readouterr().out
-    solved = model.solve(LINES[0])
-    for shown in (str(solved), repr(solved), str(solved[0]), repr(solved[0])):
-        assert shown.splitlines()[:-1] == printed.splitlines()[:-1]
-        assert shown.splitlines()[-1].startswith("verified, ")
-    assert model.solve(shown).text == ANSWERS[:1]  # what was printed can be asked
-
-
-def test_of_many_some_are_printed_and_all_are_counted(model):
-    shown = str(model.solve(np.repeat(DIGITS[:1], 14, axis=0)))
-    assert shown.count("verified, ") == 12
-    assert shown.endswith("2 more; 14 of 14 verified")
-    assert str(model.solve("1...............")).count("NOT verified") == 1
-
-
-def test_a_notebook_shows_text_as_text(model, monkeypatch):
-    """A vocabulary may hold anything, and so may what a file says of itself."""
-    solved, trace = model.solve(LINES[0]), model.trace(LINES[0])
-    monkeypatch.setitem(vars(TASK), "vocabulary", ("<pad>", *["<b>&\x1b"] * 5))
-    for shown in (solved._repr_html_(), solved[0]._repr_html_(), trace._repr_html_()):
-        assert shown.startswith("<pre ")
-        assert shown.endswith("</pre>")
-        assert "&lt;b&gt;&amp;" in shown
-        assert "<b>" not in shown
-        assert "\x1b" not in shown
-
-
-def test_a_folders_name_commands_no_terminal(tmp_path, csv):
-    folder = toys.write_toy_bundle(tmp_path / "\x1b[31mred")
-    for shown in (repr(he.load(folder)), str(he.evaluate(folder, csv))):
-        assert "\x1b" not in shown
-        assert "\\x1b[31mred" in shown
-
-
-def test_async(model):
-    async def both():
-        return await asyncio.gather(model.solve_async(LINES[0]), model.solve_async(DIGITS, halt="verified"))
-
-    one, many = asyncio.run(both())
-    assert one.text == ANSWERS[:1]
-    assert many.text == ANSWERS
-
-
-def test_options_are_passed_on(model):
-    fixed = model.solve(LINES[0], halt="fixed", max_think_steps=5, trace=True)[0]
-    assert (fixed.steps, fixed.halted, len(fixed.trace)) == (5, False, 5)
-    hard = model.solve("1...............", retries=2, seed=3)[0]
-    assert hard.segments == 3 * toys.HALT_MAX_STEPS
-
-
-def test_an_unchecked_bundle_is_warned_of(bundles):
-    with pytest.warns(UserWarning, match="never checked"):
-        he.load(bundles["unchecked"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        he.load(bundles["host"])
-
-
-# -- traces ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["host", "graph", "three"])
-@pytest.mark.parametrize("options", [{}, {"halt": "verified"}, {"halt": "fixed", "max_think_steps": 4}])
-def test_a_trace_is_what_solve_traces(bundles, kind, options):
-    model = he.load(bundles[kind])
-    for line in LINES:
-        trace = model.trace(line, **options)
-        answers = model.engine.solve(TASK.parse(line)[None], trace=True, **options)
-        assert np.array_equal(trace.guesses, answers.trace[:, 0])
-        assert np.array_equal(trace.q[-1], answers.q[0])
-        assert (trace.steps, trace.halted) == (answers.steps[0], answers.halted[0])
-
-
-def test_states_of_a_host_loop_and_of_a_graph(bundles):
-    """The toy's own numpy twin, one segment after the other."""
-    trace = he.load(bundles["three"]).trace(LINES[0])
-    e, *state = toys.start(PUZZLES[:1])
-    for step in range(trace.steps):
-        *state, logits, q = toys.segment(*state, e)
-        assert np.array_equal(trace.logits[step], logits[0])
-        assert np.array_equal(trace.q[step], q[0])
-        for name, expected in zip(("z_H", "z_L"), state, strict=True):
-            assert np.array_equal(trace.states[name][step], expected[0])
-    graph = he.load(bundles["graph"]).trace(LINES[0])
-    assert np.array_equal(graph.guesses, trace.guesses)
-    for what in ("logits", "states"):
-        with pytest.raises(he.InputError, match=f"shows no {what} of its segments; .* --loop host"):
-            getattr(graph, what)
-
-
-def test_a_trace_of_the_network_itself():
-    """Against the plain torch loop, segment by segment."""
-    torch = pytest.importorskip("torch")
-    from pathlib import Path
-
-    import small_networks
-
-    from hrm_edge.models.engine import TorchEngine
-
-    checkpoint = small_networks.checkpoint()
-    model = Model(TorchEngine(checkpoint), Path("small"), "small")
-    trace = model.trace(LINES[0], halt="fixed", max_think_steps=3)
-    network, tokens = checkpoint.model, torch.from_numpy(PUZZLES[:1])
-    e, (z_H, z_L) = network.embed(tokens), network.initial_state(1)
-    for step in range(3):
-        z_H, z_L, logits, q = network.segment(z_H, z_L, e)
-        for ours, theirs in (
-            (trace.states["z_H"][step], z_H),
-            (trace.states["z_L"][step], z_L),
-            (trace.logits[step], logits),
-            (trace.q[step], q),
-        ):
-            assert np.array_equal(ours, theirs[0].numpy())
-        assert np.array_equal(trace.guesses[step], logits[0].argmax(-1).numpy())
-
-
-def test_a_trace_over_slots_gives_them_back():
-    from hrm_edge.runtimes import SlotLoop
-
-    made = []
-
-    class Slots:
-        def put(self, slots, tokens, identifiers):
-            self.e, *self.state = toys.start(np.repeat(tokens[:1], 3, axis=0))
-
-        def think(self):
-            *self.state, logits, q = toys.segment(*self.state, self.e)
-            return logits, q
-
-    def make():
-        made.append(Slots())
-        return made[-1]
-
-    engine = SlotLoop(TASK, toys.HALT_MAX_STEPS, make, backend="toy", batch=3)
-    model = Model(engine, None, "toy")
-    expected = Model(toys.host_engine(), None, "toy").trace(LINES[0])
-    for _ in range(3):
-        trace = model.trace(LINES[0])
-        assert np.array_equal(trace.guesses, expected.guesses)
-        assert np.array_equal(trace.logits, expected.logits)
-        with pytest.raises(he.InputError, match="shows no states"):
-            _ = trace.states
-    assert len(made) == 1
-
-
-def test_a_trace_prints_and_is_one_puzzles(model):
-    trace = model.trace(LINES[0])
-    assert str(trace).startswith("segment 1: ")
-    row = json.loads(json.dumps(trace.to_dict()))
-    assert len(row["segments"]) == row["steps"] == trace.steps
-    assert row["segments"][-1]["guess"] == row["answer"] == ANSWERS[0]
-    with pytest.raises(he.InputError, match="a trace is of one puzzle, not of 4"):
-        model.trace(DIGITS)
-    assert isinstance(he.load(model.path).engine, type(model.engine))
-    assert not isinstance(model.engine, GraphLoop)
-
-
 # -- measuring and judging -------------------------------------------------------------------------------
 
 
@@ -558,3 +211,18 @@ def test_check_raises_what_fails_with_all_verdicts(bundles, csv, tmp_path, capsy
     assert json.loads(capsys.readouterr().out) == raised.value.report.to_dict()
     with pytest.raises(he.InputError, match="is a folder"):
         he.check(spec, markdown=tmp_path)
+
+
+def test_an_unchecked_bundle_is_warned_of(bundles):
+    with pytest.warns(UserWarning, match="never checked"):
+        he.load(bundles["unchecked"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        he.load(bundles["host"])
+
+
+def test_a_folders_name_commands_no_terminal(tmp_path, csv):
+    folder = toys.write_toy_bundle(tmp_path / "\x1b[31mred")
+    for shown in (repr(he.load(folder)), str(he.evaluate(folder, csv))):
+        assert "\x1b" not in shown
+        assert "\\x1b[31mred" in shown
