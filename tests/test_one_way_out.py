@@ -21,6 +21,7 @@ _FLAGS = ("markup", "emoji", "highlight")
 # What a stream may be asked, and who hands one on: nothing of these writes text of ours.
 _ASKED = {"sys.stderr.isatty", "sys.stdout.isatty"}
 ALLOWED = {
+    "hrm_edge/api.py: warnings.warn": "load: as Python warns, of what printable has cleaned",
     "hrm_edge/progress.py: sys.stderr": "say: by write_lines",
     "hrm_edge/cli/__init__.py: sys.stdout": "abandoned where the reader had enough",
     "hrm_edge/workspace.py: os.write": "into its own file, whose it is",
