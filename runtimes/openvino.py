@@ -16,6 +16,8 @@ from ..errors import InputError
 from ..packages import install
 from .base import Available, Backend, CompiledProduct, Graph, Idle, first_line
 
+_making_tables, _tables_made = threading.Lock(), False
+
 
 class OpenVino(Backend):
     """OpenVINO's CPU plugin."""
@@ -95,7 +97,22 @@ def imported() -> Any:
     finally:
         if "openvino_telemetry" in sys.modules and sys.modules["openvino_telemetry"] is None:
             del sys.modules["openvino_telemetry"]
+    _make_tables(openvino)
     return openvino
+
+
+def _make_tables(openvino: Any) -> None:
+    """Have the binding make its tables of types here, in one thread.
+
+    It makes them when they are first asked for, within a lock of C++'s and letting go of Python's meanwhile: two
+    threads that first ask at once may each wait for ever for what the other holds (2026.4).
+    """
+    global _tables_made
+    with _making_tables:
+        if not _tables_made:
+            openvino.Type.f32.to_dtype()
+            openvino.Tensor(np.zeros(1, np.float32), shared_memory=True)
+            _tables_made = True
 
 
 def _opted_in() -> bool:

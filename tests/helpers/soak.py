@@ -1,12 +1,14 @@
 """Random requests from several threads through every backend usable here: does each get its own puzzles' answers?
 
 `python tests/helpers/soak.py MINUTES` runs until the time is over and prints a table; the suite takes some hundred.
-A request has any number of rows, limit, halting rule and trace; some are wrong on purpose. What is right is told by
-the numpy twin of the network, asked beforehand. Memory is compared with what it was after the first tenth.
+A request has any number of rows, limit, halting rule and trace; some are wrong on purpose, and some are cancelled
+at any moment, by an exception in their thread. What is right is told by the numpy twin of the network, asked
+beforehand. Memory is compared with what it was after the first tenth.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import toys
@@ -26,6 +29,7 @@ THREADS = 8
 LIMITS = (1, 2, 3, 5, toys.HALT_MAX_STEPS, toys.HALT_MAX_STEPS + 3)
 PUZZLES = toys.puzzles(40)
 EXPECTED = {(halt, k): toys.host_engine().solve(PUZZLES, k, halt, True) for halt in HALT_MODES for k in LIMITS}
+OUTCOMES = {"answered", "refused", "cancelled", "ended before"}
 WRONG = (
     {"tokens": PUZZLES[:2, :-1]},
     {"tokens": PUZZLES[:2] + 100},
@@ -33,6 +37,10 @@ WRONG = (
     {"halt": "sometimes"},
     {"max_think_steps": 0},
 )
+
+
+class Cancelled(BaseException):
+    """What cuts a request off, as Ctrl-C or a server's time limit does."""
 
 
 @dataclass
@@ -69,8 +77,8 @@ def soak(engine: Engine, requests: int | None = None, seconds: float = float("in
             outcome = _one(engine, rng)
             part = (time.monotonic() - begun) / seconds if requests is None else done * THREADS / requests
             with lock:
-                found.outcomes[outcome if len(outcome) < 20 else "wrong"] += 1
-                if len(outcome) >= 20 and len(found.errors) < 10:
+                found.outcomes[outcome if outcome in OUTCOMES else "wrong"] += 1
+                if outcome not in OUTCOMES and len(found.errors) < 10:
                     found.errors.append(outcome)
                 if not memory[0] and part >= 0.1:
                     memory[0] = _resident_mb()
@@ -85,13 +93,15 @@ def soak(engine: Engine, requests: int | None = None, seconds: float = float("in
 
 
 def _one(engine: Engine, rng: np.random.Generator) -> str:
-    """One request: "answered", "refused", or a sentence on what went wrong."""
+    """One request: one of OUTCOMES, or a sentence on what went wrong."""
     rows = rng.integers(0, len(PUZZLES), rng.integers(0, 10))
     halt, limit, trace = str(rng.choice(HALT_MODES)), int(rng.choice(LIMITS)), bool(rng.integers(2))
     request = {"tokens": PUZZLES[rows], "max_think_steps": limit, "halt": halt, "trace": trace}
     bad = rng.random() < 0.1
     if bad:
         request |= WRONG[rng.integers(len(WRONG))]
+    elif rng.random() < 0.1:
+        return _cut_off(engine, request, rng.uniform(0, 0.003))
     try:
         answers = engine.solve(**request)
     except InputError as error:
@@ -101,6 +111,28 @@ def _one(engine: Engine, rng: np.random.Generator) -> str:
     if bad:
         return "a wrong request was answered"
     return _apart(answers, EXPECTED[halt, limit], rows, trace) or "answered"
+
+
+def _cut_off(engine: Engine, request: dict[str, Any], after: float) -> str:
+    """A request into which :class:`Cancelled` is thrown after so many seconds: it ends by that, or had ended."""
+    timer = threading.Timer(after, _throw, (threading.get_ident(),))
+    ended = False
+    try:
+        timer.start()
+        engine.solve(**request)
+        ended = True
+        while timer.is_alive():
+            time.sleep(0.001)
+        time.sleep(0.001)  # it is raised between two steps of Python's own
+    except Cancelled:
+        return "ended before" if ended else "cancelled"
+    except Exception as error:
+        return f"a traceback of one cancelled: {type(error).__name__}: {error}"
+    return "a cancelled request never heard of it"
+
+
+def _throw(thread: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Cancelled))
 
 
 def _apart(answers: Answers, expected: Answers, rows: np.ndarray, trace: bool) -> str | None:

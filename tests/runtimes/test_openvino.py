@@ -1,0 +1,37 @@
+"""What OpenVINO's own binding needs, tried in processes of their own."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("openvino")
+
+FIRST_CALLS = """
+import faulthandler, sys, threading
+import numpy as np
+from hrm_edge.runtimes.openvino import imported
+
+sys.setswitchinterval(1e-6)
+faulthandler.dump_traceback_later(20, exit=True)
+ready, openvino = threading.Barrier(8), imported()
+
+def call(number):
+    ready.wait()
+    if number % 2:
+        openvino.Type.f32.to_dtype()
+    openvino.Tensor(np.zeros((2, 3), np.float32), shared_memory=True)
+    openvino.Tensor(openvino.Type.f32, [2]).data
+
+threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_first_calls_from_several_threads_do_not_wait_for_each_other():
+    """Of two processes, as without the tables made beforehand each of them hung three times in five."""
+    started = [subprocess.Popen([sys.executable, "-c", FIRST_CALLS], stderr=subprocess.PIPE) for _ in range(2)]
+    for process in started:
+        said = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == 0, said
