@@ -23,6 +23,7 @@ from .graph.layers import products
 from .graph.loop import wrap_in_loop
 from .graph.passes import fix_batch
 from .graph.trace import programs, trace_segment, trace_start
+from .network import traced
 from .options import ExportOptions
 from .quantize import fp16
 from .quantize.plan import Plan
@@ -119,9 +120,8 @@ def trace(checkpoint: Checkpoint, say: Say = lambda stage: None) -> tuple[onnx.M
             + ("; keep fewer puzzles with --puzzle-identifiers" * (checkpoint.config.num_puzzle_identifiers > 1))
         )
     say("tracing one segment")
-    if isinstance(checkpoint.model, Wrapped):  # traced when it became a checkpoint
-        start, segment = checkpoint.model.graphs
-        return start, segment
+    if isinstance(checkpoint.model, Wrapped):
+        return traced(checkpoint.model)
     return trace_start(checkpoint.model), trace_segment(checkpoint.model)
 
 

@@ -146,6 +146,9 @@ def check(
 def train(
     output: Path | str,
     task: str | None = None,
+    network: str | None = None,
+    weights: Path | str | None = None,
+    key: str | None = None,
     preset: str = "small",
     data: Sequence[str] | None = None,
     test: Path | str | None = None,
@@ -160,7 +163,7 @@ def train(
     seed: int | None = None,
     threads: int | None = None,
 ) -> Path:
-    """Train an HRM, or resume the run found at ``output``. Returns the folder of its checkpoint.
+    """Train an HRM or a network of others, or resume the run at ``output``. Returns the folder of its checkpoint.
 
     Arguments are the flags of ``hrm-edge train``, with the same defaults: ``set_`` is ``--set``, as in
     ``["train.lr=3e-4"]``, and ``start_from`` is ``--from``. InputError where they do not fit.
@@ -171,8 +174,8 @@ def train(
         raise InputError(f"this needs PyTorch; run: {install('train')}") from None
 
     from . import trainer
-    from .models import load_checkpoint
     from .tasks import task_for
+    from .trainer.first import starting_point
 
     require_whole(1, threads=threads)
     require_whole(0, seed=seed, steps=steps)
@@ -189,12 +192,14 @@ def train(
         limits.append(f"train.minutes={float(minutes)}")
     if steps:
         limits.append(f"train.steps={steps}")
-    initial = load_checkpoint(start_from) if start_from else None
-    start = initial.hrm.config if initial else None
     sources = [data] if isinstance(data, str) else list(data or [])
     learned = task_for(task, (source.partition("@")[0] for source in sources))
+    initial, start = starting_point(learned, _path(start_from), network, _path(weights), key)
     settings = [*(set_ or []), *limits]
-    arch, recipe = trainer.load_recipe(learned, preset, Path(config) if config else None, settings, start)
+    arch, recipe = trainer.load_recipe(learned, preset, _path(config), settings, start)
     usual = str(task) if learned.definition else "generated:20000"
-    test = Path(test) if test else None
-    return trainer.train(learned, arch, recipe, sources or [usual], Path(output), device, test, initial)
+    return trainer.train(learned, arch, recipe, sources or [usual], Path(output), device, _path(test), initial)
+
+
+def _path(place: Path | str | None) -> Path | None:
+    return Path(place) if place else None

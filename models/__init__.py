@@ -13,11 +13,13 @@ from .checkpoint import (
 from .config import HRMConfig
 from .hrm import HRM
 from .slicing import keep_identifiers
+from .source import NetworkSource
 
 __all__ = [
     "HRM",
     "Checkpoint",
     "HRMConfig",
+    "NetworkSource",
     "Ranges",
     "TrainedScales",
     "build_model",

@@ -130,20 +130,25 @@ def _count(
     """The same rollout again, rows leaving as they did; ``wanted[B, segment]`` says what is counted."""
     active = np.arange(len(e))
     for step in range(1, int(lengths.max()) + 1):
-        with recorder.counting(wanted[active, step]):
-            *state, _, _ = model.segment(*[*state, e])
+        rows = wanted[active, step]
+        if isinstance(model, Wrapped) and not rows.all():
+            # Which dimension of a layer's input is the batch nobody knows: the rows to count run by themselves.
+            some = torch.from_numpy(rows).to(e.device)
+            if rows.any():
+                with recorder.counting(rows[rows]):
+                    model.segment(*(tensor[some] for tensor in (*state, e)))
+            *state, _, _ = model.segment(*state, e)
+        else:
+            with recorder.counting(rows):
+                *state, _, _ = model.segment(*[*state, e])
         stay = lengths[active] > step
         if not stay.all():
             keep = torch.from_numpy(stay).to(e.device)
             state, e, active = [z[keep] for z in state], e[keep], active[stay]
 
 
-def _modules_of(model: Model, layer: str) -> list[nn.Module]:
-    return model.modules_of(layer) if isinstance(model, Wrapped) else [model.get_submodule(layer)]
-
-
 class _Recorder:
-    """Forward pre-hooks on the quantized layers that count the rows of a segment they are told to count."""
+    """Watches the quantized layers, and counts the rows of a segment that it is told to count."""
 
     def __init__(self, model: Model, smoothing: Mapping[str, np.ndarray], per_call: bool, grams: bool):
         self.ranges = Ranges({}, {}, 0)
@@ -155,16 +160,23 @@ class _Recorder:
         self._rows: Tensor | None = None  # numbers of the rows to count; None: not counting
 
     def __enter__(self) -> _Recorder:
-        self._hooks = [
-            module.register_forward_pre_hook(functools.partial(self._see, name))
-            for name in quantized_layers(self._model)
-            for module in _modules_of(self._model, name)
-        ]
+        self._watching = contextlib.ExitStack()
+        layers = quantized_layers(self._model)
+        if isinstance(self._model, Wrapped):
+            stored = self._model.stored_layers()
+            known = {layer: name for layer, name in stored.items() if name in layers}
+            self._watching.enter_context(
+                self._model.products(lambda layer, x, _: self._see(known[layer], x) if layer in known else None)
+            )
+            return self
+        for name in layers:
+            hook = functools.partial(self._hook, name)
+            handle = self._model.get_submodule(name).register_forward_pre_hook(hook)
+            self._watching.callback(handle.remove)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        self._watching.close()
 
     @contextlib.contextmanager
     def counting(self, rows: np.ndarray) -> Iterator[None]:
@@ -175,12 +187,15 @@ class _Recorder:
         yield
         self._rows = None
 
-    def _see(self, layer: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
+    def _hook(self, layer: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
+        self._see(layer, inputs[0])
+
+    def _see(self, layer: str, input: Tensor) -> None:
         call = self._calls[layer]
         self._calls[layer] += 1
         if self._rows is None or not len(self._rows):
             return
-        x = inputs[0][self._rows].float()
+        x = (input if isinstance(self._model, Wrapped) else input[self._rows]).float()
         if layer in self._smoothing:
             x = x / self._smoothing[layer]
         site = f"{layer}/{call}" if self._per_call else layer

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from .. import limits
 from ..errors import InputError
@@ -32,7 +33,8 @@ from .calibration import quantized_layers
 from .config import HRMConfig
 from .family import NETWORKS
 from .hrm import HRM
-from .network import NetworkConfig, Wrapped
+from .network import NetworkConfig, Wrapped, bare
+from .source import KIND, NetworkSource, code_hash
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
@@ -66,10 +68,10 @@ class Checkpoint:
 
     @property
     def hrm(self) -> HRM:
-        """Its network where that is of this family; InputError where it is another's, which only export takes."""
+        """Its network where that is of this family; InputError where it is another's."""
         if isinstance(self.model, Wrapped):
             what = self.model.config.name
-            raise InputError(f"{self.path}: is another's network ({what}), which can only be exported and measured")
+            raise InputError(f"{self.path}: is another's network ({what}), which this cannot take")
         return self.model
 
     @property
@@ -170,7 +172,7 @@ def require_replaceable(path: Path) -> None:
 
 def save_checkpoint(
     path: Path | str,
-    model: HRM,
+    model: HRM | Wrapped,
     task: Task | str,
     card: str,
     metadata: dict[str, Any] | None = None,
@@ -181,11 +183,15 @@ def save_checkpoint(
     ``dtype`` float16 halves the file (it is widened again on reading): for weights that ship. Where the
     metadata has the scales of quantization-aware training, they are tied to these weights by their hash.
     A checkpoint that stands at ``path`` is replaced, and nothing else is (:func:`require_replaceable`).
+    Of another's network it names the factory, which has to be there again to load it.
     """
     path = Path(path)
     task = known_task(task) if isinstance(task, str) else task
     # The puzzle-embedding table is small here; all tensors are copied so that none shares storage.
-    tensors = {name: t.detach().to("cpu", dtype).contiguous().clone() for name, t in model.state_dict().items()}
+    tensors = {
+        name: t.detach().to("cpu", dtype if t.is_floating_point() else t.dtype).contiguous().clone()
+        for name, t in bare(model).state_dict().items()
+    }
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{path}: weight {name} is not finite in {dtype}; the checkpoint was not written")
@@ -193,7 +199,7 @@ def save_checkpoint(
     config = {
         "format_version": FORMAT_VERSION,
         "task": task.name,
-        "arch": model.config.to_dict(),
+        "arch": _architecture(model),
         "metadata": metadata,
     }
     with replacing_folder(path, require_replaceable) as folder:
@@ -207,6 +213,16 @@ def save_checkpoint(
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (folder / CARD).write_text(card)
     return path
+
+
+def _architecture(model: HRM | Wrapped) -> dict[str, Any]:
+    if not isinstance(model, Wrapped):
+        return model.config.to_dict()
+    if model.source is None:
+        raise InputError(
+            f"network {model.config.name}: a checkpoint has to name what makes it; give package.module:factory"
+        )
+    return model.source.to_dict()
 
 
 def resolve_checkpoint(path: Path | str) -> Path:
@@ -251,7 +267,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def check_shapes(model: HRM, shapes: Mapping[str, Sequence[int]], where: str) -> None:
+def check_shapes(model: nn.Module, shapes: Mapping[str, Sequence[int]], where: str) -> None:
     """InputError names a weight that is missing, unknown or misshapen."""
     expected = model.state_dict()
     for problem, names in (
@@ -268,15 +284,18 @@ def check_shapes(model: HRM, shapes: Mapping[str, Sequence[int]], where: str) ->
             )
 
 
-def load_weights(model: HRM, tensors: dict[str, torch.Tensor], where: str) -> None:
+def load_weights(model: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
     """Copy tensors into the model in float32; one that does not fit or is no finite number is named."""
     check_shapes(model, {name: tensor.shape for name, tensor in tensors.items()}, where)
+    expected = model.state_dict()
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or tensor.layout is not torch.strided:
+        # Another's network may count something beside its weights.
+        alike = tensor.is_floating_point() == expected[name].is_floating_point()
+        if not alike or tensor.layout is not torch.strided:
             raise InputError(f"{where}: weight {name!r} is {tensor.dtype}, {tensor.layout}; weights are floats")
         if not torch.isfinite(tensor.float()).all():
             raise InputError(f"{where}: weight {name!r} is not finite (NaN or infinite); train again")
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
 
 
 def stored_shapes(path: Path, floats: bool = True) -> dict[str, list[int]]:
@@ -314,18 +333,28 @@ def _told_as_damaged(path: Path) -> Iterator[None]:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint folder (or a shipped model by name): float32, in evaluation mode."""
+    """Read a checkpoint folder (or a shipped model by name): float32, in evaluation mode.
+
+    One of another's network names the factory that makes it, which is imported, but never from the folder itself.
+    """
     named = resolve_checkpoint(path)
     require_utf8(named)
     path = standing(named)
     config = _read_config(path)
     task = read_task(path, config["task"])
-    arch = HRMConfig.from_dict(config.get("arch", {}), where=str(path / CONFIG))
-    weights = path / WEIGHTS
-    check_shapes(sketch_model(arch, task), stored_shapes(weights), str(weights))
-    model = build_model(arch, task)
-    load_weights(model, read_tensors(weights), str(weights))
-    told = [config["task"], model.config.identity(), *([task.definition.sha256] if task.definition else [])]
+    weights, arch, where = path / WEIGHTS, config.get("arch", {}), str(path / CONFIG)
+    model: HRM | Wrapped
+    if isinstance(arch, dict) and arch.get("kind") == KIND:
+        model = NetworkSource.from_dict(arch, where).build(task, never_from=path)
+        check_shapes(bare(model), stored_shapes(weights, floats=False), str(weights))
+        known = [arch, code_hash(bare(model))]
+    else:
+        family = HRMConfig.from_dict(arch, where=where)
+        check_shapes(sketch_model(family, task), stored_shapes(weights), str(weights))
+        model = build_model(family, task)
+        known = [family.identity()]
+    load_weights(bare(model), read_tensors(weights), str(weights))
+    told = [config["task"], *known, *([task.definition.sha256] if task.definition else [])]
     identity = json.dumps(told, sort_keys=True)
     digest = hashlib.sha256((sha256(weights) + identity).encode()).hexdigest()
     card = (path / CARD).read_text(errors="replace") if (path / CARD).exists() else ""

@@ -126,6 +126,11 @@ class HRMConfig:
         return self.prefix_len + self.seq_len
 
     @property
+    def learns_halting(self) -> bool:
+        """Whether it has a halting head to train: always."""
+        return True
+
+    @property
     def state_values(self) -> int:
         """Numbers in the state of one puzzle, z_H and z_L together."""
         return 2 * self.sequence_len * self.hidden_size

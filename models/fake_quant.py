@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from .calibration import quantized_layers
 from .hrm import HRM
 from .layers import Linear
+from .network import Wrapped, device_of
 from .ranges import STEPS
 
 
@@ -51,45 +53,92 @@ def fake_quantize_weight(weight: Tensor) -> Tensor:
     return round_ste(weight.float() / scales) * scales
 
 
-class FakeQuantLinear(Linear):
-    """A bias-free linear whose input and weight are fake-quantized; the weight keeps its name and float values.
+class ActivationScale(nn.Module):
+    """The value of one step of a layer's input, one number for all calls.
 
-    The input's scale is one number for all calls: trained as its logarithm, so that it stays positive and a
-    step of the optimizer changes it by a part of itself, or frozen.
+    It is trained as its logarithm, so that it stays positive and a step of the optimizer changes it by a part of
+    itself, or frozen.
     """
 
     scale: Tensor
     log_scale: nn.Parameter
+    learned: bool
+
+    def __init__(self, scale: float, learned: bool, device: torch.device):
+        super().__init__()
+        self.set_scale(scale, learned, device)
+
+    def set_scale(self, scale: float, learned: bool, device: torch.device) -> None:
+        self.learned = learned
+        if learned:
+            self.log_scale = nn.Parameter(torch.tensor(math.log(scale), device=device))
+        else:
+            self.register_buffer("scale", torch.tensor(scale, device=device))
+
+    def activation_scale(self) -> Tensor:
+        return self.log_scale.exp() if self.learned else self.scale
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """The layer's input on its grid."""
+        scale = self.activation_scale()
+        if self.learned:
+            # LSQ section 2.2: the scale hears from every value, and would drown the weights' gradients.
+            scale = scale_gradient(scale, (x[0].numel() * STEPS) ** -0.5)
+        return fake_quantize(x, scale)
+
+
+class FakeQuantLinear(Linear, ActivationScale):
+    """A bias-free linear whose input and weight are fake-quantized; the weight keeps its name and float values."""
 
     def __init__(self, linear: nn.Linear, scale: float, learned: bool):
         nn.Module.__init__(self)  # not Linear's: the weight is the one given, not a new one
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight = linear.weight
         self.register_parameter("bias", None)
-        self.learned = learned
-        if learned:
-            self.log_scale = nn.Parameter(torch.tensor(math.log(scale), device=linear.weight.device))
-        else:
-            self.register_buffer("scale", torch.tensor(scale, device=linear.weight.device))
-
-    def activation_scale(self) -> Tensor:
-        return self.log_scale.exp() if self.learned else self.scale
+        self.set_scale(scale, learned, linear.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.activation_scale()
-        if self.learned:
-            # LSQ section 2.2: the scale hears from every value, and would drown the weights' gradients.
-            scale = scale_gradient(scale, (x[0].numel() * STEPS) ** -0.5)
-        return F.linear(fake_quantize(x, scale), fake_quantize_weight(self.weight))
+        return F.linear(self.rounded(x), fake_quantize_weight(self.weight))
 
 
-def quantize_model(model: HRM, scales: Mapping[str, float], learned: bool) -> HRM:
-    """A copy of a plain model with every block linear fake-quantized; ``scales``: by layer, a step of its input."""
-    return _with_linears(model, lambda name, linear: FakeQuantLinear(linear, scales[name], learned))
+class FakeQuantNetwork(Wrapped):
+    """Another's network, its segment's products fake-quantized; weights keep their names and float values."""
+
+    scales: nn.ModuleList  # in the order of the quantized layers
+
+    def segment(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        scales: dict[str, Any] = dict(zip(self.quantized_layers, self.scales, strict=True))
+
+        def rounded(layer: str, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor] | None:
+            return (scales[layer].rounded(x), fake_quantize_weight(weight)) if layer in scales else None
+
+        with self.products(rounded):
+            return super().segment(*tensors)
+
+    forward = segment
 
 
-def plain_model(model: HRM) -> HRM:
+Model = TypeVar("Model", HRM, Wrapped, HRM | Wrapped)
+
+
+def quantize_model(model: Model, scales: Mapping[str, float], learned: bool) -> Model:
+    """A copy of a plain model, its inner products fake-quantized; ``scales``: by layer, a step of its input."""
+    if not isinstance(model, Wrapped):
+        return _with_linears(model, lambda name, linear: FakeQuantLinear(linear, scales[name], learned))
+    made, device = copy.deepcopy(model), device_of(model)
+    made.__class__ = FakeQuantNetwork
+    made.scales = nn.ModuleList(ActivationScale(scales[name], learned, device) for name in made.quantized_layers)
+    return made.train(model.training)
+
+
+def plain_model(model: Model) -> Model:
     """A copy of a fake-quantized model without fake quantization: the float weights that are being tuned."""
+    if isinstance(model, Wrapped):
+        made = copy.deepcopy(model)
+        made.__class__ = Wrapped
+        if isinstance(model, FakeQuantNetwork):
+            del made.scales
+        return made
 
     def plain(_: str, linear: nn.Linear) -> nn.Module:
         # Without storage: initialising a weight that is replaced at once would move a run's random numbers.
@@ -101,17 +150,21 @@ def plain_model(model: HRM) -> HRM:
     return _with_linears(model, plain)
 
 
-def scales_of(model: HRM) -> dict[str, float]:
+def scales_of(model: HRM | Wrapped) -> dict[str, float]:
     """The activation scale of every fake-quantized layer, a float32 value."""
-    modules = {name: model.get_submodule(name) for name in quantized_layers(model)}
+    layers = quantized_layers(model)
+    if isinstance(model, Wrapped):
+        modules = dict(zip(layers, model.scales, strict=True)) if isinstance(model, FakeQuantNetwork) else {}
+    else:
+        modules = {name: model.get_submodule(name) for name in layers}
     return {
         name: float(module.activation_scale().detach().float())
         for name, module in modules.items()
-        if isinstance(module, FakeQuantLinear)
+        if isinstance(module, ActivationScale)
     }
 
 
-def scale_parameters(model: HRM) -> list[nn.Parameter]:
+def scale_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The learned scales (as logarithms), which an optimizer treats apart."""
     return [parameter for name, parameter in model.named_parameters() if name.endswith(".log_scale")]
 

@@ -149,9 +149,15 @@ class HRM(nn.Module):
             e = (e + self.embed_pos.weight) / math.sqrt(2)
         return math.sqrt(D) * e
 
-    def start(self, tokens: Tensor, puzzle_identifiers: Tensor | None = None) -> tuple[Tensor, ...]:
-        """``(e, z_H, z_L)``: what the first segment of tokens ``[B, S]`` begins with."""
-        return self.embed(tokens, puzzle_identifiers), *self.initial_state(len(tokens))
+    def start(
+        self, tokens: Tensor, puzzle_identifiers: Tensor | None = None, puzzle_rows: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """``(e, z_H, z_L)``: what the first segment of tokens ``[B, S]`` begins with; see :meth:`embed`."""
+        return self.embed(tokens, puzzle_identifiers, puzzle_rows), *self.initial_state(len(tokens))
+
+    def distrust(self, margin: float) -> None:
+        """Lower what says halt by so many logits."""
+        self.q_head.bias.data[0] -= margin
 
     def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
         """Fresh ``(z_H, z_L)``, each ``[B, S', D]``: the same vector at every position."""

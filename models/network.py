@@ -22,10 +22,13 @@ from .. import limits
 from ..errors import InputError
 from ..tasks import Task
 from .flops import count_flops
+from .products import Exchange, Place, Products, find_layers
 
 WRAPPED = "network"  # where a wrapped network stands in its wrapper, and so the first part of its layers' names
 _PROBE_ROWS = 2
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Attributes of a network that whoever names it may set in its place.
+OPTIONS = ("halt_max_steps", "no_ACT_continue", "tolerance", "halt_exploration_prob", "halt_margin")
 _TAKEN = ("e", "tokens", "logits", "q", "puzzle_identifiers", "fresh", "max_think_steps", "halt", "answer", "steps")
 
 
@@ -44,7 +47,10 @@ class Network(Protocol):
 
     Optional attributes, with their defaults: ``state`` (names of the state tensors: "z", or "z_0", "z_1", …),
     ``halt_max_steps`` (16), ``num_puzzle_identifiers`` (1), ``tolerance`` (None: a part of the state's size),
-    ``no_ACT_continue`` (False: ``q[B, 2]`` is read as HRM's; True: its first column alone).
+    ``no_ACT_continue`` (False: ``q[B, 2]`` is read as HRM's; True: its first column alone). And for training
+    ``halt_exploration_prob`` (0.1: how often a puzzle is thought about past the halting that is learned), and what
+    it ends with, ``halt_margin`` (0: logits by which q's first column is lowered). :data:`OPTIONS` can be set from
+    outside.
     """
 
     def start(self, tokens: Tensor) -> Sequence[Tensor]: ...
@@ -66,6 +72,8 @@ class NetworkConfig:
     halting: str  # what says stop: "halt > continue", "halt", "converged" or "none"
     state: dict[str, tuple[int, ...]]  # shape of one row of each state tensor, by name
     segment_flops: int  # of the products of one segment, one puzzle
+    halt_exploration_prob: float = 0.0
+    halt_margin: float = 0.0  # logits
     prefix_len: int = 0
     kind: str = "network"
 
@@ -73,6 +81,11 @@ class NetworkConfig:
     def title(self) -> str:
         """What people call such a network."""
         return self.name
+
+    @property
+    def learns_halting(self) -> bool:
+        """Whether it has a halting head to train."""
+        return self.halting.startswith("halt")
 
     @property
     def state_values(self) -> int:
@@ -98,9 +111,12 @@ class Wrapped(nn.Module):
     InputError says what of the contract it does not keep.
     """
 
+    config: NetworkConfig
+    source: Any = None  # what made it, where that has a name: a models.source.NetworkSource
     graphs: Any = None  # its start and segment, once they were traced
     reads_e = True  # whether a segment does: told once it was traced
-    quantized_layers: tuple[str, ...] = ()  # modules whose products make the next state, likewise; others are heads
+    layers: dict[str, Place]  # all that a segment multiplies by
+    quantized_layers: tuple[str, ...]  # those among them that the next state depends on; others are heads
 
     def __init__(self, network: nn.Module, task: Task, halt_max_steps: int | None = None):
         super().__init__()
@@ -108,7 +124,8 @@ class Wrapped(nn.Module):
         if not isinstance(network, nn.Module) or not isinstance(network, Network):
             raise InputError(f"network {what}: is no torch.nn.Module with the methods start and segment")
         # A copy: whoever made it may go on training it.
-        self.add_module(WRAPPED, copy.deepcopy(network).float().eval().requires_grad_(False))
+        self.add_module(WRAPPED, copy.deepcopy(network).float())
+        self.eval()
         self.tolerance = _option(network, "tolerance", None, float)
         identifiers = _option(network, "num_puzzle_identifiers", 1, int)
         self.takes_identifiers = identifiers > 1
@@ -121,6 +138,13 @@ class Wrapped(nn.Module):
             _check(tensor, f"network {what}: start gives {name}")
         self.e_shape = tuple(e.shape[1:])
         self.width = self._halting_width(what, state, e, task)
+        own = self._network
+        found = find_layers(own, f"{WRAPPED}.", lambda: tuple(own.segment(*state, e)), len(state))
+        self.layers, self.quantized_layers = found.places, found.inside
+        learned = self.width > 0
+        explored = _option(network, "halt_exploration_prob", 0.1, float, least=0)
+        if not explored <= 1:
+            raise InputError(f"network {what}: halt_exploration_prob is {explored}; it must be between 0 and 1")
         steps = halt_max_steps or _option(network, "halt_max_steps", 16, int)
         if not 1 <= steps <= limits.SEGMENTS:
             raise InputError(f"network {what}: halt_max_steps is {steps}; it must be from 1 to {limits.SEGMENTS}")
@@ -134,7 +158,9 @@ class Wrapped(nn.Module):
             no_ACT_continue=self.width < 2 or _option(network, "no_ACT_continue", False, bool),
             halting={2: "halt > continue", 1: "halt"}.get(self.width, "converged" if self.tolerance else "none"),
             state={name: tuple(tensor.shape[1:]) for name, tensor in zip(self.state, state, strict=True)},
-            segment_flops=count_flops(self.segment, [tensor[:1] for tensor in (*state, e)]),
+            segment_flops=count_flops(self._network.segment, [tensor[:1] for tensor in (*state, e)]),
+            halt_exploration_prob=explored if learned else 0.0,
+            halt_margin=_option(network, "halt_margin", 0.0, float, least=0) if learned else 0.0,
         )
 
     @property
@@ -167,11 +193,31 @@ class Wrapped(nn.Module):
         """As :attr:`HRM.segment_flops`."""
         return self.config.segment_flops
 
-    def modules_of(self, layer: str) -> list[nn.Module]:
-        """The module of that name, and all others that have the very same weight: a graph stores it once."""
-        weight = self.get_parameter(f"{layer}.weight")
-        others = ((module, getattr(module, "weight", None)) for module in self.modules())
-        return [module for module, own in others if isinstance(own, Tensor) and torch.equal(own, weight)]
+    def distrust(self, margin: float) -> None:
+        """Lower what says halt by so many logits."""
+        if margin and self.config.learns_halting:
+            lowered = self.config.halt_margin + margin
+            self.config = dataclasses.replace(self.config, halt_margin=lowered)
+            if self.source is not None:
+                self.source = self.source.having(halt_margin=lowered)
+
+    def layer_weights(self) -> dict[str, Tensor]:
+        """Layer → its weight ``[out, in]``."""
+        tensors = self._network.state_dict()
+        return {layer: place.of(tensors) for layer, place in self.layers.items()}
+
+    def stored_layers(self) -> dict[str, str]:
+        """Layer → the layer that a graph stores its weight for: the first that has the very same one."""
+        first: dict[str, Tensor] = {}
+        found = {}
+        for layer, weight in self.layer_weights().items():
+            found[layer] = next((name for name, other in first.items() if torch.equal(other, weight)), layer)
+            first.setdefault(found[layer], weight)
+        return found
+
+    def products(self, exchange: Exchange) -> Products:
+        """A context in which the segment's products go through ``exchange`` (see :mod:`models.products`)."""
+        return Products(self._network, self.layers, exchange)
 
     # -- what it makes of the other's --------------------------------------------------------------------
 
@@ -182,7 +228,9 @@ class Wrapped(nn.Module):
     def _halt(self, before: Sequence[Tensor], after: Sequence[Tensor], logits: Tensor, q: Tensor | None) -> Tensor:
         """float32[B, 1 or 2]: what halts a row."""
         if q is not None:
-            return q.float().reshape(q.shape[0], -1)
+            q = q.float().reshape(q.shape[0], -1)
+            margin = self.config.halt_margin
+            return torch.cat((q[:, :1] - margin, q[:, 1:]), dim=1) if margin else q
         if self.tolerance is None:
             return 0 * logits[:, 0, :1] - 1  # never
         moved = sum(
@@ -229,19 +277,26 @@ def device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
 
 
-def _option(network: nn.Module, name: str, default: Any, kind: type) -> Any:
+def bare(model: nn.Module) -> nn.Module:
+    """Whose weights a checkpoint of the model holds, by names of its own: another's network without its wrapper."""
+    return model.get_submodule(WRAPPED) if isinstance(model, Wrapped) else model
+
+
+def _option(network: nn.Module, name: str, default: Any, kind: type, least: float | None = None) -> Any:
+    """A number must be above 0, or with ``least`` 0 or more."""
     value = getattr(network, name, default)
     if value is default:
         return default
     right = isinstance(value, int | float) if kind is float else type(value) is kind
-    if not right or (kind is not bool and not value > 0):
-        raise InputError(
-            f"network {type(network).__name__}: {name} is {str(value)[:60]!r}; it must be {_KINDS[kind]}"
-        )
+    if right and kind is not bool:
+        right = value < math.inf and (value > 0 if least is None else value >= least)
+    if not right:
+        allowed = _KINDS[kind].format("above 0" if least is None else f"of at least {least}")
+        raise InputError(f"network {type(network).__name__}: {name} is {str(value)[:60]!r}; it must be {allowed}")
     return value
 
 
-_KINDS = {int: "a whole number above 0", float: "a number above 0", bool: "True or False"}
+_KINDS = {int: "a whole number {}", float: "a number {}", bool: "True or False"}
 
 
 def _names(network: nn.Module, what: str, count: int) -> tuple[str, ...]:

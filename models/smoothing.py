@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ import torch
 from ..bundle.quantization import LEVELS
 from .calibration import Model, quantized_layers
 from .hrm import HRM
+from .network import Wrapped
 
+SomeModel = TypeVar("SomeModel", HRM, Wrapped, HRM | Wrapped)
 # The best of those compared after re-rolling (README, "Quantize").
 STRENGTH = 0.85
 # Layer → the fused layer beside it whose last rows make its input: v of q, k, v; up of gate, up.
@@ -47,7 +50,7 @@ def balance(weight_absmax: np.ndarray, input_absmax: np.ndarray, strength: float
     return (s / np.exp(np.log(s).mean())).astype(np.float32)
 
 
-def smoothed(model: HRM, factors: Mapping[str, np.ndarray]) -> HRM:
+def smoothed(model: SomeModel, factors: Mapping[str, np.ndarray]) -> SomeModel:
     """A copy of the model with the factors in its weights; it computes the same but for rounding."""
     model = copy.deepcopy(model)
     for layer, s in factors.items():

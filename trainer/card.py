@@ -7,11 +7,12 @@ from typing import Any
 from ..measure.statistics import megaflops
 from ..models import HRM
 from ..models.checkpoint import QUANTIZATION
+from ..models.network import Wrapped
 from ..text import markdown
 from .qat import MEASURED
 
 
-def describe(metadata: dict[str, Any], model: HRM) -> str:
+def describe(metadata: dict[str, Any], model: HRM | Wrapped) -> str:
     """Markdown from what the run knows; figures that were not measured are not mentioned."""
     recipe, arch = metadata["recipe"], model.config
     parameters = sum(p.numel() for p in model.parameters())
@@ -23,10 +24,7 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
     lines = [
         f"# {arch.title} for {recipe['task']}",
         "",
-        f"{parameters:,} parameters: D {arch.hidden_size}, "
-        f"{arch.mixer.title(arch)}, "
-        f"{arch.H_layers} + {arch.L_layers} layers, N = {arch.H_cycles}, T = {arch.L_cycles}, "
-        f"{arch.pos_encodings.replace('none', 'no')} positions, trained with up to {arch.halt_max_steps} segments; "
+        f"{parameters:,} parameters: {_made_of(model)}, trained with up to {arch.halt_max_steps} segments; "
         f"{megaflops(model.segment_flops)} MFLOP a segment.",
         "",
         "## Recipe",
@@ -72,6 +70,18 @@ def describe(metadata: dict[str, Any], model: HRM) -> str:
     return "\n".join(lines)
 
 
+def _made_of(model: HRM | Wrapped) -> str:
+    if isinstance(model, Wrapped):
+        factory = markdown(model.source.factory) if model.source else model.config.name
+        return f"what {factory} makes, {model.config.structure}"
+    arch = model.config
+    return (
+        f"D {arch.hidden_size}, {arch.mixer.title(arch)}, "
+        f"{arch.H_layers} + {arch.L_layers} layers, N = {arch.H_cycles}, T = {arch.L_cycles}, "
+        f"{arch.pos_encodings.replace('none', 'no')} positions"
+    )
+
+
 _THROUGH = {"one_step": "one step", "last_cycle": "last cycle", "full": "the whole segment"}
 
 
@@ -87,10 +97,12 @@ def _stage(stage: dict[str, Any]) -> str:
     train = stage["recipe"]["train"]
     qat = train.get("qat", "off")  # recipes of earlier versions do not have it
     minutes = stage["train_seconds"] / 60
+    ours = "factory" not in stage["recipe"].get("arch", {})  # another's network says how far its gradient flows
+    through = f"gradient through {_THROUGH[train['gradient']]}, " if ours else ""
     tuning = "" if qat == "off" else f"quantization-aware, the blocks' products in int8 with {qat} scales: "
     return (
         f"{tuning}{stage['steps']:,} steps of {train['batch_size']} slots{_turns(train)} in {minutes:.0f} minutes; "
-        f"gradient through {_THROUGH[train['gradient']]}, {train['loss']} loss, "
+        f"{through}{train['loss']} loss, "
         f"{train['optimizer']} at {train['lr']:g} ({train['schedule']} schedule, {train['warmup_steps']} warm-up "
         f"steps), weight decay {train['weight_decay']:g}, EMA {train['ema_decay']:g}, seed {train['seed']}; "
         f"data, augmented on the fly by the task's symmetries: {'; '.join(map(markdown, stage['sources']))}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 from ..errors import InputError
 from ..files import read_text
@@ -13,6 +13,7 @@ from ..limits import ROWS
 from ..models import HRMConfig
 from ..models.config import FIXED, INFINITE, of_type
 from ..models.hrm import Gradient
+from ..models.source import NetworkSource
 from ..tasks import Task, get_task
 from .losses import LOSSES
 from .optim import OPTIMIZERS, SCHEDULES
@@ -194,18 +195,34 @@ QAT_SETTINGS: dict[str, Any] = {
 }
 
 
+@overload
 def load_recipe(
     task: Task | str,
     preset: str = "small",
     file: Path | None = None,
     settings: list[str] | None = None,
     start: HRMConfig | None = None,
-) -> tuple[HRMConfig, TrainConfig]:
+) -> tuple[HRMConfig, TrainConfig]: ...
+
+
+@overload
+def load_recipe(
+    task: Task | str, preset: str, file: Path | None, settings: list[str] | None, start: NetworkSource
+) -> tuple[NetworkSource, TrainConfig]: ...
+
+
+def load_recipe(
+    task: Task | str,
+    preset: str = "small",
+    file: Path | None = None,
+    settings: list[str] | None = None,
+    start: HRMConfig | NetworkSource | None = None,
+) -> tuple[HRMConfig | NetworkSource, TrainConfig]:
     """Join preset, TOML file (tables ``[arch]`` and ``[train]``) and ``section.field=value`` settings.
 
     Later ones win; ``start``'s architecture takes the place of the preset's. What ``arch.kind`` leaves no choice
     about need not be said. With ``qat`` among the fields, :data:`QAT_SETTINGS` come right after the preset; their
-    number of steps gives way to a limit in minutes.
+    number of steps gives way to a limit in minutes. Of another's network ``[arch]`` sets the options.
     """
     if preset not in PRESETS:
         raise InputError(f"--preset {preset}: unknown; choose from {', '.join(PRESETS)}")
@@ -236,14 +253,17 @@ def load_recipe(
     if tables["train"].get("qat", "off") != "off":
         limits = {"steps": 0} if "minutes" in tables["train"] else {}
         train_table = {**train_table, **QAT_SETTINGS, **limits}
-    fixed = FIXED.get(str(tables["arch"].get("kind")), {})
     task = get_task(task) if isinstance(task, str) else task
-    # Whether the weights fit another grid too, as a convolution's do, shows when they are loaded.
-    base = arch_table if start is None else {**start.to_dict(), "seq_len": task.seq_len}
-    tables["arch"] = {**base, **fixed, **tables["arch"]}
+    arch: HRMConfig | NetworkSource
+    if isinstance(start, NetworkSource):
+        arch = start.having(**tables["arch"])
+    else:
+        fixed = FIXED.get(str(tables["arch"].get("kind")), {})
+        # Whether the weights fit another grid too, as a convolution's do, shows when they are loaded.
+        base = arch_table if start is None else {**start.to_dict(), "seq_len": task.seq_len}
+        sizes = {"vocab_size": task.vocab_size, "seq_len": task.seq_len}
+        arch = HRMConfig.from_dict({**sizes, **base, **fixed, **tables["arch"]}, where="[arch]")
     tables["train"] = {**train_table, **tables["train"]}
-    sizes = {"vocab_size": task.vocab_size, "seq_len": task.seq_len}
-    arch = HRMConfig.from_dict({**sizes, **tables["arch"]}, where="[arch]")
     unknown = sorted(set(tables["train"]) - {field.name for field in dataclasses.fields(TrainConfig)})
     if unknown:
         known = ", ".join(field.name for field in dataclasses.fields(TrainConfig))

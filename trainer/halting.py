@@ -8,13 +8,14 @@ import torch
 from ..data.puzzles import PuzzleSet
 from ..halting import halting_head
 from ..models import HRM
+from ..models.network import Wrapped
 from .measure import solved_by_segment
 
 MARGINS = np.arange(0, 8.5, 0.5)  # logits
 _ALLOWED_LOSS = 0.005
 
 
-def halting_margin(model: HRM, puzzles: PuzzleSet) -> float:
+def halting_margin(model: HRM | Wrapped, puzzles: PuzzleSet) -> float:
     """The smallest margin (logits) by which to distrust q_halt, so that halting early costs next to nothing.
 
     With it, the part of ``puzzles`` solved under learned halting is at most half a point below the part

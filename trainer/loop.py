@@ -17,15 +17,16 @@ from ..data.choose import margin_puzzles
 from ..data.puzzles import PuzzleSet
 from ..errors import HrmEdgeError, InputError
 from ..files import check_replaceable, owning, read_text, recover, require_utf8, write_atomically
-from ..models import HRM, Checkpoint, HRMConfig, build_model
-from ..models.checkpoint import NUMBERING, load_weights, require_replaceable, sketch_model
-from ..models.grow import with_added_blocks
+from ..models import Checkpoint
+from ..models.checkpoint import NUMBERING, require_replaceable, sketch_model
+from ..models.network import Wrapped
 from ..tasks import Task
 from . import qat
 from .config import TrainConfig, with_later_fields
 from .cost import step_flops
-from .data import Sampler, Source, identifiers_needed, numbering
+from .data import Sampler, Source, numbering
 from .distributed import World, leaving
+from .first import Architecture, first_model, with_identifiers
 from .halting import halting_margin
 from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
 from .metrics import METRICS, Metrics, require_metrics
@@ -80,49 +81,10 @@ def _require_own(folder: Path, sources: int) -> None:
         require_sources(folder)
 
 
-def _with_identifiers(
-    arch: HRMConfig, data: list[str], task: Task, initial: Checkpoint | None
-) -> tuple[HRMConfig, bool]:
-    """The architecture with as many puzzle embeddings as the data name puzzles, and whether they start anew.
-
-    They do where ``initial`` has those of other puzzles, as its record of their names tells, or else their count.
-    """
-    needed = identifiers_needed(data, task)
-    count = arch.num_puzzle_identifiers
-    others = False
-    if initial is not None and needed > 1:
-        theirs = initial.metadata.get(NUMBERING)  # checkpoints of other code, and of earlier versions, do not say
-        of_another_size = initial.config.num_puzzle_identifiers != needed
-        others = of_another_size if theirs is None else theirs != numbering(data, task)
-        if others and count == initial.config.num_puzzle_identifiers:
-            count = 1
-    if needed > 1 and count == 1:
-        return dataclasses.replace(arch, num_puzzle_identifiers=needed), others
-    if needed > count:
-        raise InputError(f"the data name {needed} puzzles, but arch.num_puzzle_identifiers is {count}")
-    return arch, others
-
-
-def _first_model(
-    task: Task, arch: HRMConfig, config: TrainConfig, initial: Checkpoint | None, other_puzzles: bool
-) -> HRM:
-    """The model that a run starts with; where ``initial`` knows other puzzles, with their embeddings anew."""
-    torch.manual_seed(config.seed)
-    model = build_model(arch, task)
-    if initial is None:
-        torch.nn.init.constant_(model.q_head.bias, config.halt_bias)
-    else:
-        weights = initial.model.state_dict()
-        if other_puzzles:
-            weights |= {k: w for k, w in model.state_dict().items() if k.startswith("puzzle_emb.")}
-        load_weights(model, with_added_blocks(weights, model), str(initial.path))
-    return model
-
-
 @leaving
 def train(
     task: Task,
-    arch: HRMConfig,
+    arch: Architecture,
     config: TrainConfig,
     data: list[str],
     output: Path,
@@ -133,6 +95,7 @@ def train(
     """Train to the config's limits, resuming what ``output`` holds; returns the checkpoint folder.
 
     Args:
+        arch: of a network of this family, or a NetworkSource, which names what makes another's.
         data: sources as :func:`trainer.data.read_source` takes them.
         test: puzzles to measure the finished checkpoint on, by their source, beside the held-out ones.
         initial: start from this checkpoint's weights instead of a fresh initialisation; layers that ``arch`` has
@@ -152,7 +115,7 @@ def _train(
     world: World,
     owned: contextlib.ExitStack,
     task: Task,
-    arch: HRMConfig,
+    arch: Architecture,
     config: TrainConfig,
     data: list[str],
     output: Path,
@@ -163,7 +126,7 @@ def _train(
     measured: Measured | None = None  # in the first process alone, which measures for all
     changed: list[str] = []
     with world.together():
-        arch, other_puzzles = _with_identifiers(arch, data, task, initial)
+        arch, other_puzzles = with_identifiers(arch, data, task, initial)
         if other_puzzles:
             qat.require_its_puzzles(config, data[0])
         parts = world.size * config.accumulate
@@ -185,10 +148,10 @@ def _train(
             owned.enter_context(owning(output / "run", named=output))
             _require_own(output, len(data))
         _same_run(output, recipe)
-        model = _first_model(task, arch, config, initial, other_puzzles)
+        model = first_model(task, arch, config, data, initial, other_puzzles)
         if world.rank == 0:
             # Only now: what does not fit must not claim the folder for a run that never was.
-            measured = measured_on(task, arch, data, test)
+            measured = measured_on(task, model.config.num_puzzle_identifiers, data, test)
             changed = keep_sources(output, task, data, measured)
             write_atomically(output / "run.json", json.dumps(recipe, indent=2) + "\n")
     with world.together():
@@ -239,11 +202,12 @@ def _train(
 
 
 def _announce(run: Run, sources: list[Source], metrics: Metrics) -> None:
-    config, world = run.config, run.world
+    config, world, model = run.config, run.world, run.model
+    sketch = model if isinstance(model, Wrapped) else sketch_model(model.config, run.task)
     metrics.say(
-        f"{run.task.name}: {sum(p.numel() for p in run.model.parameters()):,} parameters, "
+        f"{run.task.name}: {sum(p.numel() for p in model.parameters()):,} parameters, "
         f"{sum(len(source.questions) for source in sources):,} puzzles, {world.size} x {world.device.type}, "
-        f"{step_flops(sketch_model(run.model.config, run.task), config) / 1e9:,.3g} GFLOP a step"
+        f"{step_flops(sketch, config) / 1e9:,.3g} GFLOP a step"
         + (f", {config.steps} steps" if config.steps else "")
         + (f", {config.minutes:g} minutes" if config.minutes else "")
         + (" (already trained; measuring again)" if config.progress(run.step, run.seconds) >= 1 else "")
@@ -255,7 +219,9 @@ def _final_figures(
 ) -> dict[str, Any]:
     """What the finished checkpoint's metadata tell of it: when it may halt, which is set here, and its accuracy."""
     task, config, figures = run.task, run.config, dict[str, Any]()
-    if task.generates:
+    if not run.model.config.learns_halting:
+        metrics.say("the network has no halting head to calibrate")
+    elif task.generates:
         calibration = margin_puzzles(task, config.final_puzzles // 2)
         metrics.say(f"looking when {len(calibration)} other puzzles may halt")
         figures["halt_margin"] = run.halt_margin = halting_margin(run.evaluated_model(), calibration)

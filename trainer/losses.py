@@ -66,15 +66,20 @@ class Losses(NamedTuple):
 
 def act_losses(
     logits: Tensor,
-    q: Tensor,
+    q: Tensor | None,
     labels: Tensor,
     kind: str,
     halt_weight: float,
     continue_target: Tensor | None,
     smoothing: float = 0.0,
 ) -> Losses:
-    """Token loss plus ``halt_weight`` times the Q losses; ``continue_target`` None trains q_halt alone."""
+    """Token loss plus ``halt_weight`` times the Q losses; ``continue_target`` None trains q_halt alone.
+
+    ``q`` is None where a network has no halting head to train.
+    """
     token = token_loss(logits, labels, kind, smoothing).mean()
+    if q is None:
+        return Losses(token, token, torch.zeros_like(token))
     halt = F.binary_cross_entropy_with_logits(q[:, 0], solved(logits, labels).float())
     if continue_target is not None:
         halt = halt + F.binary_cross_entropy_with_logits(q[:, 1], continue_target)

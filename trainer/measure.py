@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data.puzzles import PuzzleSet
 from ..errors import InputError
 from ..models import HRM
+from ..models.network import Wrapped, device_of
 from .losses import labels_of, solved
 from .metrics import Metrics
 
@@ -21,13 +22,15 @@ _ROWS = 64  # puzzles that think together
 
 
 @torch.inference_mode()
-def solved_by_segment(model: HRM, puzzles: PuzzleSet, segments: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+def solved_by_segment(
+    model: HRM | Wrapped, puzzles: PuzzleSet, segments: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(segment, counted from 1, which of some puzzles are solved after it, their q) for all of them in turn.
 
     Nobody halts early. Cells without a label do not count.
     """
     assert puzzles.answers is not None
-    device = model.H_init.device
+    device = device_of(model)
     for start in range(0, len(puzzles), _ROWS):
         rows = slice(start, start + _ROWS)
         tokens = torch.from_numpy(puzzles.questions[rows]).long().to(device)
@@ -35,14 +38,13 @@ def solved_by_segment(model: HRM, puzzles: PuzzleSet, segments: int) -> Iterator
         identifiers = None
         if puzzles.identifiers is not None:
             identifiers = torch.from_numpy(puzzles.identifiers[rows]).long().to(device)
-        e = model.embed(tokens, identifiers)
-        z_H, z_L = model.initial_state(len(tokens))
+        e, *state = model.start(tokens, identifiers)
         for k in range(1, segments + 1):
-            z_H, z_L, logits, q = model.segment(z_H, z_L, e)
+            *state, logits, q = model.segment(*[*state, e])
             yield k, solved(logits, labels), q
 
 
-def exact_by_segments(model: HRM, puzzles: PuzzleSet, segments: tuple[int, ...]) -> dict[str, float]:
+def exact_by_segments(model: HRM | Wrapped, puzzles: PuzzleSet, segments: tuple[int, ...]) -> dict[str, float]:
     """Part of the puzzles solved after each number of segments.
 
     Puzzles without any labelled cell (ARC test inputs whose answer is kept secret) do not count.
@@ -69,7 +71,9 @@ def by_source(sets: list[PuzzleSet], most: int) -> dict[str, PuzzleSet]:
     return found
 
 
-def accuracy(model: HRM, puzzles: dict[str, PuzzleSet], metrics: Metrics, step: int, what: str) -> dict[str, Any]:
+def accuracy(
+    model: HRM | Wrapped, puzzles: dict[str, PuzzleSet], metrics: Metrics, step: int, what: str
+) -> dict[str, Any]:
     """A finished model's accuracy by source and number of segments; ``what`` tells several models apart."""
     found = {}
     for source, chosen in puzzles.items():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..models import HRM
 from ..models.fake_quant import scale_parameters
+from ..models.network import WRAPPED, Wrapped
 
 if TYPE_CHECKING:
     from .config import TrainConfig
@@ -69,7 +70,7 @@ OPTIMIZERS: dict[str, tuple[Maker, Maker | None]] = {
 }
 
 
-def make_optimizers(model: HRM, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: HRM | Wrapped, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """The chosen optimizer, another for the levels' matrices if it has one, SignSGD for puzzle embeddings if any.
 
     Learned scales are a group of their own in the main one: decay would pull them to one, and what is a small
@@ -80,6 +81,9 @@ def make_optimizers(model: HRM, config: TrainConfig) -> list[torch.optim.Optimiz
     if make_for_matrices is not None:
         # The weights of the levels' products: what Muon is made for, unlike embeddings, heads and scales.
         matrices = [p for name, p in named if "_level." in name and p.ndim == 2]
+        if isinstance(model, Wrapped):
+            inner = {f"{WRAPPED}.{model.layers[layer].tensor}" for layer in model.quantized_layers}
+            matrices = [p for name, p in named if name in inner and p.ndim == 2]
     puzzles = [p for name, p in named if name.startswith("puzzle_emb.")]
     scales = scale_parameters(model)
     apart = {id(p) for p in (*puzzles, *scales, *matrices)}
@@ -124,4 +128,7 @@ class Average:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         state = model.state_dict()
-        torch._foreach_lerp_(list(self.weights.values()), [state[k] for k in self.weights], 1 - decay)
+        floats = [name for name, weight in self.weights.items() if weight.is_floating_point()]
+        torch._foreach_lerp_([self.weights[k] for k in floats], [state[k] for k in floats], 1 - decay)
+        for name in self.weights.keys() - set(floats):  # what another's network counts
+            self.weights[name].copy_(state[name])

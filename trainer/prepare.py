@@ -14,7 +14,6 @@ from ..data.choose import held_out_puzzles, margin_puzzles, measured_puzzles
 from ..data.puzzles import PuzzleSet, load_puzzles
 from ..errors import InputError
 from ..files import replacing_file
-from ..models import HRMConfig
 from ..tasks import Task
 from .data import Source, content_hash, fingerprints, read_source, require_one_numbering, split_folder
 
@@ -29,10 +28,11 @@ class Measured:
     tests: list[PuzzleSet]
 
 
-def measured_on(task: Task, arch: HRMConfig, data: list[str], test: Path | None) -> Measured:
-    """What a run is measured on; ``data`` and ``test`` as :func:`trainer.loop.train` takes them.
+def measured_on(task: Task, identifiers: int, data: list[str], test: Path | None) -> Measured:
+    """What a run of a model with so many puzzle identifiers is measured on.
 
-    Where nothing can be generated, the test puzzles are the held-out ones.
+    ``data`` and ``test`` as :func:`trainer.loop.train` takes them. Where nothing can be
+    generated, the test puzzles are the held-out ones.
     """
     if task.generates:
         return Measured(held_out_puzzles(task), [] if test is None else [load_puzzles(test, task)])
@@ -45,9 +45,9 @@ def measured_on(task: Task, arch: HRMConfig, data: list[str], test: Path | None)
         raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
     held_out = measured_puzzles(folder, task)
     most = 0 if held_out.identifiers is None else int(held_out.identifiers.max())
-    if most >= arch.num_puzzle_identifiers:
+    if most >= identifiers:
         raise InputError(
-            f"--test {folder}: names puzzle {most}, but the model has 0 to {arch.num_puzzle_identifiers - 1}; "
+            f"--test {folder}: names puzzle {most}, but the model has 0 to {identifiers - 1}; "
             "name the test folder of the set that it is trained on"
         )
     if most:

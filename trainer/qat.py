@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..models import HRM, Checkpoint, collect_ranges, quantized_layers
 from ..models.checkpoint import QUANTIZATION, WEIGHT_SCALES
 from ..models.fake_quant import plain_model, quantize_model, scales_of
+from ..models.network import Wrapped, device_of
 from ..models.smoothing import STRENGTH, smoothed, smoothing_factors
 from .config import TrainConfig
 from .data import Sampler
@@ -42,11 +43,17 @@ def require_its_puzzles(config: TrainConfig, data: str) -> None:
         )
 
 
-def fake_quantized(model: HRM, config: TrainConfig, sampler: Sampler, world: World, resumes: bool) -> HRM:
+def fake_quantized(
+    model: HRM | Wrapped, config: TrainConfig, sampler: Sampler, world: World, resumes: bool
+) -> HRM | Wrapped:
     """The model to fine-tune: smoothed (the same in float), its scales calibrated on training puzzles.
 
     A run that ``resumes`` is given both with the rest of its state; the other ranks get rank 0's.
     """
+    if isinstance(model, Wrapped) and (config.bf16 or config.compile):
+        raise InputError("--qat: another's network is tuned in float32, eagerly; drop train.bf16 and train.compile")
+    if isinstance(model, Wrapped):
+        model.eval()  # it may drop activations out
     scales = dict.fromkeys(quantized_layers(model), 1.0)
     if world.rank == 0 and not resumes:
         questions, _, identifiers = sampler.draw(
@@ -56,27 +63,28 @@ def fake_quantized(model: HRM, config: TrainConfig, sampler: Sampler, world: Wor
         model = smoothed(model, smoothing_factors(model, plain.channel_absmax, STRENGTH))
         ranges = collect_ranges(model, questions, identifiers, per_call=False)
         scales = {layer: ranges.histograms[layer].scale(ESTIMATOR) for layer in scales}
-    return quantize_model(model, scales, learned=config.qat == "learned")
+    return quantize_model(model, scales, learned=config.qat == "learned").train()
 
 
-def as_stored(model: HRM, dtype: torch.dtype) -> HRM:
+def as_stored(model: HRM | Wrapped, dtype: torch.dtype) -> HRM | Wrapped:
     """The model as its checkpoint will be read: weights rounded to ``dtype``, scales as they are and frozen."""
     scales = scales_of(model)
     stored = plain_model(model)
-    stored.load_state_dict({name: tensor.to(dtype).float() for name, tensor in stored.state_dict().items()})
+    weights = stored.state_dict().items()
+    stored.load_state_dict({k: w.to(dtype).float() if w.is_floating_point() else w for k, w in weights})
     return quantize_model(stored, scales, learned=False) if scales else stored
 
 
-def metadata(model: HRM, config: TrainConfig, started_from: str) -> dict[str, Any]:
+def metadata(model: HRM | Wrapped, config: TrainConfig, started_from: str) -> dict[str, Any]:
     """What the checkpoint tells an export; its writer adds the hash of the weights."""
     tuned = {"bits": 8, "activations": scales_of(model), "weights": WEIGHT_SCALES, "from": started_from}
     return {QUANTIZATION: tuned | {"learned": config.qat == "learned"}}
 
 
-def variants(model: HRM, initial: Checkpoint | None) -> dict[str, HRM]:
+def variants(model: HRM | Wrapped, initial: Checkpoint | None) -> dict[str, HRM | Wrapped]:
     """The models to measure for the card, by the metadata's field: an ordinary run has its weights alone."""
     if not scales_of(model):
         return {"accuracy": model}
     assert initial is not None
-    models = (model, plain_model(model), initial.hrm.to(model.H_init.device))
+    models = (model, plain_model(model), initial.model.to(device_of(model)))
     return dict(zip(MEASURED, models, strict=True))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from ..data.choose import HELD_OUT
 from ..models import HRM, save_checkpoint
 from ..models.fake_quant import plain_model
+from ..models.network import Wrapped
 from ..tasks import Task
 from . import qat
 from .card import describe
@@ -34,8 +37,7 @@ def step_rng(config: TrainConfig, step: int, segment: int = 0) -> np.random.Gene
 class Part(NamedTuple):
     """What a part of the slots came to in a step, detached."""
 
-    z_H: Tensor
-    z_L: Tensor
+    state: tuple[Tensor, ...]
     q: Tensor
     measured: Tensor  # loss, token loss, halt loss, exact, token accuracy
     of_puzzles: Tensor | None  # gradient of each slot's puzzle embedding, where there are several
@@ -48,7 +50,7 @@ class Run:
     task: Task
     config: TrainConfig
     world: World
-    model: HRM
+    model: HRM | Wrapped
     sampler: Sampler
     batches: list[Slots]  # that take turns
     average: Average | None
@@ -59,6 +61,9 @@ class Run:
     def __post_init__(self) -> None:
         self.optimizers = make_optimizers(self.model, self.config)
         self._segment = torch.compile(self._forward, dynamic=False) if self.config.compile else self._forward
+        # How far back the gradient flows is said for the networks here; another's says it itself.
+        said: dict[str, Any] = {"gradient": self.config.gradient} if isinstance(self.model, HRM) else {}
+        self._think = functools.partial(self.model.segment, **said)
 
     @property
     def slots(self) -> Slots:
@@ -76,23 +81,31 @@ class Run:
     def _refill(self, slots: Slots, rng: np.random.Generator) -> None:
         slots.refill(self.model, self.sampler, rng, self.world.rank, self.world.size, self.most_segments)
 
-    def _forward(
-        self, tokens: Tensor, z_H: Tensor, z_L: Tensor, puzzle_rows: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        e = self.model.embed(tokens, puzzle_rows=puzzle_rows)
-        return self.model.segment(z_H, z_L, e, gradient=self.config.gradient)
+    def _forward(self, tokens: Tensor, state: Sequence[Tensor], fresh: Tensor, puzzles: dict[str, Tensor]) -> Any:
+        """``(*state, logits, q)`` after a segment; ``fresh`` rows begin with a state that may be learned itself."""
+        e, *first = self.model.start(tokens, **puzzles)
+        begun = [
+            torch.where(fresh.view(-1, *[1] * (z.ndim - 1)), start, z) if start.requires_grad else z
+            for start, z in zip(first, state, strict=True)
+        ]
+        return self._think(*[*begun, e])
 
-    def _puzzle_rows(self, rows: Tensor) -> Tensor | None:
-        """The slots' own rows of a table of several puzzle embeddings, as a leaf; None where there is one at most.
+    def _puzzles(self, rows: Tensor) -> dict[str, Tensor]:
+        """How the model is told whose puzzles the slots have; nothing where it tells none apart.
 
-        The table may have a million rows: its gradient is only ever made for those of the batch.
+        The networks here have their rows of the table of puzzle embeddings, as a leaf: the table may have a million
+        rows, and its gradient is only ever made for those of the batch.
         """
         if self.model.config.num_puzzle_identifiers == 1:
-            return None
-        return self.model.puzzle_emb.weight.detach()[self.slots.identifiers[rows]].requires_grad_()
+            return {}
+        identifiers = self.slots.identifiers[rows]
+        if isinstance(self.model, Wrapped):
+            return {"puzzle_identifiers": identifiers}
+        return {"puzzle_rows": self.model.puzzle_emb.weight.detach()[identifiers].requires_grad_()}
 
     def _give_gradient(self, of_rows: Tensor) -> None:
         """All ranks' gradients of their slots' rows to the table, sparse."""
+        assert isinstance(self.model, HRM)
         table = self.model.puzzle_emb.weight
         identifiers, values = self.world.gather(self.slots.identifiers), self.world.gather(of_rows)
         given = torch.sparse_coo_tensor(identifiers[None], values, table.shape, check_invariants=False)
@@ -126,29 +139,34 @@ class Run:
         of_puzzles = [part.of_puzzles for part in parts if part.of_puzzles is not None]
         if of_puzzles:
             self._give_gradient(torch.cat(of_puzzles))
-        z_H, z_L, q = (torch.cat(field) for field in zip(*(part[:3] for part in parts), strict=True))
-        slots.advance(z_H, z_L, q, self.model.config.no_ACT_continue)
+        state = [torch.cat(tensors) for tensors in zip(*(part.state for part in parts), strict=True)]
+        slots.advance(state, torch.cat([part.q for part in parts]), self.model.config.no_ACT_continue)
         measured = torch.stack([part.measured for part in parts]).mean(0)
         return torch.cat([measured, slots.steps.float().mean()[None]])
 
     def _forward_backward(self, rows: Tensor) -> Part:
         """A segment of the slots ``rows``; its gradients are added, as a part of the step's."""
         arch, config, slots = self.model.config, self.config, self.slots
-        tokens, labels, puzzles = slots.tokens[rows], slots.labels[rows], self._puzzle_rows(rows)
+        tokens, labels, puzzles = slots.tokens[rows], slots.labels[rows], self._puzzles(rows)
+        before, fresh = [tensor[rows] for tensor in slots.state], slots.fresh[rows]
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=config.bf16):
-            z_H, z_L, logits, q = self._segment(tokens, slots.z_H[rows], slots.z_L[rows], puzzles)
+            *state, logits, q = self._segment(tokens, before, fresh, puzzles)
+            after = tuple(tensor.detach().float() for tensor in state)
             target = None
             if not arch.no_ACT_continue:
                 with torch.no_grad():
-                    _, _, _, next_q = self._segment(tokens, z_H.detach(), z_L.detach(), puzzles)
+                    *_, next_q = self._segment(tokens, after, torch.zeros_like(fresh), puzzles)
                 target = q_continue_target(next_q, slots.steps[rows] + 1 >= slots.max_steps[rows])
-        losses = act_losses(logits, q, labels, config.loss, config.halt_loss_weight, target, config.label_smoothing)
+        halts = q if arch.learns_halting else None
+        losses = act_losses(
+            logits, halts, labels, config.loss, config.halt_loss_weight, target, config.label_smoothing
+        )
         (losses.total / (config.accumulate * config.rollout)).backward()
         right = (logits.detach().argmax(-1) == labels).float().sum() / (labels != IGNORE).sum()
         exact = solved(logits.detach(), labels).float().mean()
         measured = torch.stack([*(x.detach() for x in losses), exact, right])
-        of_puzzles = None if puzzles is None else puzzles.grad
-        return Part(z_H.detach(), z_L.detach(), q.detach(), measured, of_puzzles)
+        of_puzzles = puzzles["puzzle_rows"].grad if "puzzle_rows" in puzzles else None
+        return Part(after, q.detach(), measured, of_puzzles)
 
     def _update(self) -> None:
         self.world.average_gradients(self.model)
@@ -165,7 +183,7 @@ class Run:
         if self.average is not None:
             self.average.update(self.model)
 
-    def evaluated_model(self) -> HRM:
+    def evaluated_model(self) -> HRM | Wrapped:
         """A copy with the weights that count: the moving average where there is one, rounded as it is stored.
 
         In quantization-aware training it is fake-quantized, as that is what ships, and the average covers the
@@ -174,7 +192,7 @@ class Run:
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
         if self.average is not None:
             model.load_state_dict(self.average.weights)
-        model.q_head.bias[0] -= self.halt_margin
+        model.distrust(self.halt_margin)
         return qat.as_stored(model, getattr(torch, self.config.checkpoint_dtype))
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> None:
@@ -197,7 +215,7 @@ class Run:
         }
         if self.average is not None:
             shared["average"] = {"weights": self.average.weights, "updates": self.average.updates}
-        save_state(folder, self.world, shared, Slots.to_dict(self.batches))
+        save_state(folder, self.world, shared, Slots.to_dict(self.batches, self.model.state))
 
     def restore(self, folder: Path) -> bool:
         state = load_state(folder, self.world)
@@ -211,5 +229,5 @@ class Run:
         if self.average is not None:
             self.average.updates = shared["average"]["updates"]
             self.average.weights = {k: v.to(self.world.device) for k, v in shared["average"]["weights"].items()}
-        self.batches = Slots.from_dict(own, self.world.device, self.model.config.halt_max_steps)
+        self.batches = Slots.from_dict(own, self.model.state, self.world.device, self.model.config.halt_max_steps)
         return True

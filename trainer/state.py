@@ -15,7 +15,7 @@ from ..files import entries, replacing_folder, scratch_of
 from ..workspace import standing
 from .distributed import World
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4  # slots name a network's state tensors
 
 
 def save_state(folder: Path, world: World, shared: dict[str, Any], slots: dict[str, torch.Tensor]) -> None:

@@ -6,6 +6,7 @@ a layer; the products of a fused layer read the same input there, so they share 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,17 +70,18 @@ def weights_of(segment: onnx.ModelProto) -> dict[str, dict[str, np.ndarray]]:
     return layers
 
 
-def mark_heads(segment: onnx.ModelProto, block: str) -> list[str]:
+def mark_heads(segment: onnx.ModelProto, block: str, known: Collection[str]) -> list[str]:
     """Rename the weights of products on which no state depends to ``head.…``; returns the other layers' names.
 
-    Where nothing at all changes the state, those are heads that no other product reads.
+    Where nothing at all changes the state, those are heads that no other product reads. What is none of the
+    ``known`` layers is left alone like a head: nobody can tell what it reads.
     """
     graph = segment.graph
     found = [product for product in products(segment) if product.weight.startswith(block)]
     states = [value.name for value in graph.output if value.name.endswith(NEXT)]
     inside = _reach(graph, states, found) or _feed_others(graph, found)
     weights = {product.weight for product in found}
-    left = {product.weight for product in found if product.name in inside}
+    left = {product.weight for product in found if product.name in inside and product.layer in known}
     rename(graph, {name: HEAD + name.removeprefix(block) for name in weights - left})
     finish(segment)
     return [name.removesuffix(_SUFFIX) for name in sorted(left)]

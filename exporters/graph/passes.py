@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir
 from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
 from .edit import (
@@ -86,6 +87,32 @@ def fold_transposes(model: onnx.ModelProto) -> None:
     stored = initializers(graph)
     left = [n.name for n in all_nodes(graph) if n.op_type == "Transpose" and n.input[0] in stored]
     ensure(not left, f"fold_transposes: weights are still transposed at {left[:3]}")
+
+
+# What makes a part of a tensor, or another view of it.
+_VIEWS = {"Identity", "Slice", "Split", "Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze"}
+
+
+def fold_views(model: onnx.ModelProto) -> None:
+    """Store the parts of weights that are read, where the graph cuts them out each time."""
+    graph = model.graph
+    stored = {name: array_of(tensor) for name, tensor in initializers(graph).items()}
+    constants = (node for node in graph.node if node.op_type == "Constant")
+    stored |= {
+        node.output[0]: array_of(value) for node in constants if (value := attribute(node, "value")) is not None
+    }
+    kept = []
+    for node in graph.node:
+        read = [name for name in node.input if name]
+        if node.op_type not in _VIEWS or not read or not all(name in stored for name in read):
+            kept.append(node)
+            continue
+        made = ReferenceEvaluator(node).run(None, {name: stored[name] for name in read})
+        for name, array in zip(node.output, made, strict=True):
+            stored[name] = array
+            graph.initializer.append(tensor_of(array, name))
+    replace_nodes(graph, kept)
+    drop_unused(model)
 
 
 def split_products(model: onnx.ModelProto) -> None:

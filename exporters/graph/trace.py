@@ -36,7 +36,7 @@ from ...models.mixers import Attention
 from ...models.network import Wrapped
 from ...runtimes.loops import NEXT
 from .edit import ensure
-from .passes import BATCH, clean, split_products
+from .passes import BATCH, clean, fold_views, split_products
 from .repeat import OneBlock, call_blocks
 
 OPSET = 20
@@ -273,9 +273,13 @@ def _trace(program: Program) -> onnx.ModelProto:
     ensure(opset == OPSET, f"torch.onnx wrote opset {opset} instead of {OPSET}")
     if segment:
         call_blocks(model, segment)
+    named = dict(program.module.state_dict())
     if isinstance(program.module, Wrapped):
+        fold_views(model)
         split_products(model)
-    clean(model, {name: t.detach().cpu().numpy() for name, t in program.module.state_dict().items()})
+        # Before all others, as they may be parts of them.
+        named = {f"{layer}.weight": w for layer, w in program.module.layer_weights().items()} | named
+    clean(model, {name: t.detach().cpu().numpy() for name, t in named.items()})
     return model
 
 

@@ -73,6 +73,8 @@ def quantize(segment: onnx.ModelProto, scales: Scales, unsigned: bool = False) -
             work.product(node, chosen[node.name])
         else:
             work.nodes.append(node)
+    if unsigned:
+        work.spell_out_relus(set(chosen))
     replace_nodes(graph, work.nodes)
     replace_initializers(graph, list(work.tensors.values()))
     finish(segment)
@@ -137,6 +139,19 @@ class _Quantizing:
             helper.make_node("QuantizeLinear", [value, name, "zero_point"], [quantized]),
             helper.make_node("DequantizeLinear", [quantized, name, "zero_point"], [f"{site}.dequantized"]),
         ]
+
+    def spell_out_relus(self, products: Collection[str]) -> None:
+        """Write the Relu of a product as a maximum.
+
+        onnxruntime hopes to drop a Relu before a quantizer, cannot with a zero point of 128, and then computes the
+        product in float32.
+        """
+        zero = tensor_of(np.array(0, np.float32), "nothing")
+        for node in self.nodes:
+            if node.op_type == "Relu" and node.input[0] in products:
+                node.op_type = "Max"
+                node.input.append(zero.name)
+                self.tensors[zero.name] = zero
 
     def _rest(self, site: str, value: str, step: float) -> None:
         """What the coarse rounding left, at most half a step either way, in 127 steps of its own each way."""

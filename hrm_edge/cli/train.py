@@ -17,6 +17,18 @@ def command(
             "Left out: told by --data, else sudoku."
         ),
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of an HRM, a network of others: package.module:factory, where factory() gives a "
+            "torch.nn.Module with start and segment (exporters/README.md). The preset is its training's alone."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="--network: weights to start from, in any wrapper; left out: as factory() made."),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="--weights: which of several tables in the file.")] = None,
     preset: Annotated[
         str,
         typer.Option(help="sudoku, maze; tiny, small (attention, for a CPU); paper, arc (27 M parameters, GPU)."),
@@ -56,7 +68,7 @@ def command(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
 ) -> None:
-    """Train an HRM. The folder gets checkpoint/, metrics.jsonl and the state to resume from."""
+    """Train an HRM, or another network. The folder gets checkpoint/, metrics.jsonl and the state to resume from."""
     import os
 
     from ..api import train
@@ -67,6 +79,9 @@ def command(
     checkpoint = train(
         output=output,
         task=task,
+        network=network,
+        weights=weights,
+        key=key,
         preset=preset,
         data=data,
         test=test,

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from foreign_networks import ConvMixer, LoopedEncoder, SingleZ
+from foreign_networks import Attending, ConvMixer, LoopedEncoder, SingleZ
 from torch import nn
 
 import hrm_edge
@@ -27,7 +27,7 @@ from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")
 QUESTIONS = TASK.generate(6, np.random.default_rng(0))[0]
-NETWORKS = {kind.__name__: kind for kind in (SingleZ, LoopedEncoder, ConvMixer)}
+NETWORKS = {kind.__name__: kind for kind in (SingleZ, LoopedEncoder, ConvMixer, Attending)}
 # (target, loop, rows): what each network goes through in float and in int8.
 WAYS = [("onnx", "graph", None), ("onnx", "host", None), ("openvino", "graph", None), ("openvino", "host", 3),
         ("coreml", "host", 3), ("coreml", "graph", 3)]  # fmt: skip

@@ -187,3 +187,33 @@ class ConvMixer(nn.Module):
         h = rms_norm(h + self.unit(h))
         summary = torch.tanh(self.recall(h.mean(dim=1)) + summary)
         return h, summary, self.out(h), self.q(summary)
+
+
+class Attending(nn.Module):
+    """What torch has ready-made: attention with one parameter for three projections, whole and in parts, an encoder
+    layer; and products with plain parameters."""
+
+    halt_max_steps = 3
+
+    def __init__(self, task, width: int = 32):
+        super().__init__()
+        self.embed = nn.Embedding(task.vocab_size, width)
+        self.places = nn.Parameter(torch.randn(task.seq_len, width))
+        self.itself = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.asking = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.layer = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.1, batch_first=True)
+        self.both = nn.Parameter(torch.randn(2 * width, width) * width**-0.5)
+        self.turned = nn.Parameter(torch.randn(width, width) * width**-0.5)
+        self.out, self.q = nn.Linear(width, task.vocab_size), nn.Linear(width, 1)
+
+    def start(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        e = self.embed(tokens) + self.places
+        return e, torch.zeros_like(e)
+
+    def segment(self, z: Tensor, e: Tensor) -> tuple[Tensor, ...]:
+        h = z + e
+        h = h + self.itself(h, h, h, need_weights=False)[0]
+        h = self.layer(h + self.asking(h, e, e)[0])
+        first, second = self.both.chunk(2)
+        z = torch.tanh(F.linear(torch.relu(F.linear(h, first)), second) + h @ self.turned)
+        return z, self.out(z), self.q(z[:, 0])

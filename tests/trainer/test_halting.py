@@ -17,15 +17,15 @@ class Scripted:
     """Wants to halt by ``wants[k]`` after segment k + 1; its guesses are right from segment 3."""
 
     def __init__(self, wants, no_ACT_continue):
-        self.wants, self.H_init = wants, torch.zeros(1)
+        self.wants = wants
         self.config = SimpleNamespace(halt_max_steps=len(wants), no_ACT_continue=no_ACT_continue)
         self.answers = torch.from_numpy(PUZZLES.answers).long()
 
-    def embed(self, tokens, identifiers):
-        return tokens
+    def state_dict(self):
+        return {}
 
-    def initial_state(self, batch):
-        return torch.zeros(()), torch.zeros(())
+    def start(self, tokens, identifiers):
+        return tokens, torch.zeros(()), torch.zeros(())
 
     def segment(self, z_H, z_L, e):
         k = int(z_H)

@@ -42,16 +42,16 @@ def test_only_finished_slots_are_refilled_and_reset():
     model, sampler, rng, slots = make()
     slots.refill(model, sampler, rng)
     before = slots.tokens.clone()
-    z = torch.randn_like(slots.z_H)
+    z = torch.randn_like(slots.state[0])
     q = torch.full((64, 2), -1.0)
     q[:5, 0] = 2.0
     slots.min_steps[:] = 1
-    slots.advance(z.clone(), z.clone(), q, no_ACT_continue=False)
+    slots.advance((z.clone(), z.clone()), q, no_ACT_continue=False)
     assert slots.halted.sum() == 5
     assert slots.refill(model, sampler, rng) == 5
     assert torch.equal(slots.tokens[5:], before[5:])
-    assert torch.equal(slots.z_H[5:], z[5:])
-    torch.testing.assert_close(slots.z_H[:5], model.H_init.expand_as(slots.z_H[:5]))
+    assert torch.equal(slots.state[0][5:], z[5:])
+    torch.testing.assert_close(slots.state[0][:5], model.H_init.expand_as(slots.state[0][:5]))
     assert slots.steps.tolist() == [0] * 5 + [1] * 59
 
 
@@ -63,12 +63,12 @@ def test_halts_at_the_limit_and_never_before_the_explored_minimum():
     assert 0.2 < (least > 1).float().mean() < 0.8
     eager = torch.tensor([[1.0, 0.0]]).expand(64, 2)
     for step in range(1, 7):
-        slots.advance(slots.z_H, slots.z_L, eager, no_ACT_continue=False)
+        slots.advance(slots.state, eager, no_ACT_continue=False)
         assert torch.equal(slots.halted, least <= step)
     reluctant = -eager
     slots.steps[:] = 0
     for step in range(1, 7):
-        slots.advance(slots.z_H, slots.z_L, reluctant, no_ACT_continue=False)
+        slots.advance(slots.state, reluctant, no_ACT_continue=False)
         assert slots.halted.all() == (step == 6)
 
 
@@ -78,7 +78,7 @@ def test_staggered_slots_finish_at_different_steps():
     slots.stagger()
     finished = []
     for _ in range(6):
-        slots.advance(slots.z_H, slots.z_L, torch.full((64, 2), -1.0), no_ACT_continue=True)
+        slots.advance(slots.state, torch.full((64, 2), -1.0), no_ACT_continue=True)
         finished.append(int(slots.halted.sum()))
         slots.refill(model, sampler, rng)
     assert min(finished) >= 10
@@ -114,7 +114,7 @@ def test_in_a_curriculum_every_puzzle_has_a_limit_of_its_own():
     slots.refill(model, sampler, rng, most_segments=4)
     assert set(slots.max_steps.tolist()) == {1, 2, 3, 4}
     for step in range(1, 5):
-        slots.advance(slots.z_H, slots.z_L, torch.full((64, 2), -1.0), no_ACT_continue=True)
+        slots.advance(slots.state, torch.full((64, 2), -1.0), no_ACT_continue=True)
         assert torch.equal(slots.halted, slots.max_steps <= step)
     slots.refill(model, sampler, rng)
     assert (slots.max_steps == 6).all()
