@@ -134,8 +134,9 @@ def test_losses_are_those_of_a_plain_loop(name):
     assert ours[-1] < ours[0]
     for (what, weight), theirs in zip(bare(model).named_parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(weight, theirs, atol=2e-4, rtol=1e-3, msg=what)
-    moved = FACTORIES[name](TASK) if torch.manual_seed(0) else None
-    for (what, weight), before in zip(network.named_parameters(), moved.parameters(), strict=True):
+    torch.manual_seed(0)
+    untrained = FACTORIES[name](TASK).parameters()
+    for (what, weight), before in zip(network.named_parameters(), untrained, strict=True):
         assert not torch.equal(weight, before), what  # the first state's parameters learn, too
 
 
@@ -302,7 +303,7 @@ def test_mistakes_are_one_line(command, capsys, arguments, said):
 # -- quantization-aware ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "Attending"])
+@pytest.mark.parametrize("name", ["Attending", *(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS)])
 def test_int8_answers_as_the_tuned_model_says(name, tmp_path):
     """Every inner product in int8 with the trained scales, and what they come to is the fake-quantized model's."""
     first = load_checkpoint(run(tmp_path / "first", name, "train.steps=2"))
