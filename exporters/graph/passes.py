@@ -101,10 +101,12 @@ def fold_views(model: onnx.ModelProto) -> None:
     stored |= {
         node.output[0]: array_of(value) for node in constants if (value := attribute(node, "value")) is not None
     }
+    results = {value.name for value in graph.output}
     kept = []
     for node in graph.node:
         read = [name for name in node.input if name]
-        if node.op_type not in _VIEWS or not read or not all(name in stored for name in read):
+        fixed = bool(read) and all(name in stored for name in read)
+        if node.op_type not in _VIEWS or not fixed or results & set(node.output):
             kept.append(node)
             continue
         made = ReferenceEvaluator(node).run(None, {name: stored[name] for name in read})
