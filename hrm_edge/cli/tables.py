@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..console import Console
 
-_WIDTH_OF_A_FILE = 140
+_WIDTH_OF_A_FILE, _WIDEST = 140, 10_000  # characters
 
 
 def plain_table(*columns: str) -> Table:
@@ -25,12 +25,13 @@ def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1
         table.add_column(column, justify="right", no_wrap=no_wrap)
     for cells in rows:
         table.add_row(*cells)
-    print_table(table)
+    print_table(table, whole=no_wrap)
 
 
-def print_table(table: Table | Markdown) -> None:
-    """As wide as the terminal, or as wide as it needs to be where there is none."""
+def print_table(table: Table | Markdown, whole: bool = False) -> None:
+    """As wide as the terminal; where there is none as wide as a page, or if ``whole`` as its longest row needs."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_A_FILE)
+        needed = console.measure(table, options=console.options.update(width=_WIDEST)).maximum if whole else 0
+        console = Console(width=max(_WIDTH_OF_A_FILE, needed))
     console.print(table)

@@ -84,15 +84,14 @@ def fails_at(rank, where, how, arguments):
         raise how("no more of it")
 
     if os.environ["RANK"] == rank:
-        owner, name = (loop, where) if where.startswith("_") else (Run, where)
-        setattr(owner, name, fail)
+        setattr(loop if hasattr(loop, where) else Run, where, fail)
     main([str(argument) for argument in arguments])
 
 
 PLACES = [
-    ("0", "_first_model", MemoryError),  # where ranks leave together
-    ("1", "_first_model", RuntimeError),
-    ("1", "_first_model", KeyboardInterrupt),
+    ("0", "first_model", MemoryError),  # where ranks leave together
+    ("1", "first_model", RuntimeError),
+    ("1", "first_model", KeyboardInterrupt),
     ("1", "restore", AssertionError),  # and where they do not
     ("0", "train_step", ZeroDivisionError),
     ("1", "train_step", RuntimeError),
@@ -110,7 +109,7 @@ def test_whatever_ends_one_ends_both(tmp_path, rank, where, how):
     assert codes[int(rank)] == {None: -signal.SIGKILL, KeyboardInterrupt: 130}.get(how, 1)
     assert codes[other] == (130 if how is KeyboardInterrupt else 1)
     said = [line for line in started[other].said.read_text().splitlines() if not line.startswith("sudoku-4x4:")]
-    if where == "_first_model":
+    if where == "first_model":
         assert said == []
     else:
         (line,) = [line for line in said if line.startswith("hrm-edge:")]

@@ -81,7 +81,7 @@ def test_of_many_some_are_printed_and_all_are_counted(model):
 def test_a_notebook_shows_text_as_text(model, monkeypatch):
     """A vocabulary may hold anything, and so may what a file says of itself."""
     solved, trace = model.solve(LINES[0]), model.trace(LINES[0])
-    monkeypatch.setitem(vars(TASK), "vocabulary", ("<pad>", *["<b>&\x1b"] * 5))
+    monkeypatch.setitem(vars(model.task), "vocabulary", ("<pad>", *["<b>&\x1b"] * 5))
     for shown in (solved._repr_html_(), solved[0]._repr_html_(), trace._repr_html_()):
         assert shown.startswith("<pre ")
         assert shown.endswith("</pre>")

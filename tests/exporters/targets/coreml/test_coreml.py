@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -168,13 +168,19 @@ def test_a_segment_computes_what_the_quantized_graph_says(precision, ios):
         return  # does not exist; see above
     segment = graphs("learned", precision, "host", 1)["segment"]
     numbers = dataclasses.replace(numbers_of(ExportOptions("coreml", precision, ios=ios, batch=1)), half=False)
-    values = feeds(traced("learned")[0], 1)
-    want, got = plainly(segment, values), program(segment, numbers)(values)
-    float_ = plainly(at_batch(traced("learned")[2], 1), values)
-    for name in ("z_H_next", "z_L_next", "logits", "q"):
-        error, change = (np.linalg.norm(x[name] - want[name]) for x in (got, float_))
-        # A value on the edge between two steps may fall either way.
-        assert error < (0.1 if precision == "int8" else 1e-3) * change
+    computed, in_float, rows = program(segment, numbers), at_batch(traced("learned")[2], 1), 6
+    every = feeds(traced("learned")[0], rows)
+    errors: dict[str, list[float]] = defaultdict(list)
+    for row in range(rows):
+        values = {name: value[row : row + 1] for name, value in every.items()}
+        want, got, float_ = plainly(segment, values), computed(values), plainly(in_float, values)
+        for name in ("z_H_next", "z_L_next", "logits", "q"):
+            error, change = (np.linalg.norm(x[name] - want[name]) for x in (got, float_))
+            errors[name].append(float(error / change))
+    for of_rows in errors.values():
+        assert np.median(of_rows) < 1e-3
+        # In int8 a value on the edge between two steps may fall either way, on another CPU than on this one.
+        assert precision == "int8" or max(of_rows) < 1e-2
 
 
 def test_inputs_of_16_bits_stay_two_int8_products():
