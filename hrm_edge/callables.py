@@ -27,6 +27,9 @@ class _CallableModule(ModuleType):
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self._function)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
+
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return self._function(*arguments, **options)
 

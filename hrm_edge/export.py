@@ -76,6 +76,9 @@ class Exported:
     def __fspath__(self) -> str:
         return str(self.folder)
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
     def __str__(self) -> str:
         judged = f"gate {self.gate.reason}" if self.gate else "not gated"
         return printable(f"{self.folder}: {self.size_mb:.2f} MB, {judged}")

@@ -337,7 +337,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
     One of another's network names the factory that makes it, which is imported, but never from the folder itself.
     """
-    named = resolve_checkpoint(path)
+    asked = Path(path)
+    named = resolve_checkpoint(asked)
     require_utf8(named)
     path = standing(named)
     config = _read_config(path)
@@ -345,9 +346,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     weights, arch, where = path / WEIGHTS, config.get("arch", {}), str(path / CONFIG)
     model: HRM | Wrapped
     if isinstance(arch, dict) and arch.get("kind") == KIND:
-        model = NetworkSource.from_dict(arch, where).build(task, never_from=path)
+        model = NetworkSource.from_dict(arch, where).build(task, never_from=[path, named, asked])
         check_shapes(bare(model), stored_shapes(weights, floats=False), str(weights))
-        known = [arch, code_hash(bare(model))]
+        known = [arch, code_hash(bare(model), arch["factory"])]
     else:
         family = HRMConfig.from_dict(arch, where=where)
         check_shapes(sketch_model(family, task), stored_shapes(weights), str(weights))

@@ -90,7 +90,8 @@ def read_config(path: Path) -> tuple[Layout, dict[str, Any], str]:
         config = yaml.safe_load(text)
     except FileNotFoundError:
         raise InputError(
-            f"{path}: no such file; the public config belongs beside the weights, or --config"
+            f"{path}: no such file; the public config belongs beside the weights, or --config; a network of your "
+            "own goes in by `hrm-edge export --network`"
         ) from None
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         if (what := what_it_is(path)) not in (None, "text"):

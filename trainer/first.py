@@ -55,7 +55,7 @@ def with_weights(source: NetworkSource, task: Task, file: Path, key: str | None 
     model = source.build(task)
     network = bare(model)
     give_weights(network, read_weights_of(file, network.state_dict().keys(), key), source.factory)
-    told = f"{source.to_dict()} {code_hash(network)} {sha256(file)} {key}"
+    told = f"{source.to_dict()} {code_hash(network, source.factory)} {sha256(file)} {key}"
     digest = hashlib.sha256(told.encode()).hexdigest()
     return Checkpoint(model.requires_grad_(False), task, "", {}, digest, file)
 
@@ -118,8 +118,30 @@ def _first_network(task: Task, source: NetworkSource, data: list[str], initial: 
         )
     if initial is not None:
         load_weights(model, initial.model.state_dict(), str(initial.path))
+    _require_reproducible(model, source, task)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise InputError(
             f"--network {source.factory}: has no weight that requires a gradient; nothing can be trained"
         )
     return model
+
+
+@torch.no_grad()
+def _require_reproducible(model: Wrapped, source: NetworkSource, task: Task) -> None:
+    """InputError where a network's answers depend on more than its weights: its checkpoint would be another one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1 + torch.initial_seed())
+        again = source.build(task)
+    load_weights(again, model.state_dict(), source.factory)
+    tokens = torch.arange(2 * task.seq_len).view(2, -1) % (task.vocab_size - 1) + 1
+    answers = []
+    for each in (model, again):
+        training = each.training
+        e, *state = each.eval().start(tokens)
+        answers.append(each.segment(*state, e))
+        each.train(training)
+    if any(not torch.allclose(one, other, atol=1e-5, equal_nan=True) for one, other in zip(*answers, strict=True)):
+        raise InputError(
+            f"--network {source.factory}: made anew with the same weights it answers otherwise; keep what is drawn "
+            "at random in parameters or buffers (not persistent=False)"
+        )

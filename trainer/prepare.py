@@ -36,13 +36,12 @@ def measured_on(task: Task, identifiers: int, data: list[str], test: Path | None
     """
     if task.generates:
         return Measured(held_out_puzzles(task), [] if test is None else [load_puzzles(test, task)])
-    first = Path(data[0].partition("@")[0])
-    learned = {split_folder(argument, "train").resolve() for argument in data}
-    beside = (place for place in (first / "test", first.parent / "test") if place.exists())
-    apart = (place for place in beside if place.resolve() not in learned)
-    folder = next(apart, None) if test is None else split_folder(str(test), "test")
+    folder = tested_on(data, test)
     if folder is None:
-        raise InputError(f"--test: {task.name} puzzles cannot be generated; name the set's test folder")
+        raise InputError(
+            f"--data {data[0]}: no test folder lies beside it, and {task.name} puzzles cannot be generated; "
+            "name the set's test folder with --test"
+        )
     held_out = measured_puzzles(folder, task)
     most = 0 if held_out.identifiers is None else int(held_out.identifiers.max())
     if most >= identifiers:
@@ -53,6 +52,16 @@ def measured_on(task: Task, identifiers: int, data: list[str], test: Path | None
     if most:
         require_one_numbering([split_folder(data[0], "train"), folder])
     return Measured(held_out, [])
+
+
+def tested_on(data: list[str], test: Path | None) -> Path | None:
+    """The test folder that is named, or that lies beside what is learned; None: there is none."""
+    if test is not None:
+        return split_folder(str(test), "test")
+    first = Path(data[0].partition("@")[0])
+    learned = {split_folder(argument, "train").resolve() for argument in data}
+    beside = (place for place in (first / "test", first.parent / "test") if place.exists())
+    return next((place for place in beside if place.resolve() not in learned), None)
 
 
 def keep_sources(folder: Path, task: Task, data: list[str], measured: Measured) -> list[str]:

@@ -77,8 +77,8 @@ def command(
     network: Annotated[
         str | None,
         typer.Option(
-            help="Instead of a checkpoint, a network of others: package.module:factory, where factory() gives a "
-            "torch.nn.Module with start and segment (exporters/README.md)."
+            help="Instead of a checkpoint, a network of others: package.module:factory, where factory(), or "
+            "factory(task), gives a torch.nn.Module with start and segment (exporters/README.md)."
         ),
     ] = None,
     weights: Annotated[

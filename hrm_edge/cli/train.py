@@ -20,8 +20,9 @@ def command(
     network: Annotated[
         str | None,
         typer.Option(
-            help="Instead of an HRM, a network of others: package.module:factory, where factory() gives a "
-            "torch.nn.Module with start and segment (exporters/README.md). The preset is its training's alone."
+            help="Instead of an HRM, a network of others: package.module:factory, where factory(), or "
+            "factory(task), gives a torch.nn.Module with start and segment (exporters/README.md). The preset is "
+            "its training's alone."
         ),
     ] = None,
     weights: Annotated[
@@ -101,5 +102,14 @@ def command(
             echo(str(checkpoint))
         how = f" --precision int8 --reference {start_from}" if qat else ""
         learned = task_for(task, (argument.partition("@")[0] for argument in data or []))
-        puzzles = "" if learned.generates else " --data FOLDER"
+        puzzles = "" if learned.generates else _sets(data or [str(task)], test, qat)
         say(f"next: hrm-edge export {output}{how}{puzzles}")
+
+
+def _sets(data: list[str], test: Path | None, quantizes: bool) -> str:
+    """The flags by which an export measures, and calibrates, on a set whose puzzles nobody can generate."""
+    from ..trainer.data import split_folder
+    from ..trainer.prepare import tested_on
+
+    calibrated = f" --calibration-data {split_folder(data[0], 'train')}" if quantizes else ""
+    return f" --data {tested_on(data, test)}{calibrated}"

@@ -60,15 +60,32 @@ def questions_of(
     if not parts:
         raise InputError(f"no puzzle given: {_HOW}, or name a file of them with data")
     if puzzle_identifiers is None:
+        if task.by_example and texts is None and data is None and not isinstance(puzzles, PuzzleSet):
+            raise _asked_by_example(task)
         return Questions(itertools.chain.from_iterable(parts))
     if texts is not None or data is not None or isinstance(puzzles, PuzzleSet):
         raise InputError("puzzle_identifiers go with lists and arrays of boards; files have their own")
     (rows,) = parts[0]
-    return Questions([Rows(rows.questions, rows.answers, rows.where, identifiers=_identifiers(puzzle_identifiers))])
+    return Questions(
+        [
+            Rows(
+                rows.questions,
+                rows.answers,
+                rows.where,
+                identifiers=_identifiers(puzzle_identifiers, len(rows.questions)),
+            )
+        ]
+    )
 
 
-def _identifiers(values: Any) -> np.ndarray:
-    return np.atleast_1d(np.asarray(values))
+def _identifiers(values: Any, boards: int) -> np.ndarray:
+    given = np.atleast_1d(np.asarray(values))
+    if given.dtype.kind not in "iu" or given.shape != (boards,):
+        raise InputError(
+            f"puzzle_identifiers must be a whole number for each of {boards} boards, not {given.dtype} of shape "
+            f"{list(given.shape)}"
+        )
+    return given
 
 
 def _names(count: int) -> Any:
@@ -113,13 +130,16 @@ def _of_set(puzzles: PuzzleSet, task: Task) -> Rows:
 
 def _boards(puzzles: Any, task: Task, tokens: bool | None) -> np.ndarray:
     """int32[N, S] tokens of one board or several."""
+    if isinstance(puzzles, np.ma.MaskedArray):
+        # What is masked is not known, and so is blank.
+        puzzles = np.where(np.ma.getmaskarray(puzzles), np.array(None), np.ma.getdata(puzzles))
     try:
         values = np.asarray(puzzles)
-    except ValueError:  # rows of different lengths
+    except (ValueError, TypeError):  # rows of different lengths, or numbers that NumPy has not
         values = np.array(None)
     if values.dtype.kind in "iu":
         return _of_numbers(_flat(values, task), task, tokens)
-    if values.dtype.kind in "OU" and isinstance(listed := values.tolist(), list) and listed:
+    if values.dtype.kind in "OU" and isinstance(listed := _plain(values.tolist()), list) and listed:
         if tokens:
             raise InputError("tokens=True: tokens are whole numbers, and here are others")
         # Of rows of text as many as there are rows look like cells: they are the rows of so many boards.
@@ -129,6 +149,13 @@ def _boards(puzzles: Any, task: Task, tokens: bool | None) -> np.ndarray:
         raise InputError(f"no puzzle given: {_HOW}")
     what = f"{values.dtype} of shape {list(values.shape)}" if values.ndim else f"{type(puzzles).__name__}"
     raise InputError(f"puzzles can not be {what}; {_HOW}")
+
+
+def _plain(value: Any) -> Any:
+    """Lists as they are, with Python's numbers for NumPy's."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _flat(values: np.ndarray, task: Task) -> np.ndarray:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -89,10 +92,26 @@ def _drawn(task: Task, n: int, seed: int, difficulty: str, processes: int) -> It
     pool = ProcessPoolExecutor(processes, context, initializer=_ignore_interrupt)
     try:
         repeat = itertools.repeat
-        for part in pool.map(_range, repeat(task), repeat(seed), repeat(difficulty), chunks):
+        with _main_left_out(task):
+            parts = pool.map(_range, repeat(task), repeat(seed), repeat(difficulty), chunks)
+        for part in parts:
             yield from part
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _main_left_out(task: Task) -> Iterator[None]:
+    """A block in which processes start without running the user's script anew, unless it defines the task."""
+    main, hidden = vars(sys.modules["__main__"]), dict[str, Any]()
+    if type(task).__module__ != "__main__":
+        hidden = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+        main["__spec__"] = None
+        main.pop("__file__", None)
+    try:
+        yield
+    finally:
+        main.update(hidden)
 
 
 def _ignore_interrupt() -> None:

@@ -1,7 +1,10 @@
 """The Python API has the commands' names, defaults and errors, whatever was imported before."""
 
+import copy
+import importlib
 import inspect
 import json
+import pickle
 import subprocess
 import sys
 import warnings
@@ -226,3 +229,21 @@ def test_a_folders_name_commands_no_terminal(tmp_path, csv):
     for shown in (repr(he.load(folder)), str(he.evaluate(folder, csv))):
         assert "\x1b" not in shown
         assert "\\x1b[31mred" in shown
+
+
+def test_a_script_without_a_guard_is_run_once(tmp_path):
+    """Processes that draw puzzles beside it do not run it again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('run')\n"
+        "from hrm_edge.tasks import get_task, parallel\n"
+        "parallel._SERIAL_SECONDS = 0\n"
+        "print(len(parallel.generate_distinct(get_task('sudoku-4x4'), 40, 1, processes=2)[0]))\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "run\n40\n"), ended.stderr
+
+
+def test_functions_that_are_rooms_are_copied_and_pickled():
+    importlib.import_module("hrm_edge.solve")
+    assert pickle.loads(pickle.dumps(he.solve)) is he.solve is copy.deepcopy(he.solve)

@@ -20,7 +20,7 @@ from hrm_edge.models import load_checkpoint, quantization_of, quantized_layers
 from hrm_edge.models.engine import TorchEngine
 from hrm_edge.models.fake_quant import quantize_model
 from hrm_edge.models.network import bare
-from hrm_edge.models.source import NetworkSource
+from hrm_edge.models.source import NetworkSource, build_network, code_hash
 from hrm_edge.runtimes import load_engine
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import load_recipe, train
@@ -47,7 +47,19 @@ def counting(task):
     return LoopedEncoder(task, tolerance=None)
 
 
-FACTORIES = {each.__name__: each for each in (small, short, counting, LoopedEncoder, ConvMixer, Attending)}
+class Drawn(LoopedEncoder):
+    """Answers by more than its weights."""
+
+    def __init__(self, task):
+        super().__init__(task)
+        self.drawn = torch.randn(48)
+
+    def start(self, tokens):
+        first, e = super().start(tokens)
+        return first, e + self.drawn
+
+
+FACTORIES = {each.__name__: each for each in (Drawn, small, short, counting, LoopedEncoder, ConvMixer, Attending)}
 
 
 def recipe(name, *settings):
@@ -225,9 +237,15 @@ def rewritten(folder, copy, factory, **arch):
     ("factory", "arch", "said"),
     [
         ("gone_away:make", {}, "gone_away.*is its folder on PYTHONPATH"),
-        ("own_code:make", {}, "names code of its own folder as its network"),
-        ("own_package.inner:make", {}, "names code of its own folder as its network"),
+        ("own_code:make", {}, "is code of its own folder; it is not run"),
+        ("own_package.inner:make", {}, "is code of its own folder; it is not run"),
+        ("c.own_code:make", {}, "is code of its own folder; it is not run"),  # by the folder above it
+        ("linked:make", {}, "is code of its own folder; it is not run"),  # which lies elsewhere
         ("os:abort", {}, "Python's own; it is not run"),
+        ("torch:os.abort", {}, "a checkpoint may name nothing else"),
+        ("torch:sys.exit", {}, "a checkpoint may name nothing else"),
+        ("pytest:main", {}, "a checkpoint may name nothing else"),
+        ("torch.utils.collect_env:main", {}, "a checkpoint may name nothing else"),
         ("foreign_networks:ConvMixer", {"width": 3}, "arch.width is its factory's to decide"),
         (3, {}, "arch.factory must be package.module:factory"),
     ],
@@ -237,10 +255,40 @@ def test_checkpoints_that_name_no_network(trained, tmp_path, monkeypatch, factor
     for code in ("own_code.py", "own_package/__init__.py", "own_package/inner.py"):
         (folder / code).parent.mkdir(exist_ok=True)
         (folder / code).write_text("raise SystemExit('a stranger was run')\n")
+    (tmp_path / "elsewhere.py").write_text("raise SystemExit('a stranger was run')\n")
+    (folder / "linked.py").symlink_to(tmp_path / "elsewhere.py")
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.syspath_prepend(folder)
     with pytest.raises(InputError, match=said) as caught:
         load_checkpoint(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_code_beside_a_runs_checkpoint_is_not_run_either(trained, tmp_path, monkeypatch):
+    rewritten(trained, tmp_path / "run" / "checkpoint", "run.beside:make")
+    (tmp_path / "run" / "beside.py").write_text("raise SystemExit('a stranger was run')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="is code of its own folder; it is not run"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_whatever_code_a_network_reaches_is_part_of_its_checkpoints_hash(tmp_path, monkeypatch):
+    (tmp_path / "reached_net.py").write_text(
+        "import reached_ops\nfrom foreign_networks import LoopedEncoder as Net\n"
+    )
+    ops = tmp_path / "reached_ops.py"
+    ops.write_text("LIMIT = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    network = build_network("reached_net:Net", TASK)
+    before = code_hash(network, "reached_net:Net")
+    assert before == code_hash(network, "reached_net:Net") != code_hash(network, "foreign_networks:LoopedEncoder")
+    ops.write_text("LIMIT = 2\n")
+    assert code_hash(network, "reached_net:Net") != before
+
+
+def test_what_is_drawn_at_random_is_kept(tmp_path):
+    with pytest.raises(InputError, match="made anew with the same weights it answers otherwise"):
+        run(tmp_path / "run", "Drawn", "train.steps=1")
 
 
 def test_weights_that_do_not_fit_the_code(trained, tmp_path):

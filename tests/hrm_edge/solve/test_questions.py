@@ -6,6 +6,8 @@ import toys
 
 import hrm_edge as he
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
+from hrm_edge.solve.questions import questions_of
+from hrm_edge.tasks import get_task
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -47,6 +49,10 @@ ONE = {
     "a batch of one": DIGITS[:1],
     "None for a blank": [[None if cell == 0 else cell for cell in row] for row in BOARDS[0].tolist()],
     "an array of symbols": np.array(list(LINES[0])).reshape(4, 4),
+    "an array of masked solutions": np.ma.array(
+        [TASK.solve(PUZZLES[0]) - 1], mask=[DIGITS[0] == 0], fill_value=3, dtype=np.int8
+    ),
+    "NumPy's numbers beside None": [None if cell == 0 else np.int64(cell) for cell in DIGITS[0]],
     "an array of objects": np.array([[None if cell == 0 else int(cell) for cell in row] for row in BOARDS[0]]),
 }
 
@@ -179,3 +185,15 @@ def test_what_is_asked_by_example_must_say_that_it_is_tokens():
     (rows,) = questions_of(task.encode(grid), task, tokens=True, puzzle_identifiers=3)
     assert np.array_equal(task.decode(rows.questions[0]), grid)
     assert rows.identifiers.tolist() == [3]
+
+
+@pytest.mark.parametrize("identifiers", [[0], [0, 0, 0], [[0, 0]], [0.0, 0.0], ["a", "b"]])
+def test_identifiers_are_one_for_each_board(model, identifiers):
+    with pytest.raises(he.InputError, match="must be a whole number for each of 2 boards"):
+        model.solve(DIGITS[:2], puzzle_identifiers=identifiers)
+
+
+def test_arc_is_asked_with_identifiers():
+    arc = get_task("arc-3x3")
+    with pytest.raises(he.InputError, match="puzzle_identifiers"):
+        questions_of(np.full((1, arc.seq_len), 2), arc, tokens=True)
