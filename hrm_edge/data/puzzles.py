@@ -99,7 +99,7 @@ def generate_puzzles(
 ) -> PuzzleSet:
     """What :func:`generate_distinct` draws, as a set.
 
-    A script that defines the task itself needs the usual ``if __name__ == "__main__":``, as worker processes import it.
+    A script that defines the task itself needs the usual ``if __name__ == "__main__":``: workers import it.
     """
     questions, answers = generate_distinct(task, n, seed, difficulty, processes, progress)
     name = f"generated-{difficulty}"
