@@ -17,13 +17,14 @@ from ..runtimes import Engine
 from ..tasks import Task
 from ..tasks.base import PAD
 from .retries import solve_with_retries
+from .shown import Shown
 
 # Puzzles looked at before the first of them is answered: few files have more, and so many take no time.
 _CHECKED = 64
 
 
 @dataclass(frozen=True, repr=False)
-class Solved:
+class Solved(Shown):
     """One puzzle's answer: ``question`` and ``answer`` int32[S], ``trace`` int32[steps, S] if asked for.
 
     It prints as a board with a caption.
@@ -75,17 +76,10 @@ class Solved:
         """The answer on one line, as the task writes it."""
         return self.task.format(self.answer)
 
-    def __str__(self) -> str:
-        from .pictures import drawn, plain
+    def _drawn(self) -> list[Any]:
+        from .pictures import drawn
 
-        return plain(drawn(self))
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        from .pictures import drawn, html
-
-        return html(drawn(self))
+        return [drawn(self)]
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``hrm-edge solve --json``; boards are one-line texts."""

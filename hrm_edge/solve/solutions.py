@@ -10,11 +10,12 @@ import numpy as np
 from ..errors import InputError
 from ..tasks import Task
 from .answer import Solved
+from .shown import Shown
 
 _SHOWN = 12  # boards that are printed; of more, how many
 
 
-class Solutions(Sequence[Solved]):
+class Solutions(Shown, Sequence[Solved]):
     """Answers in the order asked, one for each puzzle: ``solutions[0]`` is the first's :class:`Solved`."""
 
     def __init__(self, task: Task, solved: Iterable[Solved]) -> None:
@@ -90,18 +91,6 @@ class Solutions(Sequence[Solved]):
             "wrong": right.count(False),
             "results": [solved.to_dict() for solved in self],
         }
-
-    def __str__(self) -> str:
-        from .pictures import plain
-
-        return plain(*self._drawn())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        from .pictures import html
-
-        return html(*self._drawn())
 
     def _drawn(self) -> list[Any]:
         from rich.text import Text

@@ -12,10 +12,11 @@ import numpy as np
 from ..errors import InputError
 from ..runtimes import Engine
 from ..tasks import Task
+from .shown import Shown
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trace:
+class Trace(Shown):
     """T segments on one puzzle. It prints as a board a segment.
 
     ``question`` int32[S]; ``guesses`` int32[T, S]; ``q`` float32[T, 2], the halting head's (halt, continue);
@@ -82,18 +83,6 @@ class Trace:
             "halted": self.halted,
             "segments": [{"guess": guess, "q": q} for guess, q in pairs],
         }
-
-    def __str__(self) -> str:
-        from .pictures import plain
-
-        return plain(*self._drawn())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        from .pictures import html
-
-        return html(*self._drawn())
 
     def _drawn(self) -> list[Any]:
         from ..tasks.boards import trace_boards

@@ -81,6 +81,11 @@ def looped(tokens: np.ndarray, limit: np.ndarray, halt: np.ndarray, *identifiers
     return [answer, steps, q]
 
 
+def unique_puzzles() -> np.ndarray:
+    """int32[4, S]: four that have one solution."""
+    return np.stack([row for row in puzzles(20) if TASK.count_solutions(row) == 1])[:4]
+
+
 def puzzles(count: int, seed: int = 0) -> np.ndarray:
     """Solved boards with 4 to 12 cells emptied: some easy, some with several solutions."""
     rng = np.random.default_rng(seed)
