@@ -9,6 +9,8 @@ import sys
 import pytest
 import toys
 
+from hrm_edge.check import output
+from hrm_edge.check.run import Runner
 from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.errors import InputError
@@ -135,7 +137,7 @@ def spec(folder):
 @pytest.mark.parametrize("flag", ["--junit", "--markdown"])
 @pytest.mark.parametrize("place", ["p.csv/x", "p.csv/a/b", "/proc/x", "{long}"])
 def test_an_output_that_cannot_be_written_is_refused_before_measuring(spec, capsys, monkeypatch, flag, place):
-    monkeypatch.setattr("hrm_edge.check.run.Runner.measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(Runner, "measure", lambda *_: pytest.fail("measured"))
     place = place.format(long="x" * 300)
     code, out, err = run(capsys, "check", spec, flag, place)
     assert (code, out) == (2, "")
@@ -146,7 +148,7 @@ def test_figures_are_printed_when_their_file_cannot_be_written_in_the_end(spec, 
     def full(*_):
         raise OSError(28, "No space left on device", "out.xml")
 
-    monkeypatch.setattr("hrm_edge.check.output.write_atomically", full)
+    monkeypatch.setattr(output, "write_atomically", full)
     code, out, err = run(capsys, "check", spec, "--junit", "out.xml")
     assert (code, err) == (2, "hrm-edge: out.xml: No space left on device\n")
     assert "1 of 1 rules hold" in out
