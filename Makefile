@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ZOO := sudoku-9x9
+FUZZ_SECONDS ?= 60
+SOAK_MINUTES ?= 2
 DEMO_BUNDLE := bundles/$(ZOO)-openvino-fp32-graph
 
-.PHONY: demo test test-fast lint types contracts check dist train-demo clean
+.PHONY: demo test test-fast lint types contracts check fuzz soak faults dist train-demo clean
 
 # torch first and pinned: on its own, a range may resolve to a build with gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml
@@ -47,6 +49,17 @@ check: $(VENV)/.installed
 	$(BIN)/hrm-edge export $(ZOO) --target openvino --loop graph --precision int8 --no-gate -o bundles/ci/openvino-int8-graph
 	$(BIN)/hrm-edge export $(ZOO) --target coreml --precision fp16 --ios 18 --no-gate -o bundles/ci/coreml-fp16-host
 	$(BIN)/hrm-edge check .ci/check.toml
+
+# Beyond the suite's short runs: damaged files for every reader, by a new seed that is printed; requests from eight
+# threads; a failure or a kill at every file operation of every command that writes (hours).
+fuzz: $(VENV)/.installed
+	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/fuzz.py --inputs 1000000 --seconds $(FUZZ_SECONDS)
+
+soak: $(VENV)/.installed
+	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/soak.py $(SOAK_MINUTES)
+
+faults: $(VENV)/.installed
+	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/faults.py
 
 # The sdist, the wheel that is built from it, and the bill of materials (CycloneDX), which the wheel holds too.
 dist: $(VENV)/.installed

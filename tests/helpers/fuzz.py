@@ -1,8 +1,9 @@
 """Damaged and hostile files for every reader: ``python tests/helpers/fuzz.py --inputs 1000 --seconds 600``.
 
-Each input is a right file that was changed at random, by a seed that brings it back. A reader may accept it or
-refuse it in one line of our own errors; anything else, and anything slow or greedy, is a finding, whose input is
-kept. Each reader runs in a process of its own with little memory, because some end in other people's compiled code.
+Each input is a right file that was changed at random, by a seed that brings it back: a new one each time, which is
+printed. A reader may accept it or refuse it in one line of our own errors; anything else, and anything slow or
+greedy, is a finding, whose input is kept. Each reader runs in a process of its own with little memory, because some
+end in other people's compiled code. Times are the processor's, so that other work beside it finds nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 from fuzz_readers import READERS
 
 MEMORY = 8 * 2**30  # address space of a reader's process; what is really used is reported
-SLOWEST = 10.0  # seconds an input may take
+SLOWEST = 10.0  # seconds of the processor that an input may take, by all threads
+STUCK = 300.0  # seconds in all, of one that waits for something
 LONGEST = 2000  # characters of an error
 
 
@@ -38,6 +40,7 @@ class Result:
     accepted: int = 0
     refused: int = 0
     slowest: float = 0.0
+    seconds: float = 0.0  # of reading; what a reader needs beforehand is not counted
     grown_mb: int = 0  # by how much its process grew after the right files were read
     findings: dict[str, int] = field(default_factory=dict)
 
@@ -53,14 +56,15 @@ def changed(name: str, seeds: list[bytes], seed: int, number: int) -> tuple[byte
     return READERS[name].mutate(rng, seeds[which], seeds), which
 
 
-def _work(name: str, seed: int, first: int, inputs: int, until: float, folder: Path, kept: Path, say: Any) -> None:
+def _work(name: str, seed: int, first: int, inputs: int, most: float, folder: Path, kept: Path, say: Any) -> None:
     """In a process of its own: read inputs from the ``first`` on, and write what came of each batch."""
     from hrm_edge.errors import HrmEdgeError
 
     def too_slow(*_: object) -> None:
         raise _TooSlow
 
-    signal.signal(signal.SIGALRM, too_slow)
+    for clock in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(clock, too_slow)
     seeds, read = READERS[name].prepare(folder)
     result = Result()
     for which, each in enumerate(seeds):
@@ -69,12 +73,15 @@ def _work(name: str, seed: int, first: int, inputs: int, until: float, folder: P
         except HrmEdgeError as error:
             result.findings[f"a right file is refused: {error}"] = -1
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.monotonic()
     for number in range(first, inputs):
         content, which = changed(name, seeds, seed, number)
-        say({"at": number, **asdict(result)}, flush=number % 50 == 0)
-        began = time.monotonic()
+        result.seconds = time.monotonic() - start
+        say({"at": number, **asdict(result)})
+        began = time.process_time()
         wrong = None
-        signal.setitimer(signal.ITIMER_REAL, SLOWEST)
+        signal.setitimer(signal.ITIMER_PROF, SLOWEST)
+        signal.setitimer(signal.ITIMER_REAL, STUCK)
         try:
             read(content, which)
             result.accepted += 1
@@ -84,40 +91,46 @@ def _work(name: str, seed: int, first: int, inputs: int, until: float, folder: P
             if "\n" in line or not line or len(line) > LONGEST:
                 wrong = f"an error of {len(line)} characters, {line.count(chr(10)) + 1} lines: {line[:60]!r}"
         except _TooSlow:
-            wrong = f"more than {SLOWEST:g} s"
+            wrong = f"more than {SLOWEST:g} s of the processor, or {STUCK:g} s of waiting"
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)
             ours = [frame for frame in last if "hrm_edge" in frame.filename or "/models/" in frame.filename] or last
             where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
             wrong = f"{type(error).__name__} at {where}: {str(error).splitlines()[0][:80] if str(error) else ''}"
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+                signal.setitimer(timer, 0)
         result.inputs += 1
-        result.slowest = max(result.slowest, time.monotonic() - began)
+        result.slowest = max(result.slowest, time.process_time() - began)
         if wrong is not None and wrong not in result.findings and len(result.findings) < 40:
             result.findings[wrong] = number
             (kept / f"{name.replace(' ', '-')}-{number}").write_bytes(content)
-        if time.monotonic() > until:
+        if time.monotonic() - start > most:
             break
     result.grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
-    say({"at": None, **asdict(result)}, flush=True)
+    result.seconds = time.monotonic() - start
+    say({"at": None, **asdict(result)})
 
 
-def run(name: str, seed: int, inputs: int, seconds: float, kept: Path, memory: int = MEMORY) -> Result:
-    """Read so many changed inputs, for so long at most. A reader that dies of one goes on behind it."""
-    total, first, until = Result(), 0, time.monotonic() + seconds
-    while first < inputs and time.monotonic() < until:
+def run(
+    name: str, seed: int, inputs: int, seconds: float, kept: Path, memory: int = MEMORY, first: int = 0
+) -> Result:
+    """Read the changed inputs from the ``first`` up to so many, for so long at most. A reader that dies of one goes
+    on behind it."""
+    total = Result()
+    while first < inputs and total.seconds < seconds:
         with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as scratch:
             log = Path(scratch) / "log"
             (Path(scratch) / "files").mkdir()
             child = os.fork()
             if child == 0:
-                _in_child(log, memory, name, seed, first, inputs, until, Path(scratch) / "files", kept)
+                most = seconds - total.seconds
+                _in_child(log, memory, name, seed, first, inputs, most, Path(scratch) / "files", kept)
             _, status = os.waitpid(child, 0)
             last = json.loads(log.read_text()) if log.exists() and log.stat().st_size else {"at": first}
             said = (Path(scratch) / "said").read_text(errors="replace").strip().splitlines()
         at = last.pop("at")
-        for key in ("inputs", "accepted", "refused"):
+        for key in ("inputs", "accepted", "refused", "seconds"):
             setattr(total, key, getattr(total, key) + last.get(key, 0))
         total.slowest = max(total.slowest, last.get("slowest", 0.0))
         total.grown_mb = max(total.grown_mb, last.get("grown_mb", 0))
@@ -143,7 +156,7 @@ def _in_child(log: Path, memory: int, *arguments: Any) -> None:
         # Written in place and never flushed: what a dying process wrote is still the system's to keep.
         with open(log, "w+b", buffering=0) as file:
 
-            def say(state: dict[str, Any], flush: bool) -> None:
+            def say(state: dict[str, Any]) -> None:
                 text = json.dumps(state).encode()
                 file.seek(0)
                 file.write(text)
@@ -160,9 +173,12 @@ def _in_child(log: Path, memory: int, *arguments: Any) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1000, help="for each reader, or its share of so many")
-    parser.add_argument("--seconds", type=float, default=600, help="for all of them")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=600, help="of reading, for all of them")
+    parser.add_argument(
+        "--seed", type=int, default=random.SystemRandom().getrandbits(32), help="a new one, if none"
+    )
     parser.add_argument("--only", default="", help="names of readers, with commas between them")
+    parser.add_argument("--number", type=int, help="with --seed and --only: that input alone, of a finding")
     parser.add_argument("--memory", type=float, default=MEMORY / 2**30, help="GiB of address space")
     parser.add_argument(
         "--kept", type=Path, default=Path(tempfile.gettempdir()) / "hrm-edge-fuzz", help="findings' inputs"
@@ -174,16 +190,21 @@ def main() -> int:
     # What most readers import is imported once. (Not onnxruntime or OpenVINO, whose threads no fork would have.)
     for module in ("torch", "onnx", "hrm_edge.models.public", "hrm_edge.trainer"):
         importlib.import_module(module)
-    results = {}
-    left, began = options.seconds, time.monotonic()
-    for index, name in enumerate(names):
-        share = max(1, round(options.inputs * READERS[name].share))
-        left = options.seconds - (time.monotonic() - began)
-        results[name] = run(
-            name, options.seed, share, left / (len(names) - index), options.kept, int(options.memory * 2**30)
+    if not options.json:
+        print(f"seed {options.seed}")
+        print(
+            f"{'reader':22}{'inputs':>9}{'accepted':>10}{'refused':>9}{'slowest':>10}{'grown':>10}{'findings':>10}"
         )
+    results = {}
+    left = options.seconds  # what one reader does not need is the others'
+    for index, name in enumerate(names):
+        first = options.number or 0
+        last = max(1, round(options.inputs * READERS[name].share)) if options.number is None else first + 1
+        seconds, memory = left / (len(names) - index), int(options.memory * 2**30)
+        results[name] = run(name, options.seed, last, seconds, options.kept, memory, first)
+        left -= results[name].seconds
         if not options.json:
-            _print(name, results[name])
+            _print(name, results[name], options.seed)
     if options.json:
         print(json.dumps({name: asdict(result) for name, result in results.items()}))
     else:
@@ -191,18 +212,14 @@ def main() -> int:
     return 1 if any(result.findings for result in results.values()) else 0
 
 
-def _print(name: str, result: Result) -> None:
-    if name == next(iter(READERS)):
-        print(
-            f"{'reader':22}{'inputs':>9}{'accepted':>10}{'refused':>9}{'slowest':>10}{'grown':>10}{'findings':>10}"
-        )
+def _print(name: str, result: Result, seed: int) -> None:
     print(
         f"{name:22}{result.inputs:>9}{result.accepted:>10}{result.refused:>9}{result.slowest * 1000:>7.0f} ms"
         f"{result.grown_mb:>7} MB{len(result.findings):>10}",
         flush=True,
     )
     for what, number in result.findings.items():
-        print(f"    {number}: {what}", flush=True)
+        print(f"    {what}: --seed {seed} --only '{name}' --number {number}", flush=True)
 
 
 if __name__ == "__main__":
