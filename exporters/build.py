@@ -14,6 +14,7 @@ from ..identifiers import format_ranges
 from ..models import Checkpoint
 from ..models.network import Wrapped
 from ..packages import version_of
+from ..portable import write_facts
 from ..precision import PRECISIONS
 from ..progress import Say
 from ..runtimes.base import CompiledProduct
@@ -94,6 +95,7 @@ def write_graphs(
         gate=Gate(ran=False, passed=None, reason="not run yet"),
     )
     write_task(checkpoint.task, context.folder)
+    write_facts(context.folder, manifest, checkpoint.task)
     target.finish(manifest, context)
     return manifest, written.compiled
 

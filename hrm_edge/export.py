@@ -34,6 +34,7 @@ from .measure.gate import GateReport, Judged, judge
 from .measure.selftest import answer_alone
 from .measure.speed import beside_eager
 from .models import Checkpoint
+from .portable import write_facts
 from .precision import FP32, PRECISIONS, Precision
 from .progress import Progress, Say
 from .runtimes import load_engine
@@ -269,8 +270,10 @@ class _Export:
             limit,
             halt,
             arithmetic,
+            self._precision.q_tolerance,
             ask=lambda few: answer_alone(engine, few.questions, few.identifiers, limit, halt),
         )
+        write_facts(self.scratch, self.manifest, self.checkpoint.task)
         if self.gate.not_judged and found.report.only_unjudged:
             gate = Gate(ran=False, passed=None, reason=f"not judged: {found.report.reason}")
         else:

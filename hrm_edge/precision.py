@@ -62,6 +62,15 @@ class Precision:
         return self.stored == "float32"
 
     @property
+    def q_tolerance(self) -> float:
+        """How far a value of ``q`` may be from another device's on the same puzzle, after as many segments.
+
+        Sums in another order move it by some 1e-5 in float32. Where values are rounded to few bits, one that
+        falls to the other side is carried through every segment that follows.
+        """
+        return 0.01 if self.is_full else 0.5
+
+    @property
     def advice(self) -> str:
         """The end of the line that says a bundle answers worse than it may."""
         return f"; {self.instead}, or allow more with --max-drop" if self.instead else ""

@@ -207,7 +207,7 @@ def _retry(
 ) -> Iterator[int]:
     """Attempt what is unsolved in another guise; yields the number of retries done, 0 to `retries`."""
     yield 0
-    for number, symmetry in enumerate(engine.task.symmetries(np.random.default_rng(seed), retries), 1):
+    for number, symmetry in enumerate(engine.task.variants(seed, retries), 1):
         for limit, rows in attempts.rows_by_limit().items():
             for part, some in in_chunks(puzzles.select(rows), None, ""):
                 turned = replace(some, questions=symmetry.apply(some.questions))

@@ -1,4 +1,4 @@
-"""Does a bundle answer here as it did where it was gated? It carries a few questions with its own answers."""
+"""Does a bundle answer here as it did where it was gated? It carries a few questions with its own answers and q."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ ALLOWED = 1  # answers that may differ: rounding turns one now and then, a kerne
 
 @dataclass(frozen=True)
 class SelfTest:
-    """How many of a bundle's own answers come out otherwise here."""
+    """How many of a bundle's own answers come out otherwise here.
+
+    ``q_differ``: of those that came out the same after as many segments, the ones with a value of ``q`` that is
+    more than ``q_tolerance`` away; None where the bundle carries no ``q``. ``q_furthest``: how far the furthest is.
+    """
 
     bundle: str
     n: int
     answers_differ: int
     steps_differ: int
+    q_differ: int | None
+    q_furthest: float | None
+    q_tolerance: float
     allowed: int
     differing: tuple[int, ...]  # which of them, counted from 1
     arithmetic: str  # here
@@ -33,17 +40,28 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        return self.answers_differ <= self.allowed
+        return max(self.answers_differ, self.q_differ or 0) <= self.allowed
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs at all."""
+        return not (self.answers_differ or self.steps_differ or self.q_differ)
 
     @property
     def summary(self) -> str:
         """One line."""
-        told = f"{self.answers_differ} of {self.n} answers differ from those at its gate"
-        return f"{told}, {self.steps_differ} took another number of segments; {self.allowed} may differ"
+        told = (
+            f"{'equal' if self.equal else 'not equal'}: {self.answers_differ} of {self.n} answers differ from those"
+        )
+        told += f" at its gate, {self.steps_differ} took another number of segments"
+        if self.q_differ is not None:
+            told += f", {self.q_differ} have a q more than {self.q_tolerance:g} away"
+            told += "" if self.q_furthest is None else f" (at most {self.q_furthest:.2g})"
+        return f"{told}; {self.allowed} may differ"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `hrm-edge selftest --json` prints."""
-        return {"passed": self.passed, **asdict(self), "differing": list(self.differing)}
+        return {"passed": self.passed, "equal": self.equal, **asdict(self), "differing": list(self.differing)}
 
     def raise_if_failed(self) -> None:
         """GateFailed, with what to do, unless few enough differ."""
@@ -69,11 +87,18 @@ def self_test(bundle: str | Path | Bundle, threads: int | None = None, allowed: 
     engine = load_engine(opened, threads)
     answers = answer_alone(engine, questions, identifiers, carried.max_think_steps, carried.halt)
     differ = (answers.tokens != expected).any(axis=1)
+    longer = answers.steps != [each.steps for each in carried.examples]
+    has_q = np.array([each.q is not None for each in carried.examples])
+    away = np.abs(answers.q - [each.q or (0, 0) for each in carried.examples]).max(axis=1)
+    away = away[has_q & ~(differ | longer)]
     return SelfTest(
         bundle=str(opened.path),
         n=len(questions),
         answers_differ=int(differ.sum()),
-        steps_differ=int((answers.steps != [each.steps for each in carried.examples]).sum()),
+        steps_differ=int(longer.sum()),
+        q_differ=int((~(away <= carried.q_tolerance)).sum()) if has_q.any() else None,
+        q_furthest=float(away.max()) if away.size and np.isfinite(away).all() else None,
+        q_tolerance=carried.q_tolerance,
         allowed=min(ALLOWED, len(questions) - 1) if allowed is None else allowed,
         differing=tuple(int(row) + 1 for row in np.flatnonzero(differ)),
         arithmetic=arithmetic_of(engine),

@@ -84,7 +84,7 @@ def _symmetries(engine: Engine, retries: Any, seed: int) -> list[Any]:
         raise InputError(f"retries must be a whole number from 0 to 10000, not {retries!r}")
     if count and not engine.task.has_rules:
         raise engine.task.no_rules("nothing tells which of several attempts is right")
-    return engine.task.symmetries(np.random.default_rng(seed), count) if count else []
+    return engine.task.variants(seed, count)
 
 
 def _joined(traces: list[np.ndarray], tokens: np.ndarray, steps: np.ndarray) -> np.ndarray:

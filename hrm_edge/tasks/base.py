@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -234,6 +234,17 @@ class Task(ABC):
     def verify(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
         """bool[B]: does ``answers[b]`` obey the rules and keep the givens of ``questions[b]``?"""
 
+    @property
+    def portable_rules(self) -> dict[str, Any] | None:
+        """What :meth:`verify` asks of an answer, as plain JSON that any language can check; None: only code tells.
+
+        ``{"kind": "groups", "groups": [[cell, …], …], "values": [token, …]}``: the givens are kept, and each group
+        holds every value once. A task whose rules are of another kind names it and what belongs to it.
+        """
+        if self.groups is None or self.value_tokens is None:
+            return None
+        return {"kind": "groups", "groups": self.groups.tolist(), "values": self.value_tokens.tolist()}
+
     @abstractmethod
     def why_wrong(self, question: Tokens, answer: Tokens) -> str:
         """The first thing wrong with an ``answer[S]`` that keeps the givens but does not verify."""
@@ -295,6 +306,11 @@ class Task(ABC):
     def symmetries(self, rng: np.random.Generator, count: int) -> list[Symmetry]:
         """``count`` random symmetries, for solving variants of one board."""
         return [Symmetry(cells, values) for cells, values in zip(*self.sample_symmetries(rng, count), strict=True)]
+
+    def variants(self, seed: int, count: int) -> list[Symmetry]:
+        """``count`` symmetries that retries ask: the k-th depends on ``seed`` and k alone, not on ``count``."""
+        rng = np.random.default_rng(seed)
+        return [self.symmetries(rng, 1)[0] for _ in range(count)]
 
     def fingerprints(self, questions: np.ndarray) -> np.ndarray:
         """uint64[N] of boards int32[N, S]: equal for boards that a symmetry turns into each other, and different

@@ -83,6 +83,10 @@ def test_a_bundle_is_published_with_its_accuracy(small, tmp_path, capsys):
     assert bundle.ungated_warning is None
     again = self_test(bundle)
     assert (again.n, again.answers_differ, again.proven) == (16, 0, bundle.accuracy.arithmetic)
+    assert (again.q_differ, again.q_tolerance, again.equal) == (0, 0.01, True)
+    facts = json.loads((folder / "facts.json").read_text())
+    assert len(facts["examples"]) == 16
+    assert facts["title"] == bundle.manifest.name
     assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
     out, err = capsys.readouterr()
     assert "gate passed on n=20" in out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -92,6 +93,11 @@ class Maze(Task):
     @property
     def answer_tokens(self) -> np.ndarray:
         return np.array([OPEN, PATH])
+
+    @property
+    def portable_rules(self) -> dict[str, Any]:
+        """Open cells that became path are a shortest way from start to goal; all others are as they were."""
+        return {"kind": "maze", "wall": WALL, "open": OPEN, "start": START, "goal": GOAL, "path": PATH}
 
     def check_question(self, tokens: Tokens) -> None:
         tokens = np.asarray(tokens)

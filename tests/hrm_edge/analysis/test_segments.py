@@ -82,9 +82,10 @@ def test_every_figure_is_what_evaluate_finds(loop: str, forgets: bool) -> None:
     assert list(found.by_retries["all"]) == [0, 1, 2, 3]
 
 
-def test_by_retries_counts_the_first_variants_of_one_draw() -> None:
+def test_by_retries_counts_the_first_variants() -> None:
     found = segment_rates(Moody(), PUZZLES, segments=(1,), retries=4, seed=5).by_retries["all"]
-    variants = TASK.symmetries(np.random.default_rng(5), 4)
+    rng = np.random.default_rng(5)
+    variants = [TASK.symmetries(rng, 1)[0] for _ in range(4)]
     engine = Moody()
     for r, rate in found.items():
         guises = [PUZZLES.questions, *(variant.apply(PUZZLES.questions) for variant in variants[:r])]

@@ -153,3 +153,39 @@ def test_examples_hold_what_is_answered_when_each_is_asked_alone(tmp_path):
     found = self_test(bundle(tmp_path / "b", ask=ask))
     assert [len(few) for few in asked] == [HOW_MANY]
     assert found.differing == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("moved", "differ", "passed"), [((), 0, True), ((0.2,), 0, True), ((0.3, 0, -0.3), 2, False)]
+)
+def test_q_is_compared_within_the_tolerance_that_the_bundle_states(tmp_path, moved, differ, passed):
+    def edit(content):
+        for each, by in zip(content["examples"], moved, strict=False):
+            each["q"][1] += by
+
+    found = self_test(bundle(tmp_path / "b", edit=edit, q_tolerance=0.25))
+    assert (found.q_differ, found.answers_differ, found.q_tolerance) == (differ, 0, 0.25)
+    assert found.q_furthest == pytest.approx(max(map(abs, moved), default=0), abs=1e-6)
+    assert (found.passed, found.equal) == (passed, differ == 0)
+    assert found.summary.startswith("equal: " if differ == 0 else "not equal: ")
+
+
+def test_q_of_another_answer_is_not_compared(tmp_path):
+    def edit(content):
+        first = content["examples"][0]
+        first["q"], first["steps"] = [99.0, 0.0], first["steps"] + 1
+
+    found = self_test(bundle(tmp_path / "b", edit=edit))
+    assert (found.steps_differ, found.q_differ, found.equal, found.passed) == (1, 0, False, True)
+
+
+def test_files_of_earlier_versions_have_neither_tokens_nor_q(tmp_path):
+    def edit(content):
+        del content["q_tolerance"]
+        for each in content["examples"]:
+            for name in ("q", "question_tokens", "answer_tokens"):
+                del each[name]
+
+    found = self_test(bundle(tmp_path / "b", edit=edit))
+    assert (found.n, found.answers_differ, found.q_differ, found.equal) == (HOW_MANY, 0, None, True)
+    assert " q " not in found.summary
