@@ -14,6 +14,7 @@ from .packages import install
 from .progress import Progress, Say
 from .solve.model import Model
 from .solve.solutions import Solutions
+from .solve.watch import Watch, told_all
 from .text import printable
 
 if TYPE_CHECKING:
@@ -50,19 +51,28 @@ def solve(
     retries: int = 0,
     seed: int = 0,
     trace: bool = False,
+    gif: Path | str | None = None,
     threads: int | None = None,
     *,
     tokens: bool | None = None,
     puzzle_identifiers: Any = None,
+    watch: Watch | None = None,
 ) -> Solutions:
     """:func:`load` a model and have it :meth:`~hrm_edge.solve.model.Model.solve`; to ask more than once, load once.
+
+    ``gif``: a file that shows how one puzzle was thought over, a frame a segment.
 
     >>> import hrm_edge as he
     >>> puzzle = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
     >>> he.solve("sudoku-9x9", puzzle).verified
     array([ True])
     """
-    return load(bundle, threads).solve(
+    film = None
+    if gif is not None:
+        from .report.film import opened_film
+
+        film = opened_film(Path(gif))
+    solutions = load(bundle, threads).solve(
         puzzles,
         data=data,
         halt=halt,
@@ -72,7 +82,11 @@ def solve(
         trace=trace,
         tokens=tokens,
         puzzle_identifiers=puzzle_identifiers,
+        watch=told_all([each for each in (film, watch) if each is not None]),
     )
+    if film is not None and gif is not None:
+        film.write(Path(gif))
+    return solutions
 
 
 def evaluate(

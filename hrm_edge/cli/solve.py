@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from ..progress import announce, progress
 from ..text import echo_json
 
@@ -59,6 +60,12 @@ def command(
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Which variants --retries tries.")] = 0,
     trace: Annotated[bool, typer.Option("--trace", help="Show the guess after every segment.")] = False,
+    gif: Annotated[
+        Path | None, typer.Option(help="Write how one puzzle is thought over, as an animated GIF.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the board while the model thinks, segment by segment.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per puzzle, one per line.")] = False,
 ) -> None:
@@ -68,21 +75,31 @@ def command(
     standard error counts those); 2 when a puzzle or the bundle is wrong.
     """
     from ..bundle import open_bundle
+    from ..report.film import opened_film
     from ..runtimes import load_engine
     from ..runtimes.loader import warning
     from ..solve.answer import read_puzzles, solve_each
+    from ..solve.live import LiveBoard
+    from ..solve.watch import Watch, told_all
 
     opened = open_bundle(bundle)
     if doubt := warning(opened):
         announce(f"warning: {doubt}")
+    if watch and as_json:
+        raise InputError("--watch and --json: one draws boards, the other prints objects; drop one")
+    film = opened_film(gif) if gif else None
     engine = load_engine(opened, threads)
-    questions = read_puzzles(puzzles or ["-"] * (data is None), engine.task, data)
+    questions = read_puzzles(
+        puzzles or ["-"] * (data is None), engine.task, data, to_watch=watch or film is not None
+    )
     wrong = 0
     options: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps}
     options |= {"retries": retries, "seed": seed, "trace": trace}
     # Answers that are seen, as they come, need nothing beside them.
-    with nullcontext() if sys.stdout.isatty() else progress() as report:
-        for solved in solve_each(engine, questions, **options):
+    with LiveBoard() as live, nullcontext() if watch or sys.stdout.isatty() else progress() as report:
+        watches: list[Watch] = [each for each in (live if watch else None, film) if each is not None]
+        for solved in solve_each(engine, questions, watch=told_all(watches), **options):
+            live.clear()
             wrong += solved.right is False
             if as_json:
                 echo_json(solved.to_dict())
@@ -90,6 +107,8 @@ def command(
                 _draw(engine.task, solved, questions.count > 1)
             if report is not None and questions.count > 1:
                 report("puzzles", solved.number, questions.total)
+    if film is not None and gif is not None:
+        film.write(gif)
     if wrong:
         advice = "; --retries 8 thinks again on symmetric variants" * (engine.task.has_symmetries and not retries)
         told = "verified" if engine.task.has_rules else "as labelled"

@@ -18,6 +18,7 @@ from ..tasks import Task
 from ..tasks.base import PAD
 from .retries import solve_with_retries
 from .shown import Shown
+from .watch import Watch, watched
 
 # Puzzles looked at before the first of them is answered: few files have more, and so many take no time.
 _CHECKED = 64
@@ -122,15 +123,18 @@ class Questions:
         return self.count if read == size else max(self.count + 1, round(self.count * size / read))
 
 
-def read_puzzles(sources: Sequence[str | Path], task: Task, data: Path | None = None) -> Questions:
+def read_puzzles(
+    sources: Sequence[str | Path], task: Task, data: Path | None = None, *, to_watch: bool = False
+) -> Questions:
     """Puzzles as text, from paths of files, and for ``-`` from standard input, in that order; then ``data``'s.
 
-    A text is a file's name where there is such a file, or its ending is one of puzzle files.
+    A text is a file's name where there is such a file, or its ending is one of puzzle files. ``to_watch``: how a
+    puzzle is thought over is looked at, for which those of ``data`` need no other rule than their identifier.
 
     Raises :class:`InputError` naming what can not be read, when its turn comes, as is asked then whether puzzles
     have solutions: of many both take long.
     """
-    if task.by_example:
+    if task.by_example and (sources or not to_watch):
         raise task.no_rules(
             f"what is asked for depends on a puzzle's identifier; use `{task.answered_with}` with --data"
         )
@@ -212,14 +216,17 @@ def check_solvable(puzzle: np.ndarray, task: Task, where: str = "") -> None:
         raise InputError(f"{prefix}the puzzle has no solution; check its givens: {task.format(puzzle)}")
 
 
-def solve_each(engine: Engine, questions: Questions, *, warm_up: bool = True, **options: Any) -> Iterator[Solved]:
+def solve_each(
+    engine: Engine, questions: Questions, *, warm_up: bool = True, watch: Watch | None = None, **options: Any
+) -> Iterator[Solved]:
     """Check and answer one after the other; ``options`` are those of :func:`solve_with_retries`.
 
     One at a time, because that is quickest to the first answer and, on a CPU, to the last one as well; only a
-    bundle of fixed batch gets that many at once. Backends finish compiling on their first call, so one segment
-    is thrown away first, to time every puzzle alike; not with ``warm_up`` False.
+    bundle of fixed batch gets that many at once, unless ``watch`` is told every segment. Backends finish
+    compiling on their first call, so one segment is thrown away first, to time every puzzle alike; not with
+    ``warm_up`` False.
     """
-    size = engine.batch or 1
+    size = 1 if watch else engine.batch or 1
     together = -(-_CHECKED // size) * size
     number = 0
     for rows in questions:
@@ -230,17 +237,24 @@ def solve_each(engine: Engine, questions: Questions, *, warm_up: bool = True, **
             some = rows.some(first, first + size)
             if number == 0 and warm_up:
                 engine.solve(some.questions, max_think_steps=1, puzzle_identifiers=some.identifiers)
-            yield from _solved(engine, some, number, options)
+            yield from _solved(engine, some, number, watch, options)
             number += len(some.questions)
 
 
-def _solved(engine: Engine, rows: Rows, before: int, options: dict[str, Any]) -> Iterator[Solved]:
+def _solved(
+    engine: Engine, rows: Rows, before: int, watch: Watch | None, options: dict[str, Any]
+) -> Iterator[Solved]:
     """Answers of ``rows``, ``before`` of which others came."""
     some = rows.questions
     labels = None if engine.task.has_rules else rows.answers
     begin = time.perf_counter()
-    result = solve_with_retries(engine, some, **options, puzzle_identifiers=rows.identifiers)
-    ms = (time.perf_counter() - begin) * 1000 / len(some)
+    asking = {**options, "puzzle_identifiers": rows.identifiers}
+    if watch is None:
+        result = solve_with_retries(engine, some, **asking)
+    else:
+        result = watched(engine, some, watch, puzzle=before + 1, **asking)
+    seconds = time.perf_counter() - begin if result.seconds is None else result.seconds
+    ms = seconds * 1000 / len(some)
     answers = result.answers
     for row in range(len(some)):
         steps = int(answers.steps[row])

@@ -14,6 +14,7 @@ from .answer import check_solvable, solve_each
 from .questions import questions_of
 from .solutions import Solutions
 from .trace import Trace, trace_puzzle
+from .watch import Watch
 
 
 class Model:
@@ -49,6 +50,7 @@ class Model:
         trace: bool = False,
         tokens: bool | None = None,
         puzzle_identifiers: Any = None,
+        watch: Watch | None = None,
     ) -> Solutions:
         """Solve puzzles, as ``hrm-edge solve`` does, and say which answers keep the rules.
 
@@ -75,6 +77,7 @@ class Model:
             tokens: whether whole numbers are the task's tokens (True) or digits (False); with None they are digits,
                 and a board that could be either is refused.
             puzzle_identifiers: int[N], one a board, for models trained with several.
+            watch: is told a :class:`~hrm_edge.solve.watch.Moment` after every segment, as it comes.
 
         Raises:
             InputError: a puzzle can not be read, can be read in two ways, or has no solution; an option is wrong.
@@ -84,7 +87,7 @@ class Model:
             puzzles, self.task, tokens=tokens, data=data, puzzle_identifiers=puzzle_identifiers
         )
         options: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps}
-        options |= {"retries": retries, "seed": seed, "trace": trace}
+        options |= {"retries": retries, "seed": seed, "trace": trace, "watch": watch}
         solved = Solutions(self.task, solve_each(self.engine, questions, warm_up=not self._warm, **options))
         self._warm = True
         return solved

@@ -20,12 +20,14 @@ class RetriedAnswers:
     none did. ``verified`` bool[B]: the task accepts the answer; without rules it accepts none. ``variant``
     int32[B]: the attempt that answered, 0 for the puzzle as asked, k for its k-th variant. ``segments`` int32[B]:
     segments run over all attempts, where ``answers.steps`` counts those of the answering attempt alone.
+    ``seconds``: what the engine took, where somebody watched and so took time of his own.
     """
 
     answers: Answers
     verified: np.ndarray
     variant: np.ndarray
     segments: np.ndarray
+    seconds: float | None = None
 
 
 def solve_with_retries(
@@ -46,7 +48,7 @@ def solve_with_retries(
     replaced. The variants depend on ``seed`` alone: a row's answer does not depend on the rows beside it.
     Other arguments and errors are those of :meth:`Engine.solve`.
     """
-    symmetries = _symmetries(engine, retries, seed)
+    symmetries = variants(engine, retries, seed)
     first = engine.solve(tokens, max_think_steps, halt, trace, puzzle_identifiers)
     questions = np.asarray(tokens, np.int32)
     best = {name: getattr(first, name).copy() for name in ("tokens", "steps", "halted", "q")}
@@ -75,7 +77,8 @@ def solve_with_retries(
     return RetriedAnswers(answers, verified, variant, segments)
 
 
-def _symmetries(engine: Engine, retries: Any, seed: int) -> list[Any]:
+def variants(engine: Engine, retries: Any, seed: int) -> list[Any]:
+    """The symmetries whose variants are asked, in order. InputError where there can be none."""
     try:
         count = operator.index(retries)
     except TypeError:

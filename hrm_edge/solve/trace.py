@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from ..errors import InputError
 from ..runtimes import Engine
 from ..tasks import Task
 from .shown import Shown
+from .watch import think
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,13 +100,13 @@ def trace_puzzle(
     puzzle_identifiers: np.ndarray | None = None,
 ) -> Trace:
     """Think over ``question`` int32[1, S], and keep what is seen of every segment. Raises what `solve` does."""
-    request = engine.request(question, max_think_steps, halt, False, puzzle_identifiers)
-    seen, halted = [], False
-    for segment in itertools.islice(engine.segments(request), request.max_think_steps):
-        seen.append(segment)
-        halted = bool(engine.stops(request, slice(None), segment.guess[None], segment.q[None])[0])
-        if halted:
-            break
+    asked: dict[str, Any] = {
+        "halt": halt,
+        "max_think_steps": max_think_steps,
+        "puzzle_identifiers": puzzle_identifiers,
+    }
+    moments = list(think(engine, question, **asked))
+    seen = [moment.output for moment in moments]
     first, guesses = seen[0], np.stack([segment.guess for segment in seen])
     states = None
     if first.state is not None:
@@ -120,8 +120,8 @@ def trace_puzzle(
         question=question[0],
         guesses=guesses,
         q=np.stack([segment.q for segment in seen]),
-        halted=halted,
-        verified=bool(engine.task.has_rules and engine.task.verify(question, guesses[-1:])[0]),
+        halted=moments[-1].stops,
+        verified=bool(moments[-1].verified),
         engine=label,
         _logits=None if first.logits is None else np.stack([s.logits for s in seen if s.logits is not None]),
         _states=states,

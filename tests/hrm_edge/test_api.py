@@ -49,7 +49,7 @@ def bundles(tmp_path_factory):
 @pytest.mark.parametrize(
     ("function", "command", "printing"),
     [
-        (he.solve, cli_solve.command, {"as_json"}),
+        (he.solve, cli_solve.command, {"as_json", "watch"}),
         (he.evaluate, cli_evaluate.command, {"json_"}),
         (he.check, cli_check.command, {"json_"}),
         (he.train, cli_train.command, set()),
