@@ -154,7 +154,8 @@ class _Export:
 
     def run(self, folder: Path) -> Exported:
         gated = self.gate.puzzles is not None
-        with replacing_folder(folder, lambda place: require_replaceable(place, gated=gated)) as self.scratch:
+        check = lambda place: require_replaceable(place, gated=gated)  # noqa: E731
+        with replacing_folder(folder, check, result=True) as self.scratch:
             self._trace()
             self._decide()
             self._build()

@@ -22,6 +22,7 @@ from .workspace import (
     undisturbed,
     workspace,
     workspace_of,
+    written,
 )
 
 # InputError, naming the file, unless all that stands in a folder is provably ours.
@@ -58,12 +59,13 @@ def files_in(folder: Path) -> set[str]:
 
 
 @contextlib.contextmanager
-def replacing_folder(target: Path, check: Check) -> Iterator[Path]:
+def replacing_folder(target: Path, check: Check, result: bool = False) -> Iterator[Path]:
     """Yield an empty folder that takes ``target``'s place when the block succeeds.
 
     ``check`` is asked about what stands there, before the block and again before it is replaced. On an exception
     nothing remains and ``target`` is untouched. A link stays: the folder behind it is replaced. The umask tells who
-    may read what is in it. InputError where another process writes there, or nothing can be written at all.
+    may read what is in it. ``result``: it is what the program was asked for (:func:`workspace.written`).
+    InputError where another process writes there, or nothing can be written at all.
     """
     named, target = Path(target), behind(target)
     with contextlib.ExitStack() as stack:
@@ -83,6 +85,8 @@ def replacing_folder(target: Path, check: Check) -> Iterator[Path]:
             with undisturbed():
                 check_replaceable(named, check)
                 swap(work, target)
+                if result:
+                    written().append(named)
 
 
 def scratch_of(target: Path) -> Path:
@@ -91,27 +95,29 @@ def scratch_of(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
+def replacing_file(path: Path, result: bool = False) -> Iterator[Path]:
     """Yield a name for a file that takes ``path``'s place when the block succeeds.
 
-    A link stays: the file behind it is replaced. OSError where that cannot be.
+    A link stays: the file behind it is replaced. ``result`` as for a folder. OSError where that cannot be.
     """
-    path = behind(path)
+    named, path = Path(path), behind(path)
     with workspace(path, wait=True) as work:
         yield work / NEW
         sync(work / NEW)
         with undisturbed():
             os.replace(work / NEW, path)
             sync_quietly(path.parent)
+            if result:
+                written().append(named)
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write one file so that a reader sees the old content or the new, never a part."""
+def write_atomically(path: Path, content: bytes | str, result: bool = False) -> None:
+    """Write one file so that a reader sees the old content or the new, never a part. ``result`` as for a folder."""
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():
         path.write_bytes(data)  # a device or a pipe, such as /dev/null, is written to and not replaced
         return
-    with replacing_file(path) as scratch:
+    with replacing_file(path, result) as scratch:
         scratch.write_bytes(data)
 
 

@@ -94,7 +94,7 @@ def import_checkpoint(
         say(f"  {shown} from {puzzles.name} ({sure})")
         how = f"Measured at its import: {shown} from {code(puzzles.name)} ({sure})."
     card = f"# {model.config.title} for {found.name}\n\n{about}; imported from {code(file.name)}. {how}\n"
-    return Imported(save_checkpoint(output, model, found.name, card, metadata), about, score)
+    return Imported(save_checkpoint(output, model, found.name, card, metadata, result=True), about, score)
 
 
 def convert_checkpoint(
@@ -108,7 +108,7 @@ def convert_checkpoint(
     output = Path(output)
     _check_output(output, require_written, force)
     opened = load_checkpoint(checkpoint)
-    with replacing_folder(output, require_written) as scratch:
+    with replacing_folder(output, require_written, result=True) as scratch:
         file = write_public(opened, scratch)
         back, task = import_public(scratch)
         weights, theirs = opened.model.state_dict(), back.state_dict()

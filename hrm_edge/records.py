@@ -20,6 +20,7 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 T = TypeVar("T")
 _SHOWN = 60  # characters of a wrong value
 _WHOLE = "the whole"  # of a file, where no field can be named
+_LARGEST_FLOAT = 1e300  # and what is reckoned with it is still one
 LARGEST = 1e15  # nothing measured comes near it, and plots stay sane below it
 
 
@@ -38,7 +39,8 @@ def must_be(wanted: str, right: Callable[[Any], bool] = lambda value: True) -> W
 
 def at_least(low: int) -> WrapValidator:
     """In an annotation of `int`: the smallest one that is right."""
-    return must_be(f"a whole number of at least {low}", lambda value: value >= low)
+    # One beyond LARGEST is a number that nobody counted, and may be too large to reckon with.
+    return must_be(f"a whole number of at least {low}", lambda value: low <= value <= LARGEST)
 
 
 def between(low: float, high: float) -> WrapValidator:
@@ -52,7 +54,8 @@ def _whole(low: int) -> WrapValidator:
 Text = Annotated[str, must_be("some text", bool)]
 FromZero = Annotated[int, at_least(0)]
 FromOne = Annotated[int, at_least(1)]
-Number = Annotated[int | float, must_be("a number")]  # whole or not as it was written
+# Whole or not as it was written, and one that a float can hold: JSON's may have 400 digits.
+Number = Annotated[int | float, must_be("a number", lambda value: value != value or abs(value) <= _LARGEST_FLOAT)]
 # Of what was measured:
 Count = Annotated[int, _whole(0)]
 OneOrMore = Annotated[int, _whole(1)]

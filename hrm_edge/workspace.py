@@ -16,8 +16,13 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
+
+from .errors import InputError
+
+T = TypeVar("T")
 
 # What asks a program to stop; SIGHUP is no signal on Windows.
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -26,6 +31,8 @@ NEW = "new"
 _OWNER, _OLD = "owner", "old"
 _MARK = "hrm-edge writes beside this folder; it may be deleted when that has ended: process "
 _SECONDS_TO_WAIT = 10.0  # for another writer of one file, which takes milliseconds
+_READINGS = 5  # of a folder in whose place another one comes every time
+_written: list[Path] = []
 # What Macs, Windows and their file servers leave in folders that somebody looked into, in small letters.
 _SYSTEM_FILES = {".ds_store", ".localized", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 
@@ -53,6 +60,38 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
         for number in came:
             before[number](number, None)
+
+
+def written() -> list[Path]:
+    """What this program was asked for and has put in its place, for it to add to and to clear: a wish to stop that
+    comes later fails nothing any more."""
+    return _written
+
+
+def unmixed(path: Path, read: Callable[[Path], T]) -> T:
+    """``read`` of the folder that stands at ``path``; anew where another one took its place meanwhile, so that
+    nothing is made of parts of both. InputError where that happens every time."""
+    for _ in range(_READINGS):
+        before = _which(path)
+        try:
+            made = read(standing(path))
+        except Exception:
+            if _which(path) == before:
+                raise
+            continue
+        if _which(path) == before:
+            return made
+    raise InputError(f"{path}: another program replaces it all the time; try again when that has ended")
+
+
+def _which(path: Path) -> tuple[Path, int, int, int, int] | None:
+    """What tells the folder at a path from the next one; None where nothing is."""
+    folder = standing(path)
+    try:
+        found = folder.stat()
+    except (OSError, ValueError):
+        return None
+    return folder, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def standing(path: Path) -> Path:

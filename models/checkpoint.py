@@ -27,7 +27,7 @@ from ..foreign import what_it_is
 from ..identifiers import Numbering, parse_ranges
 from ..tasks import Task
 from ..tasks.carried import TASK, known_task, read_task, write_task
-from ..workspace import standing
+from ..workspace import standing, unmixed
 from ..zoo import zoo_elsewhere, zoo_models
 from .calibration import quantized_layers
 from .config import HRMConfig
@@ -177,12 +177,14 @@ def save_checkpoint(
     card: str,
     metadata: dict[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
+    result: bool = False,
 ) -> Path:
     """Write a checkpoint folder; a kill at any moment leaves the old one whole.
 
     ``dtype`` float16 halves the file (it is widened again on reading): for weights that ship. Where the
     metadata has the scales of quantization-aware training, they are tied to these weights by their hash.
-    A checkpoint that stands at ``path`` is replaced, and nothing else is (:func:`require_replaceable`).
+    A checkpoint that stands at ``path`` is replaced, and nothing else is (:func:`require_replaceable`). ``result``:
+    it is what the program was asked for.
     Of another's network it names the factory, which has to be there again to load it.
     """
     path = Path(path)
@@ -202,7 +204,7 @@ def save_checkpoint(
         "arch": _architecture(model),
         "metadata": metadata,
     }
-    with replacing_folder(path, require_replaceable) as folder:
+    with replacing_folder(path, require_replaceable, result) as folder:
         try:
             save_file(tensors, folder / WEIGHTS)
         except SafetensorError as error:  # as which it tells of a full disk
@@ -340,7 +342,11 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     asked = Path(path)
     named = resolve_checkpoint(asked)
     require_utf8(named)
-    path = standing(named)
+    return unmixed(named, lambda folder: _load(folder, named, asked))
+
+
+def _load(path: Path, named: Path, asked: Path) -> Checkpoint:
+    """What stands in the folder ``path``, which is called ``named`` and was ``asked`` for."""
     config = _read_config(path)
     task = read_task(path, config["task"])
     weights, arch, where = path / WEIGHTS, config.get("arch", {}), str(path / CONFIG)

@@ -79,7 +79,10 @@ class HRMConfig:
             self._require(name, getattr(self, name, 0) <= most, f"at most {most}")
         for name, value in FIXED.get(self.kind, {}).items():
             self._require(name, getattr(self, name) == value, f"{value} where kind is {self.kind}")
-        self._require("expansion", self.expansion > 0, "above 0")
+        narrowest = min(self.hidden_size, self.sequence_len) if self.mlp_t else self.hidden_size
+        self._require(
+            "expansion", self.expansion * narrowest >= 1, f"at least 1 / {narrowest}: a layer has a width"
+        )
         self._require("rms_norm_eps", self.rms_norm_eps > 0, "above 0")
         self._require("rope_theta", self.rope_theta > 0, "above 0")
         self._require("halt_exploration_prob", 0 <= self.halt_exploration_prob <= 1, "between 0 and 1")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bundle import Bundle, open_bundle
+from ..bundle import Bundle, open_bundle, require_unchanged
 from ..errors import InputError
 from ..files import require_utf8
 from ..identifiers import Numbering, parse_ranges
@@ -59,7 +59,7 @@ def load_engine(
 
     ``stand_in``: (name, load_graph) to run the bundle's graphs with instead of the backend they were made for.
 
-    Raises :class:`InputError` when the bundle is not whole, or its backend is not installed.
+    Raises :class:`InputError` when the bundle is not whole or replaced meanwhile, or its backend is missing.
     """
     if threads is not None and (type(threads) is not int or threads < 1):
         raise InputError(f"threads must be a number of at least 1, not {threads!r}")
@@ -79,9 +79,12 @@ def load_engine(
     }
     if stand_in is not None:
         name, load_graph = stand_in
-        return engine_of(opened, task, {**facts, "backend": name}, lambda path: load_graph(path, threads))
-    usable = _usable(opened)
-    return usable.load(opened, task, {**facts, "backend": usable.engine_name()}, threads)
+        engine = engine_of(opened, task, {**facts, "backend": name}, lambda path: load_graph(path, threads))
+    else:
+        usable = _usable(opened)
+        engine = usable.load(opened, task, {**facts, "backend": usable.engine_name()}, threads)
+    require_unchanged(opened)
+    return engine
 
 
 def _usable(bundle: Bundle) -> Backend:

@@ -191,7 +191,7 @@ def _train(
             _loop(run, output, metrics, measured, facts, stopping)
         if measured is not None:
             facts |= _final_figures(run, measured, sources, metrics, initial)
-            run.publish(output / "checkpoint", facts)
+            run.publish(output / "checkpoint", facts, last=True)
     except KeyboardInterrupt:
         saved = (output / "state").exists()
         metrics.say("the same command goes on from the last save" if saved else "nothing had been saved yet")

@@ -195,8 +195,8 @@ class Run:
         model.distrust(self.halt_margin)
         return qat.as_stored(model, getattr(torch, self.config.checkpoint_dtype))
 
-    def publish(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Write the checkpoint: weights, recipe and whatever accuracy ``facts`` hold."""
+    def publish(self, folder: Path, facts: dict[str, Any], last: bool = False) -> None:
+        """Write the checkpoint: weights, recipe and whatever accuracy ``facts`` hold; ``last``: the run is over."""
         metadata = {**facts, "steps": self.step, "train_seconds": round(self.seconds, 1)}
         if self.task.generates:
             metadata["held_out"] = dict(HELD_OUT)
@@ -204,7 +204,7 @@ class Run:
         if self.config.qat != "off":
             metadata |= qat.metadata(model, self.config, facts["recipe"]["started_from"])
         model = plain_model(model)
-        save_checkpoint(folder, model, self.task, describe(metadata, model), metadata, dtype)
+        save_checkpoint(folder, model, self.task, describe(metadata, model), metadata, dtype, result=last)
 
     def save(self, folder: Path) -> None:
         shared: dict[str, Any] = {

@@ -81,7 +81,7 @@ def build(
     if not any(group.train for group in groups) or not any(group.test for group in groups):
         raise InputError(f"{collection.name}: no evaluation task fits {task.name}, or nothing is left to train on")
     names = [NO_PUZZLE, *(view.name(group.task.name) for group in groups for view in group.views)]
-    with replacing_folder(folder, _require_sets) as scratch:
+    with replacing_folder(folder, _require_sets, result=True) as scratch:
         (scratch / IDENTIFIERS).write_text(json.dumps(names) + "\n", "utf-8")
         rows = []
         for split in _SPLITS:

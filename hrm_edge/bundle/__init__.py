@@ -1,6 +1,14 @@
 """The bundle: a folder with a manifest, graph files and their hashes, whole and untouched or refused."""
 
-from .folder import ACCURACY, MANIFEST, Bundle, open_bundle, require_replaceable, seal_bundle
+from .folder import (
+    ACCURACY,
+    MANIFEST,
+    Bundle,
+    open_bundle,
+    require_replaceable,
+    require_unchanged,
+    seal_bundle,
+)
 from .manifest import FORMAT_VERSION, FileEntry, Gate, Manifest, TensorSpec
 
 __all__ = [
@@ -14,5 +22,6 @@ __all__ = [
     "TensorSpec",
     "open_bundle",
     "require_replaceable",
+    "require_unchanged",
     "seal_bundle",
 ]

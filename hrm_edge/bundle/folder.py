@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import files_in, sha256
 from ..records import from_json, newer_version
-from ..workspace import standing
+from ..workspace import unmixed
 from .accuracy import Accuracy, read_accuracy
 from .manifest import FORMAT_VERSION, FileEntry, Manifest
 
@@ -71,11 +71,21 @@ def open_bundle(path: str | Path) -> Bundle:
     if set(str(path)) & set("\0\r\n"):
         raise InputError(f"{str(path)!r}: no bundle can have such a name (it holds a line end or a NUL)")
     try:
-        return _open(standing(Path(path)))
+        return unmixed(Path(path), _open)
     except (OSError, ValueError, RecursionError) as error:
         # What is left are refusals of the file system itself: no permission, a name it can not hold, …
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(f"{str(path)!r}: can not be read as a bundle ({reason}); export it again") from error
+
+
+def require_unchanged(bundle: Bundle) -> None:
+    """InputError where another bundle has taken the place of one since it was opened, as its files were read."""
+    try:
+        same = hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest() == bundle.sha256
+    except OSError:
+        same = False
+    if not same:
+        raise InputError(f"{bundle.path}: was replaced while it was read; try again")
 
 
 def _open(path: Path) -> Bundle:

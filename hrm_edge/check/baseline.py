@@ -85,7 +85,7 @@ def pack(right: np.ndarray) -> str:
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Write it whole or not at all; equal content gives equal bytes."""
-    write_atomically(path, _dump(_content(baseline)))
+    write_atomically(path, _dump(_content(baseline)), result=True)
 
 
 def require_replaceable(path: Path) -> None:

@@ -77,9 +77,11 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 def main(argv: list[str] | None = None) -> NoReturn:
     """Console entry point: one clear line and an exit code instead of a traceback, for any user's mistake."""
     from ..errors import HrmEdgeError
-    from ..workspace import STOP_SIGNALS
+    from ..workspace import STOP_SIGNALS, written
+    from .unexpected import tell, told_of_threads
 
     prepare_streams()
+    written().clear()
     interrupted = []
 
     def interrupt(number: int, frame: object) -> None:
@@ -94,7 +96,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
             if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, interrupt)
     try:
-        code = app(args=argv, standalone_mode=False) or 0
+        with told_of_threads():
+            code = app(args=argv, standalone_mode=False) or 0
     except HrmEdgeError as error:
         code = _fail(str(error), error.exit_code)
     except _UsageError as error:
@@ -114,21 +117,24 @@ def main(argv: list[str] | None = None) -> NoReturn:
         code = _fail(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        from ..packages import install
+    except Exception as error:
+        if interrupted:
+            code = 130
+        elif isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            from ..packages import install
 
-        code = _fail(f"this needs PyTorch; run: {install('train')}", 2)
-    except Exception:
-        if not interrupted:
-            raise
-        code = 130
+            code = _fail(f"this needs PyTorch; run: {install('train')}", 2)
+        else:
+            code = tell(error)
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
     if interrupted or code == 130:
-        code = _fail("stopped", 128 + (interrupted or [signal.SIGINT])[0])
+        if done := written():
+            # What was asked for stands there whole, and a code that says otherwise would be believed.
+            code = _fail(f"stopped when {done[-1]} had been written", 0)
+        else:
+            code = _fail("stopped", 128 + (interrupted or [signal.SIGINT])[0])
     sys.exit(code)
 
 

@@ -48,7 +48,7 @@ def command(
         )
     ballots = count_votes(asked, answers.tokens, answers.q[:, 0])
     if output is not None:
-        write_atomically(output, json.dumps(submission(ballots)) + "\n")
+        write_atomically(output, json.dumps(submission(ballots)) + "\n", result=True)
     known = judged(asked.puzzles)
     content = {
         "artifact": artifact,

@@ -54,7 +54,7 @@ def _write(bundle: Bundle, report: Report, output: Path) -> None:
     check_file(output)
     if bundle.path.resolve() in output.resolve().parents:
         raise InputError(f"-o {output}: lies inside the bundle, which may not change; give a place outside")
-    write_atomically(output, render(report, kind))
+    write_atomically(output, render(report, kind), result=True)
     say(f"wrote {output}")
 
 

@@ -75,7 +75,7 @@ def _fetch(name: str, filename: str, folder: Path) -> Path:
 
 def _publish(file: Path, output: Path) -> None:
     """Put a fetched CSV at ``output``, compressed if it is called so."""
-    with open(file, "rb") as plain, replacing_file(output) as scratch, open(scratch, "wb") as out:
+    with open(file, "rb") as plain, replacing_file(output, result=True) as scratch, open(scratch, "wb") as out:
         if output.suffix == ".gz":
             # no name and time in it: equal puzzles give equal bytes
             with gzip.GzipFile("", "wb", fileobj=out, mtime=0) as packed:

@@ -14,7 +14,7 @@ from ..files import entries, read_text, replacing_folder
 from ..foreign import what_it_is
 from ..identifiers import Numbering, hash_of_names
 from ..tasks import Task
-from ..workspace import standing
+from ..workspace import unmixed
 
 DESCRIPTION = "dataset.json"
 IDENTIFIERS = "identifiers.json"  # name of each puzzle identifier
@@ -67,7 +67,10 @@ def read_folder(folder: Path, task: Task, on_disk: bool = False) -> Folder:
 
     ``on_disk``: the tokens stay in their files and have these files' dtype, for sets larger than the memory.
     """
-    folder = standing(folder)
+    return unmixed(folder, lambda place: _read_folder(place, task, on_disk))
+
+
+def _read_folder(folder: Path, task: Task, on_disk: bool) -> Folder:
     described = read_description(folder, task)
     questions, answers = (_read_tokens(folder / f"all__{part}.npy", task, on_disk) for part in ("inputs", "labels"))
     if len(questions) != len(answers):
@@ -210,7 +213,7 @@ def write_folder(content: Folder, task: Task, folder: Path) -> None:
         # a group's first row is a puzzle's first row, so its number is found exactly
         "group_indices": np.searchsorted(puzzle_starts, group_starts).astype(np.int32),
     }
-    with replacing_folder(folder, require_set) as scratch:
+    with replacing_folder(folder, require_set, result=True) as scratch:
         for part, array in arrays.items():
             np.save(scratch / f"all__{part}.npy", array)
         counts = len(group_starts) - 1, len(puzzle_starts) - 1, len(content.questions)

@@ -44,6 +44,13 @@ def test_the_old_or_the_new_stands_whole_and_nothing_else_has_changed(trial, nam
     assert all(counted.total() for counted in outcomes.values())
 
 
+def test_a_signal_that_comes_once_the_new_stands_fails_nothing(trial):
+    tried = trial("data generate over a set")
+    first, last = tried.kinds.index("rename"), len(tried.kinds) - tried.kinds[::-1].index("rename")
+    outcomes = [tried.meet(BY_NAME["TERM"], at + 1) for at in (first - 1, first, last)]
+    assert outcomes == ["exit 143, old stands", "exit 0, new stands", "exit 0, new stands"]
+
+
 def test_a_reader_at_any_moment_finds_the_old_bundle_or_the_new(trial):
     seen = set()
 

@@ -23,7 +23,7 @@ from hrm_edge.files import (
     replacing_folder,
     write_atomically,
 )
-from hrm_edge.workspace import standing, undisturbed, workspace, workspace_of
+from hrm_edge.workspace import standing, undisturbed, unmixed, workspace, workspace_of
 
 SYSTEM = (".DS_Store", "._weights.bin", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "ehthumbs.db")
 
@@ -360,6 +360,29 @@ def test_a_wish_to_stop_waits_for_the_end_of_what_must_not_be_cut(monkeypatch):
     finally:
         assert signal.signal(signal.SIGTERM, before) is stop
     assert done == ["all of it"]
+
+
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_anew(tmp_path):
+    put(tmp_path / "book", "one")
+    seen = []
+
+    def read(folder):
+        seen.append((folder / "page").read_text())
+        if len(seen) == 1:
+            put(tmp_path / "book", "two")
+            raise ValueError("half of one and half of two")
+        return seen[-1]
+
+    assert unmixed(tmp_path / "book", read) == "two"
+    assert seen == ["one", "two"]
+    with pytest.raises(ValueError, match="really wrong"):
+        unmixed(tmp_path / "book", lambda folder: exec("raise ValueError('really wrong')"))
+
+
+def test_one_that_is_replaced_all_the_time_is_refused(tmp_path):
+    put(tmp_path / "book", "one")
+    with pytest.raises(InputError, match="replaces it all the time; try again"):
+        unmixed(tmp_path / "book", lambda folder: put(tmp_path / "book", "another"))
 
 
 def test_a_disk_without_locks_is_written_to_all_the_same(tmp_path, monkeypatch):

@@ -66,6 +66,8 @@ def test_what_was_written_is_what_is_read():
         (["part", "count"], "x", "part.count must be a whole number of at least 1, not 'x'"),
         (["part", "count"], True, "part.count must be a whole number of at least 1, not True"),
         (["part", "count"], 0, "part.count must be a whole number of at least 1, not 0"),
+        (["part", "count"], 10**400, f"part.count must be a whole number of at least 1, not 1{'0' * 59}…"),
+        (["sizes", "x", 0], 10**400, f"sizes.x[0] must be a number, not 1{'0' * 59}…"),
         (["part", "name"], "", "part.name must be some text, not ''"),
         (["part", "why"], 3, "part.why must be text, not 3"),
         (["part"], [], "part must be an object, not []"),

@@ -42,6 +42,8 @@ def test_round_trip():
         ({"unit_means": True}, "unit_means is True; it must be false where conv_kernel is 0"),
         ({"conv_kernel": 3}, "puzzle_emb_ndim is 0; it must be above 0 where conv_kernel is"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
+        ({"expansion": 1e-9}, "expansion is 1e-09; it must be at least 1 / 512"),
+        ({"expansion": 1 / 100, "mlp_t": True}, "it must be at least 1 / 81"),
         ({"num_puzzle_identifiers": 7}, "puzzle_emb_ndim"),
         ({"halt_exploration_prob": 1.5}, "between 0 and 1"),
     ],

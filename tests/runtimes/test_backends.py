@@ -326,3 +326,14 @@ def test_a_user_who_wants_it_sent_is_left_alone(monkeypatch, tmp_path):
     (tmp_path / "intel").mkdir()
     (tmp_path / "intel" / "openvino_telemetry").write_text("1")
     assert openvino._opted_in()
+
+
+def test_a_bundle_that_is_replaced_between_its_opening_and_its_reading_is_refused(tmp_path):
+    path = toys.write_hollow_bundle(tmp_path / "b")
+    opened = open_bundle(path)
+    stand_in = ("nothing", lambda file, threads: lambda feeds: {})
+    load_engine(opened, stand_in=stand_in)
+    toys.write_hollow_bundle(path, name="another")
+    with pytest.raises(InputError, match="was replaced while it was read; try again"):
+        load_engine(opened, stand_in=stand_in)
+    load_engine(path, stand_in=stand_in)

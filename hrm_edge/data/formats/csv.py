@@ -181,7 +181,7 @@ def _write(puzzles: PuzzleSet, path: Path, progress: Progress | None) -> None:
             progress("puzzles", row + 1, len(puzzles))
     content = out.getvalue().encode()
     # mtime 0: equal puzzles give equal bytes
-    write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content, result=True)
 
 
 CSV = Format(fits=_fits, read=_read, endings=(".csv", ".csv.gz"), write=_write)

@@ -56,6 +56,46 @@ def test_a_reader_that_has_enough_is_no_failure(tmp_path):
     assert process.stderr.read() == ""
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_nothing_expects_is_told_without_commanding_the_terminal(tmp_path, monkeypatch, capsys, debug):
+    from hrm_edge.cli import main
+    from hrm_edge.data import puzzles
+
+    def broken(*_, **__):
+        raise TypeError("\x1b[2J\n::error::forged")
+
+    monkeypatch.setattr(puzzles, "generate_distinct", broken)
+    monkeypatch.setenv("HRM_EDGE_DEBUG", str(int(debug)))
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "generate", "--task", "sudoku-4x4", "--n", "1", "-o", str(tmp_path / "new")])
+    assert stop.value.code == 70
+    said = capsys.readouterr().err
+    *traceback, last = said.splitlines()
+    assert last.startswith("hrm-edge: TypeError at test_main.py:")
+    assert "HRM_EDGE_DEBUG=1" in last
+    assert bool(traceback) == debug
+    assert ("Traceback (most recent call last):" in traceback) == debug
+    assert "\x1b" not in said
+    assert not [line for line in said.splitlines() if line.lstrip().startswith("::")]
+
+
+def test_what_ends_a_thread_is_told_in_the_same_way(monkeypatch, capsys):
+    import threading
+
+    from hrm_edge.cli import unexpected
+
+    def broken():
+        raise TypeError("\x1b[2J\n::error::forged")
+
+    before = threading.excepthook
+    with unexpected.told_of_threads():
+        thread = threading.Thread(target=broken)
+        thread.start()
+        thread.join()
+    assert threading.excepthook is before
+    assert capsys.readouterr().err.startswith("hrm-edge: TypeError at test_main.py:")
+
+
 def test_brackets_in_help_are_kept():
     assert "FILE[:SOURCE][@WEIGHT]" in " ".join(run("train", "--help").stdout.split())
 
