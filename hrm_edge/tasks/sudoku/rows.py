@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 # Between cells: spaces, commas, ASCII rulers, and the box-drawing block.
 SEPARATORS = re.compile(r"[\s|+=,;/:'\"─-╿]+")
 _BARS = re.compile(r"[|│║┃┆┊]")
-# Runs of dashes with single joints between them, as rulers of any program have, or the box-drawing block.
-_RULER = re.compile(r"[|+.:*'`,\s]?(?:[-=─-╿_]{2,}[|+.:*'`,\s]{0,3})+|[\s|+=─-╿]*[-+=─━═┄┈╌][\s|+=─-╿]*")
+# Runs of dashes with single joints between them, as rulers of any program have, or the box-drawing block. A line
+# can match in one way only, as in several a long one that is no ruler would take for ever.
+_RULER = re.compile(
+    r"[|+.:*'`,\s]?(?:[-=─-╿_]{2,}[|+.:*'`,\s]{1,3})*[-=─-╿_]{2,}[|+.:*'`,\s]{0,3}"
+    r"|[\s|+=─-╿]*[-+=─━═┄┈╌][\s|+=─-╿]*"
+)
 # A row as `tasks.boards` draws it: each cell a space, a symbol and the mark of its kind ("5·" was answered).
 _DRAWN_ROW = re.compile(r"[│|](?:(?: \S[ ·'*!])+[│|])+")
 _DRAWN_CELL = re.compile(r" (\S)([ ·'*!])")

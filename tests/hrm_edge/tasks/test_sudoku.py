@@ -184,6 +184,12 @@ def test_rulers_of_other_programs_are_read():
     assert task.format(task.parse(", ".join(LINE))) == LINE
 
 
+def test_a_long_line_that_is_nearly_a_ruler_is_refused_at_once():
+    """The pattern of rulers matches in one way only: in several it took years for such a line."""
+    with pytest.raises(InputError, match="401 characters"):
+        get_task("sudoku").parse("─-" * 400 + "x")
+
+
 def test_larger_alphabets_use_letters():
     task = get_task("sudoku-16x16")
     text = "123456789ABCDEFg" + "." * 240
