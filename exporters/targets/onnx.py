@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...portable.javascript import web_files
 from .base import Context, Target, Written, as_in_graphs
 
 if TYPE_CHECKING:
     import onnx
 
+    from ...bundle import Manifest
     from ..options import ExportOptions
 
 
@@ -23,6 +25,11 @@ class OnnxTarget(Target):
 
     def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
         return as_in_graphs({stem: write_graph(m, context.folder, stem) for stem, m in graphs.items()}, graphs)
+
+    def finish(self, manifest: Manifest, context: Context) -> None:
+        for name, content in web_files().items():
+            (context.folder / name).parent.mkdir(exist_ok=True)
+            (context.folder / name).write_bytes(content)
 
     def notes(self, options: ExportOptions) -> Sequence[str]:
         if options.precision != "fp16":

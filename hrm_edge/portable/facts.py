@@ -36,6 +36,7 @@ def portable_facts(manifest: Manifest, task: Task, examples: Examples | None = N
     included. ``separator`` stands between symbols in a text, ``padding`` for token 0; ``separator`` is null where
     the task writes its texts otherwise. ``fills``: symbols that are drawn as a colour "#rrggbb", "wall" or "way".
 
+    ``by_example``: a board is one grid on a canvas, and what is asked for only a puzzle's identifier tells.
     ``blank``: the token of a cell that is to be filled, null where there is none. ``question_tokens``,
     ``answer_tokens``: those that a question may hold, and an answer in a cell that was blank. ``rules``: when an
     answer is right, null where only a label or only code tells. ``{"kind": "groups"}``: cells that were not
@@ -57,23 +58,11 @@ def portable_facts(manifest: Manifest, task: Task, examples: Examples | None = N
     ``asked``: how, with how far ``q`` may be from the one here.
     """
     architecture = manifest.architecture
-    rules, blank = task.portable_rules, int(task.blank)
     return {
         "format_version": FORMAT_VERSION,
-        "task": manifest.task,
         "title": manifest.name,
-        "seq_len": task.seq_len,
-        "grid": _grid(task),
-        "vocabulary": list(task.vocabulary),
-        "symbols": {symbol: int(token) for symbol, token in task.symbol_tokens.items()},
-        "separator": _separator(task),
-        "padding": PADDING,
-        "fills": dict(task.drawing.fills),
-        "blank": None if blank == PAD else blank,
-        "question_tokens": np.asarray(task.question_tokens).tolist(),
-        "answer_tokens": np.asarray(task.answer_tokens).tolist(),
-        "rules": rules,
-        "variants": _variants(task) if rules else [],
+        **task_facts(task),
+        "variants": _variants(task) if task.portable_rules else [],
         "halting": {
             "max_think_steps": architecture["halt_max_steps"],
             "rule": halting_head(architecture["no_ACT_continue"]).text(*(f"q_{name}" for name in Q)),
@@ -96,6 +85,26 @@ def portable_facts(manifest: Manifest, task: Task, examples: Examples | None = N
         "puzzle_identifiers": _identifiers(manifest),
         "asked": None if examples is None else {name: getattr(examples, name) for name in ASKED},
         "examples": [] if examples is None else [asdict(each) for each in examples.examples],
+    }
+
+
+def task_facts(task: Task) -> dict[str, Any]:
+    """Those of them that are of the task alone, by which boards are read, drawn and judged."""
+    blank = int(task.blank)
+    return {
+        "task": task.name,
+        "seq_len": task.seq_len,
+        "grid": _grid(task),
+        "vocabulary": list(task.vocabulary),
+        "symbols": {symbol: int(token) for symbol, token in task.symbol_tokens.items()},
+        "separator": _separator(task),
+        "padding": PADDING,
+        "by_example": task.by_example,
+        "fills": dict(task.drawing.fills),
+        "blank": None if blank == PAD else blank,
+        "question_tokens": np.asarray(task.question_tokens).tolist(),
+        "answer_tokens": np.asarray(task.answer_tokens).tolist(),
+        "rules": task.portable_rules,
     }
 
 

@@ -124,3 +124,12 @@ def test_the_notebook_runs(tmp_path, monkeypatch, one_trace, capsys):
     assert names["made"].to_dict()["bundle"] == "bundles/quickstart"
     agreement = shown[-1].to_dict()["results"][1]["agreement"]
     assert agreement["answers_differ"] == 0
+
+
+def test_an_onnx_bundle_carries_what_javascript_needs(shipped):
+    from hrm_edge.portable import FACTS
+    from hrm_edge.portable.javascript import web_files
+
+    for name, content in web_files().items():
+        assert (shipped / name).read_bytes() == content
+    assert {FACTS, "web/task.js", "web/ort.js"} <= set(he.open_bundle(shipped).manifest.files)
