@@ -29,7 +29,7 @@ COMMANDS = (
         "import_",
         "convert",
     ),
-    *("data", "arc", "models", "env"),
+    *("web", "data", "arc", "models", "env"),
 )
 _NAMES = {"evaluate": "eval", "import_": "import"}  # where Python has its own idea of the name
 

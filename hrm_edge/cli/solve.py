@@ -63,6 +63,9 @@ def command(
     gif: Annotated[
         Path | None, typer.Option(help="Write how one puzzle is thought over, as an animated GIF.")
     ] = None,
+    trace_html: Annotated[
+        Path | None, typer.Option(help="Write how the puzzles are thought over, as a page to step through.")
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show the board while the model thinks, segment by segment.")
     ] = False,
@@ -81,6 +84,7 @@ def command(
     from ..solve.answer import read_puzzles, solve_each
     from ..solve.live import LiveBoard
     from ..solve.watch import Watch, told_all
+    from ..web.recording import opened_recording
 
     opened = open_bundle(bundle)
     if doubt := warning(opened):
@@ -88,16 +92,20 @@ def command(
     if watch and as_json:
         raise InputError("--watch and --json: one draws boards, the other prints objects; drop one")
     film = opened_film(gif) if gif else None
+    recording = opened_recording(trace_html, opened.manifest.name) if trace_html else None
     engine = load_engine(opened, threads)
     questions = read_puzzles(
-        puzzles or ["-"] * (data is None), engine.task, data, to_watch=watch or film is not None
+        puzzles or ["-"] * (data is None),
+        engine.task,
+        data,
+        to_watch=watch or film is not None or recording is not None,
     )
     wrong = 0
     options: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps}
     options |= {"retries": retries, "seed": seed, "trace": trace}
     # Answers that are seen, as they come, need nothing beside them.
     with LiveBoard() as live, nullcontext() if watch or sys.stdout.isatty() else progress() as report:
-        watches: list[Watch] = [each for each in (live if watch else None, film) if each is not None]
+        watches: list[Watch] = [each for each in (live if watch else None, film, recording) if each is not None]
         for solved in solve_each(engine, questions, watch=told_all(watches), **options):
             live.clear()
             wrong += solved.right is False
@@ -109,6 +117,8 @@ def command(
                 report("puzzles", solved.number, questions.total)
     if film is not None and gif is not None:
         film.write(gif)
+    if recording is not None and trace_html is not None:
+        recording.write(trace_html)
     if wrong:
         advice = "; --retries 8 thinks again on symmetric variants" * (engine.task.has_symmetries and not retries)
         told = "verified" if engine.task.has_rules else "as labelled"

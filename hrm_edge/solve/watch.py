@@ -14,6 +14,7 @@ from ..halting import halting_head
 from ..runtimes import Answers, Engine
 from ..runtimes.base import SegmentOutput
 from ..tasks import Task
+from ..tasks.base import Symmetry
 from .retries import RetriedAnswers, variants
 
 
@@ -26,6 +27,7 @@ class Moment:
     counted from 1, ``variant`` is 0 for the puzzle as asked. ``margin``: by how much the halting head says stop,
     above zero where it does; ``stops``: the halting rule ends the attempt here, ``last``: that or the limit does.
     ``verified``: the guess obeys the rules, None for a task that has none. ``seconds``: the engine's time.
+    ``logits`` float32[S, V]: the engine's, of a variant mapped back; None where it keeps them to itself.
     """
 
     task: Task
@@ -41,6 +43,7 @@ class Moment:
     verified: bool | None
     seconds: float
     output: SegmentOutput
+    logits: np.ndarray | None
 
     @property
     def last(self) -> bool:
@@ -110,6 +113,7 @@ def think(
                 verified=bool(task.verify(question, guesses)[0]) if task.has_rules else None,
                 seconds=seconds,
                 output=output,
+                logits=output.logits if symmetry is None else _mapped_back(symmetry, output.logits),
             )
             yield moment
             previous = moment.guess
@@ -141,6 +145,15 @@ def watched(
     )
     verified, variant = np.array([bool(own[-1].verified)]), np.array([answering], np.int32)
     return RetriedAnswers(answers, verified, variant, np.array([len(moments)], np.int32), _seconds(moments))
+
+
+def _mapped_back(symmetry: Symmetry, logits: np.ndarray | None) -> np.ndarray | None:
+    """float32[S, V] of a variant as of the puzzle as asked."""
+    if logits is None:
+        return None
+    back = np.empty_like(logits)
+    back[symmetry.cells] = logits[:, symmetry.values]
+    return back
 
 
 def _seconds(moments: list[Moment]) -> float:
