@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import io
 import logging
@@ -246,7 +247,18 @@ def trace_segment(model: HRM | Wrapped) -> onnx.ModelProto:
     return traced
 
 
+@functools.cache
+def _operators() -> Any:
+    """What torch.onnx knows of operators. Its public call reads their sources anew, in half a second or more."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    return ONNXRegistry.from_torchlib(OPSET)
+
+
 def _trace(program: Program) -> onnx.ModelProto:
+    # What `torch.onnx.export(dynamo=True)` does, which takes no operators that were read before.
+    from torch.onnx._internal.exporter._core import export
+
     batch = torch.export.Dim(BATCH, min=1)
     segment = OneBlock(program.module) if isinstance(program.module, HRM) else None
     module = segment or program.module
@@ -257,17 +269,17 @@ def _trace(program: Program) -> onnx.ModelProto:
     else:
         dynamic = shapes
     with quiet(), torch.no_grad():
-        traced = torch.onnx.export(
+        traced = export(
             module,
             tuple(program.inputs.values()),
+            registry=_operators(),
             input_names=list(program.inputs),
             output_names=[*program.outputs, *(["block"] if segment else [])],
             dynamic_shapes=dynamic,
             opset_version=OPSET,
-            dynamo=True,
             verbose=False,
         )
-    assert traced is not None
+        traced._rename_dynamic_axes(dynamic)
     model = traced.model_proto
     opset = next(item.version for item in model.opset_import if item.domain == "")
     ensure(opset == OPSET, f"torch.onnx wrote opset {opset} instead of {OPSET}")
