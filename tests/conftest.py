@@ -1,5 +1,6 @@
 """What tests of several folders share: helper modules in `helpers/`, hypothesis settings, shared data."""
 
+import functools
 import gc
 import os
 import sys
@@ -30,15 +31,63 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: -slow[item.path])
 
 
-def pytest_collection_finish():
+def pytest_runtest_setup():
     """What was imported stays for good: full collections need not search it, which coremltools has many of."""
-    gc.freeze()
+    if len(sys.modules) > _frozen[0] + 100:
+        _frozen[0] = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+        if "coremltools" in sys.modules:
+            _validate_at_both_ends()
+
+
+_frozen = [0]  # modules that there were when the heap was last frozen
+
+
+@functools.cache
+def _validate_at_both_ends():
+    """coremltools looks for mistakes of its own after each of its eighty passes, which takes half of a conversion:
+    here it looks at the program that it is given, and at what has become of it."""
+    from coremltools.converters.mil import Program
+    from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipelineManager
+
+    every_pass = PassPipelineManager.apply_pipeline
+
+    def apply(prog, pass_pipeline):
+        prog.validate()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Program, "validate", lambda *_, **__: None)
+            every_pass(prog, pass_pipeline)
+        prog.validate()
+
+    PassPipelineManager.apply_pipeline = staticmethod(apply)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _traces_of_this_session(tmp_path_factory):
     own = tmp_path_factory.getbasetemp()
     shared_traces.folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "traces"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _puzzles_drawn_once():
+    """Runs and gates draw the same puzzles again and again; puzzle i of a set depends on its task, seed and
+    difficulty alone. What counts them while they are drawn, or says how many processes draw, gets them anew."""
+    from hrm_edge.data import puzzles
+
+    draw, kept = puzzles.generate_distinct, {}
+
+    def drawn(task, n, seed, difficulty="ordinary", processes=None, progress=None):
+        if processes is not None or progress is not None:
+            return draw(task, n, seed, difficulty, processes, progress)
+        at = id(task), seed, difficulty
+        if at not in kept or len(kept[at][1][0]) < n:
+            kept[at] = task, draw(task, n, seed, difficulty)  # the task, so that no other gets its id
+        return tuple(side[:n].copy() for side in kept[at][1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(puzzles, "generate_distinct", drawn)
+        yield
 
 
 @pytest.fixture
