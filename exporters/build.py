@@ -14,11 +14,12 @@ from ..identifiers import format_ranges
 from ..models import Checkpoint
 from ..models.network import Wrapped
 from ..packages import version_of
-from ..portable import write_facts
 from ..precision import PRECISIONS
 from ..progress import Say
 from ..runtimes.base import CompiledProduct
 from ..tasks.carried import write_task
+from .describe import describe
+from .explain import explain
 from .graph.edit import copied
 from .graph.layers import products
 from .graph.loop import wrap_in_loop
@@ -68,6 +69,8 @@ def write_graphs(
     checkpoint, options = context.checkpoint, context.options
     target, config = target_named(options.target), checkpoint.config
     context.say(f"writing {options.target}")
+    for stem, model in graphs.items():
+        describe(model, checkpoint, options, stem)
     torch_programs = programs(checkpoint.model, options.batch) if target.wants == "torch" else None
     written = target.write(torch_programs or graphs, context)
     packages = ("torch", "onnxscript", "onnx", *target.packages)
@@ -95,8 +98,8 @@ def write_graphs(
         gate=Gate(ran=False, passed=None, reason="not run yet"),
     )
     write_task(checkpoint.task, context.folder)
-    write_facts(context.folder, manifest, checkpoint.task)
     target.finish(manifest, context)
+    explain(context.folder, manifest, checkpoint.task)
     return manifest, written.compiled
 
 

@@ -24,6 +24,7 @@ from .exporters import emulator
 from .exporters.audit import prove
 from .exporters.build import BundleGraphs, build_graphs, trace, write_graphs
 from .exporters.drift import drift_of
+from .exporters.explain import explain
 from .exporters.options import ExportOptions
 from .exporters.quantize.plan import Plan, wrong_scales
 from .exporters.search.decide import Decision, Quantizing, decide, record
@@ -34,7 +35,6 @@ from .measure.gate import GateReport, Judged, judge
 from .measure.selftest import answer_alone
 from .measure.speed import beside_eager
 from .models import Checkpoint
-from .portable import write_facts
 from .precision import FP32, PRECISIONS, Precision
 from .progress import Progress, Say
 from .runtimes import load_engine
@@ -274,7 +274,6 @@ class _Export:
             self._precision.q_tolerance,
             ask=lambda few: answer_alone(engine, few.questions, few.identifiers, limit, halt),
         )
-        write_facts(self.scratch, self.manifest, self.checkpoint.task)
         if self.gate.not_judged and found.report.only_unjudged:
             gate = Gate(ran=False, passed=None, reason=f"not judged: {found.report.reason}")
         else:
@@ -321,5 +320,7 @@ class _Export:
         write_report(report, self.scratch)
 
     def _seal(self) -> Manifest:
-        """Seal the bundle as it is now."""
-        return seal_bundle(self.scratch, self.manifest, self._verdict.to_dict() if self._verdict else None)
+        """Seal the bundle as it is now, with what it says of itself."""
+        accuracy = self._verdict.to_dict() if self._verdict else None
+        explain(self.scratch, self.manifest, self.checkpoint.task, accuracy)
+        return seal_bundle(self.scratch, self.manifest, accuracy)

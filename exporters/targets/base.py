@@ -1,6 +1,7 @@
 """The contract of a target: what is true of it, and what writes its files.
 
 A new target is two files: one here that offers ``TARGET``, and one in `runtimes` with the backend of the same name.
+How its bundles are called in each language stands in `calls/NAME/`.
 Importing a target must be cheap, as `--help`, `hrm-edge env` and devices ask for its facts where neither torch nor
 onnx nor its compiler is installed: what is heavy is imported inside the methods.
 """
@@ -157,6 +158,10 @@ class Target(ABC):
 
     def notes(self, options: ExportOptions) -> Sequence[str]:
         """What else one should know of what was exported."""
+        return ()
+
+    def device_notes(self, manifest: Manifest) -> Sequence[str]:
+        """Paragraphs of Markdown for the README of a bundle: what was not run, and what to do on the device."""
         return ()
 
     def next_step(self, folder: Path, manifest: Manifest) -> str | None:

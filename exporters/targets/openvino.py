@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,10 @@ def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
     openvino = imported()
     converted = openvino.Core().read_model(model=serialized(model))
     _name_steadily(converted)
+    # The metadata's entries are there already, below "framework".
+    converted.set_rt_info(model.doc_string, "description")
+    bindings = {value.name: value.doc_string for value in (*model.graph.input, *model.graph.output)}
+    converted.set_rt_info(json.dumps(bindings), "bindings")
     try:
         openvino.save_model(converted, str(folder / f"{stem}.xml"), compress_to_fp16=False)
     except RuntimeError as error:  # as which it tells of a full disk

@@ -24,6 +24,20 @@ if TYPE_CHECKING:
     from ..options import ExportOptions
 
 _AMPERE = 80  # the oldest that TensorRT builds one engine for several kinds from
+_ON_A_DEVICE = """## On a Jetson, or wherever TensorRT is and hrm-edge is not
+
+The engines here are for desktop GPUs. A Jetson (compute capability 8.7: Orin) builds its own from the ONNX
+files, with the TensorRT of its JetPack:
+
+```sh
+{lines}
+```
+
+The types stand in the graphs, hence `--stronglyTyped` and no precision flag. Where JetPack's Python is 3.11 or
+newer and its `tensorrt` package can be imported, `hrm-edge compile` does the same. onnxruntime with its
+TensorRT provider runs the same files: see the Python below. **None of this was run**, neither on a Jetson nor
+on another GPU."""
+_JETSON_ROWS = 8  # of one call, at most
 _NUMERICS = (
     "compared with the float reference by running the bundle's own ONNX in onnxruntime; on a GPU unverified until "
     "`hrm-edge check` has passed there"
@@ -103,6 +117,11 @@ class TensorRTTarget(Target):
         if options is not None:
             chosen.need(options.compute_capabilities)
 
+    def device_notes(self, manifest: Manifest) -> Sequence[str]:
+        """How an engine is built where hrm-edge is not, on a Jetson above all."""
+        lines = "\n".join(_trtexec(graph, manifest) for graph in manifest.graphs)
+        return (_ON_A_DEVICE.format(lines=lines),)
+
     def next_step(self, folder: Path, manifest: Manifest) -> str | None:
         if not manifest.gate.reason:
             return None
@@ -124,6 +143,17 @@ class TensorRTTarget(Target):
             why_not = "tensorrt builds for the GPU of this machine, and finds none; tensorrt-rtx needs none"
             return Tools(version, why_not)
         return Tools(None, broken[0] if broken else "neither tensorrt-rtx nor tensorrt is installed")
+
+
+def _trtexec(graph: str, manifest: Manifest) -> str:
+    """The command that builds one graph's engine; shapes are said where a graph takes any number of rows."""
+    file = manifest.graphs[graph]
+    words = [f"/usr/src/tensorrt/bin/trtexec --onnx={file} --stronglyTyped --saveEngine={graph}.engine"]
+    free = [spec for spec in manifest.inputs[graph] if spec.shape and isinstance(spec.shape[0], str)]
+    for flag, rows in (("min", 1), ("opt", 1), ("max", _JETSON_ROWS)) if free else ():
+        shapes = ",".join(f"{spec.name}:{'x'.join(map(str, (rows, *spec.shape[1:])))}" for spec in free)
+        words.append(f"--{flag}Shapes={shapes}")
+    return " \\\n  ".join(words)
 
 
 def _capabilities(chosen: Flavour, options: ExportOptions) -> tuple[int, ...]:

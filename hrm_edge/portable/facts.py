@@ -108,14 +108,17 @@ def task_facts(task: Task) -> dict[str, Any]:
     }
 
 
-def write_facts(folder: Path, manifest: Manifest, task: Task) -> None:
+def write_facts(folder: Path, manifest: Manifest, task: Task) -> dict[str, Any]:
     """Write `facts.json` into a bundle that is being made, with its examples where they stand there already.
+
+    Returns what it holds.
 
     The same manifest, task and examples give the same bytes: one line a fact.
     """
     facts = portable_facts(manifest, task, examples_in(folder))
     lines = (f"{json.dumps(name)}: {json.dumps(facts[name], sort_keys=True)}" for name in facts)
     write_atomically(folder / FACTS, "{\n" + ",\n".join(lines) + "\n}\n")
+    return facts
 
 
 def _grid(task: Task) -> dict[str, int | None] | None:

@@ -18,6 +18,14 @@ RTX, FULL = "tensorrt-rtx", "tensorrt"
 _MODULES = {RTX: ("tensorrt_rtx_bindings", "tensorrt_rtx"), FULL: ("tensorrt",)}
 
 
+JETSON = frozenset({72, 87, 101, 110})  # Xavier, Orin and Thor, the last by both of its numbers
+_ON_THAT_GPU = "try `tensorrt` on a machine with that GPU"
+_ON_A_JETSON = (
+    "that is a Jetson, whose TensorRT comes with JetPack: export without --compute-capability, copy the bundle "
+    "there and run the `trtexec` lines of its README.md, which build from its ONNX (not run by hrm-edge)"
+)
+
+
 @dataclass(frozen=True)
 class Flavour:
     """One installed flavour. ``trt`` is its module, whose classes have the same names in both."""
@@ -56,7 +64,7 @@ class Flavour:
         if self.is_rtx and unknown:
             raise InputError(
                 f"{self.name} {self.version} can not build for compute capability {as_text(unknown)}, only for "
-                f"{as_text(known)}; try `tensorrt` on a machine with that GPU"
+                f"{as_text(known)}; " + (_ON_A_JETSON if JETSON.intersection(unknown) else _ON_THAT_GPU)
             )
 
     def create_network(self, builder: Any) -> Any:

@@ -248,7 +248,7 @@ def _checkpoint(folder: Path) -> Path:
 @reader("checkpoint config", structure, 0.2)
 def _checkpoint_config(folder: Path) -> tuple[list[bytes], Read]:
     from hrm_edge.data.choose import gate_puzzles
-    from hrm_edge.exporters.targets.coreml.package import licence
+    from hrm_edge.exporters.describe import licence
     from hrm_edge.models import load_checkpoint, quantization_of
     from hrm_edge.trainer.card import describe
 

@@ -368,7 +368,7 @@ def test_every_binding_of_every_graph_is_described(package):
     ],
 )
 def test_the_licence_is_the_checkpoints_own(metadata, card, said):
-    from hrm_edge.exporters.targets.coreml.package import licence
+    from hrm_edge.exporters.describe import licence
 
     of = dataclasses.replace(checkpoint(traced("grid")[0], **metadata), card=card)
     assert licence(of) == said
