@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...portable.javascript import web_files
 from .base import Context, Target, Written, as_in_graphs
 
 if TYPE_CHECKING:
@@ -27,9 +26,14 @@ class OnnxTarget(Target):
         return as_in_graphs({stem: write_graph(m, context.folder, stem) for stem, m in graphs.items()}, graphs)
 
     def finish(self, manifest: Manifest, context: Context) -> None:
+        """Write what answers its puzzles in a page, in Node.js and in an Android app."""
+        from ...portable.android import write_android
+        from ...portable.javascript import web_files
+
         for name, content in web_files().items():
             (context.folder / name).parent.mkdir(exist_ok=True)
             (context.folder / name).write_bytes(content)
+        write_android(context.folder, manifest)
 
     def notes(self, options: ExportOptions) -> Sequence[str]:
         if options.precision != "fp16":

@@ -21,7 +21,8 @@ KINDS = [(target, loop) for target in ("onnx", "openvino") for loop in ("host", 
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_nothing_of_the_machine_is_in_the_files(tmp_path, one_trace):
         folder = tmp_path / target
         folder.mkdir()
         build_bundle(source, ExportOptions(target), folder, "small")
-        for file in folder.iterdir():
+        for file in (path for path in folder.rglob("*") if path.is_file()):
             content = file.read_bytes()
             for trace in (str(tmp_path), str(Path.home()) + os.sep, ".py", "site-packages"):
                 assert trace.encode() not in content, (file.name, trace)
