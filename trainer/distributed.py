@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import ParamSpec, TypeVar
@@ -51,6 +52,8 @@ class World:
         if device == "cuda":
             torch.cuda.set_device(local)
         if size > 1 and not dist.is_initialized():
+            if os.environ.get("LOCAL_WORLD_SIZE") == str(size):
+                _stay_inside()
             with _speaking():
                 store, rank, size = next(dist.rendezvous("env://", rank, size, timeout=_JOINED_WITHIN))
                 backend = "nccl" if device == "cuda" else "gloo"
@@ -136,6 +139,18 @@ class World:
     def leave(self) -> None:
         if self.size > 1:
             leave()
+
+
+def _stay_inside() -> None:
+    """Let ranks that share one machine meet and speak over its loopback, unless somebody said otherwise.
+
+    `torchrun` and gloo take the address that the host's name stands for. In containers and on machines whose network
+    comes and goes that may be none, or one that nobody answers at.
+    """
+    os.environ["MASTER_ADDR"] = "localhost"
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    if loopback is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
 
 
 def leaving(function: Callable[P, T]) -> Callable[P, T]:
