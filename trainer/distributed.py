@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..errors import HrmEdgeError, InputError
+from ..errors import UNEXPECTED, HrmEdgeError, InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -144,8 +144,8 @@ class World:
 def _stay_inside() -> None:
     """Let ranks that share one machine meet and speak over its loopback, unless somebody said otherwise.
 
-    `torchrun` and gloo take the address that the host's name stands for. In containers and on machines whose network
-    comes and goes that may be none, or one that nobody answers at.
+    `torchrun` and gloo take the address that the host's name stands for. In containers, and where the network comes
+    and goes, that may be none, or one that nobody answers at.
     """
     os.environ["MASTER_ADDR"] = "localhost"
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
@@ -192,4 +192,4 @@ def _exit_code(failure: BaseException) -> int:
         return 130
     if isinstance(failure, HrmEdgeError | OSError):
         return getattr(failure, "exit_code", InputError.exit_code)
-    return 1
+    return UNEXPECTED
