@@ -217,7 +217,7 @@ def _symbols(manifest: Manifest, task: Task) -> dict[str, Any]:
 
 
 def _rules(task: Task) -> dict[str, Any]:
-    """What makes a board right, for the kinds of rules that the templates know; no other can be verified in Swift."""
+    """What makes a board right, for the kinds of rules that the templates know: no other is verified in Swift."""
     rules = task.portable_rules or {"kind": None}
     return {
         "groups": rules.get("groups"),
