@@ -37,7 +37,7 @@ PRODUCER = "hrm-edge"
 BATCH = "batch"  # the symbolic first dimension
 # Last part of the names of stored tensors that keep their module's name; all others are numbered.
 _NAMED = {"weight", "bias", "gain", "cos", "sin", "table", "offset", "prefix", "H_init", "L_init"}
-_NAMED |= {"weight_scale", "weight_zero_point", "input_scale", "zero_point"}  # of quantized tensors
+_NAMED |= {"weight_scale", "weight_zero_point", "input_scale", "output_scale", "zero_point"}  # of quantized tensors
 # The one domain besides the standard: onnxruntime's product with 4- and 8-bit weights has no other form.
 FOREIGN = "com.microsoft"
 

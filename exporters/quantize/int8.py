@@ -28,6 +28,7 @@ from ..graph.layers import Product, products
 from ..graph.passes import finish
 from .base import Algorithm
 from .gptq import compensated
+from .outputs import output_steps, rests
 from .smooth import smooth
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Scales:
     keep: Collection[str] = ()  # layers that stay in float32
     wide: Collection[str] = ()  # layers whose inputs get 16 bits
     grams: Mapping[str, np.ndarray] | None = None  # by layer: sum of x xᵀ, to round the weights by (see gptq)
+    # By weight, and by "WEIGHT of rests" for what wide sites leave: a step of each channel's results; None: floats.
+    outputs: Mapping[str, np.ndarray] | None = None
 
 
 def quantize(segment: onnx.ModelProto, scales: Scales, unsigned: bool = False) -> list[str]:
@@ -120,7 +123,11 @@ class _Quantizing:
         outputs = [f"{output} of {part}" for part in parts] if wide else [output]
         for part, made in zip(parts, outputs, strict=True):
             inputs = [f"{part}.dequantized", f"{product.weight}.dequantized"]
-            self.nodes.append(helper.make_node("MatMul", inputs, [made]))
+            if self.scales.outputs is None:
+                self.nodes.append(helper.make_node("MatMul", inputs, [made]))
+                continue
+            self.nodes.append(helper.make_node("MatMul", inputs, [f"{made} in full"]))
+            self._output(product.weight, f"{made} in full", made, coarse=part == product.site)
         if wide:
             self.nodes.append(helper.make_node("Add", outputs, [output]))
 
@@ -138,6 +145,19 @@ class _Quantizing:
         self.nodes += [
             helper.make_node("QuantizeLinear", [value, name, "zero_point"], [quantized]),
             helper.make_node("DequantizeLinear", [quantized, name, "zero_point"], [f"{site}.dequantized"]),
+        ]
+
+    def _output(self, weight: str, value: str, made: str, coarse: bool) -> None:
+        """Round a product's result to int8 steps; what a wide site's first rounding left gives finer ones."""
+        assert self.scales.outputs is not None
+        steps = self.scales.outputs[weight if coarse else rests(weight)]
+        name = f"{weight.removesuffix('.weight')}{'' if coarse else '.rest'}.output_scale"
+        zero = f"{weight.removesuffix('.weight')}.output.zero_point"
+        self.tensors[name] = tensor_of(steps, name)
+        self.tensors[zero] = tensor_of(np.zeros(steps.shape, np.int8), zero)
+        self.nodes += [
+            helper.make_node("QuantizeLinear", [value, name, zero], [f"{made} in steps"], axis=-1),
+            helper.make_node("DequantizeLinear", [f"{made} in steps", name, zero], [made], axis=-1),
         ]
 
     def spell_out_relus(self, products: Collection[str]) -> None:
@@ -185,13 +205,16 @@ def input_scales(model: onnx.ModelProto) -> dict[str, float]:
 def _apply(segment: onnx.ModelProto, plan: Plan, target: Target) -> list[str]:
     if plan.factors:
         smooth(segment, plan.factors)
-    scales = Scales(plan.input_scales(), set(plan.keep), set(plan.wide), plan.grams or None)
+    inputs = plan.input_scales()
+    outputs = output_steps(segment, plan.ranges, inputs) if target.quantizes_outputs else None
+    grams = None if plan.nearest else plan.grams or None
+    scales = Scales(inputs, set(plan.keep), set(plan.wide), grams, outputs)
     return quantize(segment, scales, unsigned=target.unsigned_int8)
 
 
 def _stored(weight: np.ndarray, gram: np.ndarray | None, plan: Plan, target: Target) -> np.ndarray:
     scale = weight_scale(weight)
-    return rounded(weight, scale, gram) * scale
+    return rounded(weight, scale, None if plan.nearest else gram) * scale
 
 
 ALGORITHM = Algorithm("products", _apply, _stored)

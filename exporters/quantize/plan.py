@@ -67,6 +67,7 @@ class Plan:
     wide: dict[str, str] = field(default_factory=dict)  # layer whose inputs get 16 bits → why
     recipe: Recipe | None = None
     ranges: Ranges | None = None  # what the scales were made from
+    nearest: bool = False  # weights are rounded to nearest, whatever their errors add up to
 
     @property
     def record(self) -> Precision:
@@ -182,7 +183,7 @@ class Calibrator:
         ranges = self._collected("stratified", 0.0)
         scales = {site: trained.activations[site.rpartition("/")[0]] for site in ranges.histograms}
         # The weights were trained to be rounded to nearest; anything else would be another network.
-        return Plan(precision, scales, ranges=replace(ranges, grams={}))
+        return Plan(precision, scales, ranges=ranges, nearest=True)
 
     def _collected(self, segments: str, strength: float) -> Ranges:
         if (segments, strength) not in self._ranges:

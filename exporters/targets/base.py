@@ -93,6 +93,8 @@ class Target(ABC):
     lowers_floats = False
     # Whether its kernels fuse int8 products of unsigned steps (zero point 128) only.
     unsigned_int8 = False
+    # Whether its int8 kernels give int8: the result of every product is then rounded too.
+    quantizes_outputs = False
     # Whether weights of few bits are stored as MatMulNBits, whose kernel rounds each input to int8.
     packs_weights = False
 

@@ -149,7 +149,7 @@ def test_every_hint_asks_for_an_extra_that_is_there():
 def test_the_lines_of_the_readme_name_the_wheel_and_extras_that_are_there():
     lines = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "pip install" in line]
     extras = {extra for line in lines for found in re.findall(r"\[([\w,]+)\]", line) for extra in found.split(",")}
-    assert {"onnx", "openvino", "tensorrt", "coreml", "export"} == extras <= set(EXTRAS)
+    assert {"onnx", "openvino", "tensorrt", "coreml", "litert", "export"} == extras <= set(EXTRAS)
     wheels = {found for line in lines for found in re.findall(r"hrm_edge-[\w.-]+\.whl", line)}
     assert wheels == {f"hrm_edge-{__version__}-py3-none-any.whl"}
     for line in lines:

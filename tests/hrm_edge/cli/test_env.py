@@ -22,8 +22,9 @@ from hrm_edge.runtimes import backend, backends
 from hrm_edge.runtimes.tensorrt import backend as tensorrt_backend
 from hrm_edge.runtimes.tensorrt import flavours
 
-TARGETS = ("onnx", "openvino", "tensorrt", "coreml")
-WRITTEN_BY = {"onnx": "onnx", "openvino": "openvino", "tensorrt": "tensorrt_rtx_bindings", "coreml": "coremltools"}
+TARGETS = ("onnx", "openvino", "tensorrt", "coreml", "litert")
+WRITTEN_BY = {"onnx": "onnx", "openvino": "openvino", "tensorrt": "tensorrt_rtx_bindings", "coreml": "coremltools",
+              "litert": "ai_edge_litert"}  # fmt: skip
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def flavour(ahead_of_time=(), name="tensorrt-rtx"):
 
 
 EXPORT = ("torch", "safetensors", "yaml", "onnx", "onnxscript", "ml_dtypes", "jinja2", "onnxruntime")
-EVERYTHING = (*EXPORT, "openvino", "coremltools")
+EVERYTHING = (*EXPORT, "openvino", "coremltools", "ai_edge_litert")
 GPU = environment.GpuState("NVIDIA Something 40", "8.9", "580.65.06")
 
 
