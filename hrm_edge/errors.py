@@ -8,6 +8,9 @@ from .text import printable
 # Characters of a line, where a file's own text may fill pages. What is wrong comes first, what to do at the end.
 _LONGEST, _HEAD, _TAIL = 1500, 1000, 400
 
+# The exit code for what nothing here expects, EX_SOFTWARE of BSD's sysexits.h: no failed gate, no user's mistake.
+UNEXPECTED = 70
+
 
 class HrmEdgeError(Exception):
     """Base of every error a user can cause. ``str()`` is the one line the command line prints."""

@@ -66,7 +66,8 @@ class Precision:
         """How far a value of ``q`` may be from another device's on the same puzzle, after as many segments.
 
         Sums in another order move it by some 1e-5 in float32. Where values are rounded to few bits, one that
-        falls to the other side is carried through every segment that follows.
+        falls to the other side is carried through every segment that follows: the INT8 products of `sudoku-9x9`
+        in float, in place of integers, moved it by up to 0.35 in nine of ten puzzles, and by 1.5 in the tenth.
         """
         return 0.01 if self.is_full else 0.5
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import ParamSpec, TypeVar
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..errors import HrmEdgeError, InputError
+from ..errors import UNEXPECTED, HrmEdgeError, InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,6 +52,8 @@ class World:
         if device == "cuda":
             torch.cuda.set_device(local)
         if size > 1 and not dist.is_initialized():
+            if os.environ.get("LOCAL_WORLD_SIZE") == str(size):
+                _stay_inside()
             with _speaking():
                 store, rank, size = next(dist.rendezvous("env://", rank, size, timeout=_JOINED_WITHIN))
                 backend = "nccl" if device == "cuda" else "gloo"
@@ -138,6 +141,18 @@ class World:
             leave()
 
 
+def _stay_inside() -> None:
+    """Let ranks that share one machine meet and speak over its loopback, unless somebody said otherwise.
+
+    `torchrun` and gloo take the address that the host's name stands for. In containers, and where the network comes
+    and goes, that may be none, or one that nobody answers at.
+    """
+    os.environ["MASTER_ADDR"] = "localhost"
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    if loopback is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+
+
 def leaving(function: Callable[P, T]) -> Callable[P, T]:
     """Decorator of what joins the others: however it ends they are left, so that none of them waits for ever."""
 
@@ -177,4 +192,4 @@ def _exit_code(failure: BaseException) -> int:
         return 130
     if isinstance(failure, HrmEdgeError | OSError):
         return getattr(failure, "exit_code", InputError.exit_code)
-    return 1
+    return UNEXPECTED

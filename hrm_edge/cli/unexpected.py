@@ -11,14 +11,12 @@ import threading
 import traceback
 from collections.abc import Iterator
 
-from ..errors import HrmEdgeError
+from ..errors import UNEXPECTED, HrmEdgeError
 from ..progress import announce, say
-
-EXIT_CODE = 70  # EX_SOFTWARE of BSD's sysexits.h: neither a gate that failed nor a mistake of the user's
 
 
 def tell(error: BaseException) -> int:
-    """Say what happened, where, and how to report it; returns :data:`EXIT_CODE`."""
+    """Say what happened, where, and how to report it; returns the exit code."""
     if os.environ.get("HRM_EDGE_DEBUG", "0") not in ("", "0"):
         for line in "".join(traceback.format_exception(error)).rstrip("\n").split("\n"):
             say(line)
@@ -33,7 +31,7 @@ def tell(error: BaseException) -> int:
             )
         )
     )
-    return EXIT_CODE
+    return UNEXPECTED
 
 
 @contextlib.contextmanager

@@ -1,408 +1,23 @@
-"""Every file operation of a command, broken one after the other: does the old or the new stand there, and whole?
+"""Every file operation of the commands that write, broken one after the other (`fault_injection.py` says how).
 
-`python tests/helpers/faults.py` breaks all of them and prints a table; the suite takes a sample
-(`HRM_EDGE_FAULTS=all`: all). Commands run in this process. A kill is a stop of the disk: from there on nothing that
-the command does reaches it, its cleaning up included.
+`python tests/helpers/faults.py [EVERY [COMMAND...]]`, or `make faults`, breaks all of them, or every so many, and
+prints a table; the suite takes a sample (`HRM_EDGE_FAULTS=all`: all).
 """
 
 from __future__ import annotations
 
-import builtins
 import contextlib
-import errno
-import hashlib
-import io
+import json
 import os
 import shutil
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-WORKSPACE = ".hrm-edge"  # how the names of our own folders beside what is written end
-
-
-class Killed(BaseException):
-    """Nothing more reaches the disk."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What goes wrong at one operation. ``lasting``: at every later one of these kinds as well."""
-
-    name: str
-    number: int = 0  # of the error
-    lasting: bool = False
-    only: frozenset[str] = frozenset()  # kinds of operation; empty: all
-
-
-_WRITES = frozenset({"create", "open", "write", "mkdir", "fsync", "save"})
-FAULTS = (
-    Fault("ENOSPC", errno.ENOSPC, lasting=True, only=_WRITES),  # a disk that is full, where things can be removed
-    Fault("full", errno.ENOSPC, only=frozenset({"open", "write"})),  # … and says so when something is written
-    Fault("EACCES", errno.EACCES),
-    Fault("EIO", errno.EIO),
-    Fault("EROFS", errno.EROFS, lasting=True),  # a disk that has become read-only
-    Fault("vanish"),  # the folder is moved away
-    Fault("TERM"),
-    Fault("kill"),
-)
-BY_NAME = {fault.name: fault for fault in FAULTS}
-
-
-def deliver(number: int) -> None:
-    """What Python does on a signal, at once: calls its handler. Some libraries that tests of the same process load
-    leave a stack for signals behind that is no more, so that a real one ends the process."""
-    handler = signal.getsignal(number)
-    assert callable(handler), f"nothing waits for signal {number}, which would end this process"
-    handler(number, sys._getframe())
-
-
-@dataclass
-class Disk:
-    """Counts the operations under ``root`` that change something, and breaks the ``at``-th (from 1; 0: none)."""
-
-    root: Path
-    fault: Fault | None = None
-    at: int = 0
-    look: Callable[[], None] | None = None  # before every operation
-    kinds: list[str] = field(default_factory=list)
-    dead: bool = False
-    hit: bool = False
-    looking: bool = False
-
-    def meets(self, kind: str, path: Any) -> str | None:
-        """Called before an operation; "full" where it is to write to a full disk."""
-        if self.looking or not self._inside(path):
-            return None
-        if self.dead:
-            raise Killed
-        self.kinds.append(kind)
-        if self.look is not None:
-            self.looking = True
-            try:
-                self.look()
-            finally:
-                self.looking = False
-        fault = self.fault
-        if fault is None or len(self.kinds) < self.at or (len(self.kinds) > self.at and not fault.lasting):
-            return None
-        if fault.only and kind not in fault.only:
-            return None
-        self.hit = True
-        if fault.name == "kill":
-            self.dead = True
-            raise Killed
-        if fault.name == "TERM":
-            deliver(signal.SIGTERM)
-            return None
-        if fault.name == "vanish":
-            with self.paused():
-                os.rename(self.root, f"{self.root}.gone")
-            return None
-        if fault.name == "full" and kind == "open":
-            return "full"
-        raise OSError(fault.number, os.strerror(fault.number), str(path))
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        self.looking = True
-        try:
-            yield
-        finally:
-            self.looking = False
-
-    def _inside(self, path: Any) -> bool:
-        return os.path.abspath(path).startswith(f"{self.root}{os.sep}")
-
-
-def _where(path: Any, at: int | None) -> str:
-    if isinstance(path, int):
-        return os.readlink(f"/proc/self/fd/{path}")
-    path = os.fsdecode(path)
-    return path if at is None else os.path.join(os.readlink(f"/proc/self/fd/{at}"), path)
-
-
-def _watched(disk: Disk, kind: str, real: Callable[..., Any]) -> Callable[..., Any]:
-    def call(path: Any, *arguments: Any, **options: Any) -> Any:
-        disk.meets(kind, _where(path, options.get("dir_fd") or options.get("src_dir_fd")))
-        return real(path, *arguments, **options)
-
-    return call
-
-
-def _watched_os_open(disk: Disk, real: Callable[..., int]) -> Callable[..., int]:
-    def call(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            disk.meets("create", _where(path, options.get("dir_fd")))  # written to by `os.write`
-        return real(path, flags, *arguments, **options)
-
-    return call
-
-
-def _watched_open(disk: Disk, real: Callable[..., Any]) -> Callable[..., Any]:
-    def call(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-        if isinstance(file, int) or not set(mode) & set("wax+"):
-            return real(file, mode, *arguments, **options)
-        if disk.meets("open", _where(file, None)) == "full":
-            real(file, "wb").close()
-            return real("/dev/full", mode.replace("x", "w").replace("+", ""), *arguments, **options)
-        return real(file, mode, *arguments, **options)
-
-    return call
-
-
-def _watched_save(disk: Disk, real: Callable[..., Any], error: type[Exception]) -> Callable[..., Any]:
-    """A library's own writer: a full disk leaves half a file, and another kind of exception."""
-
-    def call(content: Any, file: Any, *arguments: Any, **options: Any) -> Any:
-        try:
-            disk.meets("save", _where(file, None))
-        except OSError as refused:
-            if refused.errno == errno.ENOSPC:
-                with disk.paused():
-                    Path(file).write_bytes(b"half")
-            raise error(str(refused)) from None
-        return real(content, file, *arguments, **options)
-
-    return call
-
-
-@contextlib.contextmanager
-def watched(disk: Disk) -> Iterator[None]:
-    """Operations of this process go through ``disk``."""
-    import openvino
-    import torch
-    from safetensors import SafetensorError
-
-    from hrm_edge.models import checkpoint
-
-    kinds = {
-        **dict.fromkeys(("rename", "replace", "link", "symlink"), "rename"),
-        **dict.fromkeys(("unlink", "remove", "rmdir"), "remove"),
-        **dict.fromkeys(("write", "ftruncate", "truncate"), "write"),
-        **{name: name for name in ("mkdir", "fsync", "chmod")},
-    }
-    with contextlib.ExitStack() as patches:
-        for name, kind in kinds.items():
-            patches.enter_context(mock.patch.object(os, name, _watched(disk, kind, getattr(os, name))))
-        patches.enter_context(mock.patch.object(os, "open", _watched_os_open(disk, os.open)))
-        for module in (builtins, io):
-            patches.enter_context(mock.patch.object(module, "open", _watched_open(disk, io.open)))
-        for module, name, error in (
-            (checkpoint, "save_file", SafetensorError),
-            (torch, "save", RuntimeError),
-            (openvino, "save_model", RuntimeError),
-        ):
-            patches.enter_context(
-                mock.patch.object(module, name, _watched_save(disk, getattr(module, name), error))
-            )
-        if fcntl is not None:
-            patches.enter_context(mock.patch.object(fcntl, "flock", _watched(disk, "lock", fcntl.flock)))
-        yield
-
-
-# -- commands ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A command line that writes under ``place``. ``prepare`` puts there what stood before; ``state`` tells what
-    stands there now, the same for what cannot be told apart."""
-
-    name: str
-    arguments: Callable[[Path], list[Any]]
-    prepare: Callable[[Path], None]
-    target: str  # under `place`
-    state: Callable[[Path], Any] = field(default=lambda path: contents(path))
-    steps: bool = False  # it writes several things, one after the other, each of them whole
-
-
-def contents(path: Path) -> dict[str, str] | str | None:
-    """Everything at a path by its hash; None where nothing is."""
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    if not path.exists():
-        return None
-    return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-    }
-
-
-def run(arguments: list[Any]) -> tuple[int | None, str]:
-    """Exit code of ``hrm-edge ARGUMENTS``, None for a traceback, and what it said on stderr."""
-    from hrm_edge.cli import main
-
-    said = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            return int(stop.code or 0), said.getvalue()
-        except Killed:
-            return -signal.SIGKILL, said.getvalue()
-        except Exception as error:
-            return None, f"{said.getvalue()}{type(error).__name__}: {error}"
-    return 0, said.getvalue()
-
-
-class Wrong(AssertionError):
-    """After a fault something stood on the disk, or was said, that must not be."""
-
-
-@dataclass
-class Trial:
-    """One scenario in a folder of its own, again and again."""
-
-    scenario: Scenario
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self.place = self.folder / "place"
-        self.reset()
-        self.before = self._state(self.place)
-        disk = Disk(self.place)
-        code, said = self._run(disk)
-        if code != 0:
-            raise Wrong(f"{self.scenario.name}: fails without a fault: {said}")
-        self.after = self._state(self.place)
-        self.kinds = disk.kinds
-        if self.before == self.after:
-            raise Wrong(f"{self.scenario.name}: changes nothing")
-        self._nothing_else(self.place, litter=False)
-
-    def reset(self) -> None:
-        for path in (self.place, Path(f"{self.place}.gone")):
-            shutil.rmtree(path, ignore_errors=True)
-        self.place.mkdir()
-        (self.place / "notes.txt").write_text("mine")
-        (self.place / f".{self.scenario.target}.old").mkdir()  # as earlier versions called theirs
-        (self.place / f".{self.scenario.target}.old" / "mine").write_text("mine too")
-        self.scenario.prepare(self.place)
-
-    def applies(self, fault: Fault, at: int) -> bool:
-        return not fault.only or self.kinds[at - 1] in fault.only
-
-    def meet(self, fault: Fault, at: int) -> str:
-        """Run with a fault and look; → what came of it. Raises :class:`Wrong`."""
-        self.reset()
-        disk = Disk(self.place, fault, at)
-        code, said = self._run(disk)
-        where = f"{self.scenario.name}, {fault.name} at operation {at} ({self.kinds[at - 1]}): "
-        if not disk.hit:
-            raise Wrong(f"{where}was never met")
-        try:
-            outcome = self._judge(fault, code, said)
-            if fault.name == "vanish":
-                return outcome
-            code, said = self._run(Disk(self.place))
-            if code != 0 or self._state(self.place) != self.after:
-                raise Wrong(f"afterwards the same command exits {code}: {said}")
-            self._nothing_else(self.place, litter=False)
-        except Wrong as wrong:
-            raise Wrong(f"{where}{wrong}") from None
-        return outcome
-
-    def look_all_the_time(self, look: Callable[[Path], None]) -> int:
-        """A reader before every operation of one run; → how many."""
-        self.reset()
-        disk = Disk(self.place, look=lambda: look(self.place))
-        code, said = self._run(disk)
-        if code != 0:
-            raise Wrong(f"{self.scenario.name}: with a reader it exits {code}: {said}")
-        return len(disk.kinds)
-
-    def _run(self, disk: Disk) -> tuple[int | None, str]:
-        with watched(disk):
-            return run(self.scenario.arguments(self.place))
-
-    def _judge(self, fault: Fault, code: int | None, said: str) -> str:
-        place = self.place
-        if fault.name == "vanish" and not (code == 0 and place.exists()):  # else it was made anew
-            place = Path(f"{self.place}.gone")
-        state = self._state(place)
-        stands = "new" if state == self.after else "old" if state == self.before else None
-        if stands is None and not self.scenario.steps:
-            raise Wrong(f"neither the old nor the new stands there (exit {code})")
-        if fault.name == "kill":
-            self._nothing_else(place, litter=True)
-            return f"killed, {stands or 'a step'} stands"
-        lines = [line for line in said.splitlines() if line.startswith("hrm-edge: ")]
-        if code is None or "Traceback" in said:
-            raise Wrong(f"a traceback: {said}")
-        allowed = {0, 128 + signal.SIGTERM} if fault.name == "TERM" else {0, 2}
-        if code not in allowed:
-            raise Wrong(f"exits {code}: {said}")
-        if code == 2 and len(lines) != 1:
-            raise Wrong(f"does not say in one line what is wrong: {said!r}")
-        if code == 0 and stands != "new" and not (fault.name == "vanish" and self.scenario.steps):
-            raise Wrong("exits 0, and the new does not stand there")
-        if code != 0 and stands != "old" and not self.scenario.steps:
-            raise Wrong(f"exits {code}, and the new stands there: {said}")
-        if stands == "old" and not fault.lasting and self.before and not (place / self.scenario.target).exists():
-            raise Wrong("the old was not put back")
-        # What a disk refuses to remove stays until the next time.
-        place = Path(f"{self.place}.gone") if fault.name == "vanish" else place
-        self._nothing_else(place, litter=fault.name in ("EACCES", "EIO", "EROFS", "vanish"))
-        return f"exit {code}, {stands or 'a step'} stands"
-
-    def _state(self, place: Path) -> Any:
-        from hrm_edge.workspace import standing
-
-        target = place / self.scenario.target
-        return self.scenario.state(standing(target))
-
-    def _nothing_else(self, place: Path, litter: bool) -> None:
-        """Only the target and, where there may be ``litter``, our workspaces have come; nothing has gone."""
-        notes = place / "notes.txt", place / f".{self.scenario.target}.old" / "mine"
-        if [note.read_text() for note in notes] != ["mine", "mine too"]:
-            raise Wrong("a neighbour was changed")
-        names = {path.relative_to(place) for path in place.rglob("*")}
-        ours = {name for name in names if any(part.endswith(WORKSPACE) for part in name.parts)}
-        if ours and not litter:
-            raise Wrong(f"{min(ours)} is left behind")
-        known = {
-            "notes.txt",
-            f".{self.scenario.target}.old",
-            self.scenario.target,
-            "spec.toml",
-            "toy",
-            "puzzles.csv",
-        }
-        if strange := {str(name) for name in names - ours if name.parts[0] not in known}:
-            raise Wrong(f"{min(strange)} has come")
-
-
-def sweep(trial: Trial, tries: int | None = None) -> dict[str, Counter[str]]:
-    """All faults at all operations, or each at so many and two at every rename; → how often what came of it."""
-    outcomes: dict[str, Counter[str]] = {}
-    for number, fault in enumerate(FAULTS):
-        counted = outcomes.setdefault(fault.name, Counter())
-        places = [at for at in range(1, len(trial.kinds) + 1) if trial.applies(fault, at)]
-        if tries is not None and tries < len(places):
-            # Spread over the command, each fault's elsewhere.
-            parts = [(each + (number + 0.5) / len(FAULTS)) / tries for each in range(tries)]
-            some = {places[int(part * len(places))] for part in parts}
-            if fault.name in ("EIO", "kill") and not trial.scenario.steps:
-                some |= {at for at in places if trial.kinds[at - 1] == "rename"}
-            places = sorted(some)
-        for at in places:
-            counted[trial.meet(fault, at)] += 1
-    return outcomes
-
-
-# -- which commands ------------------------------------------------------------------------------------
+from fault_injection import FAULTS, Scenario, Trial, Wrong, run
 
 
 def scenarios(folder: Path) -> list[Scenario]:
@@ -420,6 +35,9 @@ def scenarios(folder: Path) -> list[Scenario]:
     model = network(H_cycles=1, L_cycles=1)
     save_checkpoint(inputs / "small", model, TASK.name, "card", {})
     save_checkpoint(inputs / "earlier", network(seed=1), TASK.name, "another", {})
+    for seed in (0, 1):  # as the public code has them
+        plain = network(seed=seed, pos_encodings="rope", H_cycles=1, L_cycles=1)
+        save_checkpoint(inputs / f"plain{seed}", plain, TASK.name, "card", {})
     torch.save(model.state_dict(), inputs / "step_1")
     (inputs / "all_config.yaml").write_text(yaml.safe_dump({"arch": {**model.config.to_dict()}}))
     toys.write_hollow_bundle(inputs / "hollow", gate=toys.Gate(ran=False, passed=None, reason="toy"))
@@ -430,6 +48,18 @@ def scenarios(folder: Path) -> list[Scenario]:
         gate=toys.Gate(ran=False, passed=None, reason="toy"),
         source={"name": "small", "content_hash": load_checkpoint(inputs / "small").content_hash},
     )
+    (inputs / "arc" / "training").mkdir(parents=True)
+    (inputs / "arc" / "evaluation").mkdir()
+    pair = {"input": [[1, 2], [3, 4]], "output": [[1]]}
+    for split, color in (("training", 5), ("evaluation", 6)):
+        held_out = {"input": [[color]], "output": [[color]]}
+        (inputs / "arc" / split / "e0.json").write_text(json.dumps({"train": [pair], "test": [held_out]}))
+    for made, arguments in (
+        ("built", ["data", "arc", "--data", inputs / "arc", "--task", "arc-5x5", "--augmentations", 0]),
+        ("public", ["convert", inputs / "plain0"]),
+    ):
+        code, said = run([*arguments, "-o", inputs / made])
+        assert code == 0, said
     spec = (
         'baseline = "baseline.json"\n[[check]]\nname = "toy"\nbundle = "toy"\ndata = "puzzles.csv"\nmin_exact = 0\n'
     )
@@ -467,6 +97,8 @@ def scenarios(folder: Path) -> list[Scenario]:
         train += ["--set", each]
     for each in ("train.save_every=1", "arch.hidden_size=32", "arch.puzzle_emb_ndim=32"):
         train += ["--set", each]
+    for each in ("arch.H_cycles=1", "arch.L_cycles=1", "arch.halt_max_steps=2"):
+        train += ["--set", each]
     code, said = run([*train, "--steps", "1", "-o", inputs / "run"])
     assert code == 0, said
 
@@ -500,6 +132,27 @@ def scenarios(folder: Path) -> list[Scenario]:
     def converted(place: Path) -> list[Any]:
         return ["data", "convert", inputs / "set", "--task", TASK.name, "--force", "-o", place / "puzzles.csv"]
 
+    def written_back(place: Path) -> list[Any]:
+        return ["convert", inputs / "plain1", "--force", "-o", place / "public"]
+
+    def built(place: Path) -> list[Any]:
+        return [
+            "data",
+            "arc",
+            "--data",
+            inputs / "arc",
+            "--task",
+            "arc-5x5",
+            "--augmentations",
+            1,
+            "--force",
+            "-o",
+            place / "set",
+        ]
+
+    def fetched(place: Path) -> list[Any]:
+        return ["data", "download", "sapientinc/sudoku-extreme", "--force", "-o", place / "puzzles.csv"]
+
     def updated(place: Path) -> list[Any]:
         return ["check", place / "spec.toml", "--update-baseline"]
 
@@ -515,6 +168,9 @@ def scenarios(folder: Path) -> list[Scenario]:
         Scenario("data generate", generated, nothing, "set"),
         Scenario("data generate over a set", generated, copied("set", "set"), "set"),
         Scenario("data convert over a file", converted, copied("puzzles.csv", "puzzles.csv"), "puzzles.csv"),
+        Scenario("convert over one", written_back, copied("public", "public"), "public"),
+        Scenario("data arc over a set", built, copied("built", "set"), "set"),
+        Scenario("data download over a file", fetched, copied("puzzles.csv", "puzzles.csv"), "puzzles.csv"),
         Scenario("check --update-baseline", updated, checked, "baseline.json"),
         Scenario("check --update-baseline over one", updated, checked_before, "baseline.json"),
         Scenario("train", resumed, nothing, "run", trained, steps=True),
@@ -524,11 +180,13 @@ def scenarios(folder: Path) -> list[Scenario]:
 
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
-    """Traces and generated puzzles are made once: they touch no file that is watched."""
+    """Traces and generated puzzles are made once, and no operations counted: they touch no file that is watched."""
     import shared_traces
 
-    from hrm_edge.data import puzzles
+    from hrm_edge.data import download, puzzles
     from hrm_edge.exporters import build
+    from hrm_edge.models import hrm
+    from hrm_edge.tasks import get_task
 
     made: dict[Any, Any] = {}
 
@@ -538,9 +196,18 @@ def quick() -> Iterator[None]:
             made[key] = real(task, n, seed, difficulty, *others)
         return tuple(side.copy() for side in made[key])
 
+    def fetch(name: str, filename: str, folder: Path) -> Path:
+        """What the Hub would send."""
+        question, answer = (row[0] for row in generate(get_task("sudoku"), 1, 3))
+        texts = (get_task("sudoku").format(tokens) for tokens in (question, answer))
+        (folder / filename).write_text(f"source,question,answer,rating\nhub,{','.join(texts)},1\n")
+        return folder / filename
+
     real = puzzles.generate_distinct
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.object(puzzles, "generate_distinct", generate))
+        patches.enter_context(mock.patch.object(download, "_fetch", fetch))
+        patches.enter_context(mock.patch.object(hrm, "count_flops", return_value=1))
         for name in ("trace_start", "trace_segment"):
             patches.enter_context(mock.patch.object(build, name, getattr(shared_traces, name)))
         yield
@@ -552,11 +219,13 @@ def main() -> None:
     import time
 
     import shared_traces
+    import torch
 
+    torch.set_num_threads(1)
     every = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     only = sys.argv[2:]  # names of commands; none: all
     wrong = 0
-    with tempfile.TemporaryDirectory() as name, quick():
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name, quick():
         base = Path(name).resolve()
         shared_traces.folder = base / "traces"
         made = scenarios(base)

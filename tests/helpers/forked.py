@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,9 @@ from typing import Any
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["torch._dynamo", "torch.distributed", "hrm_edge.cli.train", "hrm_edge.trainer"])
+
+
+_stores: list[Any] = []  # which serve as long as they are held
 
 
 class Forked:
@@ -46,11 +48,18 @@ class Forked:
 
 
 def ranks(count: int) -> list[dict[str, str]]:
-    """The environments in which so many gloo processes meet, as `torchrun` would set them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    meet = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    """The environments in which so many gloo processes meet, as `torchrun` would set them on a machine whose name
+    stands for no address.
+
+    Where they meet is this process's, as it is the launcher's there: a port that is looked up first and taken later
+    may be another's by then.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    _stores.append(store)
+    meet = {"WORLD_SIZE": str(count), "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": str(store.port)}
+    meet |= {"LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     return [{**meet, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 

@@ -1,12 +1,15 @@
 """File operations of whole commands broken one after the other; the helper has the faults and the commands."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
+import fault_injection
 import faults
 import pytest
-from faults import BY_NAME, Disk, Fault, Trial, Wrong, run, scenarios, sweep, watched
+from fault_injection import BY_NAME, Disk, Fault, Trial, Wrong, contents, run, sweep, watched
+from faults import scenarios
 
 from hrm_edge.bundle import open_bundle
 
@@ -15,7 +18,8 @@ pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open
 # All of both with HRM_EDGE_FAULTS=all, which takes a quarter of an hour.
 OFTEN = ("export over a bundle", "import over a checkpoint", "data generate over a set", "train, resumed")
 SELDOM = (
-    *("export", "export --target openvino", "import", "data generate", "data convert over a file", "train"),
+    *("export", "export --target openvino", "import", "convert over one", "data generate", "train"),
+    *("data convert over a file", "data arc over a set", "data download over a file"),
     *("check --update-baseline", "check --update-baseline over one"),
 )
 ALL = os.environ.get("HRM_EDGE_FAULTS") == "all"
@@ -102,7 +106,7 @@ def test_the_harness_sees_litter_and_wrong_exit_codes(trial, monkeypatch):
     with pytest.raises(Wrong, match="is left behind"):
         tried.meet(BY_NAME["TERM"], 8)
     monkeypatch.undo()
-    monkeypatch.setattr(faults, "run", lambda arguments, real=run: (0, real(arguments)[1]))
+    monkeypatch.setattr(fault_injection, "run", lambda arguments, real=run: (0, real(arguments)[1]))
     with pytest.raises(Wrong, match="exits 0, and the new does not stand there"):
         tried.meet(BY_NAME["EACCES"], 1)
 
@@ -117,7 +121,7 @@ def test_every_kind_of_operation_is_watched(tmp_path):
         (tmp_path / "w" / "d").mkdir()
         with open(tmp_path / "w" / "d" / "c", "wb") as file:
             file.write(b"c")
-        faults.shutil.rmtree(tmp_path / "w" / "d")
+        shutil.rmtree(tmp_path / "w" / "d")
         (tmp_path / "outside").write_text("not counted")
     assert disk.kinds == ["open", "rename", "chmod", "mkdir", "open", "remove", "remove"]
     full = Disk(tmp_path / "w", Fault("full", 28), at=1)
@@ -157,7 +161,7 @@ def test_a_disk_that_is_really_full(made, small_disk, name):
                 made[name].prepare(place)
             except OSError:
                 continue
-            before = faults.contents(place / made[name].target)
+            before = contents(place / made[name].target)
             code, said = run(made[name].arguments(place))
             left = {path.name for path in place.iterdir()}
             if code == 0:
@@ -165,6 +169,6 @@ def test_a_disk_that_is_really_full(made, small_disk, name):
                 return
             assert code == 2, said
             assert len([line for line in said.splitlines() if line.startswith("hrm-edge: ")]) == 1, said
-            assert faults.contents(place / made[name].target) == before
+            assert contents(place / made[name].target) == before
             assert left == ({made[name].target} if before else set())
     pytest.fail("it never fitted")

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from faults import deliver
+from fault_injection import deliver
 from forked import Forked, context
 
 from hrm_edge import files

@@ -254,6 +254,7 @@ def test_the_number_of_processes_and_accumulation_change_no_loss(tmp_path):
     )
     assert Forked.command(tmp_path / "said", command(alone, 12, *common)).wait() == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    launch += ["--local-addr", "localhost"]
     as_users_do = [*launch, "-m", "hrm_edge.cli", *command(shared, 4, *common)]
     launched = subprocess.run(as_users_do, timeout=300, capture_output=True, text=True)
     assert launched.returncode == 0, launched.stderr

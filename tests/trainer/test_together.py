@@ -7,6 +7,8 @@ import signal
 import pytest
 from forked import Forked, ranks, wait_for_all
 
+from hrm_edge.errors import UNEXPECTED
+
 pytestmark = pytest.mark.slow
 
 SMALL = ["--set", "train.batch_size=8", "--set", "train.final_puzzles=4", "--set", "train.eval_puzzles=4"]
@@ -106,8 +108,8 @@ def test_whatever_ends_one_ends_both(tmp_path, rank, where, how):
     started = [Forked(tmp_path / each["RANK"], fails_at, rank, where, how, arguments, **each) for each in ranks(2)]
     codes = wait_for_all(started)
     other = 1 - int(rank)
-    assert codes[int(rank)] == {None: -signal.SIGKILL, KeyboardInterrupt: 130}.get(how, 1)
-    assert codes[other] == (130 if how is KeyboardInterrupt else 1)
+    assert codes[int(rank)] == {None: -signal.SIGKILL, KeyboardInterrupt: 130}.get(how, UNEXPECTED)
+    assert codes[other] == (codes[int(rank)] if where == "first_model" else 1)
     said = [line for line in started[other].said.read_text().splitlines() if not line.startswith("sudoku-4x4:")]
     if where == "first_model":
         assert said == []

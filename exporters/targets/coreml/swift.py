@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from ...graph.edit import ensure
 _FILES = {
     "Package.swift.j2": "Package.swift",
     "HRM.swift.j2": "Sources/HRM/HRM.swift",
+    "Facts.swift.j2": "Sources/HRM/Facts.swift",
     "main.swift.j2": "Sources/solve/main.swift",
     "README.md.j2": "README.md",
 }
@@ -217,11 +217,15 @@ def _symbols(manifest: Manifest, task: Task) -> dict[str, Any]:
 
 
 def _rules(task: Task) -> dict[str, Any]:
-    """What makes a board right, for tasks whose rules are groups of cells; no other can be verified in Swift."""
-    if task.groups is None or task.value_tokens is None:
-        return {"groups": None}
-    groups: Sequence[Sequence[int]] = task.groups.tolist()
-    return {"groups": groups, "value_tokens": task.value_tokens.tolist(), "blank": task.blank}
+    """What makes a board right, for the kinds of rules that the templates know: no other is verified in Swift."""
+    rules = task.portable_rules or {"kind": None}
+    return {
+        "groups": rules.get("groups"),
+        "value_tokens": rules.get("values"),
+        "blank": task.blank,
+        "maze": rules if rules["kind"] == "maze" else None,
+        "columns": task.cols,
+    }
 
 
 def _literal(text: str) -> str:

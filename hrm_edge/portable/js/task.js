@@ -3,7 +3,7 @@
 import { boardText } from "./text.js";
 
 /**
- * @typedef {object} Facts `facts.json` of a bundle; `hrm_edge/portable/facts.py` says what each fact is
+ * @typedef {object} Facts `facts.json` of a bundle; `hrm_edge.portable.facts` says what each fact is
  * @property {string} task
  * @property {string} title
  * @property {number} seq_len

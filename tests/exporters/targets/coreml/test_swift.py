@@ -24,7 +24,10 @@ from hrm_edge.tasks.dataset import TaskDefinition
 
 SHAPES = ("graph", "host", "stateful")
 TASKS = ("sudoku-4x4", "sudoku-9x9", "sudoku-16x16", "maze-5x7")
-FILES = ("Package.swift", "README.md", "Sources/HRM/HRM.swift", "Sources/solve/main.swift")
+FILES = (
+    *("Package.swift", "README.md"),
+    *("Sources/HRM/Facts.swift", "Sources/HRM/HRM.swift", "Sources/solve/main.swift"),
+)
 
 
 def manifest(
@@ -219,7 +222,7 @@ def swift_parser() -> Any:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_name_is_declared_and_used_and_nothing_is_unwrapped_by_force(package, shape, task, identifiers):
     files = package(manifest(shape, task, identifiers=identifiers))
-    source = code(library(files))
+    source = code(library(files) + files["Sources/HRM/Facts.swift"])
     members = set(re.findall(r"\b(?:func|let|var|case|struct|enum) (\w+)", source)) | {"self"}
     used = re.findall(r"\b(?:Self|HRM|hrm)\.(\w+)", source + code(files["Sources/solve/main.swift"]))
     assert used
@@ -272,9 +275,22 @@ def test_the_halting_rule(package, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_maze_promises_no_verification(package, shape):
+def test_a_maze_is_verified_for_retries_and_not_to_halt(package, shape):
     files = package(manifest(shape, "maze-5x7"))
-    assert not any("verif" in text for text in files.values())
+    assert "verified" not in library(files)
+    facts = files["Sources/HRM/Facts.swift"]
+    assert "puzzle[$0] == 2 && answer[$0] == 5" in facts  # open, path
+    assert "firstIndex(of: 3)" in facts
+    assert "let columns = 7" in facts
+
+
+def test_retries_need_rules(package):
+    task = defined_task(TaskDefinition("words", 4, 4, ("a", "bc", "d", "e", "f"), None, (), (), ()))
+    files = package(replace(manifest("graph"), task=task.name, vocabulary=tuple(task.vocabulary)), task=task)
+    assert not any("verif" in text or "retrying" in text for text in files.values())
+    plain = package(manifest("graph", identifiers=7))
+    assert "puzzleIdentifiers: [puzzleIdentifier])[0]" in plain["Sources/HRM/Facts.swift"]
+    assert "retrying: facts.variants" in plain["Sources/solve/main.swift"]
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,0 +1,111 @@
+"""The programs in other languages, built and run on one bundle: answers are Python's, in both kinds of loop."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import toy_graphs
+from toys import HALT_MAX_STEPS, TASK, accuracy, host_engine, manifest, puzzles, write_bundle
+
+from hrm_edge.bundle.examples import write_examples
+from hrm_edge.data.puzzles import generate_puzzles
+from hrm_edge.portable import write_facts
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def openvino():
+    """The folder of the package, with the headers and libraries that programs are built with."""
+    package = Path(pytest.importorskip("openvino").__file__).parent
+    if not (package / "include" / "openvino" / "openvino.hpp").is_file():
+        pytest.skip("this openvino package has no headers")
+    return package
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """Loop → a toy's bundle for OpenVINO, whose examples Python answered."""
+    folder = tmp_path_factory.mktemp("bundles")
+    asked = generate_puzzles(TASK, 24, seed=3)
+    for loop, batch in (("host", "dynamic"), ("graph", 2)):
+        wanted = manifest("openvino", loop, batch)
+
+        def produce(place, wanted=wanted, loop=loop, batch=batch):
+            for name, model in toy_graphs.models(loop, batch).items():
+                toy_graphs.save(model, place / name, "openvino")
+            write_examples(place, asked, host_engine().solve(asked.questions), HALT_MAX_STEPS, q_tolerance=1e-4)
+            write_facts(place, wanted, TASK)
+
+        write_bundle(folder / loop, wanted, produce, accuracy())
+    return folder
+
+
+def cpp(openvino, program):
+    if shutil.which("g++") is None or not Path("/usr/include/nlohmann/json.hpp").is_file():
+        pytest.skip("g++ or nlohmann's JSON is not installed (Debian: g++, nlohmann-json3-dev)")
+    library = next((openvino / "libs").glob("libopenvino.so.*"))
+    where = ["-I", openvino / "include", library, f"-Wl,-rpath,{library.parent}"]
+    return ["g++", "-std=c++17", EXAMPLES / "cpp" / "solve.cpp", *where, "-o", program], {}
+
+
+def go(openvino, program):
+    if shutil.which("go") is None:
+        pytest.skip("Go is not installed (Debian: golang-go)")
+    library = next((openvino / "libs").glob("libopenvino_c.so.*"))
+    flags = {
+        "CGO_CFLAGS": f"-I{openvino / 'include'}",
+        "CGO_LDFLAGS": f"{library} -Wl,-rpath,{library.parent}",
+        "GOCACHE": str(program.parent / "cache"),
+    }
+    return ["go", "build", "-o", program, EXAMPLES / "go" / "solve.go"], flags
+
+
+@pytest.fixture(scope="module", params=[cpp, go], ids=lambda language: language.__name__)
+def program(request, openvino, tmp_path_factory):
+    built = tmp_path_factory.mktemp("built") / "solve"
+    command, environment = request.param(openvino, built)
+    made = subprocess.run(
+        list(map(str, command)), env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    return built
+
+
+def run(program, *arguments):
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("loop", ["host", "graph"])
+def test_it_answers_as_python_does(program, bundles, loop):
+    tested = run(program, bundles / loop)
+    assert tested.returncode == 0, tested.stderr
+    assert tested.stdout.startswith("equal: 16 of 16 examples as in Python")
+    questions = puzzles(12, seed=5)
+    known = host_engine().solve(questions)
+    told = run(program, bundles / loop, *map(TASK.format, questions))
+    assert told.returncode == 0, told.stderr
+    lines = [line.split() for line in told.stdout.splitlines()]
+    assert [(line[0], int(line[1])) for line in lines] == list(
+        zip(TASK.format_many(known.tokens), known.steps.tolist(), strict=True)
+    )
+    assert [[float(value) for value in line[2:]] for line in lines] == known.q.tolist()
+
+
+def test_it_sees_what_differs_and_tells_mistakes_in_one_line(program, bundles, tmp_path):
+    shutil.copytree(bundles / "host", tmp_path / "changed")
+    facts = json.loads((bundles / "host" / "facts.json").read_text())
+    facts["examples"][0]["steps"] += 1
+    facts["examples"][1]["q"][0] += 1
+    (tmp_path / "changed" / "facts.json").write_text(json.dumps(facts))
+    tested = run(program, tmp_path / "changed")
+    assert tested.returncode == 1
+    assert tested.stdout.startswith("not equal: 14 of 16")
+    for asked in ("12", "x" * TASK.seq_len):
+        told = run(program, bundles / "host", asked)
+        assert told.returncode == 2
+        assert told.stderr.startswith("solve: ")
+        assert told.stderr.count("\n") == 1
