@@ -36,6 +36,10 @@ def load(path: Place, threads: int | None = None) -> Model:
     installed (a checkpoint's is PyTorch).
     """
     require_whole(1, threads=threads)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"load: takes the path of a bundle or a checkpoint, or the name of a shipped model, not {path!r:.60}"
+        )
     artifact = open_artifact(os.fspath(path), threads)
     if artifact.warning:
         warnings.warn(printable(artifact.warning), stacklevel=2)

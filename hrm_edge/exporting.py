@@ -78,6 +78,7 @@ def export(
     require_whole(1, gate_puzzles=gate_puzzles, calibration=calibration, threads=threads)
     require_whole(0, sensitivity=sensitivity)
     from .data.choose import gate_puzzles as puzzles_for_gate
+    from .data.public_layout import split_within
     from .data.puzzles import load_puzzles
     from .export import GateOptions, export_bundle
     from .exporters.options import ExportOptions
@@ -104,7 +105,8 @@ def export(
     folder = Path(output) if output is not None else Path("bundles") / f"{opened.name}-{options.suffix}"
     _check_output(folder, gate)
     if calibration_data is not None:
-        quantizing = replace(quantizing, data=load_puzzles(calibration_data, opened.task, lines()))
+        learned = split_within(calibration_data, "train")
+        quantizing = replace(quantizing, data=load_puzzles(learned, opened.task, lines()))
     judged = GateOptions(
         # First, so that a checkpoint without puzzles is refused before any work.
         puzzles=puzzles_for_gate(opened, data, gate_puzzles or record.gate_puzzles) if gate else None,

@@ -23,6 +23,7 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG", "an image"),
     (b"\x89HDF\r\n", "an HDF5 file, as Keras writes"),
     (b"GGUF", "a GGUF file"),
+    (b"PAR1", "a Parquet file"),
 )
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 

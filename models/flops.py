@@ -45,5 +45,32 @@ def _by_vector(matrix: Sequence[int], *_: Any, **__: Any) -> int:
     return 2 * matrix[0] * matrix[1]
 
 
+def _added_by_vector(added: Sequence[int], matrix: Sequence[int], *_: Any, **__: Any) -> int:
+    return _by_vector(matrix)
+
+
+def _added_products(added: Sequence[int], first: Sequence[int], second: Sequence[int], *_: Any, **__: Any) -> int:
+    """The sum of ``first[b, n, m] @ second[b, m, p]`` over b, and ``added``."""
+    return 2 * first[0] * first[1] * first[2] * second[2]
+
+
+def _bilinear(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    """``x[B, I]``, ``weight[O, I, J]`` and ``y[B, J]``: by the one, then by the other."""
+    return 2 * x[0] * weight[0] * weight[2] * (weight[1] + 1)
+
+
+def _scalar_product(x: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * x[0]
+
+
+_ATEN = torch.ops.aten
 # What else the counter does not know.
-_ALSO: dict[Any, Any] = {torch.ops.aten.mkldnn_rnn_layer: _lstm_layer, torch.ops.aten.mv: _by_vector}
+_ALSO: dict[Any, Any] = {
+    _ATEN.mkldnn_rnn_layer: _lstm_layer,
+    _ATEN.mv: _by_vector,
+    _ATEN.addmv: _added_by_vector,
+    _ATEN.addbmm: _added_products,
+    _ATEN._trilinear: _bilinear,
+    _ATEN.dot: _scalar_product,
+    _ATEN.vdot: _scalar_product,
+}

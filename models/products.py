@@ -96,6 +96,19 @@ def find_layers(network: nn.Module, prefix: str, segment: Callable[[], tuple[Ten
     return Layers(finder.places, tuple(layer for layer in finder.places if layer in inside))
 
 
+def both_ways(places: Mapping[str, Place]) -> list[str]:
+    """Names of the tensors that products take both as they are and transposed."""
+    seen = {(place.tensor, place.offset, place.size, place.stride) for place in places.values()}
+    return sorted(
+        {
+            place.tensor
+            for place in places.values()
+            if (place.tensor, place.offset, place.size[::-1], place.stride[::-1]) in seen
+            and (place.size[0] != place.size[1] or place.stride[0] != place.stride[1])
+        }
+    )
+
+
 class Layers(NamedTuple):
     """All layers of a network, and those among them that the next state depends on; the others are heads."""
 

@@ -12,8 +12,11 @@ from ..text import markdown
 from .qat import MEASURED
 
 
-def describe(metadata: dict[str, Any], model: HRM | Wrapped) -> str:
-    """Markdown from what the run knows; figures that were not measured are not mentioned."""
+def describe(metadata: dict[str, Any], model: HRM | Wrapped, symmetric: bool = True) -> str:
+    """Markdown from what the run knows; figures that were not measured are not mentioned.
+
+    ``symmetric``: whether the task has symmetries, by which puzzles may have been augmented.
+    """
     recipe, arch = metadata["recipe"], model.config
     parameters = sum(p.numel() for p in model.parameters())
     stages: list[dict[str, Any]] = []
@@ -32,7 +35,7 @@ def describe(metadata: dict[str, Any], model: HRM | Wrapped) -> str:
     ]
     for number, stage in enumerate(stages, 1):
         try:
-            told = _stage(stage)
+            told = _stage(stage, symmetric)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             # What it started from may be a stranger's, who wrote something else there. The run's own is ours.
             told = "a run whose record cannot be read."
@@ -92,18 +95,20 @@ def _turns(train: dict[str, Any]) -> str:
     return turns + (f", {rollout} segments a step" if rollout > 1 else "")
 
 
-def _stage(stage: dict[str, Any]) -> str:
-    """One run in a paragraph."""
+def _stage(stage: dict[str, Any], symmetric: bool) -> str:
+    """One run in a paragraph; ``symmetric``: its task has symmetries."""
     train = stage["recipe"]["train"]
     qat = train.get("qat", "off")  # recipes of earlier versions do not have it
     minutes = stage["train_seconds"] / 60
     ours = "factory" not in stage["recipe"].get("arch", {})  # another's network says how far its gradient flows
     through = f"gradient through {_THROUGH[train['gradient']]}, " if ours else ""
+    augments = symmetric and train.get("augment", True)
+    augmented = ", augmented on the fly by the task's symmetries" if augments else ""
     tuning = "" if qat == "off" else f"quantization-aware, the blocks' products in int8 with {qat} scales: "
     return (
         f"{tuning}{stage['steps']:,} steps of {train['batch_size']} slots{_turns(train)} in {minutes:.0f} minutes; "
         f"{through}{train['loss']} loss, "
         f"{train['optimizer']} at {train['lr']:g} ({train['schedule']} schedule, {train['warmup_steps']} warm-up "
         f"steps), weight decay {train['weight_decay']:g}, EMA {train['ema_decay']:g}, seed {train['seed']}; "
-        f"data, augmented on the fly by the task's symmetries: {'; '.join(map(markdown, stage['sources']))}."
+        f"data{augmented}: {'; '.join(map(markdown, stage['sources']))}."
     )

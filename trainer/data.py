@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.choose import TRAINING_SEED
-from ..data.public_layout import Grouping, names_of, read_description, read_folder
+from ..data.public_layout import Grouping, names_of, read_description, read_folder, split_within
 from ..data.puzzles import PuzzleSet, generate_puzzles, load_puzzles
 from ..errors import InputError
 from ..files import entries, readable_name, sha256
@@ -62,8 +62,7 @@ class Groups:
 
 def split_folder(argument: str, split: str) -> Path:
     """The folder of a split where ``argument`` (without its @WEIGHT) names the folder above; else itself."""
-    path = Path(argument.partition("@")[0])
-    return path / split if (path / split / "dataset.json").is_file() else path
+    return split_within(argument.partition("@")[0], split)
 
 
 def identifiers_needed(data: list[str], task: Task) -> int:

@@ -12,6 +12,7 @@ from ..models import HRM, Checkpoint, collect_ranges, quantized_layers
 from ..models.checkpoint import QUANTIZATION, WEIGHT_SCALES
 from ..models.fake_quant import plain_model, quantize_model, scales_of
 from ..models.network import Wrapped, device_of
+from ..models.products import both_ways
 from ..models.smoothing import STRENGTH, smoothed, smoothing_factors
 from .config import TrainConfig
 from .data import Sampler
@@ -53,6 +54,11 @@ def fake_quantized(
     if isinstance(model, Wrapped) and (config.bf16 or config.compile):
         raise InputError("--qat: another's network is tuned in float32, eagerly; drop train.bf16 and train.compile")
     if isinstance(model, Wrapped):
+        if tied := both_ways(model.layers):
+            raise InputError(
+                f"--qat: weight {tied[0]} is multiplied by both as it is and transposed, and int8 has scales for "
+                "the channels of one of them; give the network two weights, or train without --qat"
+            )
         model.eval()  # it may drop activations out
     scales = dict.fromkeys(quantized_layers(model), 1.0)
     if world.rank == 0 and not resumes:

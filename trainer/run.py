@@ -204,7 +204,8 @@ class Run:
         if self.config.qat != "off":
             metadata |= qat.metadata(model, self.config, facts["recipe"]["started_from"])
         model = plain_model(model)
-        save_checkpoint(folder, model, self.task, describe(metadata, model), metadata, dtype, result=last)
+        card = describe(metadata, model, self.task.has_symmetries)
+        save_checkpoint(folder, model, self.task, card, metadata, dtype, result=last)
 
     def save(self, folder: Path) -> None:
         shared: dict[str, Any] = {

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from ...bundle.quantization import BLOCKS, LEVELS, PARTS
+from ...errors import InputError
 from ...runtimes.loops import NEXT
 from .edit import array_of, ensure, initializers, rename
 from .passes import finish
@@ -51,7 +52,11 @@ def products(segment: onnx.ModelProto) -> list[Product]:
             found.append(Product(node.name, node.input[1], node.input[0], layer, int(call)))
     ensure(bool(found), "products: the segment has no product with a stored weight")
     turned = sorted({n.input[0] for n in segment.graph.node if n.op_type == "Transpose" and n.input[0] in stored})
-    ensure(not turned, f"products: {turned[:3]} are stored transposed, which hides their products")
+    if turned:
+        raise InputError(
+            f"weight {turned[0].removesuffix(_SUFFIX)} is multiplied by both as it is and transposed, and int8 has "
+            "scales for the channels of one of them; give the network two weights, or export in fp32 or fp16"
+        )
     inputs: dict[str, str] = {}
     for product in found:
         ensure(

@@ -249,6 +249,11 @@ def _print_quantization(record: Quantization) -> None:
         f"  {products.found} of {products.expected} {record.precision} products compiled as such; stored weights "
         f"{record.weights_bytes / 1e6:.2f} MB, {record.weights_bytes / record.float_weights_bytes:.3f} × fp32"
     )
+    if record.weights_bytes * 32 > 2 * PRECISIONS[record.precision].bits * record.float_weights_bytes:
+        echo(
+            f"  most of its weights stay in float32, as those of recurrent cells, convolutions and embeddings do: "
+            f"{record.precision} makes it hardly smaller, and hardly faster"
+        )
     for layer in record.layers:
         if layer.kept:
             echo(f"  {layer.name}: {layer.kept}")

@@ -17,6 +17,7 @@ from ..precision import FP32
 from ..progress import Progress
 from ..tasks import Task
 from .leaks import distinct_puzzles, fingerprints, seen_before
+from .public_layout import split_within
 from .puzzles import PuzzleSet, generate_puzzles, judged_only, load_puzzles, open_puzzles
 
 # What no training run may see, and every measure of a shipped model is taken on.
@@ -70,6 +71,7 @@ def gate_puzzles(checkpoint: Measurable, data: Path | str | None = None, n: int 
         raise InputError(f"--gate-puzzles must be at least 1, not {n}")
     n = n or FP32.gate_puzzles
     if data is not None:
+        data = split_within(data, "test")
         if checkpoint.task.has_rules:  # all can be told: no other puzzle needs a look
             file = open_puzzles(data, checkpoint.task)
             return distinct_puzzles(file.checked(_first_of_all(len(file.unchecked), n)))
@@ -106,6 +108,7 @@ def evaluated_puzzles(
 ) -> PuzzleSet:
     """The puzzles of a file, all or ``n`` of them; without a file the checkpoint's own, as the gate takes them."""
     if data is not None:
+        data = split_within(data, "test")
         return load_puzzles(data, task, progress) if n is None else measured_puzzles(data, task, n, seed)
     if checkpoint is None:
         raise InputError("a bundle brings no puzzles with it; give some with --data FILE")
@@ -114,6 +117,7 @@ def evaluated_puzzles(
 
 def measured_puzzles(data: Path | str, task: Task, n: int | None = None, seed: int = 0) -> PuzzleSet:
     """``n`` puzzles of a file whose answers can be told right from wrong; all of them where ``n`` is None."""
+    data = split_within(data, "test")
     if n is not None and task.has_rules:
         return open_puzzles(data, task).drawn(n, seed)  # all can be told: no other puzzle needs a look
     puzzles = judged_only(load_puzzles(data, task))
@@ -125,7 +129,7 @@ def any_puzzles(
 ) -> PuzzleSet:
     """``n`` for what is measured without saying how many are right: from ``data``, held-out ones, or generated."""
     if data is not None:
-        return open_puzzles(data, task).drawn(n, seed)
+        return open_puzzles(split_within(data, "test"), task).drawn(n, seed)
     if checkpoint is not None and ("held_out" in checkpoint.metadata or not task.generates):
         return gate_puzzles(checkpoint, n=n)
     return generate_puzzles(task, n, seed)

@@ -96,6 +96,13 @@ def _read_folder(folder: Path, task: Task, on_disk: bool) -> Folder:
     return Folder(questions, answers, of_rows, num_identifiers, Grouping(puzzles, groups[puzzles]))
 
 
+def split_within(path: Path | str, split: str) -> Path:
+    """The folder of a split, where ``path`` is the one above it; else ``path`` itself."""
+    path = Path(path)
+    above = not (path / DESCRIPTION).exists() and (path / split / DESCRIPTION).is_file()
+    return path / split if above else path
+
+
 def read_description(folder: Path, task: Task) -> dict[str, Any]:
     """``dataset.json``, whose tokens must be the task's."""
     file = folder / DESCRIPTION

@@ -7,9 +7,9 @@ hardly any of the puzzles has no exact-solve accuracy to lose: then token accura
 One that solves none proves nothing, and is no pass.
 
 Where the interval of the drop holds the limit, chance would decide: the gate asks n puzzles, then 2, 4 and at most
-8 times as many, until the limit lies outside. So that the four looks together err no more often than one would at
-`CONFIDENCE`, each has a quarter of its error (Bonferroni). What is still open at the last is decided by the drop
-that was measured, and said to be.
+8 times as many, until the limit lies outside, or not one answer differs on as many as it begins with by default. So
+that the four looks together err no more often than one would at `CONFIDENCE`, each has a quarter of its error
+(Bonferroni). What is still open at the last is decided by the drop that was measured, and said to be.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 
 from ..data.puzzles import PuzzleSet
 from ..errors import GateFailed, InputError
+from ..precision import FP32
 from ..progress import Progress, Say
 from ..runtimes import Answers, Engine
 from ..runtimes.base import joined
@@ -86,9 +87,10 @@ class GateReport:
 
     @property
     def settled(self) -> bool:
-        """Whether the limit of the drop lies outside its interval, or no answer differs at all."""
+        """Whether the limit of the drop lies outside its interval, or no answer of enough puzzles differs."""
         low, high = self.drop_interval
-        return self.answers_differ == 0 or not low <= self.max_drop <= high
+        alike = self.answers_differ == 0 and self.n >= FP32.gate_puzzles
+        return alike or not low <= self.max_drop <= high
 
     @property
     def judged(self) -> bool:
@@ -311,7 +313,7 @@ def _notes(report: GateReport) -> Iterator[str]:
             f"whether the drop stays within {budget:g} points is not settled: {low:.2f} to {high:.2f} with "
             f"{100 * report.confidence:g} % confidence after the last look (n={n})"
         )
-    if before.exact and report.lost_at_most > budget and report.lost + report.won:
+    if before.exact and report.lost_at_most > budget:
         yield (
             f"{report.lost} lost of n={n}: with 95 % confidence at most {report.lost_at_most:.2f} points of all "
             "puzzles are lost"

@@ -101,10 +101,15 @@ def _texts(puzzles: Any, task: Task) -> list[str | Path] | None:
     if not isinstance(puzzles, list | tuple) or not any(isinstance(item, str | Path) for item in puzzles):
         return None
     listed = list(puzzles)
-    if is_board(listed, task) and not any(
-        len(item) > 1 and is_path(item) for item in listed if isinstance(item, str)
-    ):
-        return None  # the rows of one board, or its cells
+    if is_board(listed, task):
+        named = [item for item in listed if isinstance(item, str) and len(item) > 1 and is_path(item)]
+        if named and len(named) < len(listed):
+            raise InputError(
+                f"these {len(listed)} texts are the rows of one board, but {named[0]!r} is a file here too; join "
+                "the rows with line ends, or pass files as pathlib.Path"
+            )
+        if not named:
+            return None  # the rows of one board, or its cells
     if not all(isinstance(item, str | Path) for item in listed):
         raise InputError(f"a list of texts and of something else can not be read; {_HOW}")
     return listed

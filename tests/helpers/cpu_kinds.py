@@ -54,9 +54,9 @@ def answer(bundle: Path, puzzles: Path, out: Path) -> None:
 
 
 def table(model: str, folder: Path, n: int, most_drop: float) -> None:
-    from hrm_edge import api
     from hrm_edge.data.choose import gate_puzzles
     from hrm_edge.data.puzzles import save_puzzles
+    from hrm_edge.exporting import export
     from hrm_edge.measure.accuracy import rightness
     from hrm_edge.measure.arithmetic import cpu
     from hrm_edge.measure.reference import reference_answers
@@ -66,7 +66,7 @@ def table(model: str, folder: Path, n: int, most_drop: float) -> None:
     puzzles = gate_puzzles(checkpoint, n=n)
     bundle = folder / "bundle"
     say = lambda line: print(f"  {line}", file=sys.stderr, flush=True)  # noqa: E731
-    made = api.export(
+    made = export(
         model,
         target="openvino",
         precision="int8",

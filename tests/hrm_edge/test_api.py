@@ -21,6 +21,7 @@ from hrm_edge.cli import main
 from hrm_edge.cli import solve as cli_solve
 from hrm_edge.cli import train as cli_train
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
+from hrm_edge.errors import InputError
 from hrm_edge.solve.model import Model
 
 pytest.importorskip("onnx")
@@ -246,3 +247,9 @@ def test_a_script_without_a_guard_is_run_once(tmp_path):
 def test_functions_that_are_rooms_are_copied_and_pickled():
     importlib.import_module("hrm_edge.solve")
     assert pickle.loads(pickle.dumps(he.solve)) is he.solve is copy.deepcopy(he.solve)
+
+
+@pytest.mark.parametrize("what", [5, None, ["a"], b"x"])
+def test_what_is_no_path_is_refused_in_a_line(what):
+    with pytest.raises(InputError, match="load: takes the path of a bundle or a checkpoint, or the name"):
+        he.load(what)

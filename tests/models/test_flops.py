@@ -104,3 +104,17 @@ def test_only_products_count():
     x = torch.ones(1, 3, 4)
     assert count_flops(lambda x: (x.softmax(-1) * x).sum(), [x]) == 0
     assert count_flops(lambda x: x @ x.mT, [x]) == 2 * 3 * 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("compute", "shapes", "expected"),
+    [
+        # By one input, then by the other: B·O·I·J and B·O·J multiply-adds.
+        (F.bilinear, [(2, 3), (2, 4), (5, 3, 4)], 2 * (2 * 5 * 3 * 4 + 2 * 5 * 4)),
+        (torch.addmv, [(3,), (3, 4), (4,)], 2 * 3 * 4),
+        (torch.addbmm, [(3, 5), (2, 3, 4), (2, 4, 5)], 2 * 2 * 3 * 4 * 5),
+        (torch.dot, [(7,), (7,)], 2 * 7),
+    ],
+)
+def test_products_that_the_counter_does_not_know(compute, shapes, expected):
+    assert count_flops(compute, [torch.ones(shape) for shape in shapes]) == expected

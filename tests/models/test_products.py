@@ -7,7 +7,7 @@ from foreign_networks import Attending
 from torch import nn
 
 from hrm_edge.models.network import Wrapped
-from hrm_edge.models.products import Products, find_layers
+from hrm_edge.models.products import Products, both_ways, find_layers
 from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")
@@ -117,3 +117,17 @@ def test_gradients_flow_through_what_was_exchanged():
         model.segment(*state, e)[1].sum().backward()
     for name in ("itself.in_proj_weight", "both", "turned", "layer.linear1.weight"):
         assert model.network.get_parameter(name).grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "compute", "tied"),
+    [
+        ((6, 4), lambda x, w: F.linear(F.linear(x, w), w.T), ["w"]),
+        ((4, 4), lambda x, w: x @ w + F.linear(x, w), ["w"]),
+        ((6, 4), lambda x, w: F.linear(x, w) + F.linear(2 * x, w), []),
+        ((6, 4), lambda x, w: F.linear(x, w[:2]) + F.linear(x, w[2:4]), []),
+    ],
+)
+def test_a_weight_that_is_used_as_it_is_and_transposed_is_told(shape, compute, tied):
+    network = Multiplying(*shape)
+    assert both_ways(find_layers(network, "", lambda: (compute(X, network.w),), 1).places) == tied

@@ -50,3 +50,14 @@ def test_a_record_of_somebody_elses_stops_no_run(earlier):
     card = describe({**own, "earlier": earlier}, model)
     assert "1 steps of 768 slots" in card
     assert ("Stage 1: a run whose record cannot be read." in card) == isinstance(earlier, dict)
+
+
+@pytest.mark.parametrize(
+    ("symmetric", "augment", "said"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_only_what_was_augmented_is_said_to_be(symmetric, augment, said):
+    model = network()
+    train = dataclasses.asdict(TrainConfig(steps=1, augment=augment))
+    recipe = {"task": "sudoku-4x4", "arch": model.config.to_dict(), "train": train}
+    own = {"recipe": recipe, "steps": 1, "train_seconds": 1.0, "sources": ["a (1)"]}
+    assert ("augmented on the fly" in describe(own, model, symmetric)) == said

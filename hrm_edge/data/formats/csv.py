@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MARKS = ",;\t|"  # between columns
 _WORD = re.compile(r"[^\W\d][\w .()/:-]*")
+_RULE = re.compile(r"(:?-+:?)?")  # below the header of a Markdown table
 _COMMENTS = ("#", "//", "%", "sep=")  # the last is what spreadsheets tell each other
 
 
@@ -112,6 +113,10 @@ def _puzzles(file: File, task: Task) -> Iterator[tuple[int, str | list[str | Non
     for row in csv.reader(lines.with_ends(), delimiter=mark, skipinitialspace=f"{mark} " in first):
         if not any(cell.strip() for cell in row):
             continue
+        if mark == "|":  # a table of Markdown
+            row = [cell.strip().strip("`") for cell in row]
+            if all(_RULE.fullmatch(cell) for cell in row):
+                continue
         if row[0].startswith(_COMMENTS) and len(row) != len(header):
             continue
         if len(row) != len(header):

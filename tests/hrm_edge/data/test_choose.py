@@ -73,3 +73,17 @@ def test_a_held_out_seed_that_no_generator_takes(seed):
     with pytest.raises(InputError, match="names no held-out puzzles"):
         choose.gate_puzzles(odd, n=2)
     assert len(choose.generated_apart(odd, 2, 5, [])) == 2
+
+
+def test_the_folder_above_a_set_stands_for_its_test_puzzles(tmp_path):
+    for split, seed in (("train", 1), ("test", 2)):
+        save_puzzles(generate_puzzles(TASK, 5, seed), tmp_path / "set" / split)
+    for read in (
+        lambda path: choose.gate_puzzles(OWN, path, 5),
+        lambda path: choose.evaluated_puzzles(TASK, None, path),
+        lambda path: choose.measured_puzzles(path, TASK),
+        lambda path: choose.any_puzzles(TASK, 5, path),
+    ):
+        assert read(tmp_path / "set").content_hash() == read(tmp_path / "set" / "test").content_hash()
+    assert choose.split_within(tmp_path / "set", "train") == tmp_path / "set" / "train"
+    assert choose.split_within(tmp_path / "set" / "train", "train") == tmp_path / "set" / "train"

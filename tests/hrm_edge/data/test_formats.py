@@ -308,3 +308,23 @@ def test_a_form_is_known_before_it_is_read_whole():
     file = File(Path("endless"), Endless)
     part = next(iter(format_of(file).read(file, NINE)))
     assert NINE.format(part.questions[0]) == P
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        (b"PAR1\x15\x04\x15\x20some\x00bytes\x01PAR1", "a Parquet file"),
+        (f"puzzles:\n  - {P}\n".encode(), "YAML"),
+    ],
+)
+def test_a_form_that_is_not_read_is_named(tmp_path, content, form):
+    (tmp_path / "p").write_bytes(content)
+    with pytest.raises(InputError, match=f"it looks like {form}, which is not read: save it as CSV or JSON"):
+        load_puzzles(tmp_path / "p", NINE)
+
+
+def test_a_table_of_markdown_is_read(tmp_path):
+    (tmp_path / "p.md").write_text(f"| puzzle | solution |\n|:---|---:|\n| `{P}` | {S} |\n| {Q} | |\n")
+    puzzles = load_puzzles(tmp_path / "p.md", NINE)
+    assert [NINE.format(question) for question in puzzles.questions] == [P, Q]
+    assert NINE.format(puzzles.answers[0]) == S

@@ -48,6 +48,14 @@ def test_identical_answers_pass():
     assert report.lost_at_most == pytest.approx(100 * (1 - 0.05 ** (1 / N)), rel=1e-6)
 
 
+def test_that_nothing_differs_settles_only_what_was_asked_often_enough():
+    report = gate(answers(), answers())
+    assert not report.settled
+    assert any("0 lost of n=200: with 95 % confidence at most 1.49 points" in note for note in report.notes)
+    assert dataclasses.replace(report, n=400).settled
+    assert dataclasses.replace(report, max_drop=3.0).settled
+
+
 def test_two_percent_of_spoiled_answers_fail_with_the_reason():
     report = gate(answers(), answers(spoil=range(4)))
     assert not report.passed
@@ -118,8 +126,11 @@ def test_too_few_puzzles_say_so():
     part = Answers(whole.tokens[:100], whole.steps[:100], whole.halted[:100], whole.q[:100])
     report = compare(part, part, few, max_think_steps=8)
     assert report.passed
-    assert report.notes == ("n=100 cannot show 0.5 points (one puzzle is 1); use --gate-puzzles 200 or more",)
-    assert gate(answers(), answers()).notes == ()
+    assert report.notes == (
+        "n=100 cannot show 0.5 points (one puzzle is 1); use --gate-puzzles 200 or more",
+        "0 lost of n=100: with 95 % confidence at most 2.95 points of all puzzles are lost",
+    )
+    assert not any("use --gate-puzzles" in note for note in gate(answers(), answers()).notes)
 
 
 def test_a_reference_that_solves_nothing_is_pointed_out():

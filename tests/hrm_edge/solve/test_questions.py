@@ -6,6 +6,7 @@ import toys
 
 import hrm_edge as he
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
+from hrm_edge.errors import InputError
 from hrm_edge.solve.questions import questions_of
 from hrm_edge.tasks import get_task
 
@@ -102,6 +103,16 @@ def test_files_and_texts_and_data(model, tmp_path, monkeypatch):
     assert model.solve(LINES[0], data="p.txt").text == ANSWERS[:3]
     assert model.solve(DIGITS[:1], data="p.txt").text == ANSWERS[:3]
     assert model.solve(data="p.txt").text == ANSWERS[1:3]
+
+
+def test_rows_of_which_one_is_a_file_are_not_guessed_about(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [LINES[0][i : i + 4] for i in range(0, 16, 4)]
+    assert model.solve(rows).text == ANSWERS[:1]
+    (tmp_path / rows[1]).write_text(LINES[1])
+    with pytest.raises(InputError, match=r"are the rows of one board, but .* is a file here too; join the rows"):
+        model.solve(rows)
+    assert model.solve("\n".join(rows)).text == ANSWERS[:1]
 
 
 FULL = DIGITS[0].copy()
