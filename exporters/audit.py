@@ -66,7 +66,7 @@ def audit_bundle(bundle: Bundle, record: Quantization) -> Products | None:
     as it counted, and none of a layer that it does not name may be in float.
     """
     compiler = backend(bundle.manifest.target)
-    files = [bundle.path / name for name in bundle.manifest.graphs.values()]
+    files = [bundle.path / name for name in dict.fromkeys(bundle.manifest.graphs.values())]
     try:
         compiled = _compiled(bundle.manifest.target, files)
     except ImportError as error:

@@ -83,6 +83,7 @@ def write_graphs(
             "prefix_len": config.prefix_len,
             "parameters": sum(weight.numel() for weight in checkpoint.model.parameters()),
             "segment_flops": checkpoint.model.segment_flops,
+            **written.facts,
         },
         target=options.target,
         precision=options.precision,

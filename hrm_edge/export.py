@@ -220,7 +220,7 @@ class _Export:
         """GateFailed unless what was compiled is what was asked for; then the quantization is written down."""
         if self.decision is None and not self._target.always_audited:
             return
-        files = [self.scratch / name for name in self.manifest.graphs.values()]
+        files = [self.scratch / name for name in dict.fromkeys(self.manifest.graphs.values())]
         self.products = prove(self.options, files, compiled, self.graphs.products, what)
         if self.decision is None:
             return

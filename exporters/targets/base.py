@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -50,13 +50,15 @@ class Context:
 class Written:
     """A bundle's graphs as a target wrote them: file (or folder) by graph, and each one's bindings.
 
-    ``compiled``: the matrix products, where writing already compiled them and the compiler told.
+    ``compiled``: the matrix products, where writing already compiled them and the compiler told. ``facts``: what
+    else the manifest's architecture says of them.
     """
 
     graphs: dict[str, str]
     inputs: dict[str, tuple[TensorSpec, ...]]
     outputs: dict[str, tuple[TensorSpec, ...]]
     compiled: list[CompiledProduct] | None = None
+    facts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Tools(NamedTuple):

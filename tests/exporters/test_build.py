@@ -28,7 +28,7 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"target": "tflite"}, "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml"),
+        ({"target": "tflite"}, "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml or "),
         (
             {"precision": "fp64"},
             "--precision fp64: unknown; choose fp32 or fp16 or int8 or int8-weights or int4-weights or bf16 or "
@@ -87,7 +87,7 @@ def test_python_gets_the_defaults_of_the_command_line(given, expected):
             {"target": "tflite", "compute_capabilities": "8.6"},
             "--compute-capability: has no meaning with --target tflite, only with tensorrt",
         ),
-        ({"target": "tflite"}, "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml"),
+        ({"target": "tflite"}, "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml or "),
         ({"batch": "0"}, "--batch must be a number of rows, from 1 to 65535, or dynamic, not '0'"),
         (
             {"target": "coreml", "batch": "dynamic"},

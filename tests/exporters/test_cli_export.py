@@ -138,7 +138,7 @@ def test_a_fixed_batch_is_gated_too(small, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--target", "tflite"], "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml"),
+        (["--target", "tflite"], "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml or "),
         (["--target", "tensorrt", "--ios", 18], "--ios: has no meaning with --target tensorrt, only with coreml"),
         (["--compute-capability", "8.6"], "--compute-capability: has no meaning with --target onnx"),
         (["--target", "tensorrt", "--compute-capability", "8.6,x"], "--compute-capability: 'x' is none"),

@@ -30,7 +30,8 @@ QUESTIONS = TASK.generate(6, np.random.default_rng(0))[0]
 NETWORKS = {kind.__name__: kind for kind in (SingleZ, LoopedEncoder, ConvMixer, Attending)}
 # (target, loop, rows): what each network goes through in float and in int8.
 WAYS = [("onnx", "graph", None), ("onnx", "host", None), ("openvino", "graph", None), ("openvino", "host", 3),
-        ("coreml", "host", 3), ("coreml", "graph", 3), ("litert", "host", 3)]  # fmt: skip
+        ("coreml", "host", 3), ("coreml", "graph", 3), ("litert", "host", 3),
+        ("c", "host", None)]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -84,7 +85,7 @@ def test_states_and_logits_are_pytorchs_over_six_segments(checkpoint, tmp_path):
             mine = mine[: len(checkpoint.model.state)]
 
 
-@pytest.mark.parametrize(("target", "loop", "rows"), [WAYS[1], WAYS[2], WAYS[4], WAYS[6]])
+@pytest.mark.parametrize(("target", "loop", "rows"), [WAYS[1], WAYS[2], WAYS[4], WAYS[6], WAYS[7]])
 def test_every_inner_layer_is_int8(checkpoint, target, loop, rows, tmp_path):
     """As the backend compiled it; heads stay in float."""
     made = exported(checkpoint, tmp_path / "b", target, "int8", loop, rows)

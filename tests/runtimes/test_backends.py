@@ -18,11 +18,13 @@ import toys
 from hrm_edge import environment, runtimes
 from hrm_edge.bundle import TensorSpec, open_bundle
 from hrm_edge.errors import InputError
+from hrm_edge.exporters.targets import all_targets
 from hrm_edge.packages import install
 from hrm_edge.runtimes import HALT_MODES, backend, backends, load_engine
 from hrm_edge.runtimes.base import first_line
 from hrm_edge.runtimes.loader import warning
 
+BUILT_IN = list(backends())
 PUZZLES = toys.puzzles(20, seed=1)
 KINDS = list(itertools.product(("onnx", "openvino"), ("host", "graph"), ("dynamic", 3)))
 
@@ -260,7 +262,7 @@ def test_a_backend_is_one_file(monkeypatch, tmp_path):
     (tmp_path / "helper.py").write_text("")
     monkeypatch.setattr(runtimes, "__path__", [*runtimes.__path__, str(tmp_path)])
     monkeypatch.delitem(sys.modules, "hrm_edge.runtimes.toy", raising=False)
-    assert list(backends()) == ["onnx", "openvino", "tensorrt", "coreml", "toy"]
+    assert list(backends()) == [*BUILT_IN, "toy"]
     path = toys.write_hollow_bundle(tmp_path / "b", target="toy")
     engine = load_engine(path)
     assert engine.backend == "toy"
@@ -269,15 +271,13 @@ def test_a_backend_is_one_file(monkeypatch, tmp_path):
     assert backend("toy").compile(open_bundle(path)) is None
     row = environment._running("toy", [])
     assert (row.usable, row.version) == (True, "1.0")
-    with pytest.raises(
-        InputError, match="no backend runs 'helper'; there are onnx, openvino, tensorrt, coreml, toy"
-    ):
+    with pytest.raises(InputError, match=f"no backend runs 'helper'; there are {', '.join(BUILT_IN)}, toy"):
         backend("helper")
 
 
 def test_a_backend_is_named_as_its_module():
     found = backends()
-    assert list(found) == ["onnx", "openvino", "tensorrt", "coreml"]
+    assert list(found) == list(all_targets())
     for name, one in found.items():
         assert backend(name) is one
         assert importlib.import_module(f"hrm_edge.runtimes.{name}").BACKEND is one

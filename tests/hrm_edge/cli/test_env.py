@@ -22,9 +22,11 @@ from hrm_edge.runtimes import backend, backends
 from hrm_edge.runtimes.tensorrt import backend as tensorrt_backend
 from hrm_edge.runtimes.tensorrt import flavours
 
-TARGETS = ("onnx", "openvino", "tensorrt", "coreml", "litert")
+TARGETS = ("onnx", "openvino", "tensorrt", "coreml", "litert", "c")
+# What writes onnx's files writes those of C as well.
 WRITTEN_BY = {"onnx": "onnx", "openvino": "openvino", "tensorrt": "tensorrt_rtx_bindings", "coreml": "coremltools",
               "litert": "ai_edge_litert"}  # fmt: skip
+ALWAYS = {"onnx", "c"}
 
 
 @pytest.fixture
@@ -141,12 +143,11 @@ def test_nothing_installed(run, machine):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_one_target_alone(run, machine, target):
-    machine(
-        (*EXPORT, WRITTEN_BY[target]), tensorrt=flavour((86, 89)) if target == "tensorrt" else None, runs=(target,)
-    )
+    packages = (*EXPORT, WRITTEN_BY.get(target, "onnx"))
+    machine(packages, tensorrt=flavour((86, 89)) if target == "tensorrt" else None, runs=(target,))
     found = rows(run("--json")[1])
     assert {name for (role, name), row in found.items() if role == "run" and row["usable"]} == {target}
-    assert {name for (role, name), row in found.items() if role == "export" and row["usable"]} == {"onnx", target}
+    assert {name for (role, name), row in found.items() if role == "export" and row["usable"]} == ALWAYS | {target}
     text = run()[1]
     assert f"\n  {target:<9}  yes  1.0\n" in text
 
@@ -288,7 +289,7 @@ def test_text_names_the_machine_and_fits_a_terminal(run, tmp_path):
 def test_a_command_to_copy_is_never_cut(run, machine):
     machine()
     text = run()[1]
-    assert all(f"  run: {install('export', name)}\n" in text for name in TARGETS[1:])
+    assert all(f"  run: {install('export', name)}\n" in text for name in TARGETS if name not in ALWAYS)
 
 
 def test_bundles_under_the_folder_are_found_and_the_ungated_named(run, machine, tmp_path):

@@ -1,0 +1,288 @@
+"""One header and one source of C99 for a start and a segment: weights, memory and statements."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from ....errors import InputError
+from ....halting import RULES, halting_head
+from ....tasks import Task
+from .blocks import Call, Function, Item, fold_repeats, reads, writes
+from .code import Names, Writer, product_names
+from .ir import Buffer, Kind, Loop, Op, whole
+from .lowering import Lowering
+from .schedule import Plan, Unit, fuse, in_place, in_rows, plan_memory
+
+_TEMPLATES = Path(__file__).parent / "templates"
+# Kernels in the order in which they stand in the source: those that others call come first.
+_KERNELS = (
+    "exp", "round", "row_sum", "row_squares", "row_max", "row_min", "softmax", "sparse", "depthwise", "convolution",
+    "matmul", "matmul_int8",
+)  # fmt: skip
+_IN_A_LINE = 16
+# Compilers take most of a minute and gigabytes for more numbers than this.
+_MOST_NUMBERS = 12_000_000
+# Bytes of code, roughly: what a statement and a kernel come to on a 32-bit microcontroller.
+_STATEMENT, _KERNEL = 12, 600
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes: all memory of one caller, of it what operations share, and of what is stored."""
+
+    state: int
+    arena: int
+    weights: int
+    code: int  # about
+
+    @property
+    def flash(self) -> int:
+        return self.weights + self.code
+
+
+@dataclass(frozen=True)
+class Source:
+    """The two files, and what they take."""
+
+    header: str
+    source: str
+    sizes: Sizes
+
+
+def write_source(
+    start: onnx.ModelProto,
+    segment: onnx.ModelProto,
+    task: Task,
+    *,
+    name: str,
+    max_think_steps: int,
+    no_ACT_continue: bool,
+) -> Source:
+    """C for graphs of one row. InputError where an operator has no form in C, or there are too many weights."""
+    return _Assembling(start, segment, task).files(name, max_think_steps, no_ACT_continue)
+
+
+@dataclass(eq=False)
+class _Body:
+    """A function of the source: its schedule, and where its results lie."""
+
+    name: str
+    units: list[Unit]
+    plan: Plan
+    text: list[str] = field(default_factory=list)
+
+
+class _Assembling:
+    def __init__(self, start: onnx.ModelProto, segment: onnx.ModelProto, task: Task) -> None:
+        self.task = task
+        self.kernels: set[str] = set()
+        self.constants: dict[Buffer, str] = {}
+        self.sums: set[Buffer] = set()
+        self.whole_numbers = 0  # elements of int32 results, which share no memory
+        self.places: dict[Buffer, int] = {}
+        self.frames: dict[int, int] = {}
+        self.fields = {"tokens": Buffer(task.seq_len, "int32_t", field="tokens")}
+        for value in (*start.graph.input, *start.graph.output, *segment.graph.input, *segment.graph.output):
+            key = value.name.removesuffix("_next")
+            size = math.prod(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            kind: Kind = "float" if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT else "int32_t"
+            self.fields.setdefault(key, Buffer(size, kind, field=_identifier(key)))
+        self.functions: list[tuple[Function, _Body]] = []
+        self.start = self._top("hrm_start", start)
+        self.think = self._top("hrm_think", segment)
+
+    # -- schedules ---------------------------------------------------------------------------------------
+
+    def _top(self, name: str, model: onnx.ModelProto) -> _Body:
+        program = Lowering(model, self.fields).program()
+        ops: list[Op] = list(program.ops)
+        for output, view in program.outputs.items():
+            target = self.fields[output.removesuffix("_next")]
+            if view.buffer is not target:
+                ops.append(Loop([view], whole(target, view.shape)))
+        items, functions = fold_repeats(_without_unread(ops), set())
+        for function in functions:
+            function.number += len(self.functions)
+            self._function(function)
+        return self._body(name, in_place(fuse(items, set())), set())
+
+    def _function(self, function: Function) -> None:
+        outside = set(function.buffers)
+        items = fuse(list(function.ops), outside)
+        body = self._body(f"hrm_block_{function.number}", items, outside)
+        self.frames[function.number] = body.plan.size
+        self.functions.append((function, body))
+
+    def _body(self, name: str, items: Sequence[Item], outside: set[Buffer]) -> _Body:
+        for item in items:
+            for buffer in (*reads(item), *writes(item)):
+                if buffer.kind == "int32_t" and buffer.field is None and buffer not in (outside | set(self.places)):
+                    self.places[buffer] = self.whole_numbers
+                    self.whole_numbers += buffer.size
+        units = in_rows(items, outside)
+        return _Body(name, units, plan_memory(units, outside | set(self.places), self.frames))
+
+    # -- names -------------------------------------------------------------------------------------------
+
+    def _constant(self, buffer: Buffer) -> str:
+        return self.constants.setdefault(buffer, f"hrm_k{len(self.constants)}")
+
+    def _names(self, body: _Body, function: Function | None) -> Names:
+        members = {buffer: f"c->k{i}" for i, buffer in enumerate(function.constants)} if function else {}
+        parameters = {buffer: f"b{i}" for i, buffer in enumerate(function.buffers)} if function else {}
+
+        def pointer(buffer: Buffer) -> str:
+            if buffer.data is not None:
+                return members.get(buffer) or self._constant(buffer)
+            if buffer in parameters:
+                return parameters[buffer]
+            if buffer.field is not None:
+                return f"s->{buffer.field}"
+            if buffer in self.places:
+                return f"s->integers + {self.places[buffer]}"
+            offset = body.plan.places[buffer]
+            if buffer.kind == "int8_t":
+                return f"(int8_t *)arena + {offset}"
+            return f"arena + {offset // 4}"
+
+        def value(buffer: Buffer) -> str | None:
+            if buffer.data is None or buffer.size != 1:
+                return None
+            return members.get(buffer) or _literal(buffer)
+
+        return Names(pointer, value)
+
+    def _write(self, body: _Body, function: Function | None) -> int:
+        """The statements of a function; returns how many there are."""
+        names = self._names(body, function)
+        writer = Writer(names, self.kernels, named=function is None)
+        for number, unit in enumerate(body.units):
+            writer.unit(unit, lambda call, at: self._call(call, names, body, at), number)
+        body.text = writer.lines
+        return len(writer.lines)
+
+    def _call(self, call: Call, names: Names, body: _Body, unit: int) -> str:
+        function = call.function
+        arguments = ["s", f"arena + {body.plan.places.get(unit, 0) // 4}"]
+        if function.constants:
+            arguments.append(f"&hrm_block_{function.number}_constants[{call.instance}]")
+        arguments += [names.pointer(buffer) for buffer in call.buffers]
+        return f"hrm_block_{function.number}({', '.join(arguments)});{product_names(call.names)}"
+
+    # -- files -------------------------------------------------------------------------------------------
+
+    def files(self, name: str, max_think_steps: int, no_ACT_continue: bool) -> Source:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+        statements = sum(self._write(body, function) for function, body in self.functions)
+        statements += sum(self._write(body, None) for body in (self.start, self.think))
+        instances = [list(self._instances(function)) for function, _ in self.functions]
+        sizes = self._sizes(statements)
+        count = sum(buffer.size for buffer in self.constants)
+        if count > _MOST_NUMBERS:
+            raise InputError(
+                f"--target c: {count / 1e6:.0f} million numbers are more than a C compiler takes as arrays "
+                f"({_MOST_NUMBERS / 1e6:.0f} million at most); choose another --target"
+            )
+        task, groups = self.task, self.task.groups
+        facts = {
+            "name": re.sub(r"[^\w .,()+-]", "_", name),
+            "task": re.sub(r"[^\w .,()+-]", "_", task.name),
+            "seq_len": task.seq_len,
+            "vocabulary": [_string(text) for text in task.vocabulary],
+            "max_think_steps": max_think_steps,
+            "rules": RULES,
+            "says_stop": halting_head(no_ACT_continue).text("s->q[0]", "s->q[1]"),
+            "groups": None if groups is None else np.asarray(groups),
+            "values": task.value_tokens,
+            "blank": task.blank,
+            "sizes": sizes,
+            "arena": max(self.start.plan.size, self.think.plan.size, 64),
+            "integers": self.whole_numbers,
+            "fields": [buffer for key, buffer in self.fields.items() if key != "tokens"],
+            "identifiers": "puzzle_identifiers" in self.fields,
+            "kernels": [
+                (_TEMPLATES / "kernels" / f"{each}.c").read_text() for each in _KERNELS if each in self.kernels
+            ],
+            "kernel_names": self.kernels,
+            "constants": [self._array(buffer, each) for buffer, each in self.constants.items()],
+            "functions": [(f, b, made) for (f, b), made in zip(self.functions, instances, strict=True)],
+            "bodies": [self.start, self.think],
+        }
+        environment = Environment(
+            loader=FileSystemLoader(_TEMPLATES),
+            undefined=StrictUndefined,
+            keep_trailing_newline=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        header, source = (environment.get_template(f"hrm.{end}.j2").render(facts) for end in "hc")
+        return Source(header, source, sizes)
+
+    def _instances(self, function: Function) -> Iterator[str]:
+        """The constants of every different call, as C initialises them."""
+        for values in function.instances:
+            texts = [_literal(buffer) if buffer.size == 1 else self._constant(buffer) for buffer in values]
+            yield "{" + ", ".join(texts) + "}"
+
+    def _array(self, buffer: Buffer, name: str) -> str:
+        """The definition of a constant."""
+        assert buffer.data is not None
+        texts = [_number(each) for each in buffer.data] if buffer.kind == "float" else list(map(str, buffer.data))
+        if buffer.kind == "float" and np.isfinite(buffer.data).all():
+            texts = [f"{each}f" for each in buffer.data.astype(str)]
+        if buffer.only is not None:
+            head = f"#ifdef {buffer.only}\n"
+            tail = f"\n#else\n#define {name} ((const {buffer.kind} *)0)\n#endif"
+        else:
+            head = tail = ""
+        lines = [", ".join(texts[i : i + _IN_A_LINE]) for i in range(0, len(texts), _IN_A_LINE)]
+        return f"{head}static const {buffer.kind} {name}[{buffer.size}] = {{\n" + ",\n".join(lines) + "};" + tail
+
+    def _sizes(self, statements: int) -> Sizes:
+        state = sum(buffer.bytes for buffer in self.fields.values()) + 4 * self.whole_numbers
+        arena = max(self.start.plan.size, self.think.plan.size, 64)
+        weights = sum(buffer.bytes for buffer in self.constants if buffer.only is None)
+        return Sizes(state + arena, arena, weights, statements * _STATEMENT + len(self.kernels) * _KERNEL)
+
+
+def _without_unread(ops: list[Op]) -> list[Op]:
+    """Operations on whose results something depends that the state keeps."""
+    wanted: set[Buffer] = set()
+    kept: list[Op] = []
+    for op in reversed(ops):
+        if op.output.buffer.field is not None or op.output.buffer in wanted:
+            wanted.update(reads(op))
+            kept.append(op)
+    return kept[::-1]
+
+
+def _identifier(name: str) -> str:
+    """A tensor's name as a member of the state."""
+    return name if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) else "t_" + re.sub(r"\W", "_", name, flags=re.ASCII)
+
+
+def _literal(buffer: Buffer) -> str:
+    assert buffer.data is not None
+    value = buffer.data[0]
+    return _number(value) if buffer.kind == "float" else str(value)
+
+
+def _number(value: np.float32) -> str:
+    """A float32 as C reads the same back."""
+    if np.isfinite(value):
+        return f"{value!s}f"
+    return "NAN" if np.isnan(value) else "-INFINITY" if value < 0 else "INFINITY"
+
+
+def _string(text: str) -> str:
+    """A C string of any text: bytes that are no plain letter or digit are written in octal."""
+    plain = (chr(b) if chr(b).isalnum() and b < 128 else f"\\{b:03o}" for b in text.encode())
+    return '"' + "".join(plain) + '"'

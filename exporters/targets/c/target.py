@@ -1,0 +1,77 @@
+"""Target c: what may be asked for, and what a bundle of C says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ....errors import InputError
+from ..base import Context, Target, Tools, Written, as_in_graphs
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ....bundle import Manifest
+    from ...options import ExportOptions
+
+# Bytes that an artifact takes, in the manifest's architecture.
+RAM, FLASH = "ram_bytes", "flash_bytes"
+
+
+class CTarget(Target):
+    """Self-contained C99: weights as arrays, the halting loop included, one puzzle at a time."""
+
+    name, order = "c", 6
+    precisions = ("fp32", "int8")
+    loops, default_loop = ("host",), "host"
+    always_audited = True
+    # Compiling takes seconds, and a search for a plan tries dozens of candidates.
+    emulated = True
+
+    def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
+        """Write ``hrm.h`` and ``hrm.c``: the second holds both graphs. InputError: an operator has no form in C."""
+        from ....runtimes.c.trust import trust
+        from ...graph.edit import copied
+        from ...graph.passes import fix_batch
+        from .source import write_source
+
+        single = {stem: copied(model) for stem, model in graphs.items()}
+        for model in single.values():
+            fix_batch(model, 1)
+        checkpoint = context.checkpoint
+        made = write_source(
+            single["start"],
+            single["segment"],
+            checkpoint.task,
+            name=checkpoint.name,
+            max_think_steps=checkpoint.config.halt_max_steps,
+            no_ACT_continue=checkpoint.config.no_ACT_continue,
+        )
+        (context.folder / "hrm.h").write_bytes(made.header.encode())
+        (context.folder / "hrm.c").write_bytes(made.source.encode())
+        trust(made.header.encode(), made.source.encode())
+        facts = {RAM: made.sizes.state, FLASH: made.sizes.flash}
+        return replace(as_in_graphs(dict.fromkeys(graphs, "hrm.c"), graphs), facts=facts)
+
+    def check(self, options: ExportOptions) -> None:
+        if options.batch is not None:
+            raise InputError(
+                f"--batch {options.batch}: C code takes one puzzle at a time, and its runtime any number; leave it "
+                "out"
+            )
+
+    def summary(self, options: ExportOptions, manifest: Manifest) -> str:
+        sizes = [manifest.architecture.get(name, 0) / 1000 for name in (RAM, FLASH)]
+        return f", {sizes[0]:.0f} kB of RAM for each caller, about {sizes[1]:.0f} kB of flash"
+
+    def notes(self, options: ExportOptions) -> Sequence[str]:
+        return ("hrm.c compiles with any C99 compiler: cc -std=c99 -O3 -ffp-contract=fast -c hrm.c",)
+
+    def tools(self, gpus: Sequence[str]) -> Tools:
+        from ....runtimes.c.compiler import find
+
+        return Tools("C99", None, None if find()[0] else "only with --no-gate: the gate needs a C compiler")
+
+
+TARGET = CTarget()

@@ -1,0 +1,170 @@
+"""The machine's C compiler: which it is, and a bundle's source as a library that was compiled here.
+
+What was compiled is kept in the user's cache folder, under a name made of the source, the compiler, its flags and
+what it takes the CPU for. Only a file that is the user's own, that nobody else may write, and that is as it was
+written, is loaded from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import InputError
+from ...files import cache_folder, write_atomically
+from ...text import printable
+
+_FLAGS = ("-std=c99", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared")
+_FOR_THIS_CPU = (("-march=native",), ("-mcpu=native",), ())
+_CANDIDATES = ("cc", "gcc", "clang")
+_DIGEST_BYTES = 32
+_LIBRARY = "hrm.so"
+_SECONDS = 600  # a compiler that takes longer hangs
+
+
+def find() -> tuple[tuple[str, ...], str]:
+    """(the command of the C compiler, or nothing; its version, or why there is none).
+
+    It is what the environment's ``CC`` says, which may hold options, or else the first of cc, gcc and clang.
+    """
+    return _find(os.environ.get("CC", ""), os.environ.get("PATH", ""))
+
+
+@functools.lru_cache(maxsize=8)
+def _find(chosen: str, path: str) -> tuple[tuple[str, ...], str]:
+    try:
+        commands = [shlex.split(chosen)] if chosen.strip() else [[name] for name in _CANDIDATES]
+    except ValueError as error:
+        return (), f"CC is no command: {error}"
+    for command in commands:
+        if shutil.which(command[0], path=path):
+            try:
+                told = _run([*command, "--version"])
+            except InputError as error:
+                return (), str(error)
+            return tuple(command), printable(told.splitlines()[0].strip()) if told.strip() else command[0]
+    if chosen.strip():
+        return (), f"CC names {printable(commands[0][0])}, which is not on the PATH"
+    return (), f"no C compiler is on the PATH ({', '.join(_CANDIDATES)})"
+
+
+def compiled(header: bytes, source: bytes, what: object) -> ctypes.CDLL:
+    """The library of a header and a source, compiled now or kept from before. InputError about ``what``."""
+    command, version = find()
+    if not command:
+        raise InputError(f"{what}: {version}; install one, or name it in CC")
+    flags, cpu = _flags(command)
+    told = [hashlib.sha256(part).hexdigest() for part in (header, source)]
+    key = hashlib.sha256(json.dumps([*told, command, version, flags, cpu]).encode()).hexdigest()
+    place = cache_folder() / "c" / f"{key}.so"
+    library = _kept(place)
+    if library is None:
+        library = _build(command, flags, header, source, what)
+        _keep(place, library)
+    return _load(library, what)
+
+
+@functools.lru_cache(maxsize=8)
+def _flags(command: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """(all flags, a digest of the macros that tell of the CPU they are for)."""
+    for native in _FOR_THIS_CPU:
+        flags = (*_FLAGS, *native)
+        with contextlib.suppress(InputError):
+            macros = _run([*command, *flags, "-dM", "-E", "-x", "c", os.devnull])
+            return flags, hashlib.sha256(macros.encode()).hexdigest()
+    return _FLAGS, ""
+
+
+def _build(command: Sequence[str], flags: Sequence[str], header: bytes, source: bytes, what: object) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="hrm-edge-c-") as scratch:
+        folder = Path(scratch)
+        (folder / "hrm.h").write_bytes(header)
+        (folder / "hrm.c").write_bytes(source)
+        try:
+            _run([*command, *flags, "hrm.c", "-o", _LIBRARY, "-lm"], folder)
+            return (folder / _LIBRARY).read_bytes()
+        except (InputError, OSError) as error:
+            raise InputError(
+                f"{what}: its C source can not be compiled ({error}); try another compiler: CC=…"
+            ) from None
+
+
+def _run(command: Sequence[str], folder: Path | None = None) -> str:
+    """What a command prints. InputError: it failed, in its first words about that."""
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, timeout=_SECONDS, env=environment, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(f"{command[0]} does not run: {printable(str(error))}") from None
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines()
+        why = next((line for line in lines if "error" in line), lines[0] if lines else f"exit {done.returncode}")
+        raise InputError(printable(f"{command[0]}: {why.strip()}"))
+    return done.stdout.decode(errors="replace")
+
+
+# -- what is kept ----------------------------------------------------------------------------------------
+
+
+def private(descriptor: int) -> bool:
+    """Whether an open file is a plain one, the user's own, and nobody else may write it."""
+    facts = os.fstat(descriptor)
+    own = not hasattr(os, "getuid") or facts.st_uid == os.getuid()
+    return stat.S_ISREG(facts.st_mode) and own and not facts.st_mode & 0o022
+
+
+def read_private(path: Path) -> bytes | None:
+    """The content of a file that nobody else can have written; None: there is none such."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        with open(descriptor, "rb") as file:
+            return file.read() if private(file.fileno()) else None
+    except OSError:
+        return None
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Keep a file for this user alone, where that can be done."""
+    with contextlib.suppress(OSError, InputError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask = os.umask(0o077)
+        try:
+            write_atomically(path, content)
+        finally:
+            os.umask(mask)
+
+
+def _kept(place: Path) -> bytes | None:
+    content = read_private(place)
+    if content is None:
+        return None
+    digest, library = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    return library if hashlib.sha256(library).digest() == digest else None
+
+
+def _keep(place: Path, library: bytes) -> None:
+    write_private(place, hashlib.sha256(library).digest() + library)
+
+
+def _load(library: bytes, what: object) -> ctypes.CDLL:
+    """Load from a folder that nobody else can write, and leave nothing there."""
+    with tempfile.TemporaryDirectory(prefix="hrm-edge-c-", ignore_cleanup_errors=True) as scratch:
+        file = Path(scratch) / _LIBRARY
+        file.write_bytes(library)
+        try:
+            return ctypes.CDLL(str(file))
+        except OSError as error:
+            raise InputError(f"{what}: what was compiled does not load ({printable(str(error))})") from None

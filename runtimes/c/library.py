@@ -1,0 +1,146 @@
+"""A compiled source as Python calls it: one state a caller, answers row by row."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...halting import RULES
+from ..base import Answers, Engine, Idle, Request, SegmentOutput, joined
+
+_ALIGNED = 64  # bytes, for vector units
+_Numbers = ctypes.c_void_p
+
+
+class Library:
+    """The functions of ``hrm.h``. ``fields``: members of the state → where they begin and how many, in 4 bytes."""
+
+    def __init__(self, library: ctypes.CDLL, fields: dict[str, tuple[int, int]]) -> None:
+        self.fields = fields
+        state, number = ctypes.c_void_p, ctypes.c_int32
+        self.bytes: int = library.hrm_state_bytes()
+        self.begin, self.segment, self.guess = library.hrm_begin, library.hrm_segment, library.hrm_guess
+        self.solve = library.hrm_solve
+        self.begin.argtypes = (state, _Numbers, number)
+        self.segment.argtypes = (state,)
+        self.guess.argtypes = (state, _Numbers)
+        self.solve.argtypes = (state, _Numbers, number, number, number, _Numbers)
+        self.solve.restype = number
+        for function in (self.begin, self.segment, self.guess):
+            function.restype = None
+        self.states = Idle(self._state)
+
+    def _state(self) -> np.ndarray:
+        """Memory of one caller, uint8[…], its first byte at a multiple of 64."""
+        memory = np.zeros(self.bytes + _ALIGNED, np.uint8)
+        begin = -memory.ctypes.data % _ALIGNED
+        return memory[begin : begin + self.bytes]
+
+    def member(self, state: np.ndarray, name: str, shape: Sequence[int]) -> np.ndarray:
+        """A copy of a float member of the state."""
+        begin, size = self.fields[name]
+        return state.view(np.float32)[begin : begin + size].reshape(shape).copy()
+
+
+@dataclass(eq=False, repr=False)
+class CEngine(Engine):
+    """An engine over a library. Rows are independent of each other, and ``threads`` of them are answered at once.
+
+    Halting is decided in C where it can be, and else, as for a trace, here after every segment.
+    """
+
+    loop = "host"
+
+    library: Library
+    _: KW_ONLY
+    threads: int = 1
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of the state's tensors
+    verifies: bool = False  # whether the library knows the task's rules
+
+    def _solve(self, request: Request) -> Answers:
+        count = len(request.tokens)
+        workers = min(self.threads, count)
+        if workers == 1:
+            return joined([self._row(request, row) for row in range(count)])
+        with ThreadPoolExecutor(workers) as pool:
+            return joined(list(pool.map(lambda row: self._row(request, row), range(count))))
+
+    def _row(self, request: Request, row: int) -> Answers:
+        """One row of a request."""
+        rule = RULES[request.halt]
+        with self.library.states.one() as state:
+            if request.trace or rule.number is None or (rule.judged and not self.verifies):
+                return self._stepwise(request, row, state)
+            tokens = np.ascontiguousarray(request.tokens[row])
+            answer = np.empty_like(tokens)
+            steps = self.library.solve(
+                state.ctypes.data,
+                tokens.ctypes.data,
+                self._identifier(request, row),
+                request.max_think_steps,
+                rule.number,
+                answer.ctypes.data,
+            )
+            return self._answers(request, row, [answer], steps, self._q(state))
+
+    def _stepwise(self, request: Request, row: int, state: np.ndarray) -> Answers:
+        guesses: list[np.ndarray] = []
+        for output in self._segments(request, row, state):
+            guesses.append(output.guess)
+            stop = self.stops(request, slice(row, row + 1), output.guess[None], output.q[None])[0]
+            if stop or len(guesses) == request.max_think_steps:
+                break
+        return self._answers(request, row, guesses, len(guesses), self._q(state))
+
+    def _answers(self, request: Request, row: int, guesses: list[np.ndarray], steps: int, q: np.ndarray) -> Answers:
+        answer = guesses[-1][None]
+        return Answers(
+            answer,
+            np.array([steps], np.int32),
+            self.stops(request, slice(row, row + 1), answer, q[None]),
+            q[None],
+            np.stack(guesses)[:, None] if request.trace else None,
+        )
+
+    def segments(self, request: Request) -> Iterator[SegmentOutput]:
+        with self.library.states.one() as state:
+            yield from self._segments(request, 0, state)
+
+    def _segments(self, request: Request, row: int, state: np.ndarray) -> Iterator[SegmentOutput]:
+        tokens = np.ascontiguousarray(request.tokens[row])
+        self.library.begin(state.ctypes.data, tokens.ctypes.data, self._identifier(request, row))
+        while True:
+            self.library.segment(state.ctypes.data)
+            guess = np.empty_like(tokens)
+            self.library.guess(state.ctypes.data, guess.ctypes.data)
+            yield SegmentOutput(
+                guess,
+                self._q(state),
+                self.library.member(state, "logits", (self.task.seq_len, self.task.vocab_size)),
+                tuple(self.library.member(state, name, shape) for name, shape in self.shapes.items()),
+            )
+
+    def _q(self, state: np.ndarray) -> np.ndarray:
+        return self.library.member(state, "q", (2,))
+
+    def _identifier(self, request: Request, row: int) -> int:
+        return 0 if request.puzzle_identifiers is None else int(request.puzzle_identifiers[row])
+
+
+def facts_of(header: str) -> dict[str, Any]:
+    """What a header says: macros that are numbers, and the members of the state."""
+    import re
+
+    macros = {name: int(value) for name, value in re.findall(r"^#define (HRM_\w+) (\d+)", header, re.MULTILINE)}
+    body = header.partition("typedef struct hrm_state {")[2].partition("}")[0]
+    fields, begin = {}, 0
+    for name, size in re.findall(r"^\s*(?:float|int32_t) (\w+)\[([^\]]+)\];", body, re.MULTILINE):
+        count = macros["HRM_ARENA_BYTES"] // 4 if size.startswith("HRM_ARENA") else macros.get(size) or int(size)
+        fields[name] = (begin, count)
+        begin += count
+    return {"macros": macros, "fields": fields}

@@ -1,0 +1,121 @@
+"""The C that is written: no warning of a compiler, clean under sanitizers, and what the graphs say."""
+
+import functools
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_onnx import run
+from small_networks import TASK
+from traced_networks import CONFIGS, calibration, expected_products, plan, traced
+
+from hrm_edge.errors import InputError
+from hrm_edge.exporters.graph.edit import copied
+from hrm_edge.exporters.graph.passes import fix_batch
+from hrm_edge.exporters.targets.c.source import Source, write_source
+from hrm_edge.runtimes.c import BACKEND
+
+COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
+pytestmark = pytest.mark.skipif(not COMPILERS, reason="neither gcc nor clang is installed")
+WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wdouble-promotion", "-Werror")
+DRIVER = Path(__file__).parent / "driver.c"
+SEGMENTS = 4
+
+
+def graphs(name, precision="fp32"):
+    model, start, segment = traced(name)
+    if precision == "int8":
+        segment, _ = plan(name).apply(segment, "c")
+    return model, start, segment
+
+
+@functools.cache
+def written(name, precision="fp32") -> Source:
+    model, start, segment = graphs(name, precision)
+    single = [copied(graph) for graph in (start, segment)]
+    for graph in single:
+        fix_batch(graph, 1)
+    steps, rule = model.config.halt_max_steps, model.config.no_ACT_continue
+    return write_source(*single, TASK, name=name, max_think_steps=steps, no_ACT_continue=rule)
+
+
+def compiled(folder, source, compiler, *flags) -> Path:
+    """The driver with a source, every warning an error."""
+    (folder / "hrm.h").write_text(source.header)
+    (folder / "hrm.c").write_text(source.source)
+    program = folder / f"solve-{compiler}"
+    command = [compiler, *WARNINGS, *flags, "hrm.c", str(DRIVER), "-I.", "-o", str(program), "-lm"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return program
+
+
+def answers(program, question, identifier=0) -> tuple[np.ndarray, list[list[int]]]:
+    """(q and logits float32[segments, 2 + S V], steps and answer by learned, fixed and verified halting)."""
+    text = " ".join(map(str, [SEGMENTS, identifier, *question]))
+    done = subprocess.run([program], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    numbers = [np.array(line.split(), np.float32) for line in lines[:SEGMENTS]]
+    return np.stack(numbers), [list(map(int, line.split())) for line in lines[SEGMENTS:]]
+
+
+def expected(model, start, segment, question, identifier=0) -> np.ndarray:
+    """The same numbers from onnxruntime."""
+    given = {"tokens": question[None]}
+    if model.config.num_puzzle_identifiers > 1:
+        given["puzzle_identifiers"] = np.array([identifier], np.int32)
+    values, rows = run("onnx", start, given), []
+    for _ in range(SEGMENTS):
+        made = run("onnx", segment, values)
+        rows.append(np.concatenate([made["q"].ravel(), made["logits"].ravel()]))
+        values |= {"z_H": made["z_H_next"], "z_L": made["z_L_next"]}
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("number", range(len(CONFIGS)))
+def test_every_network_computes_what_its_graphs_say(number, tmp_path):
+    """Under both sanitizers, with every compiler in turn, with and without vectors."""
+    name, compiler = list(CONFIGS)[number], COMPILERS[number % len(COMPILERS)]
+    model, start, segment = graphs(name)
+    plain = ("-DHRM_PLAIN",) if number % 3 == 0 else ("-march=native",)
+    checks = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    program = compiled(tmp_path, written(name), compiler, "-O1", *checks, *plain)
+    identifier = model.config.num_puzzle_identifiers - 1
+    for question in calibration().questions[:2]:
+        numbers, (learned, fixed, verified) = answers(program, question, identifier)
+        wanted = expected(model, start, segment, question, identifier)
+        np.testing.assert_allclose(numbers, wanted, atol=2e-4)
+        guesses = wanted[:, 2:].reshape(SEGMENTS, TASK.seq_len, -1).argmax(-1)
+        stops = wanted[:, 0] > (0 if model.config.no_ACT_continue else wanted[:, 1])
+        right = TASK.verify(np.repeat(question[None], SEGMENTS, 0), guesses.astype(np.int32))
+        for (steps, *answer), halts in ((learned, stops), (fixed, stops & False), (verified, right)):
+            assert steps == (halts.argmax() + 1 if halts.any() else SEGMENTS)
+            assert answer == guesses[steps - 1].tolist()
+
+
+def test_products_are_counted_from_the_calls(tmp_path):
+    (tmp_path / "hrm.c").write_text(written("rope").source)
+    found = {product.name: product.left for product in BACKEND.compiled_products(tmp_path / "hrm.c")}
+    assert set(expected_products(traced("rope")[0])) <= set(found)
+    assert set(found.values()) == {"float32"}
+
+
+def test_code_does_not_grow_with_the_steps_of_a_segment():
+    """Each block is one function; every call more is a line."""
+    calls = [line for line in written("rope").source.splitlines() if line.lstrip().startswith("hrm_block_1(")]
+    assert len(calls) > 4
+    assert written("rope").source.count("static void hrm_block_") == 1
+    assert written("rope").sizes.code < 15_000
+
+
+def test_an_operator_without_a_form_in_c_is_named():
+    _, start, segment = traced("grid")
+    for graph in (start, segment):
+        fix_batch(graph, 1)
+    next(node for node in segment.graph.node if node.op_type == "Sigmoid").op_type = "HardSwish"
+    with pytest.raises(InputError, match=r"the operator HardSwish .* has no form in C"):
+        write_source(start, segment, TASK, name="grid", max_think_steps=4, no_ACT_continue=True)
