@@ -67,7 +67,7 @@ _EXPRESSIONS = {
 }
 # Functions of <math.h> that compilers call once for each element.
 _SCALAR = {"log", "pow", "tanh", "erf", "sin", "cos", "floor", "sqrt"}
-_KERNELS = {"exp": "exp", "sigmoid": "exp", "round": "round", "widen": "round"}
+_KERNELS = {"exp": "exp", "sigmoid": "exp", "round": "round", "widen": "widen"}
 
 
 @dataclass
@@ -370,12 +370,12 @@ def _call(function: str, *arguments: object) -> str:
 def _int_product(w: Writer, op: IntProduct) -> None:
     w.kernels.add("matmul_int8")
     steps, weight, sums, scale, scales = op.inputs
-    depth, columns = weight.shape[0], weight.shape[1]
+    depth = weight.shape[1]
     (x, rows, ldx), (y, _, ldy) = _matrix(w, steps), _matrix(w, op.output)
     value = w.names.value(scale.buffer) or f"*({w.names.pointer(scale.buffer)})"
     known = [w.names.pointer(view.buffer) for view in (weight, sums, scales)]
     width = op.output.shape[-1]
-    w.product("hrm_matmul_int8", op, x, ldx, *known, value, y, ldy, rows, depth, columns, width)
+    w.product("hrm_matmul_int8", op, x, ldx, *known, value, y, ldy, rows, depth, width)
 
 
 def _sparse(w: Writer, op: SparseProduct) -> None:

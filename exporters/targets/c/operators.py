@@ -143,7 +143,7 @@ def _clip(work: Lowering, node: onnx.NodeProto) -> None:
 def _gelu(work: Lowering, node: onnx.NodeProto) -> None:
     view = work.view(node.input[0])
     if attribute(node, "approximate", b"none") == b"none":
-        known = (math.sqrt(0.5), 1.0, 0.5)
+        known: tuple[float, ...] = (math.sqrt(0.5), 1.0, 0.5)
         steps = [Step("mul", (0, 1)), Step("erf", (-1,))]
     else:
         known = (math.sqrt(2 / math.pi), 1.0, 0.5, 0.044715)
@@ -328,10 +328,10 @@ def _sparse(work: Lowering, node: onnx.NodeProto, known: np.ndarray, view: View,
 
 
 def packed(steps: np.ndarray) -> np.ndarray:
-    """int8[K, N] as int8[K / 4, N, 4], both filled up with zeros: four rows of a column lie side by side."""
+    """int8[K, N] as int8[N / 16, K / 4, 16, 4], filled up with zeros: four rows of a column lie side by side."""
     K, N = steps.shape
     steps = np.pad(steps, ((0, -K % DEPTH), (0, -N % COLUMNS)))
-    return steps.reshape(-1, DEPTH, steps.shape[1]).transpose(0, 2, 1)
+    return steps.reshape(-1, DEPTH, steps.shape[1] // COLUMNS, COLUMNS).transpose(2, 0, 3, 1)
 
 
 def _integers(work: Lowering, node: onnx.NodeProto, a: Quantized, b: Quantized, shape: tuple[int, ...]) -> View:

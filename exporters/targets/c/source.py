@@ -23,7 +23,7 @@ from .schedule import Plan, Unit, fuse, in_place, in_rows, plan_memory
 _TEMPLATES = Path(__file__).parent / "templates"
 # Kernels in the order in which they stand in the source: those that others call come first.
 _KERNELS = (
-    "exp", "round", "row_sum", "row_squares", "row_max", "row_min", "softmax", "sparse", "depthwise", "convolution",
+    "exp", "round", "widen", "row_sum", "row_squares", "row_max", "row_min", "softmax", "sparse", "depthwise", "convolution",
     "matmul", "matmul_int8",
 )  # fmt: skip
 _IN_A_LINE = 16

@@ -1,7 +1,7 @@
 /* Weights are [made, channels / groups, kernel_height, kernel_width]. */
-static void hrm_convolution(const float *x, const float *weight, const float *bias, float *y, int channels, int made,
-                            int groups, int x_channel, int x_line, int x_cell, int y_channel, int y_line, int y_cell,
-                            hrm_grid g)
+HRM_KERNEL void hrm_convolution(const float *x, const float *weight, const float *bias, float *y, int channels, int made,
+                                int groups, int x_channel, int x_line, int x_cell, int y_channel, int y_line, int y_cell,
+                                hrm_grid g)
 {
     const int read = channels / groups, each = made / groups;
     for (int o = 0; o < made; o++)

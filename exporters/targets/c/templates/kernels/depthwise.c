@@ -1,6 +1,6 @@
 /* Every channel by itself; channels lie side by side, weights are [kernel_height, kernel_width, channels]. */
-static void hrm_depthwise(const float *x, const float *weight, const float *bias, float *y, int channels, int x_line,
-                          int x_cell, int y_line, int y_cell, hrm_grid g)
+HRM_KERNEL void hrm_depthwise(const float *x, const float *weight, const float *bias, float *y, int channels, int x_line,
+                              int x_cell, int y_line, int y_cell, hrm_grid g)
 {
     for (int i = 0; i < g.out_height; i++)
         for (int j = 0; j < g.out_width; j++) {

@@ -48,18 +48,11 @@ HRM_PANEL(1, 1)
             HRM_WIDE(ROWS)(x + r * ldx, ldx, w + n, ldw, y + r * ldy + n, ldy, depth);                                \
         for (; n + HRM_LANES <= width; n += HRM_LANES)                                                                \
             hrm_panel_##ROWS##_1(x + r * ldx, ldx, w + n, ldw, y + r * ldy + n, ldy, depth);                          \
-        for (; n < width; n++)                                                                                        \
-            for (int q = r; q < r + ROWS; q++) {                                                                      \
-                float sum = 0.0f;                                                                                     \
-                for (int k = 0; k < depth; k++)                                                                       \
-                    sum += x[q * ldx + k] * w[k * ldw + n];                                                           \
-                y[q * ldy + n] = sum;                                                                                 \
-            }                                                                                                         \
         r += ROWS;                                                                                                    \
     }
 
-static void hrm_matmul(const float *x, int ldx, const float *w, int ldw, float *y, int ldy, int rows, int depth,
-                       int width)
+HRM_KERNEL void hrm_matmul(const float *x, int ldx, const float *w, int ldw, float *y, int ldy, int rows, int depth,
+                           int width)
 {
     int r = 0;
 #if HRM_LANES == 16
@@ -70,4 +63,11 @@ static void hrm_matmul(const float *x, int ldx, const float *w, int ldw, float *
         HRM_COLUMNS(4)
     while (r < rows)
         HRM_COLUMNS(1)
+    for (int n = width / HRM_LANES * HRM_LANES; n < width; n++)
+        for (r = 0; r < rows; r++) {
+            float sum = 0.0f;
+            for (int k = 0; k < depth; k++)
+                sum += x[r * ldx + k] * w[k * ldw + n];
+            y[r * ldy + n] = sum;
+        }
 }

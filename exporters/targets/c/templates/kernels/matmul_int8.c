@@ -1,9 +1,12 @@
 /* y[rows, width] = x[rows, 4 depth] w[4 depth, columns] in int8 with sums in int32, times both scales.
-   w is [depth, columns, 4]: four rows of a column lie side by side. columns is a multiple of 16, width at most it.
+   w is [width / 16, depth, 16, 4], filled up with zeros: four rows of a column lie side by side.
    A few rows by a few columns at a time stay in registers. */
 #define HRM_ARGUMENTS                                                                                                 \
-    const int8_t *x, int ldx, const int8_t *w, const int32_t *sums, const float *scales, float scale, float *y,       \
-        int ldy, int depth, int columns, int width
+    const int8_t *x, int ldx, const int8_t *w, const int32_t *sums, const float *scales, float scale, float *y, \
+        int ldy, int depth, int width
+
+/* Where the k-th four rows of column n lie. */
+#define HRM_AT(n, k) (((n) / 16 * depth + (k)) * 64 + (n) % 16 * 4)
 
 #if defined(HRM_VNNI)
 
@@ -27,7 +30,7 @@ static inline int32_t hrm_four(const int8_t *x)
         for (int k = 0; k < depth; k++) {                                                                             \
             __m512i part[VECTORS];                                                                                    \
             for (int v = 0; v < VECTORS; v++)                                                                         \
-                part[v] = _mm512_loadu_si512(w + (k * columns + n + v * 16) * 4);                                     \
+                part[v] = _mm512_loadu_si512(w + HRM_AT(n + v * 16, k));                                              \
             for (int r = 0; r < ROWS; r++) {                                                                          \
                 const __m512i four = _mm512_set1_epi32(hrm_four(x + r * ldx + k * 4));                                \
                 for (int v = 0; v < VECTORS; v++)                                                                     \
@@ -49,10 +52,10 @@ static inline int32_t hrm_four(const int8_t *x)
     static void hrm_int_rows_##ROWS(HRM_ARGUMENTS)                                                                    \
     {                                                                                                                 \
         int n = 0;                                                                                                    \
-        for (; n + 32 <= columns; n += 32)                                                                            \
-            hrm_int_panel_##ROWS##_2(x, ldx, w, sums, scales, scale, y, ldy, depth, columns, width, n);               \
-        if (n < columns)                                                                                              \
-            hrm_int_panel_##ROWS##_1(x, ldx, w, sums, scales, scale, y, ldy, depth, columns, width, n);               \
+        for (; n + 16 < width; n += 32)                                                                               \
+            hrm_int_panel_##ROWS##_2(x, ldx, w, sums, scales, scale, y, ldy, depth, width, n);                        \
+        if (n < width)                                                                                                \
+            hrm_int_panel_##ROWS##_1(x, ldx, w, sums, scales, scale, y, ldy, depth, width, n);                        \
     }
 #define HRM_INT_TILE 8
 
@@ -86,7 +89,7 @@ static inline __m256i hrm_four(const int8_t *x)
             for (int r = 0; r < ROWS; r++)                                                                            \
                 total[r][0] = total[r][1] = _mm256_setzero_si256();                                                   \
             for (int k = 0; k < depth; k++) {                                                                         \
-                const int8_t *const part = w + (k * columns + n) * 4;                                                 \
+                const int8_t *const part = w + HRM_AT(n, k);                                                          \
                 const __m256i one = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)part));       \
                 const __m256i two = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(part + 16))); \
                 for (int r = 0; r < ROWS; r++) {                                                                      \
@@ -117,7 +120,7 @@ static inline __m256i hrm_four(const int8_t *x)
             for (int r = 0; r < ROWS; r++)                                                                            \
                 total[r][0] = total[r][1] = wasm_i32x4_const(0, 0, 0, 0);                                             \
             for (int k = 0; k < depth; k++) {                                                                         \
-                const v128_t part = wasm_v128_load(w + (k * columns + n) * 4);                                        \
+                const v128_t part = wasm_v128_load(w + HRM_AT(n, k));                                                 \
                 const v128_t one = wasm_i16x8_extend_low_i8x16(part), two = wasm_i16x8_extend_high_i8x16(part);       \
                 for (int r = 0; r < ROWS; r++) {                                                                      \
                     const v128_t four = wasm_i16x8_extend_low_i8x16(wasm_v128_load32_splat(x + r * ldx + k * 4));     \
@@ -154,7 +157,7 @@ static inline int8x16_t hrm_four(const int8_t *x)
             for (int r = 0; r < ROWS; r++)                                                                            \
                 total[r][0] = total[r][1] = vdupq_n_s32(0);                                                           \
             for (int k = 0; k < depth; k++) {                                                                         \
-                const int8_t *const part = w + (k * columns + n) * 4;                                                 \
+                const int8_t *const part = w + HRM_AT(n, k);                                                          \
                 const int8x16_t one = vld1q_s8(part), two = vld1q_s8(part + 16);                                      \
                 for (int r = 0; r < ROWS; r++) {                                                                      \
                     const int8x16_t four = hrm_four(x + r * ldx + k * 4);                                             \
@@ -188,8 +191,8 @@ static inline uint32_t hrm_four(const int8_t *x)
         (void)sums;                                                                                                   \
         for (int n = 0; n < width; n += 2) {                                                                          \
             int32_t total[ROWS][2] = {{0}};                                                                           \
-            const int8_t *part = w + n * 4, *in = x;                                                                  \
-            for (int k = 0; k < depth; k++, part += columns * 4, in += 4) {                                           \
+            const int8_t *part = w + HRM_AT(n, 0), *in = x;                                                           \
+            for (int k = 0; k < depth; k++, part += 64, in += 4) {                                                    \
                 const uint32_t one = hrm_four(part), two = hrm_four(part + 4);                                        \
                 const int16x2_t a = __sxtb16(one), b = __sxtb16(one >> 8 | one << 24);                                \
                 const int16x2_t c = __sxtb16(two), d = __sxtb16(two >> 8 | two << 24);                                \
@@ -215,7 +218,7 @@ static inline uint32_t hrm_four(const int8_t *x)
         for (int n = 0; n < width; n += 4) {                                                                          \
             int32_t total[ROWS][4] = {{0}};                                                                           \
             for (int k = 0; k < depth; k++) {                                                                         \
-                const int8_t *const part = w + (k * columns + n) * 4;                                                 \
+                const int8_t *const part = w + HRM_AT(n, k);                                                          \
                 for (int r = 0; r < ROWS; r++)                                                                        \
                     for (int c = 0; c < 4; c++)                                                                       \
                         for (int i = 0; i < 4; i++)                                                                   \
@@ -239,19 +242,19 @@ HRM_INT_ROWS(2)
 #endif
 HRM_INT_ROWS(1)
 
-static void hrm_matmul_int8(const int8_t *x, int ldx, const int8_t *w, const int32_t *sums, const float *scales,
-                            float scale, float *y, int ldy, int rows, int depth, int columns, int width)
+HRM_KERNEL void hrm_matmul_int8(const int8_t *x, int ldx, const int8_t *w, const int32_t *sums, const float *scales,
+                                float scale, float *y, int ldy, int rows, int depth, int width)
 {
     int r = 0;
     for (; r + HRM_INT_TILE <= rows; r += HRM_INT_TILE) {
 #if HRM_INT_TILE == 8
-        hrm_int_rows_8(x + r * ldx, ldx, w, sums, scales, scale, y + r * ldy, ldy, depth, columns, width);
+        hrm_int_rows_8(x + r * ldx, ldx, w, sums, scales, scale, y + r * ldy, ldy, depth, width);
 #elif HRM_INT_TILE == 4
-        hrm_int_rows_4(x + r * ldx, ldx, w, sums, scales, scale, y + r * ldy, ldy, depth, columns, width);
+        hrm_int_rows_4(x + r * ldx, ldx, w, sums, scales, scale, y + r * ldy, ldy, depth, width);
 #else
-        hrm_int_rows_2(x + r * ldx, ldx, w, sums, scales, scale, y + r * ldy, ldy, depth, columns, width);
+        hrm_int_rows_2(x + r * ldx, ldx, w, sums, scales, scale, y + r * ldy, ldy, depth, width);
 #endif
     }
     for (; r < rows; r++)
-        hrm_int_rows_1(x + r * ldx, ldx, w, sums, scales, scale, y + r * ldy, ldy, depth, columns, width);
+        hrm_int_rows_1(x + r * ldx, ldx, w, sums, scales, scale, y + r * ldy, ldy, depth, width);
 }

@@ -7,8 +7,3 @@ static inline int8_t hrm_round(float x)
     whole.value = x + 12582912.0f; /* whose low bits are the number */
     return (int8_t)((int32_t)(((whole.bits & 255u) ^ 128u ^ HRM_FLIP)) - 128);
 }
-
-static inline float hrm_widen(int8_t steps)
-{
-    return (float)(((steps + 128) ^ (int)HRM_FLIP) - 128);
-}

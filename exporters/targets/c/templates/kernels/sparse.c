@@ -1,6 +1,6 @@
 /* y[rows, width] = A x, of A the entries alone: those of row r are numbers begins[r] to begins[r + 1]. */
-static void hrm_sparse(const int32_t *begins, const int32_t *columns, const float *values, const float *x, int ldx,
-                       float *y, int ldy, int rows, int width)
+HRM_KERNEL void hrm_sparse(const int32_t *begins, const int32_t *columns, const float *values, const float *x, int ldx,
+                           float *y, int ldy, int rows, int width)
 {
     for (int r = 0; r < rows; r++) {
         float *const out = y + r * ldy;
