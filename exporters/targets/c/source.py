@@ -23,9 +23,9 @@ from .schedule import Plan, Unit, fuse, in_place, in_rows, plan_memory
 _TEMPLATES = Path(__file__).parent / "templates"
 # Kernels in the order in which they stand in the source: those that others call come first.
 _KERNELS = (
-    "exp", "round", "widen", "row_sum", "row_squares", "row_max", "row_min", "softmax", "sparse", "depthwise", "convolution",
-    "matmul", "matmul_int8",
-)  # fmt: skip
+    *("exp", "round", "widen", "row_sum", "row_squares", "row_max", "row_min", "softmax"),
+    *("sparse", "depthwise", "convolution", "matmul", "matmul_int8"),
+)
 _IN_A_LINE = 16
 # Compilers take most of a minute and gigabytes for more numbers than this.
 _MOST_NUMBERS = 12_000_000
