@@ -9,6 +9,7 @@ import onnx
 
 from ...bundle.quantization import Trial
 from ...errors import GateFailed
+from ...measure.statistics import CONFIDENCE, drop_interval
 from ...models.ranges import ESTIMATORS
 from ...progress import Say
 from ..graph.layers import weights_of
@@ -21,6 +22,8 @@ _HALT_SHIFT = 0.02  # of the mean number of segments
 # Standard errors of the drop that a budget is kept with, as the gate will ask about other puzzles: what is looked
 # for, and what is taken when no number of layers with more bits gives that.
 _ROOM, _LEAST_ROOM = 0.75, 0.5
+LOOKS = 3  # at a plan, each at twice as many puzzles as the one before
+LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / LOOKS  # so that together they err no more often than one (Bonferroni)
 # Of the puzzles that change sides, this part more is lost than won: 120 against 70 over eight plans of the shipped
 # model. A plan that happened to win as many as it lost (10 and 13 of 1000) lost 16 and won 6 of the gate's.
 _LOST_ON_AVERAGE = 0.25
@@ -35,9 +38,28 @@ class Choice:
     budget: tuple[Trial, ...] = ()
 
 
-def try_plan(plan: Plan, what: str, segment: onnx.ModelProto, trials: Trials) -> Trial:
-    """One plan's answers, compared with the float model's."""
-    return trials.run(what, plan.apply(segment, trials.target)[0])
+def try_plan(
+    plan: Plan, what: str, segment: onnx.ModelProto, trials: Trials, max_drop: float | None = None
+) -> Trial:
+    """One plan's answers, compared with the float model's.
+
+    With a ``max_drop`` chance does not decide: a plan that does not hold it, but whose drop's interval does not
+    exclude it either, is asked twice as many puzzles, and twice as many again.
+    """
+    graph = plan.apply(segment, trials.target)[0]
+    trial, asked = trials.run(what, graph), trials
+    for _ in range(LOOKS - 1):
+        if max_drop is None or not is_open(trial, max_drop) or (longer := asked.longer) is None:
+            break
+        asked = longer
+        trial = asked.run(what, graph)
+    return trial
+
+
+def is_open(trial: Trial, max_drop: float) -> bool:
+    """Whether a plan neither holds the budget nor is shown to break it."""
+    low, high = drop_interval(trial.lost, trial.won, trial.n, LOOK_CONFIDENCE)
+    return not within(trial, max_drop) and low <= max_drop <= high
 
 
 def best_recipe(calibrator: Calibrator, trials: Trials, say: Say) -> tuple[Recipe, tuple[Trial, ...]]:
@@ -75,7 +97,12 @@ def badness(trial: Trial) -> tuple[bool, float, float, float]:
     Who halts later may well solve more; that is another model, not a better calibrated one.
     """
     shift = trial.steps_mean / trial.float_steps_mean - 1
-    return abs(shift) > _HALT_SHIFT, trial.drop_points, trial.lost + trial.won, 1 - trial.halt_agree
+    return abs(shift) > _HALT_SHIFT, trial.drop_points, _changed(trial), 1 - trial.halt_agree
+
+
+def _changed(trial: Trial) -> float:
+    """The part of the puzzles that changed sides: plans may have been asked different numbers of them."""
+    return (trial.lost + trial.won) / trial.n
 
 
 def describe(trial: Trial) -> str:
@@ -125,7 +152,7 @@ def meet_budget(
 
         def attempt(count: int, bits: str = bits, apply: Callable[..., Plan] = apply) -> tuple[Plan, Trial]:
             more = apply(plan, {trial.what: f"{bits}: {_why(trial)}" for trial in order[:count]})
-            trial = try_plan(more, f"{count} of {len(order)} layers with {bits}", segment, trials)
+            trial = try_plan(more, f"{count} of {len(order)} layers with {bits}", segment, trials, max_drop)
             say(f"  {describe(trial)}")
             made.append((more, trial))
             return more, trial
@@ -151,14 +178,14 @@ def meet_budget(
 
 def within(trial: Trial, max_drop: float, room: float = _ROOM) -> bool:
     """Whether the drop stays in the budget with so many standard errors of room; luck is not believed."""
-    usual = _LOST_ON_AVERAGE * 100 * (trial.lost + trial.won) / trial.n
+    usual = _LOST_ON_AVERAGE * 100 * _changed(trial)
     return max(trial.drop_points, usual) + room * trial.drop_error <= max_drop
 
 
 def _best_with_less_room(made: list[tuple[Plan, Trial]], max_drop: float) -> tuple[Plan, Trial] | None:
     """What changes answers least of all that would probably pass: more bits than it takes, but no float32."""
     likely = [each for each in made if within(each[1], max_drop, _LEAST_ROOM)]
-    return min(likely, key=lambda each: each[1].lost + each[1].won, default=None)
+    return min(likely, key=lambda each: _changed(each[1]), default=None)
 
 
 def _measured_within(made: list[tuple[Plan, Trial]], max_drop: float) -> tuple[Plan, Trial] | None:
@@ -168,7 +195,7 @@ def _measured_within(made: list[tuple[Plan, Trial]], max_drop: float) -> tuple[P
     more bits changes few. The gate asks about other puzzles: it refuses what was luck, and there is nothing better.
     """
     kept = [each for each in made if each[1].drop_points + _ROOM * each[1].drop_error <= max_drop]
-    return min(kept, key=lambda each: (badness(each[1])[0], each[1].lost + each[1].won), default=None)
+    return min(kept, key=lambda each: (badness(each[1])[0], _changed(each[1])), default=None)
 
 
 def _fewest(most: int, attempt: Callable[[int], tuple[Plan, Trial]], max_drop: float) -> tuple[Plan, Trial] | None:

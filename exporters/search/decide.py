@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from ...bundle.quantization import Calibration, Products, Quantization, Trial
-from ...data.choose import CALIBRATION_OFFSET, SELECTION_OFFSET, apart, generated_apart
+from ...data.choose import CALIBRATION_OFFSET, SELECTION_OFFSET, apart, first_of_all, generated_apart
 from ...data.leaks import fingerprints, refuse_leak
 from ...data.puzzles import PuzzleSet
 from ...errors import InputError
@@ -22,7 +22,7 @@ from .trials import Trials
 
 AUTO = "auto"  # calibration method: compare them all, and take the best
 CALIBRATION_PUZZLES = 128
-SELECTION_PUZZLES = 1000  # half a point is five of them
+SELECTION_PUZZLES = 1000  # half a point is five of them; more are asked where these leave it open
 SENSITIVITY_PUZZLES = 128
 
 
@@ -83,7 +83,8 @@ def decide(
     trials: Trials | None = None
     if wanted.max_drop is not None or wanted.recipe is None:
         chosen = selection_puzzles(checkpoint, measured, puzzles, wanted)
-        trials = Trials(checkpoint, start, target, chosen, threads, progress)
+        more = lambda n: selection_puzzles(checkpoint, measured, puzzles, wanted, n)  # noqa: E731
+        trials = Trials(checkpoint, start, target, chosen, threads, progress, more)
     comparison: tuple[Trial, ...] = ()
     say(f"calibrating on {len(puzzles)} puzzles")
     if trained is not None:
@@ -122,7 +123,7 @@ def _within_budget(
 
     if wanted.sensitivity:
         measure()
-    first = try_plan(plan, "every layer in int8", segment, trials)
+    first = try_plan(plan, "every layer in int8", segment, trials, wanted.max_drop)
     say(f"  {describe(first)}")
     choice = meet_budget(plan, first, segment, trials, wanted.max_drop, measure, say)
     return choice, alone
@@ -176,16 +177,21 @@ def calibration_puzzles(checkpoint: Checkpoint, wanted: Quantizing, measured: Pu
 
 
 def selection_puzzles(
-    checkpoint: Checkpoint, measured: PuzzleSet | None, calibration: PuzzleSet, wanted: Quantizing
+    checkpoint: Checkpoint,
+    measured: PuzzleSet | None,
+    calibration: PuzzleSet,
+    wanted: Quantizing,
+    n: int = SELECTION_PUZZLES,
 ) -> PuzzleSet:
-    """Puzzles that choices are compared on: neither calibrated on nor, later, measured on.
+    """At most ``n`` puzzles that choices are compared on: neither calibrated on nor, later, measured on.
 
-    Where none can be generated, others of the calibration data.
+    Where none can be generated, others of the calibration data. More begin with what fewer are.
     """
     if not checkpoint.task.generates:
         assert wanted.data is not None  # calibration_puzzles refused that
-        return apart(wanted.data, [measured, calibration]).take(SELECTION_PUZZLES, seed=0)
-    return generated_apart(checkpoint, SELECTION_PUZZLES, SELECTION_OFFSET, [measured, calibration])
+        others = apart(wanted.data, [measured, calibration])
+        return others.select(first_of_all(len(others), n))
+    return generated_apart(checkpoint, n, SELECTION_OFFSET, [measured, calibration])
 
 
 def _described(plan: Plan, puzzles: PuzzleSet, estimator: str) -> Calibration:

@@ -7,6 +7,7 @@ depend on: what was tried before costs nothing again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import onnx
 
 from ...bundle.quantization import Trial
 from ...data.puzzles import PuzzleSet
+from ...errors import InputError
 from ...measure.accuracy import answer_all, rightness, token_accuracy
 from ...measure.cache import cached_answers
 from ...measure.reference import identity, reference_answers
@@ -53,9 +55,11 @@ class Trials:
         puzzles: PuzzleSet,
         threads: int | None = None,
         progress: Progress | None = None,
+        more: Callable[[int], PuzzleSet] | None = None,
     ):
+        """``more(n)``: at most n puzzles that begin with ``puzzles``."""
         self.checkpoint, self.start, self.target, self.puzzles = checkpoint, start, target, puzzles
-        self.threads, self.progress = threads, progress
+        self.threads, self.progress, self._more = threads, progress, more
         show = _named(progress, "float answers to compare choices with")
         self.reference = reference_answers(checkpoint, puzzles, progress=show)
 
@@ -65,6 +69,18 @@ class Trials:
             return self
         some = self.puzzles.select(np.arange(n))
         return Trials(self.checkpoint, self.start, self.target, some, self.threads, self.progress)
+
+    @functools.cached_property
+    def longer(self) -> Trials | None:
+        """The same on twice as many puzzles, or on as many as there are; None: there are no more."""
+        n = len(self.puzzles)
+        try:
+            puzzles = self.puzzles if self._more is None else self._more(2 * n)
+        except InputError:  # a small board has no more
+            return None
+        if len(puzzles) <= n:
+            return None
+        return Trials(self.checkpoint, self.start, self.target, puzzles, self.threads, self.progress, self._more)
 
     def run(self, what: str, segment: onnx.ModelProto) -> Trial:
         """Answer all puzzles with ``segment`` in a host loop, and count."""

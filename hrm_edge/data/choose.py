@@ -74,9 +74,9 @@ def gate_puzzles(checkpoint: Measurable, data: Path | str | None = None, n: int 
         data = split_within(data, "test")
         if checkpoint.task.has_rules:  # all can be told: no other puzzle needs a look
             file = open_puzzles(data, checkpoint.task)
-            return distinct_puzzles(file.checked(_first_of_all(len(file.unchecked), n)))
+            return distinct_puzzles(file.checked(first_of_all(len(file.unchecked), n)))
         puzzles = judged_only(load_puzzles(data, checkpoint.task))
-        return distinct_puzzles(puzzles.select(_first_of_all(len(puzzles), n)))
+        return distinct_puzzles(puzzles.select(first_of_all(len(puzzles), n)))
     held_out = checkpoint.metadata.get("held_out") if checkpoint.task.generates else None
     seed = _seed(held_out)
     if seed is None or not isinstance(held_out, dict):
@@ -93,7 +93,7 @@ def _seed(held_out: Any) -> int | None:
     return seed if type(seed) is int and 0 <= seed < 2**63 else None
 
 
-def _first_of_all(total: int, n: int) -> np.ndarray:
+def first_of_all(total: int, n: int) -> np.ndarray:
     """int[n] of ``total`` rows, in an order in which more begin with what fewer are."""
     return np.random.default_rng(0).permutation(total)[:n]
 

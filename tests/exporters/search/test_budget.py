@@ -1,6 +1,7 @@
 """Choosing by accuracy: scripted trials, so that what must be found is known beforehand."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,16 @@ from hrm_edge.errors import GateFailed
 from hrm_edge.exporters.graph.edit import array_of
 from hrm_edge.exporters.quantize.plan import Plan
 from hrm_edge.exporters.search import trials as trials_module
-from hrm_edge.exporters.search.budget import badness, best_recipe, describe, meet_budget, sensitivity, within
+from hrm_edge.exporters.search.budget import (
+    badness,
+    best_recipe,
+    describe,
+    meet_budget,
+    sensitivity,
+    try_plan,
+    within,
+)
+from hrm_edge.exporters.search.decide import Quantizing, selection_puzzles
 from hrm_edge.exporters.search.trials import Trials
 from hrm_edge.measure import cache as answer_cache
 from hrm_edge.models.engine import TorchEngine
@@ -23,6 +33,7 @@ from hrm_edge.models.ranges import ESTIMATORS
 from hrm_edge.runtimes import backend
 
 N = 400
+PUZZLES = generate_puzzles(TASK, 8, 7)
 
 
 def trial(what="", lost=0, won=0, halt_agree=1.0) -> Trial:
@@ -42,6 +53,7 @@ class ScriptedTrials:
 
     target = "here"
     puzzles = puzzle_set(8)
+    longer = None
 
     def __init__(self, lost):
         self.lost, self.ran = lost, []
@@ -140,6 +152,52 @@ def test_a_plan_that_changes_many_answers_is_not_trusted_for_winning_as_many():
     assert not within(trial(lost=5, won=6), 0.5)
     assert within(trial(lost=1, won=1), 0.5)
     assert within(trial(), 0.0)
+
+
+def looks(*lost_and_won):
+    """What `try_plan` asks and decides by, where so many are lost and won of 1000, 2000 and 4000."""
+    asked = []
+
+    class Look:
+        target = "here"
+
+        def __init__(self, number):
+            self.number = number
+            self.longer = Look(number + 1) if number + 1 < len(lost_and_won) else None
+
+        def run(self, what, plan):
+            asked.append(1000 * 2**self.number)
+            lost, won = lost_and_won[self.number]
+            return dataclasses.replace(trial(what, lost, won), n=asked[-1])
+
+    found = try_plan(ScriptedPlan("int8"), "all", "segment", Look(0), 0.5)
+    assert found.n == asked[-1]
+    return asked, within(found, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("seen", "asked", "holds"),
+    [
+        ([(2, 6), (90, 0)], [1000], True),  # enough room at once
+        ([(30, 2), (0, 0)], [1000], False),  # beyond it at once: 2.8 points, and at least 1.4
+        ([(9, 3), (8, 9), (90, 0)], [1000, 2000], True),  # 0.6 of -0.2 to 1.4 points: nobody can tell
+        ([(9, 3), (40, 2), (0, 0)], [1000, 2000], False),
+        ([(9, 3), (18, 7), (40, 16), (0, 0)], [1000, 2000, 4000], False),  # and then what was measured decides
+        ([(9, 3)], [1000], False),  # there are no more
+    ],
+)
+def test_a_plan_is_asked_more_where_the_interval_holds_the_budget(seen, asked, holds):
+    assert looks(*seen) == (asked, holds)
+
+
+@pytest.mark.parametrize("data", [None, generate_puzzles(TASK, 40, 5)])
+def test_more_puzzles_begin_with_what_fewer_are(data):
+    source = SimpleNamespace(task=TASK, path=None, metadata={"held_out": {"seed": 3}})
+    if data is not None:
+        source.task = SimpleNamespace(generates=False)
+    few, many = (selection_puzzles(source, None, PUZZLES, Quantizing(data=data), n) for n in (6, 12))
+    assert 0 < len(few) < len(many)
+    assert np.array_equal(many.questions[: len(few)], few.questions)
 
 
 def test_near_the_budget_the_plan_that_changes_least_is_taken_before_any_float32():
