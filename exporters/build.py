@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 
@@ -15,7 +16,7 @@ from ..models import Checkpoint
 from ..models.network import Wrapped
 from ..packages import version_of
 from ..precision import PRECISIONS
-from ..progress import Say
+from ..progress import Progress, Say
 from ..runtimes.base import CompiledProduct
 from ..tasks.carried import write_task
 from .describe import describe
@@ -28,13 +29,13 @@ from .graph.trace import programs, trace_segment, trace_start
 from .network import traced
 from .options import ExportOptions
 from .quantize import fp16
-from .quantize.plan import Plan
+from .quantize.plan import Calibrator, Plan
 from .search.decide import Quantizing, decide
 from .targets import target_named
 from .targets.base import Context
 
-# Puzzles to calibrate on when nobody looks at the answers: for timing, the scales need not be good.
-_FEW = 4
+# When nobody looks at the answers, as in timing, the scales need not be good.
+QUICK = Quantizing(calibration=4, sensitivity=0, max_drop=None)
 
 # Bytes of weights; protobuf's limit is 2 GiB for the whole file, and the nodes need some of it.
 _LARGEST = 2_100_000_000
@@ -50,13 +51,23 @@ class BundleGraphs:
 
 
 def quick_plan(
-    checkpoint: Checkpoint, start: onnx.ModelProto, segment: onnx.ModelProto, precision: str, target: str
+    checkpoint: Checkpoint,
+    start: onnx.ModelProto,
+    segment: onnx.ModelProto,
+    precision: str,
+    target: str,
+    calibrators: dict[str, Calibrator] | None = None,
+    say: Say = lambda stage: None,
+    progress: Progress | None = None,
 ) -> Plan | None:
-    """A plan that nobody has tried, for timing, where the precision needs one."""
+    """A plan that nobody has tried, for timing, where the precision needs one. Any target may take it.
+
+    ``calibrators``: see :func:`.search.decide.decide`.
+    """
     if not PRECISIONS[precision].calibrated:
         return None
-    quick = Quantizing(calibration=_FEW, sensitivity=0, max_drop=None)
-    return decide(checkpoint, start, segment, precision, target, quick).plan
+    more: dict[str, Any] = {"say": say, "progress": progress, "calibrators": calibrators}
+    return decide(checkpoint, start, segment, precision, target, QUICK, **more).plan
 
 
 def write_graphs(

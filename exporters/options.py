@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
 from ..limits import ROWS
+from ..packages import install
 from .targets import all_targets, target_named
 from .targets.base import LOOPS
 
@@ -93,6 +95,27 @@ class ExportOptions:
     def suffix(self) -> str:
         """Tells bundles of one checkpoint apart: ``onnx-fp32-graph``."""
         return f"{self.target}-{self.precision}-{self.loop}{target_named(self.target).suffix(self)}"
+
+
+def need_packages(name: str, gate: bool) -> None:
+    """InputError where a package is absent that an export to the target ``name`` takes, or what its gate runs on:
+    one line instead of an ImportError half-way through."""
+    from ..runtimes import backend
+
+    target = all_targets().get(name)
+    for package in ("torch", "onnx", "onnxscript", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            extras = ("export",) if target is None else ("export", name)
+            raise InputError(f"export needs {package}, which is not installed; run: {install(*extras)}")
+    if target is None:
+        return  # the options know which there are
+    target.need()
+    runner = target.gate_backend or name
+    if gate:
+        usable, _, why_not, command = backend(runner).available()
+        if not usable:
+            then = f"; run: {command}" if command else ""
+            raise InputError(f"the gate runs what was built with {runner}, but {why_not}{then}")
 
 
 def known_precisions() -> tuple[str, ...]:

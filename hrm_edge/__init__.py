@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import check, evaluate, load, solve, train
+    from .api import benchmark, check, evaluate, load, solve, train
     from .bundle import open_bundle
     from .data.puzzles import load_puzzles
     from .errors import GateFailed, HrmEdgeError, InputError
@@ -30,6 +30,7 @@ __all__ = [
     "Model",
     "Solutions",
     "Trace",
+    "benchmark",
     "check",
     "evaluate",
     "export",
@@ -55,6 +56,7 @@ _HOME = {
     "Model": "solve.model",
     "Solutions": "solve.solutions",
     "Trace": "solve.trace",
+    "benchmark": "api",
     "check": "api",
     "evaluate": "api",
     "export": "exporting",

@@ -18,6 +18,7 @@ from .solve.watch import Watch, told_all
 from .text import printable
 
 if TYPE_CHECKING:
+    from .benchmark.rows import Benchmark
     from .check.run import CheckReport
     from .measure.compare import Comparison
 
@@ -136,6 +137,51 @@ def evaluate(
     return found
 
 
+def benchmark(
+    checkpoint: Path | str | None = None,
+    random_weights: str | None = None,
+    target: str | Sequence[str] | None = None,
+    precision: str | Sequence[str] | None = None,
+    output: Path | str | None = None,
+    data: Path | str | None = None,
+    gate_puzzles: int | None = None,
+    max_drop: float = 0.5,
+    calibration_data: Path | str | None = None,
+    rounds: int = 5,
+    threads: int | None = None,
+    *,
+    say: Say = lambda line: None,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Export a checkpoint to every target and precision, gate each, and time what runs here.
+
+    Arguments are the flags of ``hrm-edge benchmark``, with the same defaults; names may be given as a list. The
+    folder at ``output`` holds the bundles, and the table as JSON, Markdown and a plot; what is there and unchanged
+    is not made again. InputError where nothing can be exported.
+    """
+    from .benchmark.run import Wanted, run_benchmark
+    from .exporters.options import need_packages
+    from .report.svg import require_matplotlib
+
+    require_whole(1, gate_puzzles=gate_puzzles, rounds=rounds, threads=threads)
+    if not max_drop >= 0:
+        raise InputError(f"--max-drop must be a number of points, at least 0, not {max_drop}")
+    need_packages("", gate=False)
+    require_matplotlib()
+    wanted = Wanted(
+        targets=_listed(target),
+        precisions=_listed(precision),
+        random_weights=random_weights,
+        data=_path(data),
+        gate_puzzles=gate_puzzles,
+        max_drop=max_drop,
+        calibration_data=_path(calibration_data),
+        rounds=rounds,
+        threads=threads,
+    )
+    return run_benchmark(checkpoint, wanted, _path(output), say, progress)[0]
+
+
 def check(
     spec: Path | str,
     update_baseline: bool = False,
@@ -217,6 +263,10 @@ def train(
     arch, recipe = trainer.load_recipe(learned, preset, _path(config), settings, start)
     usual = str(task) if learned.definition else "generated:20000"
     return trainer.train(learned, arch, recipe, sources or [usual], Path(output), device, _path(test), initial)
+
+
+def _listed(names: str | Sequence[str] | None) -> list[str] | None:
+    return names.split(",") if isinstance(names, str) else None if names is None else list(names)
 
 
 def _path(place: Path | str | None) -> Path | None:

@@ -31,7 +31,7 @@ class GateFailed(HrmEdgeError):
     """What was built answers worse than its reference, so it is not published. Exit code 1."""
 
     exit_code = 1
-    report: Any = None  # of a check, with every verdict
+    report: Any = None  # of a check, with every verdict, or of a gate
 
 
 def require_whole(least: int, **given: Any) -> None:

@@ -26,7 +26,7 @@ from .exporters.build import BundleGraphs, build_graphs, trace, write_graphs
 from .exporters.drift import drift_of
 from .exporters.explain import explain
 from .exporters.options import ExportOptions
-from .exporters.quantize.plan import Plan, wrong_scales
+from .exporters.quantize.plan import Calibrator, Plan, wrong_scales
 from .exporters.search.decide import Decision, Quantizing, decide, record
 from .exporters.targets import target_named
 from .exporters.targets.base import Context, Target
@@ -60,6 +60,19 @@ class GateOptions:
     report: bool = True
     more: Callable[[int], PuzzleSet] | None = None
     not_judged: bool = False
+
+
+@dataclass
+class Shared:
+    """What exports of one checkpoint have in common, made by the first that needs it.
+
+    ``graphs``: start and segment in float; ``calibrators`` by puzzles. ``decisions``: by precision how to quantize,
+    which another target then takes as it is, and the gate judges.
+    """
+
+    graphs: tuple[onnx.ModelProto, onnx.ModelProto] | None = None
+    calibrators: dict[str, Calibrator] = field(default_factory=dict)
+    decisions: dict[str, Decision] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,15 +132,19 @@ def export_bundle(
     threads: int | None = None,
     say: Say = lambda line: None,
     progress: Progress | None = None,
+    shared: Shared | None = None,
 ) -> Exported:
     """Build a bundle, prove it and publish it at ``folder``, whole or not at all.
+
+    ``shared``: what is handed from one export of a checkpoint to the next.
 
     Raises:
         InputError: options or puzzles that do not fit, or a folder that may not be replaced or is written to.
         GateFailed: it answers worse than allowed, or is not quantized as was asked; nothing is published, and
             a bundle that stood there before is kept.
     """
-    return _Export(checkpoint, options, gate, quantizing or Quantizing(), threads, say, progress).run(folder)
+    wanted = quantizing or Quantizing()
+    return _Export(checkpoint, options, gate, wanted, threads, say, progress, shared or Shared()).run(folder)
 
 
 @dataclass
@@ -141,6 +158,7 @@ class _Export:
     threads: int | None
     say: Say
     progress: Progress | None
+    shared: Shared
 
     start: onnx.ModelProto = field(init=False)
     segment: onnx.ModelProto = field(init=False)  # in float, as it was traced
@@ -187,25 +205,33 @@ class _Export:
         self.say(f"export: {stage}")
 
     def _trace(self) -> None:
-        self.start, self.segment = trace(self.checkpoint, self._stage)
+        if self.shared.graphs is None:
+            self.shared.graphs = trace(self.checkpoint, self._stage)
+        self.start, self.segment = self.shared.graphs
 
     def _decide(self) -> None:
         """How to quantize, where the precision leaves anything to decide."""
         if not self._precision.calibrated:
+            return
+        decisions, precision = self.shared.decisions, self.options.precision
+        if precision in decisions:
+            self.decision = decisions[precision]
             return
         wanted = self.quantizing if self.gate.puzzles is not None else replace(self.quantizing, max_drop=None)
         self.decision = decide(
             self.checkpoint,
             self.start,
             self.segment,
-            self.options.precision,
+            precision,
             self.options.target,
             wanted,
             measured=self.gate.puzzles,
             threads=self.threads,
             say=self._stage,
             progress=self.progress,
+            calibrators=self.shared.calibrators,
         )
+        decisions[precision] = self.decision
 
     def _build(self) -> None:
         self.graphs = build_graphs(self.checkpoint, self.start, self.segment, self.options, self._plan, self._stage)

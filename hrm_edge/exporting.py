@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, require_whole
-from .exporters.targets import all_targets, target_named
-from .packages import install
+from .exporters.targets import target_named
 from .precision import PRECISIONS, Precision, precision_named
 from .progress import Progress, Say, lines
 
@@ -28,6 +26,7 @@ def export(
     checkpoint: Path | str | None = None,
     target: str = "onnx",
     precision: str = "fp32",
+    goal: str | None = None,
     loop: str | None = None,
     batch: int | str | None = None,
     compute_capability: str | None = None,
@@ -74,14 +73,24 @@ def export(
         GateFailed: the bundle answers worse than allowed, or is not quantized as was asked. Nothing is published,
             and a bundle that stood at the output before is kept.
     """
-    _need_packages(target, gate)
+    from .exporters.options import ExportOptions, need_packages
+
+    if goal is not None:
+        given = {"--target": target != "onnx", "--precision": precision != "fp32", "--no-gate": not gate}
+        others = {"--loop": loop, "--batch": batch, "--compute-capability": compute_capability, "--ios": ios}
+        others |= {"--network": network, "--puzzle-identifiers": puzzle_identifiers, "--reference": reference}
+        _refuse_beside_goal(given | {flag: value is not None for flag, value in others.items()})
+        asked = {"data": data, "gate_puzzles": gate_puzzles, "threads": threads, "say": say, "progress": progress}
+        chosen = _by_goal(goal, checkpoint, max_drop, calibration_data, **asked)
+        more = {"output": output, "not_judged": not_judged, "report": report}
+        return export(checkpoint, **chosen, **more, **asked)
+    need_packages(target, gate)
     require_whole(1, gate_puzzles=gate_puzzles, calibration=calibration, threads=threads)
     require_whole(0, sensitivity=sensitivity)
     from .data.choose import gate_puzzles as puzzles_for_gate
     from .data.public_layout import split_within
     from .data.puzzles import load_puzzles
     from .export import GateOptions, export_bundle
-    from .exporters.options import ExportOptions
     from .models import keep_identifiers, load_checkpoint
 
     options = ExportOptions.for_target(
@@ -119,6 +128,46 @@ def export(
     return export_bundle(opened, options, folder, judged, quantizing, threads=threads, say=say, progress=progress)
 
 
+def _refuse_beside_goal(given: dict[str, bool]) -> None:
+    for flag, is_given in given.items():
+        if is_given:
+            raise InputError(f"{flag}: has no meaning with --goal, which chooses among gated exports; drop one")
+
+
+def _by_goal(
+    goal: str,
+    checkpoint: Path | str | None,
+    max_drop: float,
+    calibration_data: Path | str | None,
+    *,
+    threads: int | None,
+    say: Say,
+    progress: Progress | None,
+    **measured: Any,
+) -> dict[str, Any]:
+    """What to export, as arguments of :func:`export`: the row of a benchmark that fits the goal best."""
+    from .benchmark.candidates import candidates
+    from .benchmark.goal import read_goal
+    from .benchmark.run import Wanted, run_benchmark
+
+    wanted = read_goal(goal)
+    drop = max_drop if wanted.drop is None else wanted.drop
+    measuring = Wanted(
+        **measured, calibration_data=calibration_data, max_drop=drop, threads=threads, only_timed=wanted.needs_time
+    )
+    row = wanted.choose(run_benchmark(checkpoint, measuring, None, say, progress)[0])
+    say(f"--goal {wanted}: {row.name} with {wanted.said(row)}")
+    (candidate,) = candidates([row.target], [row.precision], gate=True)
+    calibrated = precision_named(row.precision).calibrated
+    return {
+        "target": row.target,
+        "precision": row.precision,
+        "max_drop": drop,
+        "calibration_data": calibration_data if calibrated else None,
+        **candidate.own,
+    }
+
+
 def _opened(
     checkpoint: Path | str | None,
     network: str | torch.nn.Module | None,
@@ -150,25 +199,6 @@ def _opened(
     if weights is not None or key is not None:
         raise InputError("--weights, --key: a network that is given as it is has its weights; load them into it")
     return network_checkpoint(network, solves)
-
-
-def _need_packages(name: str, gate: bool) -> None:
-    """One line instead of an ImportError half-way through."""
-    from .runtimes import backend
-
-    target = all_targets().get(name)
-    for package in ("torch", "onnx", "onnxscript", "jinja2"):
-        if importlib.util.find_spec(package) is None:
-            extras = ("export",) if target is None else ("export", name)
-            raise InputError(f"export needs {package}, which is not installed; run: {install(*extras)}")
-    if target is None:
-        return  # the options know which there are
-    target.need()
-    runner = target.gate_backend or name
-    if gate:
-        usable, _, why_not, command = backend(runner).available()
-        if not usable:
-            raise InputError(f"the gate runs what was built with {runner}, but {why_not}; run: {command}")
 
 
 def _identifiers(argument: str, checkpoint: Checkpoint) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..bundle.quantization import LEVELS
 from ..errors import InputError
 from ..halting import halting_head
+from ..progress import Progress
 from .hrm import HRM
 from .network import Wrapped, device_of
 from .ranges import Histogram
@@ -70,6 +71,7 @@ def collect_ranges(
     batch: int = 32,
     per_call: bool = True,
     grams: bool = False,
+    progress: Progress | None = None,
 ) -> Ranges:
     """Let the float model think about ``questions`` int32 ``[N, S]`` and histogram every layer's input.
 
@@ -106,6 +108,8 @@ def collect_ranges(
             for row, T in enumerate(lengths):
                 wanted[row, list(SAMPLINGS[segments](int(T)))] = True
             _count(model, recorder, state, e, lengths, wanted)
+            if progress is not None:
+                progress("calibrating", begin + len(some), len(questions))
     return recorder.ranges
 
 

@@ -17,6 +17,7 @@ from ...models.checkpoint import TrainedScales
 from ...models.ranges import ESTIMATORS, STEPS
 from ...models.smoothing import STRENGTH, smoothing_factors
 from ...precision import PRECISIONS, Precision
+from ...progress import Progress
 from ..graph.edit import copied
 from ..graph.layers import products, weights_of
 from ..targets import target_named
@@ -155,8 +156,14 @@ class Plan:
 class Calibrator:
     """Makes plans for a checkpoint from puzzles that no accuracy is measured on; ranges are collected once."""
 
-    def __init__(self, checkpoint: Checkpoint, segment: onnx.ModelProto, puzzles: PuzzleSet):
-        self.checkpoint, self.segment, self.puzzles = checkpoint, segment, puzzles
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        segment: onnx.ModelProto,
+        puzzles: PuzzleSet,
+        progress: Progress | None = None,
+    ):
+        self.checkpoint, self.segment, self.puzzles, self.progress = checkpoint, segment, puzzles, progress
         self._ranges: dict[tuple[str, float], Ranges] = {}
         self._factors: dict[tuple[str, float], dict[str, np.ndarray]] = {}
 
@@ -176,7 +183,7 @@ class Calibrator:
 
     def weight_plan(self, precision: str) -> Plan:
         """Weight-only: all that calibration tells is how a layer's inputs go together."""
-        return Plan(precision, ranges=collect_ranges(*self._asked, segments="stratified", grams=True))
+        return Plan(precision, ranges=self._collected("stratified", 0.0))
 
     def trained_plan(self, trained: TrainedScales, precision: str = "int8") -> Plan:
         """The same with the scales of quantization-aware training, which every call of a layer shares."""
@@ -193,7 +200,7 @@ class Calibrator:
                 smoothing = smoothing_factors(self.checkpoint.model, plain.channel_absmax, strength)
                 self._factors[segments, strength] = smoothing
             self._ranges[segments, strength] = collect_ranges(
-                *self._asked, segments=segments, smoothing=smoothing, grams=True
+                *self._asked, segments=segments, smoothing=smoothing, grams=True, progress=self.progress
             )
         return self._ranges[segments, strength]
 

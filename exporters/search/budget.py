@@ -119,9 +119,11 @@ def sensitivity(plan: Plan, segment: onnx.ModelProto, trials: Trials, say: Say) 
     layers = list(weights_of(segment))
     say(f"sensitivity of {len(layers)} layers, each quantized alone, on {len(trials.puzzles)} puzzles")
     found = []
-    for layer in layers:
+    for number, layer in enumerate(layers, 1):
         others = {name: "float, to see one layer alone" for name in layers if name != layer}
         found.append(try_plan(plan.keeping(others), layer, segment, trials))
+        if trials.progress is not None:
+            trials.progress("layers, each quantized alone", number, len(layers))
     return tuple(found)
 
 

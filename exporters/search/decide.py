@@ -16,6 +16,7 @@ from ...models import Checkpoint, quantization_of
 from ...precision import PRECISIONS
 from ...progress import Progress, Say
 from ..graph.edit import all_graphs
+from ..graph.layers import weights_of
 from ..quantize.plan import Calibrator, Plan, Recipe
 from .budget import Choice, best_recipe, describe, meet_budget, sensitivity, try_plan
 from .trials import Trials
@@ -23,7 +24,9 @@ from .trials import Trials
 AUTO = "auto"  # calibration method: compare them all, and take the best
 CALIBRATION_PUZZLES = 128
 SELECTION_PUZZLES = 1000  # half a point is five of them; more are asked where these leave it open
-SENSITIVITY_PUZZLES = 128
+SENSITIVITY_PUZZLES, _LEAST_SENSITIVITY = 128, 16
+# Operations that trying each layer alone may take: minutes on two cores. Of the paper's size that is 30 puzzles.
+_SENSITIVITY_WORK = 100e12
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,15 @@ class Quantizing:
     """What may be chosen about quantization.
 
     ``recipe``: how to calibrate, or None to compare. ``calibration``: puzzles to calibrate on; ``data``: where
-    from (generated when None). ``sensitivity``: puzzles on which each layer is tried alone; 0: only when needed.
+    from (generated when None). ``sensitivity``: puzzles on which each layer is tried alone; 0: only when needed;
+    None: 128, or fewer where that would take very long.
     ``max_drop``: points of exact-solve accuracy on the selection puzzles, or None to take the plan untried.
     """
 
     recipe: Recipe | None = field(default_factory=Recipe)
     calibration: int = CALIBRATION_PUZZLES
     data: PuzzleSet | None = None
-    sensitivity: int = SENSITIVITY_PUZZLES
+    sensitivity: int | None = None
     max_drop: float | None = 0.5
 
 
@@ -65,16 +69,18 @@ def decide(
     threads: int | None = None,
     say: Say = lambda line: None,
     progress: Progress | None = None,
+    calibrators: dict[str, Calibrator] | None = None,
 ) -> Decision:
     """How to quantize ``segment`` for ``target``; ``measured`` are the puzzles that the gate will use.
 
+    ``calibrators``: what was collected for other targets or precisions of the same checkpoint, by puzzles.
     GateFailed where no choice stays within ``wanted.max_drop``.
     """
     known = [name for name, record in PRECISIONS.items() if record.calibrated]
     if precision not in known:
         raise InputError(f"--precision {precision} is not a quantized one; choose {', '.join(known)}")
     puzzles = calibration_puzzles(checkpoint, wanted, measured)
-    calibrator = Calibrator(checkpoint, segment, puzzles)
+    calibrator = calibrated(calibrators, checkpoint, segment, puzzles, progress)
     if not PRECISIONS[precision].quantizes_inputs:
         say(f"calibrating on {len(puzzles)} puzzles")
         plan = calibrator.weight_plan(precision)
@@ -117,16 +123,22 @@ def _within_budget(
     def measure() -> tuple[Trial, ...]:
         nonlocal alone
         if not alone:
-            few = trials.fewer(wanted.sensitivity or SENSITIVITY_PUZZLES)
+            few = trials.fewer(wanted.sensitivity or _affordable(segment, trials))
             alone = sensitivity(plan, segment, few, say)
         return alone
 
-    if wanted.sensitivity:
+    if wanted.sensitivity != 0:
         measure()
     first = try_plan(plan, "every layer in int8", segment, trials, wanted.max_drop)
     say(f"  {describe(first)}")
     choice = meet_budget(plan, first, segment, trials, wanted.max_drop, measure, say)
     return choice, alone
+
+
+def _affordable(segment: onnx.ModelProto, trials: Trials) -> int:
+    """Puzzles on which every layer can be tried alone in some minutes, by the work that each takes."""
+    of_one = len(weights_of(segment)) * trials.checkpoint.model.segment_flops * trials.reference.steps.mean()
+    return int(min(SENSITIVITY_PUZZLES, max(_LEAST_SENSITIVITY, _SENSITIVITY_WORK / max(1, of_one))))
 
 
 def record(
@@ -164,6 +176,21 @@ def stored_bytes(models: Iterable[onnx.ModelProto]) -> int:
         for graph in all_graphs(model.graph)
         for tensor in graph.initializer
     )
+
+
+def calibrated(
+    known: dict[str, Calibrator] | None,
+    checkpoint: Checkpoint,
+    segment: onnx.ModelProto,
+    puzzles: PuzzleSet,
+    progress: Progress | None = None,
+) -> Calibrator:
+    """The calibrator of these puzzles: the one that is known, or a new one, which is known from then on."""
+    key = puzzles.content_hash()
+    if known is None or key not in known:
+        made = Calibrator(checkpoint, segment, puzzles, progress)
+        return made if known is None else known.setdefault(key, made)
+    return known[key]
 
 
 def calibration_puzzles(checkpoint: Checkpoint, wanted: Quantizing, measured: PuzzleSet | None) -> PuzzleSet:

@@ -69,6 +69,15 @@ class Tools(NamedTuple):
     note: str | None = None  # what else one should know
 
 
+class DeviceFigures(NamedTuple):
+    """What an artifact takes on the device that it is for, as far as building or emulating it here tells."""
+
+    ram_bytes: int | None = None  # at the most, of one caller
+    flash_bytes: int | None = None
+    instructions: int | None = None  # of one segment
+    emulated: str | None = None  # what counted them
+
+
 class Target(ABC):
     """What a checkpoint can be exported for. Only a name and :meth:`write` are needed; all else has a default."""
 
@@ -171,6 +180,11 @@ class Target(ABC):
     def next_step(self, folder: Path, manifest: Manifest) -> str | None:
         """The line that says what to do with a bundle, where that is not to solve puzzles with it."""
         return None
+
+    def device_figures(self, folder: Path, manifest: Manifest) -> DeviceFigures:
+        """What a bundle takes on its device: by default what its manifest says of it."""
+        facts = manifest.architecture
+        return DeviceFigures(facts.get("ram_bytes"), facts.get("flash_bytes"))
 
     # -- this machine ------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ def paths_to_time(
     if (random_weights is None) == (not given):
         raise InputError("give a checkpoint or bundles to bench, or --random-weights paper, but not both")
     if random_weights is not None:
-        given = [str(_random_checkpoint(random_weights, scratch))]
+        given = [str(random_checkpoint(random_weights, scratch))]
     checkpoints = [path for path in given if not is_bundle(path)]
     bundles = [path for path in given if is_bundle(path)]
     if bundles:
@@ -44,7 +44,7 @@ def random_config(size: str) -> tuple[HRMConfig, Task]:
     return HRMConfig.paper(), get_task("sudoku-9x9")
 
 
-def _random_checkpoint(size: str, scratch: Path) -> Path:
+def random_checkpoint(size: str, scratch: Path) -> Path:
     """A freshly initialised model of a known size, saved: its speed does not depend on training."""
     config, task = random_config(size)
     import torch
@@ -61,10 +61,11 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
     from ..bundle import seal_bundle
     from ..exporters.build import build_graphs, quick_plan, trace, write_graphs
     from ..exporters.options import ExportOptions, known_precisions
+    from ..exporters.quantize.plan import Calibrator, Plan
     from ..exporters.targets import all_targets
     from ..exporters.targets.base import Context
     from ..models import load_checkpoint
-    from ..progress import say
+    from ..progress import progress, say
     from ..runtimes import backend
 
     for precision in precisions:
@@ -72,6 +73,8 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
             raise InputError(f"--precision {precision}: unknown; choose {' or '.join(known_precisions())}")
     checkpoint = load_checkpoint(path)
     start, segment = trace(checkpoint, say)
+    plans: dict[str, Plan | None] = {}
+    calibrators: dict[str, Calibrator] = {}
     made = []
     for name, target in all_targets().items():
         usable, _, why_not, install = backend(name).available()
@@ -81,7 +84,12 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
             say(f"without {name}: {why_not}" + (f"; to include it: {install}" if install else ""))
             continue
         for precision in (each for each in precisions if each in target.precisions):
-            plan = quick_plan(checkpoint, start, segment, precision, name)
+            if precision not in plans:
+                with progress() as show:
+                    plans[precision] = quick_plan(
+                        checkpoint, start, segment, precision, name, calibrators, say, show
+                    )
+            plan = plans[precision]
             for loop in target.loops:
                 options = ExportOptions.for_target(name, precision, loop)
                 folder = scratch / f"{checkpoint.name}-{options.suffix}"

@@ -22,6 +22,7 @@ COMMANDS = (
         "train",
         "evaluate",
         "bench",
+        "benchmark",
         "report",
         "check",
         "selftest",

@@ -50,6 +50,13 @@ def command(
     ] = None,
     target: Annotated[str, typer.Option(help=" or ".join(", ".join(_TARGETS).rsplit(", ", 1)) + ".")] = "onnx",
     precision: Annotated[str, typer.Option(help=_precisions())] = "fp32",
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose target and precision by `benchmark`: limits in the order of importance, of size, ms (a "
+            "puzzle), drop (points) and memory, as in size=500KB,ms=10,drop=0.5."
+        ),
+    ] = None,
     loop: Annotated[
         str | None,
         typer.Option(
@@ -150,7 +157,11 @@ def command(
     ] = None,
     sensitivity: Annotated[
         int | None,
-        typer.Option(min=0, help="int8: puzzles on which each layer is tried alone, 128; 0: only when needed."),
+        typer.Option(
+            min=0,
+            help="int8: puzzles on which each layer is tried alone, 128, or fewer of a large model; 0: only when "
+            "needed.",
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
@@ -169,6 +180,7 @@ def command(
             checkpoint=checkpoint,
             target=target,
             precision=precision,
+            goal=goal,
             loop=loop,
             batch=batch,
             compute_capability=compute_capability,

@@ -109,7 +109,9 @@ class GateReport:
     def raise_if_failed(self, what: str, advice: str = "") -> None:
         """GateFailed, naming `what` was not published and what to do about it, unless the gate passed."""
         if not self.passed:
-            raise GateFailed(f"{what}: {self.reason}; nothing was published{advice}")
+            error = GateFailed(f"{what}: {self.reason}; nothing was published{advice}")
+            error.report = self
+            raise error
 
 
 @dataclass(frozen=True)

@@ -106,14 +106,19 @@ def bench(
                 f"bench it with --batch {artifact.engine.batch}"
             )
     notes: list[str] = []
-    peaks = (
-        [_peak(artifact, settings, notes) for artifact in artifacts] if settings.memory else [None] * len(artifacts)
-    )
+    peaks: list[float | None] = [None] * len(artifacts)
+    if settings.memory:
+        for number, artifact in enumerate(artifacts):
+            peaks[number] = _peak(artifact, settings, notes)
+            if progress is not None:
+                progress("peak memory", number + 1, len(artifacts))
     timed = [_Timed(artifact) for artifact in artifacts]
     ceiling = _sgemm(settings.threads)
     gflops: list[float] = []
-    for each in timed:
+    for number, each in enumerate(timed, 1):
         _warm_up(each, puzzles, settings)
+        if progress is not None:
+            progress("warming up", number, len(timed))
     begin, waited = time.monotonic(), _waited_for_a_cpu()
     for number in range(settings.rounds):
         turn = number % len(timed)

@@ -14,6 +14,7 @@ import toys
 
 import hrm_edge as he
 from hrm_edge.bundle import Gate
+from hrm_edge.cli import benchmark as cli_benchmark
 from hrm_edge.cli import check as cli_check
 from hrm_edge.cli import evaluate as cli_evaluate
 from hrm_edge.cli import export as cli_export
@@ -55,8 +56,9 @@ def bundles(tmp_path_factory):
         (he.check, cli_check.command, {"json_"}),
         (he.train, cli_train.command, set()),
         (he.export, cli_export.command, {"as_json"}),
+        (he.benchmark, cli_benchmark.command, {"json_"}),
     ],
-    ids=["solve", "eval", "check", "train", "export"],
+    ids=["solve", "eval", "check", "train", "export", "benchmark"],
 )
 def test_names_and_defaults_are_those_of_the_command(function, command, printing):
     """In the same order; what Python has besides comes after a star."""

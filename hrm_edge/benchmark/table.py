@@ -1,0 +1,157 @@
+"""The benchmark for people: one table, and a plot of size, time and accuracy with the Pareto set marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..analysis.plots import picture
+from ..analysis.tables import Table
+from ..files import write_atomically
+from ..report.colours import page_colours
+from ..text import printable
+from .rows import PAGE, PLOT, Benchmark, Row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+
+_BEST, _NONE = "★", "–"
+_MARKS = "osD^vPX*hd"
+
+
+def _percent(value: float | None) -> str:
+    return _NONE if value is None else f"{100 * value:.1f} %"
+
+
+def _exact(row: Row) -> str | None:
+    return None if row.exact is None else f"{_percent(row.exact_reference)} → {_percent(row.exact)}"
+
+
+def _changed(row: Row) -> str | None:
+    return None if row.n is None else f"{row.lost} / {row.won} of {row.n}"
+
+
+def _number(name: str, digits: int, unit: float = 1.0) -> Callable[[Row], str | None]:
+    """A field of the row in a unit of the table's."""
+
+    def cell(row: Row) -> str | None:
+        value = getattr(row, name)
+        return None if value is None else f"{value / unit:.{digits}f}"
+
+    return cell
+
+
+# Head, a row's cell, and whether the column is left out where no row has anything in it.
+_COLUMNS: tuple[tuple[str, Callable[[Row], str | None], bool], ...] = (
+    ("exact", _exact, True),
+    ("lost / won", _changed, True),
+    ("size MB", _number("size_mb", 2), False),
+    ("peak MB", _number("peak_mb", 0), False),
+    ("ms/puzzle", _number("ms_per_puzzle", 2), False),
+    ("ms/segment", _number("ms_per_segment", 2), False),
+    ("× eager", _number("speedup", 2), False),
+    ("RAM kB", _number("ram_bytes", 0, 1e3), True),
+    ("flash kB", _number("flash_bytes", 0, 1e3), True),
+    ("M instructions/segment", _number("instructions", 2, 1e6), True),
+)
+
+
+def benchmark_table(result: Benchmark) -> Table:
+    """A row an export, PyTorch's first; what is not told anywhere has no column."""
+    rows = [
+        *([result.reference] if result.reference else []),
+        *(row for row in result.rows if row.state != "absent"),
+    ]
+    shown = [(head, cell) for head, cell, may_go in _COLUMNS if not may_go or any(map(cell, rows))]
+    best = {row.name for row in result.best}
+    cells = [
+        [
+            f"{row.name}{f' {_BEST}' if row.name in best else ''}",
+            _state(row),
+            *(cell(row) or _NONE for _, cell in shown),
+        ]
+        for row in rows
+    ]
+    return Table(["target", "here", *(head for head, _ in shown)], cells, 2, list(_notes(result)))
+
+
+def _state(row: Row) -> str:
+    return {"runs": "runs", "built": "built only", "failed": "gate failed", "absent": ""}[row.state]
+
+
+def _notes(result: Benchmark) -> Sequence[str]:
+    compared = (
+        f"accuracy: exactly solved of {result.puzzles}, PyTorch → bundle" if result.puzzles else "no accuracy"
+    )
+    notes = [
+        f"{result.checkpoint} ({result.task}) on {result.machine}, {result.threads} threads, batch 1; {compared}. "
+        f"{_BEST}: nothing here is smaller, faster and more accurate at once. Size: the bundle without a report. "
+        "Time: medians of interleaved rounds, learned halting."
+    ]
+    reasons: dict[str, list[Row]] = {}
+    for row in result.rows:
+        if row.note:
+            reasons.setdefault(row.note, []).append(row)
+    for why, rows in reasons.items():
+        what = {"absent": "not built", "failed": "failed"}.get(rows[0].state, "built only")
+        notes.append(f"{', '.join(row.name for row in rows)}: {what}: {why}")
+    return notes
+
+
+def write_pages(folder: Path, result: Benchmark) -> None:
+    """The table as Markdown, and the plot, beside the record."""
+    write_atomically(folder / PAGE, benchmark_table(result).markdown())
+    write_atomically(folder / PLOT, benchmark_picture(result, "png"))
+
+
+# -- the plot ----------------------------------------------------------------------------------------------
+
+
+def benchmark_picture(result: Benchmark, kind: str) -> bytes:
+    """Size against time, a mark a target, coloured by the accuracy lost; what has no time stands at the right."""
+    rows = [row for row in result.rows if row.state in ("runs", "built") and row.size_mb]
+    timed = [row for row in rows if row.ms_per_puzzle]
+    untimed = [row for row in rows if not row.ms_per_puzzle]
+    best = sorted(result.best, key=lambda row: row.ms_per_puzzle or 0)
+    targets = list(dict.fromkeys(row.target for row in rows))
+
+    def draw(axes: np.ndarray) -> None:
+        page, ax = page_colours(), axes[0, 0]
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        if best:
+            points = [(row.ms_per_puzzle, row.size_mb) for row in best]
+            ax.plot(*zip(*points, strict=True), color=page["good"], linewidth=1, linestyle=(0, (3, 2)), zorder=1)
+            ax.scatter(*zip(*points, strict=True), s=150, facecolor="none", edgecolor=page["good"], zorder=2)
+        longest = max((row.ms_per_puzzle or 0 for row in timed), default=1.0)
+        for row in rows:
+            x = row.ms_per_puzzle or 2 * longest
+            _mark(ax, row, x, targets.index(row.target), page)
+        if untimed:
+            ax.axvline(1.5 * longest, color=page["line"], linewidth=1)
+            ax.text(1.95 * longest, 1.01, "not timed here", transform=ax.get_xaxis_transform(), size=7,
+                    color=page["soft"], ha="center", va="bottom")  # fmt: skip
+        for number, target in enumerate(targets):
+            ax.scatter([], [], marker=_MARKS[number % len(_MARKS)], color=page["soft"], label=printable(target))
+        ax.scatter([], [], s=110, facecolor="none", edgecolor=page["good"], label="Pareto set")
+        ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        ax.set_title(
+            printable(f"{result.checkpoint}, {result.threads} threads"), fontsize=10, pad=14, color=page["ink"]
+        )
+        ax.set_xlabel("ms a puzzle")
+        ax.set_ylabel("bundle, MB")
+        ax.margins(0.12)
+
+    return picture(draw, 1, 1, kind)
+
+
+def _mark(ax: Axes, row: Row, x: float, number: int, page: Any) -> None:
+    """Points lost as colour and, where there are any, in figures."""
+    drop = row.drop
+    colour = page["soft" if drop is None else "bad" if drop > 0.25 else "low" if drop > 0 else "float"]
+    ax.scatter([x], [row.size_mb or 0], s=34, marker=_MARKS[number % len(_MARKS)], color=colour, zorder=3)
+    said = row.precision + (f" −{drop:.2g}" if drop and drop > 0 else "")
+    look: Any = {"textcoords": "offset points", "size": 6.5, "color": page["ink"]}
+    ax.annotate(printable(said), (x, row.size_mb or 0), xytext=(5, 4), **look)

@@ -1,0 +1,301 @@
+"""`benchmark`: every export of a checkpoint in one table; what is shared is made once, what is done is kept."""
+
+import functools
+import itertools
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from small_networks import TASK, network
+
+import hrm_edge as he
+from hrm_edge.benchmark import run as module
+from hrm_edge.benchmark.candidates import candidates
+from hrm_edge.benchmark.goal import read_goal
+from hrm_edge.benchmark.rows import Benchmark, Row, read_benchmark
+from hrm_edge.benchmark.table import benchmark_picture, benchmark_table
+from hrm_edge.bundle import open_bundle
+from hrm_edge.cli import main
+from hrm_edge.errors import GateFailed, InputError
+from hrm_edge.exporters.targets import all_targets
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.usefixtures("untrained")
+
+ASKED = {
+    "target": "onnx,openvino",
+    "precision": "fp32,int8-weights",
+    "gate_puzzles": 8,
+    "max_drop": 100.0,
+    "rounds": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    from hrm_edge.models import save_checkpoint
+
+    held_out = {"seed": 5, "difficulty": "ordinary", "n": 40}
+    folder = tmp_path_factory.mktemp("checkpoints") / "small"
+    return save_checkpoint(folder, network(H_cycles=1, L_cycles=1), TASK.name, "card", {"held_out": held_out})
+
+
+@pytest.fixture
+def counted(monkeypatch, one_trace):
+    """How often each expensive thing is done; memory takes a process a bundle, which is not what this is about."""
+    import hrm_edge.exporters.quantize.plan as plan
+
+    counts = dict.fromkeys(("trace", "export", "calibrate", "time"), 0)
+
+    def count(name, function):
+        @functools.wraps(function)
+        def counting(*arguments, **options):
+            counts[name] += 1
+            return function(*arguments, **options)
+
+        return counting
+
+    monkeypatch.setattr(module, "trace", count("trace", module.trace))
+    monkeypatch.setattr(module, "export_bundle", count("export", module.export_bundle))
+    monkeypatch.setattr(plan, "collect_ranges", count("calibrate", plan.collect_ranges))
+    monkeypatch.setattr(module.speed, "bench", count("time", module.speed.bench))
+    monkeypatch.setattr(module, "peak_memory", lambda *_, **__: (10.0, ""))
+    monkeypatch.setattr(module.speed, "_SGEMM", 32)
+    return counts
+
+
+def test_what_is_shared_is_made_once_and_what_is_done_is_kept(small, tmp_path, counted, monkeypatch, capsys):
+    """Interrupted while the third of four bundles is made, it goes on with that one."""
+    folder = tmp_path / "table"
+    export, made = module.export_bundle, []
+
+    def interrupted(checkpoint, options, *rest, **more):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(options.suffix)
+        return export(checkpoint, options, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "export_bundle", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            he.benchmark(small, output=folder, **ASKED)
+    assert made == ["onnx-fp32-graph", "onnx-int8-weights-graph"]
+    assert counted == {"trace": 1, "export": 2, "calibrate": 1, "time": 0}
+    kept = read_benchmark(folder).rows
+    assert [row.name for row in kept] == ["onnx fp32", "onnx int8-weights"]
+    assert not any(path.name.startswith(".") for path in folder.iterdir())
+
+    result = he.benchmark(small, output=folder, **ASKED)
+    assert counted == {"trace": 2, "export": 4, "calibrate": 2, "time": 1}
+    assert result.rows[0].manifest == kept[0].manifest
+    assert [row.name for row in result.rows] == [
+        "onnx fp32",
+        "onnx int8-weights",
+        "openvino fp32",
+        "openvino int8-weights",
+    ]
+    for row in result.rows:
+        bundle = open_bundle(folder / row.bundle)
+        accuracy = json.loads((folder / row.bundle / "accuracy.json").read_bytes())
+        assert row.state == "runs"
+        assert row.size_mb == bundle.size / 1e6
+        assert (row.lost, row.won, row.n) == (accuracy["lost"], accuracy["won"], accuracy["n"])
+        assert row.exact == accuracy["bundle"]["exact"]
+        assert row.ms_per_puzzle > 0
+        assert row.speedup > 0
+    assert result.reference.ms_per_segment > 0
+
+    def none(*arguments, **options):
+        raise AssertionError("it was done before")
+
+    with monkeypatch.context() as patch:
+        for name in ("trace", "export_bundle"):
+            patch.setattr(module, name, none)
+        patch.setattr(module.speed, "bench", none)
+        again = he.benchmark(small, output=folder, **ASKED)
+        assert again.rows == result.rows == read_benchmark(folder).rows
+    (folder / "openvino-fp32-graph" / "manifest.json").write_text("{}")
+    with pytest.raises(InputError):  # what somebody changed is not replaced
+        he.benchmark(small, output=folder, **ASKED)
+
+    markdown = (folder / "benchmark.md").read_text("utf-8")
+    assert markdown.count("\n| openvino int8") == 1
+    assert (folder / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit) as stopped:
+        main(["benchmark", str(small), "--target", "onnx", "--precision", "fp32", "--json", "-o", str(folder)])
+    told = json.loads(capsys.readouterr().out)
+    assert stopped.value.code in (None, 0)
+    assert [row["target"] for row in told["rows"]] == ["onnx"]
+
+
+def test_a_plan_that_loses_too_much_is_looked_for_and_a_bundle_that_fails_is_a_row(
+    small, tmp_path, counted, monkeypatch
+):
+    asked = []
+
+    def failing(checkpoint, options, folder, gate, quantizing, **more):
+        asked.append((options.target, quantizing.max_drop))
+        error = GateFailed(f"{folder.name}: it lost 2 points")
+        sides = {"reference": SimpleNamespace(exact=0.9), "bundle": SimpleNamespace(exact=0.88)}
+        error.report = SimpleNamespace(n=100, lost=3, won=1, **sides)
+        raise error
+
+    monkeypatch.setattr(module, "export_bundle", failing)
+    result = he.benchmark(small, output=tmp_path / "t", **{**ASKED, "precision": "int8"})
+    assert asked == [("onnx", None), ("onnx", 100.0), ("openvino", None)]
+    for row in result.rows:
+        assert (row.state, row.lost, row.won, row.exact, row.bundle) == ("failed", 3, 1, 0.88, None)
+        assert row.ms_per_puzzle is None
+    assert result.best == []
+    table = benchmark_table(result)
+    assert [row[1] for row in table.rows] == ["runs", "gate failed", "gate failed"]
+    assert sum("it lost 2 points" in note for note in table.notes) == 2
+
+
+def test_every_target_and_precision_that_fits_is_a_candidate():
+    found = candidates(None, None, gate=True)
+    wanted = [(name, precision) for name, target in all_targets().items() for precision in target.precisions]
+    assert [(each.target, each.precision) for each in found] == wanted
+    for each in found:
+        assert (each.options is None) == (each.why_not is not None)
+        if each.options is not None and each.own:  # the target's defaults do not have that precision
+            with pytest.raises(InputError):
+                type(each.options).for_target(each.target, each.precision)
+    with pytest.raises(InputError, match="--target cobol: unknown"):
+        candidates(["cobol"], None, gate=True)
+    with pytest.raises(InputError, match="--precision fp3: unknown"):
+        candidates(None, ["fp3"], gate=True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"checkpoint": "sudoku-9x9", "random_weights": "paper"}, {"random_weights": "huge"}]
+)
+def test_one_thing_is_benchmarked(arguments, tmp_path):
+    with pytest.raises(InputError, match="--random-weights"):
+        he.benchmark(**arguments, output=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_with_another_record_is_left_alone(small, tmp_path):
+    (tmp_path / "benchmark.json").write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=r"benchmark\.json: "):
+        he.benchmark(small, output=tmp_path, **ASKED)
+    assert [file.name for file in tmp_path.iterdir()] == ["benchmark.json"]
+
+
+# -- the table ---------------------------------------------------------------------------------------------
+
+
+def row(target, size, ms, lost=0, state="runs", **more):
+    bundle = f"{target}-int8-graph" if state in ("runs", "built") else None
+    counted = {"n": 200, "lost": lost, "won": 0, "exact_reference": 0.9, "exact": 0.9 - lost / 200}
+    fields = {"size_mb": size, "ms_per_puzzle": ms, "bundle": bundle, **counted, **more}
+    return Row(f"key {target}", target, "int8", "graph", state, **{"note": None, **fields})
+
+
+def made(*rows):
+    return Benchmark("small", "0" * 64, "sudoku-4x4", "some", "a CPU", 2, 1.0, rows)
+
+
+ROWS = (
+    row("small", 0.4, 9.0, lost=1),
+    row("fast", 0.9, 2.0),
+    row("exact", 0.9, 3.0),
+    row("both", 0.5, 2.5, lost=1),
+    row("built", 0.1, None, state="built", note="answered by another"),
+    row("large", 2.0, 12.0, lost=2),
+)
+
+
+def test_the_pareto_set_is_what_nothing_beats_in_all_three():
+    best = {each.target for each in made(*ROWS).best}
+    timed = [each for each in ROWS if each.ms_per_puzzle]
+    beaten = {
+        one.target
+        for one, other in itertools.permutations(timed, 2)
+        if other.size_mb <= one.size_mb
+        and other.ms_per_puzzle <= one.ms_per_puzzle
+        and other.exact >= one.exact
+        and (other.size_mb, other.ms_per_puzzle, other.exact) != (one.size_mb, one.ms_per_puzzle, one.exact)
+    }
+    assert best == {each.target for each in timed} - beaten == {"small", "fast", "both"}
+
+
+def test_columns_are_those_that_somebody_tells():
+    head = benchmark_table(made(*ROWS)).head
+    assert "RAM kB" not in head
+    assert "M instructions/segment" not in head
+    chip = replace(ROWS[0], ram_bytes=412_000, instructions=93_500_000, emulated="a Cortex-M7")
+    table = benchmark_table(made(chip, *ROWS[1:]))
+    cells = dict(zip(table.head, table.rows[0], strict=True))
+    assert (cells["RAM kB"], cells["M instructions/segment"]) == ("412", "93.50")
+    assert cells["exact"] == "90.0 % → 89.5 %"
+    untrained = [replace(each, n=None, lost=None, won=None, exact=None, exact_reference=None) for each in ROWS]
+    assert "exact" not in benchmark_table(replace(made(*untrained), puzzles=None)).head
+
+
+def test_the_plot_draws_what_has_no_time_and_what_has_no_accuracy():
+    untrained = [replace(each, n=None, lost=None, won=None, exact=None, exact_reference=None) for each in ROWS]
+    for rows in (ROWS, untrained, [ROWS[4]]):
+        drawn = benchmark_picture(made(*rows), "svg").decode()
+        for each in rows:
+            assert each.precision in drawn
+        assert ("not timed here" in drawn) == any(each.ms_per_puzzle is None for each in rows)
+
+
+# -- a goal ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("size=1MB", "built"),
+        ("size=1MB,ms=20", "small"),
+        ("ms=20,size=1MB", "fast"),
+        ("drop=0,size=1MB,ms=20", "fast"),
+        ("drop=0.5,size=600KB,ms=3", "both"),
+        ("size=0.45MB,ms=10", "small"),
+        ("size=450000,ms=10", "small"),
+    ],
+)
+def test_a_goal_takes_the_best_in_the_order_stated(text, chosen):
+    assert read_goal(text).choose(made(*ROWS)).target == chosen
+
+
+def test_a_goal_that_nothing_fits_names_the_nearest():
+    with pytest.raises(InputError, match=r"nothing fits; nearest is both int8 with size 0\.5 MB, ms 2\.5 ms"):
+        read_goal("size=450KB,ms=2.2").choose(made(*ROWS))
+    with pytest.raises(InputError, match="tells all of these"):
+        read_goal("memory=10MB").choose(made(*ROWS))
+
+
+@pytest.mark.parametrize("text", ["", "size", "size=", "size=5 parsecs", "speed=3", "ms=-1", "ms=nan", "ms=1,ms=2"])
+def test_a_goal_that_cannot_be_read_is_said_in_a_line(text):
+    with pytest.raises(InputError, match="is not understood"):
+        read_goal(text)
+
+
+def test_export_takes_what_the_goal_chooses(monkeypatch, small, tmp_path, one_trace):
+    asked = []
+
+    def chosen(checkpoint, wanted, *rest):
+        asked.append(wanted)
+        return made(replace(row("openvino", 0.9, 2.0), precision="fp32")), tmp_path
+
+    monkeypatch.setattr(module, "run_benchmark", chosen)
+    output = tmp_path / "chosen"
+    exported = he.export(small, goal="ms=5,drop=90", gate_puzzles=8, output=output, report=False)
+    assert (exported.options.target, exported.options.precision) == ("openvino", "fp32")
+    assert exported.gate.max_drop == 90
+    assert (asked[0].max_drop, asked[0].only_timed, asked[0].gate_puzzles) == (90, True, 8)
+    for flag, given in {
+        "--target": {"target": "coreml"},
+        "--loop": {"loop": "host"},
+        "--no-gate": {"gate": False},
+    }.items():
+        with pytest.raises(InputError, match=f"{flag}: has no meaning with --goal"):
+            he.export(small, goal="ms=5", **given)
