@@ -57,6 +57,7 @@ def solve(
     seed: int = 0,
     trace: bool = False,
     gif: Path | str | None = None,
+    trace_html: Path | str | None = None,
     threads: int | None = None,
     *,
     tokens: bool | None = None,
@@ -65,19 +66,24 @@ def solve(
 ) -> Solutions:
     """:func:`load` a model and have it :meth:`~hrm_edge.solve.model.Model.solve`; to ask more than once, load once.
 
-    ``gif``: a file that shows how one puzzle was thought over, a frame a segment.
+    ``gif``: a file that shows how one puzzle was thought over, a frame a segment; ``trace_html``: a page to step
+    through.
 
     >>> import hrm_edge as he
     >>> puzzle = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
     >>> he.solve("sudoku-9x9", puzzle).verified
     array([ True])
     """
-    film = None
+    model, film, recording = load(bundle, threads), None, None
     if gif is not None:
         from .report.film import opened_film
 
         film = opened_film(Path(gif))
-    solutions = load(bundle, threads).solve(
+    if trace_html is not None:
+        from .web.recording import opened_recording
+
+        recording = opened_recording(Path(trace_html), model.path.name)
+    solutions = model.solve(
         puzzles,
         data=data,
         halt=halt,
@@ -87,10 +93,12 @@ def solve(
         trace=trace,
         tokens=tokens,
         puzzle_identifiers=puzzle_identifiers,
-        watch=told_all([each for each in (film, watch) if each is not None]),
+        watch=told_all([each for each in (film, recording, watch) if each is not None]),
     )
     if film is not None and gif is not None:
         film.write(Path(gif))
+    if recording is not None and trace_html is not None:
+        recording.write(Path(trace_html))
     return solutions
 
 

@@ -77,12 +77,23 @@ def export(
 
     if goal is not None:
         given = {"--target": target != "onnx", "--precision": precision != "fp32", "--no-gate": not gate}
-        others = {"--loop": loop, "--batch": batch, "--compute-capability": compute_capability, "--ios": ios}
+        others: dict[str, Any] = {
+            "--loop": loop,
+            "--batch": batch,
+            "--compute-capability": compute_capability,
+            "--ios": ios,
+        }
         others |= {"--network": network, "--puzzle-identifiers": puzzle_identifiers, "--reference": reference}
         _refuse_beside_goal(given | {flag: value is not None for flag, value in others.items()})
-        asked = {"data": data, "gate_puzzles": gate_puzzles, "threads": threads, "say": say, "progress": progress}
+        asked: dict[str, Any] = {
+            "data": data,
+            "gate_puzzles": gate_puzzles,
+            "threads": threads,
+            "say": say,
+            "progress": progress,
+        }
         chosen = _by_goal(goal, checkpoint, max_drop, calibration_data, **asked)
-        more = {"output": output, "not_judged": not_judged, "report": report}
+        more: dict[str, Any] = {"output": output, "not_judged": not_judged, "report": report}
         return export(checkpoint, **chosen, **more, **asked)
     need_packages(target, gate)
     require_whole(1, gate_puzzles=gate_puzzles, calibration=calibration, threads=threads)
@@ -140,10 +151,11 @@ def _by_goal(
     max_drop: float,
     calibration_data: Path | str | None,
     *,
+    data: Path | str | None,
+    gate_puzzles: int | None,
     threads: int | None,
     say: Say,
     progress: Progress | None,
-    **measured: Any,
 ) -> dict[str, Any]:
     """What to export, as arguments of :func:`export`: the row of a benchmark that fits the goal best."""
     from .benchmark.candidates import candidates
@@ -153,7 +165,12 @@ def _by_goal(
     wanted = read_goal(goal)
     drop = max_drop if wanted.drop is None else wanted.drop
     measuring = Wanted(
-        **measured, calibration_data=calibration_data, max_drop=drop, threads=threads, only_timed=wanted.needs_time
+        data=Path(data) if data else None,
+        gate_puzzles=gate_puzzles,
+        calibration_data=Path(calibration_data) if calibration_data else None,
+        max_drop=drop,
+        threads=threads,
+        only_timed=wanted.needs_time,
     )
     row = wanted.choose(run_benchmark(checkpoint, measuring, None, say, progress)[0])
     say(f"--goal {wanted}: {row.name} with {wanted.said(row)}")

@@ -474,14 +474,19 @@ def test_each_layer_is_quantized_alone(cache, rope, traced):
         target = "openvino"
 
         def __init__(self):
-            self.puzzles = puzzles
+            self.puzzles, self.told = puzzles, []
+
+        def progress(self, what, done, total):
+            self.told.append((done, total))
 
         def run(self, what, segment):
             widened = {n.output[0] for n in segment.graph.node if n.op_type == "DequantizeLinear"}
             seen[what] = {n.name for n in segment.graph.node if n.op_type == "MatMul" and set(n.input) <= widened}
             return trial(what)
 
-    sensitivity(plan("rope"), segment, Spy(), lambda line: None)
+    spy = Spy()
+    sensitivity(plan("rope"), segment, spy, lambda line: None)
+    assert spy.told == [(done, len(seen)) for done in range(1, len(seen) + 1)]
     assert list(seen) == list(dict.fromkeys(p.layer for p in products(segment)))
     assert set(seen) == set(quantized_layers(source.model))
     for layer, names in seen.items():
