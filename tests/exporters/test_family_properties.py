@@ -1,13 +1,10 @@
 """Networks of random configuration: every backend computes what PyTorch does, in a segment and in the loop."""
 
-import functools
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
-from parity import BACKENDS, errors, identifiers
+from parity import BACKENDS, KINDS, errors, identifiers, random_fields
 from run_onnx import run
 from small_networks import TASK, network, think
 
@@ -20,47 +17,11 @@ from hrm_edge.models.mixers import Attention
 
 # The traced blocks of one example; each takes about half a second.
 FEW, MANY = 3, 9
-KINDS = ("hrm", "trm", "recurrent", "direct")
-SIZES = {"vocab_size": TASK.vocab_size, "seq_len": TASK.seq_len}
-
-
-@functools.cache
-def depths(kind: str, most_blocks: int) -> list[dict[str, int]]:
-    """All the layers and cycles of 1 to 3 that make at most so many block calls in a segment."""
-    H_layers = {"hrm": (1, 2, 3), "trm": (0,)}.get(kind, (0, 1, 2))
-    cycles = (1,) if kind == "direct" else (1, 2, 3)
-    found = []
-    for values in itertools.product((1, 2, 3), H_layers, cycles, cycles):
-        fields = dict(zip(("L_layers", "H_layers", "H_cycles", "L_cycles"), values, strict=True))
-        limits = {"halt_max_steps": 1 if kind == "direct" else 6}
-        if HRMConfig(kind=kind, **SIZES, **limits, **fields).block_calls <= most_blocks:
-            found.append(fields)
-    return found
 
 
 @st.composite
 def configurations(draw, most_blocks, kinds=KINDS):
-    """Fields for :func:`small_networks.network` that make at most so many block calls in a segment."""
-    kind = draw(st.sampled_from(kinds))
-    fields = {"kind": kind, **draw(st.sampled_from(depths(kind, most_blocks)))}
-    mixing = draw(st.sampled_from(["attention", "mlp_t", "conv"]))
-    fields |= {
-        "mlp_t": mixing == "mlp_t",
-        "conv_kernel": draw(st.sampled_from([1, 3, 7])) if mixing == "conv" else 0,
-    }
-    fields["unit_means"] = mixing == "conv" and draw(st.booleans())
-    fields["num_heads"] = draw(st.sampled_from([1, 2, 3, 4]))
-    fields["hidden_size"] = 2 * fields["num_heads"] * draw(st.integers(2, 5))
-    axial = ["axial"] if fields["hidden_size"] // fields["num_heads"] % 4 == 0 else []
-    fields["pos_encodings"] = draw(st.sampled_from(["rope", "learned", "grid", "none", *axial]))
-    fields["no_ACT_continue"] = draw(st.booleans())
-    widths = [7, fields["hidden_size"], fields["hidden_size"] + 1]
-    fields["puzzle_emb_ndim"] = draw(st.sampled_from(widths if fields["conv_kernel"] else [0, 0, *widths]))
-    if fields["puzzle_emb_ndim"]:
-        needed = -(-fields["puzzle_emb_ndim"] // fields["hidden_size"])
-        fields["puzzle_emb_len"] = draw(st.sampled_from([0, needed, needed + 2]))
-        fields["num_puzzle_identifiers"] = draw(st.sampled_from([1, 4]))
-    return fields
+    return random_fields(lambda choices: draw(st.sampled_from(choices)), most_blocks, kinds)
 
 
 def steady(examples):
