@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 2
 DEMO_BUNDLE := bundles/$(ZOO)-openvino-fp32-graph
 
-.PHONY: demo test test-fast lint types contracts check fuzz soak faults cpu-kinds dist train-demo clean
+.PHONY: demo test test-fast lint types contracts check fuzz soak faults test-web cpu-kinds dist train-demo clean
 
 # torch first and pinned: on its own, a range may resolve to a build with gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml
@@ -64,6 +64,12 @@ faults: $(VENV)/.installed
 # How INT8 answers on other kinds of CPU that this one can be held to, for the models' cards (minutes a model).
 cpu-kinds: $(VENV)/.installed
 	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/cpu_kinds.py $(ZOO)
+
+# Pages in headless Chromium (Debian: chromium, chromium-driver; npm fetches onnxruntime-web, clang and lld compile C to
+# WebAssembly). The first time its bundles are exported into bundles/web, which takes minutes.
+test-web: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	$(BIN)/python -m pytest -s tests/browser/pages.py
 
 # The sdist, the wheel that is built from it, and the bill of materials (CycloneDX), which the wheel holds too.
 dist: $(VENV)/.installed

@@ -1,5 +1,7 @@
 // A board as a grid of cells: drawn, walked through by keys, typed into and painted on. What strangers wrote is text.
 
+import { shownAs } from "./words.js";
+
 /** @typedef {import("../lib/task.js").Task} Task */
 /**
  * @typedef {object} Shown what a board shows
@@ -10,14 +12,15 @@
  * @property {boolean[]} wrong cells that break a rule
  */
 
-const LINE = 20; // cells on a line of a board that is no grid
+// Cells on a line of a board that is no grid: of short ones fewer, to be read more easily.
+const LINES = [10, 20];
 
 export class Board extends EventTarget {
   /** @param {HTMLElement} place @param {Task} task @param {boolean} editable */
   constructor(place, task, editable) {
     super();
     this.task = task;
-    this.columns = task.facts.grid ? task.columns : Math.min(task.length, LINE);
+    this.columns = task.facts.grid ? task.columns : Math.min(task.length, LINES[Number(task.length > 60)]);
     this.rows = Math.ceil(task.length / this.columns);
     this.paints = Object.keys(task.facts.fills).length > 0;
     this.brush = null;
@@ -70,6 +73,7 @@ export class Board extends EventTarget {
   draw(shown) {
     const { question, tokens, previous, sure, wrong } = shown;
     const isQuestion = tokens === question;
+    this.place.classList.toggle("silent", sure === null);
     tokens.forEach((token, index) => {
       const cell = this.cells[index];
       const given = isQuestion || this.task.isGiven(question[index]);
@@ -102,7 +106,7 @@ export class Board extends EventTarget {
 
   #told(index, token, state, sure) {
     const place = this.task.facts.grid ? `row ${Math.floor(index / this.columns) + 1}, column ${(index % this.columns) + 1}` : `cell ${index + 1}`;
-    const symbol = this.task.symbol(token);
+    const symbol = shownAs(this.task, token);
     const what = state.blank ? "blank" : state.given ? `given ${symbol}` : symbol;
     const more = [sure === null ? "" : `${Math.round(100 * sure)} percent sure`, state.changed ? "changed" : "", state.wrong ? "breaks a rule" : ""];
     return [place, what, ...more.filter(Boolean)].join(", ");

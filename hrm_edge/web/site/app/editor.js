@@ -1,7 +1,7 @@
 // How a puzzle comes onto the page: picked, typed, pasted, dropped, or drawn with the symbols of the palette.
 
 import { byId } from "./dom.js";
-import { shownAs } from "./viewer.js";
+import { shownAs } from "./words.js";
 
 const LARGEST = 2 ** 20; // bytes of a file that is read
 

@@ -1,16 +1,18 @@
 // The engine that a site names: ONNX Runtime with a bundle's graphs, or a bundle's own C as WebAssembly.
 
 import { ortEngine } from "../lib/ort.js";
+import { wasmEngine } from "../lib/wasm.js";
 
 /** @typedef {{module: string, wasm: string}} Runtime files of ONNX Runtime in the site */
 
 /**
- * @param {{kind: string, cpu: Runtime, gpu?: Runtime}} named in site.json
+ * @param {{kind: "c", module: string} | {kind: "onnx", cpu: Runtime, gpu?: Runtime}} named in site.json
  * @param {import("../lib/task.js").Facts} facts @param {string} base of the site
  * @param {(file: string) => Promise<Uint8Array>} read
  * @returns {Promise<{engine: import("../lib/loop.js").Engine, on: string}>}
  */
 export async function loadEngine(named, facts, base, read) {
+  if (named.kind === "c") return { engine: await wasmEngine(await read(named.module), facts), on: "WebAssembly" };
   const graph = (file) => read(`model/${file}`);
   const adapter = named.gpu ? await navigator.gpu?.requestAdapter().catch(() => null) : null;
   if (adapter) {

@@ -4,7 +4,8 @@ import { Task } from "../lib/task.js";
 import { byId } from "./dom.js";
 import { Editor } from "./editor.js";
 import { followTheme } from "./theme.js";
-import { Viewer, heading, showEnd, showVerdict } from "./viewer.js";
+import { Viewer, showEnd, showVerdict } from "./viewer.js";
+import { heading, size } from "./words.js";
 
 const base = new URL("../", import.meta.url);
 
@@ -160,5 +161,3 @@ class Page {
     byId("about").textContent = parts.filter(Boolean).join(" ");
   }
 }
-
-const size = (bytes) => (bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);

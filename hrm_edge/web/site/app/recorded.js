@@ -3,7 +3,8 @@
 import { Task } from "../lib/task.js";
 import { byId } from "./dom.js";
 import { followTheme } from "./theme.js";
-import { Viewer, heading, showEnd } from "./viewer.js";
+import { Viewer, showEnd } from "./viewer.js";
+import { heading } from "./words.js";
 
 const { facts, runs, subtitle, about } = JSON.parse(byId("recorded").textContent);
 const task = new Task(facts);

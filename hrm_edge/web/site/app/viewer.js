@@ -4,6 +4,7 @@ import { Board } from "./board.js";
 import { CANDIDATES } from "./candidates.js";
 import { Curve } from "./curve.js";
 import { byId } from "./dom.js";
+import { milliseconds, percent, plural, shownAs } from "./words.js";
 
 /**
  * @typedef {object} Seen a segment as it is shown
@@ -22,7 +23,6 @@ const PACE = 520; // milliseconds that a segment is shown for, however fast it w
 const WHOLE = 5000; // and all of them together
 
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
-const plural = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
 
 export class Viewer extends EventTarget {
   /** @param {import("../lib/task.js").Task} task @param {boolean} editable */
@@ -42,7 +42,6 @@ export class Viewer extends EventTarget {
     byId("previous").addEventListener("click", () => this.goTo(this.at - 1));
     byId("next").addEventListener("click", () => this.goTo(this.at + 1));
     byId("play").addEventListener("click", () => this.play());
-    this.#drawLegend();
   }
 
   /** A run to look at, from its question on. @param {Run} run */
@@ -119,6 +118,7 @@ export class Viewer extends EventTarget {
     });
     this.curve.draw(segments.map((each, index) => ({ ...each, changed: this.changed(index) })), this.at, limit);
     this.#drawTransport(seen);
+    this.#drawLegend(segments.some((each) => each.likely));
     this.#drawDetail();
     this.#drawTable();
   }
@@ -173,10 +173,11 @@ export class Viewer extends EventTarget {
     return token === this.task.facts.blank || token === 0 ? "blank" : `given ${shownAs(this.task, token)}`;
   }
 
-  #drawLegend() {
+  #drawLegend(isSure) {
+    const changed = ["changed", "changed in this segment"];
     const items = this.board.paints
-      ? [["changed", "changed in this segment"]]
-      : [["given", "given"], ["answered", "answered, the bar its confidence"], ["changed", "changed in this segment"]];
+      ? [isSure ? ["changed", `${changed[1]}; smaller or paler where it is less sure`] : changed]
+      : [["given", "given"], ["answered", isSure ? "answered, the bar its confidence" : "answered"], changed];
     if (this.task.rules?.groups) items.push(["wrong", "breaks a rule"]);
     byId("legend").replaceChildren(...items.map(([kind, words]) => {
       const item = document.createElement("li");
@@ -235,17 +236,3 @@ export function showEnd(viewer, more = []) {
   const { verified, words, facts } = viewer.verdict();
   showVerdict(verified === null ? "open" : verified ? "good" : "bad", words, [...facts, ...more]);
 }
-
-const percent = (odds) => `${(100 * odds).toFixed(odds > 0.0995 && odds < 0.9995 ? 0 : 1)} %`;
-export const milliseconds = (ms) => (ms < 1000 ? `${ms.toFixed(ms < 10 ? 1 : 0)} ms` : `${(ms / 1000).toFixed(1)} s`);
-
-/** A token for people: a blank has no symbol that is seen. @param {import("../lib/task.js").Task} task @param {number} token */
-export function shownAs(task, token) {
-  const symbol = task.symbol(token);
-  if (token === 0) return "nothing";
-  if (task.rules?.kind === "maze") return { wall: "wall", open: "open", start: "S", goal: "G", path: "path" }[Object.keys(task.rules).find((name) => task.rules[name] === token)] ?? symbol;
-  return token === task.facts.blank ? "blank" : symbol;
-}
-
-/** "sudoku-9x9" as a heading. @param {string} name */
-export const heading = (name) => name.replace(/^[a-z]/, (letter) => letter.toUpperCase()).replace(/-(?=\d)/, " ").replace(/(\d)x(?=\d)/g, "$1 × ");
