@@ -99,6 +99,14 @@ def one_trace(monkeypatch):
         monkeypatch.setattr(build, name, getattr(shared_traces, name))
 
 
+@pytest.fixture
+def own_memory(monkeypatch):
+    """A report's peaks of memory are this process's: two fresh ones, which import torch, take four seconds."""
+    from hrm_edge.measure import memory, speed
+
+    monkeypatch.setattr(speed, "peak_memory", lambda *_, **__: (memory.own_peak_mb(), ""))
+
+
 @pytest.fixture(scope="module")
 def untrained():
     """The gate judges networks that solve nothing, as those are that nobody trained for a test."""

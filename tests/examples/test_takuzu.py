@@ -11,6 +11,7 @@ import pytest
 
 from hrm_edge.bundle import open_bundle
 from hrm_edge.cli import main
+from hrm_edge.data import choose
 from hrm_edge.tasks import get_task, plugins
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "takuzu"
@@ -70,6 +71,8 @@ def test_its_rules(package):
 def test_the_whole_way(package, tmp_path, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
+    for several in ("HELD_OUT_PUZZLES", "MARGIN_PUZZLES"):  # which take a package in Python ten seconds
+        package.setattr(choose, several, 40)
     settings = [part for setting in TINY for part in ("--set", f"arch.{setting}")]
     trained = ("train", "--task", "takuzu-4x4", "--preset", "tiny", "--data", "generated:40", "--steps", 3)
     assert hrm_edge(*trained, *settings, "--set", "train.interleave=1", "-o", "run") == 0

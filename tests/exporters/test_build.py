@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import shared_traces
 from small_networks import TASK, checkpoint, network
 from ungated import build_bundle
 
@@ -156,35 +157,43 @@ def _check_manifest(manifest, options):
 BUILD_ALL = """
 import sys
 from pathlib import Path
-import shared_traces
-from small_networks import checkpoint, network
-from hrm_edge.exporters import build
-shared_traces.folder = Path(sys.argv[1], "own traces")  # one of the network for all kinds, made in this process
-build.trace_start, build.trace_segment = shared_traces.trace_start, shared_traces.trace_segment
-from ungated import build_bundle
-source = checkpoint(network(H_cycles=1, L_cycles=1))
-kinds = [("onnx", "fp16", "graph"), ("openvino", "fp32", "host"), ("openvino", "int8", "graph")]
-kinds += [("onnx", "int8", "host"), ("onnx", "int4-weights", "graph"), ("openvino", "int4-weights", "host")]
-for target, precision, loop in kinds:
-    folder = Path(sys.argv[1], "bundles", f"{target}-{precision}")
-    folder.mkdir(parents=True)
-    build_bundle(source, build.ExportOptions(target, precision, loop), folder, "small")
+from test_build import build_all
+build_all(Path(sys.argv[1]))
 """
+
+
+def build_all(place):
+    """Bundles of each kind, from one trace of the network that is made here."""
+    source = checkpoint(network(H_cycles=1, L_cycles=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_traces, "folder", place / "own traces")
+        for name in ("trace_start", "trace_segment"):
+            patch.setattr(build, name, getattr(shared_traces, name))
+        kinds = [("onnx", "fp16", "graph"), ("openvino", "fp32", "host"), ("openvino", "int8", "graph")]
+        kinds += [("onnx", "int8", "host"), ("onnx", "int4-weights", "graph"), ("openvino", "int4-weights", "host")]
+        for target, precision, loop in kinds:
+            folder = place / "bundles" / f"{target}-{precision}"
+            folder.mkdir(parents=True)
+            build_bundle(source, ExportOptions(target, precision, loop), folder, "small")
 
 
 @pytest.mark.slow
 def test_another_process_with_another_hash_seed_writes_the_same_bytes(tmp_path):
-    helpers = str(Path(__file__).parents[1] / "helpers")
-    both = []
-    for seed in ("1", "2"):
-        (tmp_path / seed).mkdir()
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": helpers}
-        both.append(subprocess.Popen([sys.executable, "-c", BUILD_ALL, str(tmp_path / seed)], env=environment))
-    assert [process.wait() for process in both] == [0, 0]
-    kinds = sorted(folder.name for folder in (tmp_path / "1" / "bundles").iterdir())
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"  # this process has any other
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    other = subprocess.Popen([sys.executable, "-c", BUILD_ALL, str(tmp_path / "there")], env=environment)
+    try:
+        build_all(tmp_path / "here")
+    finally:
+        code = other.wait()
+    assert code == 0
+    kinds = sorted(folder.name for folder in (tmp_path / "here" / "bundles").iterdir())
     assert len(kinds) == 6
     for kind in kinds:
-        first, second = (hashes(tmp_path / seed / "bundles" / kind) for seed in "12")
+        first, second = (hashes(tmp_path / name / "bundles" / kind) for name in ("here", "there"))
         assert first == second, kind
         assert first
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from parity import BACKENDS, KINDS, errors, identifiers, random_fields
 from run_onnx import run
@@ -19,22 +19,21 @@ from hrm_edge.models.mixers import Attention
 FEW, MANY = 3, 9
 
 
-@st.composite
-def configurations(draw, most_blocks, kinds=KINDS):
-    return random_fields(lambda choices: draw(st.sampled_from(choices)), most_blocks, kinds)
+def configuration(rng, most_blocks, kinds=KINDS):
+    return random_fields(lambda choices: choices[rng.integers(len(choices))], most_blocks, kinds)
 
 
-def steady(examples):
-    """No shrinking: every example is a trace, and a failure names its whole configuration anyway."""
-    phases = [Phase.explicit, Phase.reuse, Phase.generate]
-    checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=examples, deadline=None, phases=phases, suppress_health_check=checks)
+def check_another(*limits):
+    """Another network every time: a trace takes too long for the simple ones that hypothesis begins with."""
+    seed = np.random.SeedSequence().entropy % 2**32
+    fields = configuration(np.random.default_rng(seed), *limits)
+    print(f"seed {seed}: {fields}")
+    check(fields, seed)
 
 
 def check(fields, seed):
     model = network(seed, **fields)
     config = model.config
-    event(f"kind {config.kind}, {config.mixer.name}")
     start, segment = trace_start(model), trace_segment(model)
     of_a_block = 7 if config.mixer is Attention else 6 if config.mlp_t else 3
     assert len(products(segment)) == of_a_block * config.block_calls
@@ -78,21 +77,18 @@ def sure_rows(model, tokens, ids):
     return sure
 
 
-@steady(3)
-@given(configurations(FEW), st.integers(0, 1000))
-def test_random_networks_run_alike_everywhere(fields, seed):
-    check(fields, seed)
+@pytest.mark.parametrize("which", [1, 2])
+def test_random_networks_run_alike_everywhere(which):
+    check_another(FEW)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@steady(2)
-@given(st.data(), st.integers(0, 1000))
-def test_random_networks_of_each_kind_run_alike_everywhere(kind, data, seed):
-    check(data.draw(configurations(MANY, [kind])), seed)
+def test_random_networks_of_each_kind_run_alike_everywhere(kind):
+    check_another(MANY, [kind])
 
 
-@given(configurations(MANY))
-def test_every_such_configuration_builds_and_is_written_and_read_unchanged(fields):
-    config = network(**fields).config
+@given(st.integers(0, 2**32 - 1))
+def test_every_such_configuration_builds_and_is_written_and_read_unchanged(seed):
+    config = network(**configuration(np.random.default_rng(seed), MANY)).config
     assert HRMConfig.from_dict(config.to_dict()) == HRMConfig.from_dict(config.identity()) == config

@@ -126,7 +126,7 @@ def test_the_answers_depend_on_the_identifier(whole):
 
 
 @pytest.mark.slow
-def test_the_gate_asks_by_identifier(tmp_path, whole):
+def test_the_gate_asks_by_identifier(tmp_path, whole, own_memory):
     puzzles = dataclasses.replace(generate_puzzles(TASK, 60, 3), identifiers=np.tile(ASKED, 10), num_identifiers=40)
     sliced = keep_identifiers(whole, KEPT)
     made = export_bundle(sliced, ExportOptions("onnx"), tmp_path / "b", GateOptions(puzzles, report=False))

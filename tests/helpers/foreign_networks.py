@@ -85,11 +85,13 @@ class SingleZ(nn.Module):
     state = ("z_L",)
     halt_max_steps = 8
 
-    def __init__(self, task, width: int = 64, heads: int = 4, H_cycles: int = 2, L_cycles: int = 3):
+    def __init__(
+        self, task, width: int = 64, heads: int = 4, H_cycles: int = 2, L_cycles: int = 3, layers: int = 2
+    ):
         super().__init__()
         self.width, self.H_cycles, self.L_cycles = width, H_cycles, L_cycles
         self.embed_tokens = nn.Embedding(task.vocab_size, width)
-        self.layers = nn.ModuleList(PostNormBlock(width, heads, task.seq_len) for _ in range(2))
+        self.layers = nn.ModuleList(PostNormBlock(width, heads, task.seq_len) for _ in range(layers))
         self.lm_head, self.q_head = Cast(width, task.vocab_size), Cast(width, 1, bias=True)
         self.register_buffer("L_init", torch.randn(width))
 

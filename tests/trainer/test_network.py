@@ -36,11 +36,11 @@ QUICK = ["train.batch_size=8", "train.log_every=1", "train.eval_puzzles=4", "tra
 
 
 def small(task):
-    return SingleZ(task, width=32, heads=2, L_cycles=1)
+    return SingleZ(task, width=32, heads=2, L_cycles=1, layers=1)
 
 
 def short(task):
-    return SingleZ(task, width=32, heads=2, H_cycles=1, L_cycles=1)
+    return SingleZ(task, width=32, heads=2, H_cycles=1, L_cycles=1, layers=1)
 
 
 def counting(task):

@@ -1,6 +1,7 @@
 """One block, traced and written at every call, gives the graph that tracing each call gives, byte for byte."""
 
 import pytest
+from shared_traces import trace_segment
 from small_networks import network
 from traced_networks import CONFIGS
 
@@ -9,11 +10,7 @@ from hrm_edge.exporters.targets.onnx import serialized
 
 # Every block is called twice at least; each call that is traced takes half a second.
 TWICE = {"H_cycles": 2, "L_cycles": 1}
-MORE = {
-    "two of each": {"H_layers": 2, "L_layers": 2, **TWICE},
-    "equal levels": TWICE,
-    "a tensor that is zero": TWICE,
-}
+MORE = {"two of each, a tensor zero": {"H_layers": 2, "L_layers": 2, **TWICE}, "equal levels": TWICE}
 
 
 def whole(model, monkeypatch):
@@ -28,6 +25,6 @@ def test_the_same_bytes_as_tracing_every_call(name, monkeypatch):
     model = network(**CONFIGS.get(name, MORE.get(name)))
     if name == "equal levels":  # then every tensor is stored once
         model.H_level.load_state_dict(model.L_level.state_dict())
-    if name == "a tensor that is zero":
+    if name == "two of each, a tensor zero":
         model.L_level.layers[0].mlp.down_proj.weight.zero_()
-    assert serialized(trace.trace_segment(model)) == serialized(whole(model, monkeypatch))
+    assert serialized(trace_segment(model)) == serialized(whole(model, monkeypatch))

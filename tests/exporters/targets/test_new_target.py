@@ -173,7 +173,7 @@ def new_target(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
+def small(tmp_path, monkeypatch, own_memory):
     """A checkpoint that never halts, as a little noise moves the halting of what nobody trained."""
     model = network(**CONFIGS["grid"])
     model.q_head.bias[:] = torch.tensor([-50.0, 0.0])
