@@ -27,7 +27,7 @@ from .exporters.drift import drift_of
 from .exporters.explain import explain
 from .exporters.options import ExportOptions
 from .exporters.quantize.plan import Calibrator, Plan, wrong_scales
-from .exporters.search.decide import Decision, Quantizing, decide, record
+from .exporters.search.decide import Decision, Quantizing, calibration_puzzles, decide, record
 from .exporters.targets import target_named
 from .exporters.targets.base import Context, Target
 from .files import replacing_folder
@@ -160,6 +160,7 @@ class _Export:
     progress: Progress | None
     shared: Shared
 
+    calibration: PuzzleSet | None = None
     start: onnx.ModelProto = field(init=False)
     segment: onnx.ModelProto = field(init=False)  # in float, as it was traced
     decision: Decision | None = None  # None: the precision leaves nothing to decide
@@ -174,6 +175,7 @@ class _Export:
         gated = self.gate.puzzles is not None
         check = lambda place: require_replaceable(place, gated=gated)  # noqa: E731
         with replacing_folder(folder, check, result=True) as self.scratch:
+            self._calibrate()
             self._trace()
             self._decide()
             self._build()
@@ -204,6 +206,11 @@ class _Export:
     def _stage(self, stage: str) -> None:
         self.say(f"export: {stage}")
 
+    def _calibrate(self) -> None:
+        """The puzzles to calibrate on. Before the rest, as a trace takes long and there may be none."""
+        if self._precision.calibrated:
+            self.calibration = calibration_puzzles(self.checkpoint, self.quantizing, self.gate.puzzles)
+
     def _trace(self) -> None:
         if self.shared.graphs is None:
             self.shared.graphs = trace(self.checkpoint, self._stage)
@@ -226,6 +233,7 @@ class _Export:
             self.options.target,
             wanted,
             measured=self.gate.puzzles,
+            calibration=self.calibration,
             threads=self.threads,
             say=self._stage,
             progress=self.progress,

@@ -1,5 +1,6 @@
 """What tests of several folders share: helper modules in `helpers/`, hypothesis settings, shared data."""
 
+import contextlib
 import functools
 import gc
 import os
@@ -90,21 +91,60 @@ def _puzzles_drawn_once():
         yield
 
 
-@pytest.fixture
-def one_trace(monkeypatch):
-    """Exports take the traces that the session's tests share, as one takes seconds."""
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """As for torch above: where nobody says how many threads a session has, the second would only wait."""
+    from hrm_edge.runtimes import onnx, openvino
+
+    opened, settings = onnx.open_session, openvino._settings
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            onnx,
+            "open_session",
+            lambda model, threads=None, *more, **rest: opened(model, threads or 1, *more, **rest),
+        )
+        patch.setattr(openvino, "_settings", lambda threads: settings(threads or 1))
+        yield
+
+
+@contextlib.contextmanager
+def _one_trace():
     from hrm_edge.exporters import build
 
-    for name in ("trace_start", "trace_segment"):
-        monkeypatch.setattr(build, name, getattr(shared_traces, name))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("trace_start", "trace_segment"):
+            patch.setattr(build, name, getattr(shared_traces, name))
+        yield
+
+
+@contextlib.contextmanager
+def _own_memory():
+    from hrm_edge.measure import memory, speed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "peak_memory", lambda *_, **__: (memory.own_peak_mb(), ""))
+        yield
 
 
 @pytest.fixture
-def own_memory(monkeypatch):
-    """A report's peaks of memory are this process's: two fresh ones, which import torch, take four seconds."""
-    from hrm_edge.measure import memory, speed
+def one_trace():
+    """Exports take the traces that the session's tests share, as one takes seconds."""
+    with _one_trace():
+        yield
 
-    monkeypatch.setattr(speed, "peak_memory", lambda *_, **__: (memory.own_peak_mb(), ""))
+
+@pytest.fixture
+def own_memory():
+    """A report's peaks of memory are this process's: two fresh ones, which import torch, take four seconds."""
+    with _own_memory():
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_export():
+    """Both, for all tests of a file and what they share."""
+    with _one_trace(), _own_memory():
+        yield
 
 
 @pytest.fixture(scope="module")

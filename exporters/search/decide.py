@@ -66,6 +66,7 @@ def decide(
     target: str,
     wanted: Quantizing,
     measured: PuzzleSet | None = None,
+    calibration: PuzzleSet | None = None,
     threads: int | None = None,
     say: Say = lambda line: None,
     progress: Progress | None = None,
@@ -74,12 +75,13 @@ def decide(
     """How to quantize ``segment`` for ``target``; ``measured`` are the puzzles that the gate will use.
 
     ``calibrators``: what was collected for other targets or precisions of the same checkpoint, by puzzles.
+    ``calibration``: what :func:`calibration_puzzles` gave, where it was asked before.
     GateFailed where no choice stays within ``wanted.max_drop``.
     """
     known = [name for name, record in PRECISIONS.items() if record.calibrated]
     if precision not in known:
         raise InputError(f"--precision {precision} is not a quantized one; choose {', '.join(known)}")
-    puzzles = calibration_puzzles(checkpoint, wanted, measured)
+    puzzles = calibration or calibration_puzzles(checkpoint, wanted, measured)
     calibrator = calibrated(calibrators, checkpoint, segment, puzzles, progress)
     if not PRECISIONS[precision].quantizes_inputs:
         say(f"calibrating on {len(puzzles)} puzzles")

@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+import shared_traces
 from small_networks import TASK, network
 
 from hrm_edge.bundle import open_bundle
@@ -32,7 +33,8 @@ def traces(small):
     from hrm_edge.models import load_checkpoint
 
     model = load_checkpoint(small).model
-    return {name: getattr(build, name)(model).SerializeToString() for name in ("trace_start", "trace_segment")}
+    names = ("trace_start", "trace_segment")
+    return {name: getattr(shared_traces, name)(model).SerializeToString() for name in names}
 
 
 @pytest.fixture(autouse=True)

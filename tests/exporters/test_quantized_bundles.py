@@ -140,10 +140,14 @@ def test_a_bundle_opens_and_tells_how_it_was_quantized(exported, small, target, 
     assert record.weights_bytes * 0.9 < stored < record.weights_bytes + 60_000
 
 
+def names_in(folder):
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
 @pytest.mark.parametrize(("target", "precision", "loop"), KINDS)
 def test_report_files_are_in_the_bundle_where_one_was_asked_for(exported, target, precision, loop):
     folder, made, _ = exported(target, precision, loop)
-    names = {file.name for file in folder.iterdir()}
+    names = names_in(folder)
     assert QUANTIZATION in names
     assert names >= REPORT if folder.name == REPORTED else not names & REPORT
     assert names - {"manifest.json"} == set(made.manifest.files)
@@ -196,7 +200,7 @@ def test_the_same_export_twice_is_the_same_bytes(small, tmp_path, target, precis
         folder.parent.mkdir()
         quick = Quantizing(calibration=8, sensitivity=0, max_drop=None)
         export_bundle(load_checkpoint(small), ExportOptions(target, precision), folder, GateOptions(None), quick)
-        found.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()})
+        found.append({file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in names_in(folder)})
     assert found[0] == found[1]
 
 

@@ -39,7 +39,7 @@ def losses(folder):
 def test_each_learns_and_is_then_tuned_in_int8(tmp_path, name, capsys):
     arch = ["arch.hidden_size=32", "arch.puzzle_emb_ndim=32", *FAMILY[name]]
     settings = [word for setting in arch for word in ("--set", setting)]
-    assert command(tmp_path / "run", "--steps", "60", *settings) == 0
+    assert command(tmp_path / "run", "--steps", "30", *settings) == 0
     history = losses(tmp_path / "run")
     assert history[-1] < 0.93 * history[0]
     trained = load_checkpoint(tmp_path / "run")

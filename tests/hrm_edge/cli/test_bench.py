@@ -30,7 +30,8 @@ def folder(tmp_path_factory):
     write_toy_bundle(folder / "toy-host", loop="host")
     write_toy_bundle(folder / "toy-graph", loop="graph")
     write_toy_bundle(folder / "toy-four", batch=4)
-    config = HRMConfig(TASK.vocab_size, TASK.seq_len, hidden_size=16, num_heads=2, H_layers=1, L_layers=1)
+    sizes = {"hidden_size": 16, "num_heads": 2, "H_layers": 1, "L_layers": 1, "H_cycles": 1, "L_cycles": 1}
+    config = HRMConfig(TASK.vocab_size, TASK.seq_len, **sizes)
     save_checkpoint(folder / "tiny", build_model(config, TASK), TASK.name, "# tiny", {})
     return folder
 
@@ -72,7 +73,7 @@ def test_a_checkpoint_alone_is_exported_for_every_backend_and_loop(
 
     monkeypatch.setattr(tempfile, "tempdir", None)
     code, out, _ = run(capsys, folder / "tiny", "--json", *QUICK)
-    rows = json.loads(out)["rows"]
+    rows = [row for row in json.loads(out)["rows"] if row["backend"] in ("torch", "onnx", "openvino")]
     assert code == 0
     assert [(row["backend"], row["loop"]) for row in rows] == [
         ("torch", "host"),

@@ -42,7 +42,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, quick_export):
     """A dataset of 70 tokens in a row of 6, a model that learned it, and its bundle in INT8 with a report."""
     folder = tmp_path_factory.mktemp("made")
     data = write_lookup(folder / "lookup")

@@ -111,7 +111,7 @@ def test_the_shipped_models_are_no_networks_of_the_public_code(tmp_path, capsys)
 
 
 @pytest.mark.parametrize("as_", ["checkpoint", pytest.param("bundle", marks=pytest.mark.slow)])
-def test_an_arc_checkpoint_is_asked_by_its_own_names_alone(tmp_path, capsys, as_):
+def test_an_arc_checkpoint_is_asked_by_its_own_names_alone(tmp_path, capsys, as_, one_trace):
     """From the import to a bundle: a set whose names or whose numbers are others is refused, not scored."""
     task = get_task("arc-4x4")
     build(toy_collection(), task, tmp_path / "set", augmentations=2)

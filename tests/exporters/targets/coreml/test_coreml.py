@@ -203,7 +203,7 @@ def test_inputs_of_16_bits_stay_two_int8_products():
 
 
 @pytest.mark.slow
-def test_the_model_that_ships(tmp_path):
+def test_the_model_that_ships(tmp_path, one_trace):
     """Six segments as torch thinks them, and all its 42 products in int8."""
     of = load_checkpoint("sudoku-9x9-attention")
     start, segment = trace(of)
