@@ -64,7 +64,7 @@ def test_the_python_of_the_readme_runs_as_one_session(shipped, tmp_path, monkeyp
     """In a folder that has the bundles that it names, of whatever backend."""
     monkeypatch.chdir(tmp_path)
     parts = snippets()
-    assert len(parts) == 2
+    assert len(parts) == 1
     for named in set(re.findall(r"bundles/[\w-]+", "".join(parts))):
         shutil.copytree(shipped, named)
     shown = []
@@ -74,9 +74,8 @@ def test_the_python_of_the_readme_runs_as_one_session(shipped, tmp_path, monkeyp
             exec(compile(part, "README.md", "exec"), {})
         shown.append(capsys.readouterr().out)
     task = he.get_task("sudoku")
-    question = task.parse(re.search(r'"([.\d]{81})"', parts[1])[1])
+    question = task.parse(re.search(r'"([.\d]{81})"', parts[0])[1])
     answer = task.format(task.solve(question))
-    assert shown[1].split()[0] == answer
     digits = re.sub(r"[^1-9]", "", shown[0].partition("└")[0])
     assert digits == answer
     assert "\nverified, " in shown[0]
