@@ -69,7 +69,7 @@ def _values(facts: Mapping[str, Any]) -> dict[str, Any]:
         "joined": f"{literal(separator, 'python')}.join(symbols[token] for token in answer)",
         "providers": "",
         "c_tools": _c_tools(size, shown, text if in_bytes else None),
-        "c_fill": _c_fill(rows, tokens, in_bytes, example["puzzle_identifier"] if example else 0, identifiers),
+        "c_fill": _c_fill(rows, tokens, in_bytes),
         "c_print": lambda token: f"putchar(symbols[{token}])" if in_bytes else f'printf("%d ", {token})',
     }
 
@@ -82,16 +82,13 @@ def _c_tools(size: int, shown: list[str], text: str | None) -> str:
     return "\n".join(lines)
 
 
-def _c_fill(rows: int, tokens: list[int], in_bytes: bool, kind: int, identifiers: Any) -> str:
-    lines = []
-    cell = "i % S" if rows > 1 else "i"
-    if not in_bytes:
-        lines.append(f"  static const int32_t question[S] = {{{', '.join(map(str, tokens))}}};")
+def _c_fill(rows: int, tokens: list[int], in_bytes: bool) -> str:
+    count, cell = ("S", "i") if rows == 1 else (f"{rows} * S", "i % S")
     value = f"(int32_t)(strchr(symbols, text[{cell}]) - symbols)" if in_bytes else f"question[{cell}]"
-    lines.append(f"  for (int i = 0; i < {rows} * S; i++) tokens[i] = {value};")
-    if identifiers is not None:
-        lines.append(f"  for (int i = 0; i < {rows}; i++) kinds[i] = {kind};")
-    return "\n".join(lines)
+    fill = f"  for (int i = 0; i < {count}; i++) tokens[i] = {value};"
+    if in_bytes:
+        return fill
+    return f"  static const int32_t question[S] = {{{', '.join(map(str, tokens))}}};\n{fill}"
 
 
 def literal(text: str, language: str = "js") -> str:

@@ -27,13 +27,13 @@ class OnnxTarget(Target):
 
     def finish(self, manifest: Manifest, context: Context) -> None:
         """Write what answers its puzzles in a page, in Node.js and in an Android app."""
-        from ...portable.android import write_android
+        from ...portable.android import ONNX_RUNTIME, write_android
         from ...portable.javascript import web_files
 
         for name, content in web_files().items():
             (context.folder / name).parent.mkdir(exist_ok=True)
             (context.folder / name).write_bytes(content)
-        write_android(context.folder, manifest)
+        write_android(context.folder, manifest, ONNX_RUNTIME)
 
     def notes(self, options: ExportOptions) -> Sequence[str]:
         if options.precision != "fp16":

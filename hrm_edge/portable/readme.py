@@ -33,7 +33,7 @@ _FILES = {
 }
 _FOLDERS = {
     "web": "plain ES modules for a page or Node.js",
-    "android": "Kotlin for ONNX Runtime on Android",
+    "android": "Kotlin for an Android app",
     "swift": "a Swift package",
 }
 

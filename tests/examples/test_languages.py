@@ -109,3 +109,42 @@ def test_it_sees_what_differs_and_tells_mistakes_in_one_line(program, bundles, t
         assert told.returncode == 2
         assert told.stderr.startswith("solve: ")
         assert told.stderr.count("\n") == 1
+
+
+def test_the_c_program_answers_as_the_network_does(tmp_path, one_trace):
+    """A bundle of target c is compiled with the program, without a warning, and tested on what PyTorch answers."""
+    pytest.importorskip("torch")
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    from small_networks import checkpoint, network, think
+    from ungated import build_bundle
+
+    from hrm_edge.exporters.options import ExportOptions
+    from hrm_edge.runtimes import Answers
+
+    source = checkpoint(network(H_cycles=1, L_cycles=1))
+    asked = generate_puzzles(TASK, 16, seed=3)
+    tokens, steps, q = think(source.model, asked.questions, source.config.halt_max_steps)
+    answers = Answers(tokens, steps, q[:, 0] > q[:, 1], q)
+    (tmp_path / "bundle").mkdir()
+    write_examples(tmp_path / "bundle", asked, answers, source.config.halt_max_steps, q_tolerance=1e-3)
+    build_bundle(source, ExportOptions.for_target("c"), tmp_path / "bundle", "small")
+    flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-O1", "-ffp-contract=fast"]
+    sources = ["-I", tmp_path / "bundle", EXAMPLES / "c" / "solve.c", tmp_path / "bundle" / "hrm.c"]
+    command = ["cc", *flags, *sources, "-lm", "-o", tmp_path / "solve"]
+    made = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    carried = tmp_path / "bundle" / "examples.json"
+    tested = run(tmp_path / "solve", carried)
+    assert (tested.returncode, tested.stdout) == (
+        0,
+        "equal: 16 of 16 examples as in Python (answer, segments, q within 0.001)\n",
+    )
+    told = run(tmp_path / "solve", *map(TASK.format, asked.questions))
+    words = [line.split() for line in told.stdout.splitlines()]
+    assert [(text, int(taken)) for text, taken, *_ in words] == list(
+        zip(TASK.format_many(tokens), steps.tolist(), strict=True)
+    )
+    carried.write_text(carried.read_text().replace('"steps": ', '"steps": 9', 1))
+    assert run(tmp_path / "solve", carried).stdout.startswith("not equal: 15 of 16")
+    assert run(tmp_path / "solve", "12").returncode == 2

@@ -41,6 +41,12 @@ class LiteRTTarget(Target):
             (context.folder / files[stem]).write_bytes(made)
         return as_in_graphs(files, graphs)
 
+    def finish(self, manifest: Manifest, context: Context) -> None:
+        """Write what answers its puzzles in an Android app."""
+        from ....portable.android import LITERT, write_android
+
+        write_android(context.folder, manifest, LITERT)
+
     def check(self, options: ExportOptions) -> None:
         if options.batch is None:
             raise InputError(

@@ -13,7 +13,7 @@ from toys import HALT_MAX_STEPS, TASK, host_engine, manifest
 from hrm_edge.bundle.examples import write_examples
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.portable import portable_facts, write_facts
-from hrm_edge.portable.android import kotlin_files, write_android
+from hrm_edge.portable.android import LITERT, ONNX_RUNTIME, kotlin_files, write_android
 from hrm_edge.solve.retries import solve_with_retries
 from hrm_edge.tasks import get_task
 
@@ -30,10 +30,12 @@ def parser():
     return tree_sitter.Parser(tree_sitter.Language(grammar.language()))
 
 
-def test_every_file_is_kotlin_and_says_that_nobody_compiled_it(parser, tmp_path):
-    write_android(tmp_path, manifest(name="a*/b\nfun c"))
+@pytest.mark.parametrize("runtime", [ONNX_RUNTIME, LITERT])
+def test_every_file_is_kotlin_and_says_that_nobody_compiled_it(parser, tmp_path, runtime):
+    write_android(tmp_path, manifest(name="a*/b\nfun c"), runtime)
     files = sorted((tmp_path / "android").glob("*.kt"))
-    assert [file.name for file in files] == sorted(name for name in kotlin_files() if name.endswith(".kt"))
+    assert [file.name for file in files] == sorted(name for name in kotlin_files(runtime) if name.endswith(".kt"))
+    assert runtime.file in {file.name for file in files}
     for file in files:
         text = file.read_text()
         assert not parser.parse(text.encode()).root_node.has_error, file.name
@@ -44,9 +46,12 @@ def test_every_file_is_kotlin_and_says_that_nobody_compiled_it(parser, tmp_path)
     assert parser.parse(b"class A { fun }").root_node.has_error  # it can tell
 
 
-def test_the_readme_names_what_is_there(tmp_path):
-    write_android(tmp_path, manifest())
+@pytest.mark.parametrize("runtime", [ONNX_RUNTIME, LITERT])
+def test_the_readme_names_what_is_there(tmp_path, runtime):
+    write_android(tmp_path, manifest(), runtime)
     text = (tmp_path / "android" / "README.md").read_text()
+    assert f'implementation("{runtime.package}:VERSION")' in text
+    assert f"puzzles with {runtime.title}:" in text
     for file in (tmp_path / "android").glob("*.kt"):
         assert f"`{file.name}`" in text
     assert "**not run on Android**" in text
@@ -58,7 +63,7 @@ def ask(tmp_path_factory):
     if shutil.which("kotlinc") is None or not JSON_JAR.exists():
         pytest.skip("no Kotlin compiler and org.json (Debian's kotlin and libandroid-json-java)")
     folder = tmp_path_factory.mktemp("kotlin")
-    write_android(folder, manifest())
+    write_android(folder, manifest(), ONNX_RUNTIME)
     sources = [folder / "android" / name for name in ("Puzzles.kt", "Hrm.kt")]
     jar = folder / "toy.jar"
     command = ["kotlinc", *sources, TOY, "-cp", JSON_JAR, "-d", jar]

@@ -1,0 +1,89 @@
+/* Answers puzzles with a bundle of target c, and tests it on the bundle's own examples.
+
+     solve BUNDLE/examples.json    answers the examples, and says whether they are equal to Python's
+     solve PUZZLE...               answers puzzles; halts when the model says so */
+
+#include "hrm.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static hrm_state state; /* all the memory that the model needs */
+
+static const char *symbol(int32_t token) { return token ? hrm_vocabulary[token] : "?"; } /* 0 is padding */
+
+/* A board as tokens from `first` up, a symbol a byte as in Sudokus and mazes; whether it is one. */
+static int parse(const char *text, int32_t first, int32_t tokens[HRM_SEQ_LEN]) {
+  if (strlen(text) != HRM_SEQ_LEN) return 0;
+  for (int cell = 0; cell < HRM_SEQ_LEN; cell++) {
+    for (tokens[cell] = first; tokens[cell] < HRM_VOCAB; tokens[cell]++)
+      if (symbol(tokens[cell])[0] == text[cell] && !symbol(tokens[cell])[1]) break;
+    if (tokens[cell] == HRM_VOCAB) return 0;
+  }
+  return 1;
+}
+
+static void show(const int32_t answer[HRM_SEQ_LEN], int32_t steps) {
+  float q[2];
+  hrm_q(&state, q);
+  for (int cell = 0; cell < HRM_SEQ_LEN; cell++) fputs(symbol(answer[cell]), stdout);
+  printf(" %d %.9g %.9g\n", (int)steps, q[0], q[1]);
+}
+
+/* The text of a line `"name": "text"`, cut out in place; NULL where the line has another name. */
+static char *text_of(char *line, const char *name) {
+  size_t length = strlen(name);
+  char *at = line + strspn(line, " ");
+  if (*at++ != '"' || strncmp(at, name, length) || strncmp(at + length, "\": \"", 4)) return NULL;
+  at += length + 4;
+  char *end = strrchr(at, '"');
+  if (end) *end = 0;
+  return at;
+}
+
+/* hrm-edge writes the file with one field a line, fields in alphabetical order: "steps" ends an example. */
+static int selftest(const char *path) {
+  static char line[1 << 16];
+  int32_t question[HRM_SEQ_LEN], expected[HRM_SEQ_LEN], answer[HRM_SEQ_LEN];
+  int asked = 0, equal = 0, identifier = 0, steps, known = 1;
+  float q[2], wanted[2] = {0, 0}, away[1024], tolerance = 0;
+  FILE *file = fopen(path, "r");
+  if (!file) return perror(path), 2;
+  while (fgets(line, sizeof line, file)) {
+    char *text;
+    sscanf(line, " \"puzzle_identifier\": %d", &identifier);
+    sscanf(line, " \"q_tolerance\": %f", &tolerance);
+    if (strstr(line, "\"q\": [")) { /* its two values stand on the next lines */
+      for (int i = 0; i < 2; i++)
+        if (fgets(line, sizeof line, file)) wanted[i] = strtof(line, NULL);
+    } else if ((text = text_of(line, "answer"))) {
+      known = parse(text, 0, expected);
+    } else if ((text = text_of(line, "question"))) {
+      known &= parse(text, 1, question);
+    } else if (sscanf(line, " \"steps\": %d", &steps) == 1 && asked < 1024) {
+      int32_t taken = hrm_solve(&state, question, identifier, HRM_MAX_THINK_STEPS, HRM_HALT_LEARNED, answer);
+      hrm_q(&state, q);
+      int same = known && taken == steps && !memcmp(answer, expected, sizeof answer);
+      away[asked++] = same ? fmaxf(fabsf(q[0] - wanted[0]), fabsf(q[1] - wanted[1])) : INFINITY;
+    }
+  }
+  fclose(file);
+  for (int i = 0; i < asked; i++) equal += away[i] <= tolerance;
+  printf("%s: %d of %d examples as in Python (answer, segments, q within %g)\n",
+         asked && equal == asked ? "equal" : "not equal", equal, asked, tolerance);
+  return asked && equal == asked ? 0 : 1;
+}
+
+int main(int count, char **arguments) {
+  int32_t tokens[HRM_SEQ_LEN], answer[HRM_SEQ_LEN];
+  if (count < 2) return fputs("solve: give BUNDLE/examples.json, or puzzles\n", stderr), 2;
+  if (count == 2 && strstr(arguments[1], ".json")) return selftest(arguments[1]);
+  for (int i = 1; i < count; i++) {
+    if (!parse(arguments[i], 1, tokens)) return fprintf(stderr, "solve: puzzle %d is none of this task\n", i), 2;
+    int32_t steps = hrm_solve(&state, tokens, 0, HRM_MAX_THINK_STEPS, HRM_HALT_LEARNED, answer);
+    show(answer, steps);
+  }
+  return 0;
+}
