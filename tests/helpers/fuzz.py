@@ -200,7 +200,9 @@ def main() -> int:
     for index, name in enumerate(names):
         first = options.number or 0
         last = max(1, round(options.inputs * READERS[name].share)) if options.number is None else first + 1
-        seconds, memory = left / (len(names) - index), int(options.memory * 2**30)
+        # What was slower than its share takes not all of the others'.
+        seconds = max(left / (len(names) - index), options.seconds / len(names) / 2)
+        memory = int(options.memory * 2**30)
         results[name] = run(name, options.seed, last, seconds, options.kept, memory, first)
         left -= results[name].seconds
         if not options.json:
