@@ -437,8 +437,7 @@ def test_any_task_is_asked_and_shown(page, tmp_path, name, loop):
     bundle = untrained(task, tmp_path / "bundle", loop)
     build_site(bundle, tmp_path / "site")
     server = Served(tmp_path / "site")
-    page.driver.get(server.address)
-    page.until("document.getElementById('state').textContent.match(/^(Ready|Not a puzzle)/)")
+    page.open(server.address)
     page.ask(task.render(question))
     page.think()
     answer = he.load_engine(bundle).solve(question[None]).tokens[0]

@@ -63,7 +63,8 @@ class Page:
     def open(self, address: str) -> None:
         """Load it, and wait until its model is loaded."""
         self.driver.get(address)
-        self.until("!document.getElementById('think').disabled")
+        self.until("document.getElementById('state').textContent")
+        self.until("document.getElementById('verdict').dataset.state !== 'busy'")
 
     def js(self, code: str, *arguments: Any) -> Any:
         return self.driver.execute_script(code, *arguments)
