@@ -107,12 +107,12 @@ def test_trains_what_it_publishes(tmp_path, start):
     ],
 )
 def test_resume_continues_the_very_same_run(tmp_path, start, variant):
-    settings = [*variant, "train.save_every=6", "train.schedule=constant"]
-    tune(tmp_path / "whole", start, *settings, "train.steps=12")
-    tune(tmp_path / "parts", start, *settings, "train.steps=6")
-    tune(tmp_path / "parts", start, *settings, "train.steps=12")
+    settings = [*variant, "train.save_every=4", "train.schedule=constant"]
+    tune(tmp_path / "whole", start, *settings, "train.steps=8")
+    tune(tmp_path / "parts", start, *settings, "train.steps=4")
+    tune(tmp_path / "parts", start, *settings, "train.steps=8")
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
-    assert [row["step"] for row in rows(tmp_path / "parts")] == list(range(1, 13))
+    assert [row["step"] for row in rows(tmp_path / "parts")] == list(range(1, 9))
     whole, parts = (load_checkpoint(tmp_path / name / "checkpoint") for name in ("whole", "parts"))
     assert whole.content_hash == parts.content_hash
     assert quantization_of(whole) == quantization_of(parts)
@@ -228,7 +228,7 @@ def test_tuning_wins_back_what_coarse_levels_cost(tmp_path, start, monkeypatch):
 
     monkeypatch.setattr(fake_quant, "STEPS", 3)
     monkeypatch.setattr("hrm_edge.models.ranges.STEPS", 3)
-    tune(tmp_path, start, "train.qat=learned", "train.steps=150", "train.lr=1e-3", "train.batch_size=64")
+    tune(tmp_path, start, "train.qat=learned", "train.steps=60", "train.lr=2e-3", "train.batch_size=32")
     losses = [row["token_loss"] for row in rows(tmp_path)]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
