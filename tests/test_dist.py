@@ -76,11 +76,19 @@ def test_the_wheel_has_every_module_once_and_nothing_of_the_workshop(wheel):
     tops = {name.split("/")[0] for name in wheel}
     assert tops == {"hrm_edge", f"{STEM}.dist-info"}
     data = {name for name in wheel if name.startswith("hrm_edge/") and not name.endswith(".py")}
-    assert "hrm_edge/py.typed" in data
-    swift = {file.name for file in (ROOT / "exporters/targets/coreml/templates/swift").iterdir()}
-    page = {file.name for file in (ROOT / "hrm_edge/report/templates").iterdir()}
-    assert {name.rpartition("/")[2] for name in data if "/templates/" in name} == swift | page
-    assert not [name for name in data if not re.search(r"/templates/|/zoo/sudoku-9x9/|/py\.typed$", name)]
+    assert data == set(data_files())
+    for name in ("py.typed", "report/templates/report.html.j2", "web/site/index.html", "portable/js/task.js"):
+        assert f"hrm_edge/{name}" in data
+
+
+def data_files():
+    """What stands on the disk of what the project says is installed beside its modules, by its place in a wheel."""
+    for package, patterns in PYPROJECT["tool"]["setuptools"]["package-data"].items():
+        place = package.replace(".", "/")
+        room = place.removeprefix("hrm_edge/")
+        folder = ROOT / (room if room.split("/")[0] in ROOMS else place)
+        for pattern in patterns:
+            yield from (f"{place}/{file.relative_to(folder)}" for file in folder.glob(pattern) if file.is_file())
 
 
 def test_the_wheel_is_small_and_has_the_one_model(wheel, made):
