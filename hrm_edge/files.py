@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -73,8 +74,12 @@ def replacing_folder(target: Path, check: Check, result: bool = False) -> Iterat
             check_replaceable(named, check)
             work = stack.enter_context(workspace(target))
             (work / NEW).mkdir()
+            made = os.stat(work / NEW)
         yield work / NEW
         with _as_mistakes(named):
+            if not os.path.samestat(made, os.stat(work / NEW)):
+                # Moved away meanwhile, and made anew by whoever wrote into it with all its parents: half of it.
+                raise FileNotFoundError(errno.ENOENT, "what was written there has gone", str(target))
             mask = os.umask(0o077)
             os.umask(mask)
             for path in (work / NEW, *sorted((work / NEW).rglob("*"))):

@@ -362,6 +362,19 @@ def test_a_wish_to_stop_waits_for_the_end_of_what_must_not_be_cut(monkeypatch):
     assert done == ["all of it"]
 
 
+def test_what_was_moved_away_while_it_was_written_is_not_published_by_half(tmp_path):
+    def write():
+        with replacing_folder(tmp_path / "place" / "book", ours) as scratch:
+            (scratch / "page").write_text("first")
+            os.rename(tmp_path / "place", tmp_path / "gone")
+            scratch.mkdir(parents=True)
+            (scratch / "page").write_text("second")
+
+    with pytest.raises(InputError, match="nothing can be written there"):
+        write()
+    assert not (tmp_path / "place" / "book").exists()
+
+
 def test_a_folder_that_is_replaced_while_it_is_read_is_read_anew(tmp_path):
     put(tmp_path / "book", "one")
     seen = []
