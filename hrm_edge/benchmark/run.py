@@ -106,8 +106,13 @@ class _Run:
             load_puzzles(wanted.calibration_data, self.checkpoint.task) if wanted.calibration_data else None
         )
         found = candidates(wanted.targets, wanted.precisions, gated)
-        if wanted.only_timed:
-            found = [each for each in found if each.timed]
+        if wanted.only_timed or (not gated and not wanted.targets):
+            # Nothing but the size of these would be known.
+            left = [each for each in found if each.options and not each.timed]
+            found = [each for each in found if each not in left]
+            if left:
+                names = ", ".join(dict.fromkeys(each.target for each in left))
+                self.say(f"benchmark: without {names}, which cannot be timed here; --target includes them")
         keys = [self._key(each) for each in found]
         kept = kept_rows(self.folder, before.rows) if before else {}
         todo = [each for each, key in zip(found, keys, strict=True) if each.options and key not in kept]

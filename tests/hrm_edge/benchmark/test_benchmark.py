@@ -118,6 +118,7 @@ def test_what_is_shared_is_made_once_and_what_is_done_is_kept(small, tmp_path, c
         patch.setattr(module.speed, "bench", none)
         again = he.benchmark(small, output=folder, **ASKED)
         assert again.rows == result.rows == read_benchmark(folder).rows
+    manifest = (folder / "openvino-fp32-graph" / "manifest.json").read_bytes()
     (folder / "openvino-fp32-graph" / "manifest.json").write_text("{}")
     with pytest.raises(InputError):  # what somebody changed is not replaced
         he.benchmark(small, output=folder, **ASKED)
@@ -125,11 +126,14 @@ def test_what_is_shared_is_made_once_and_what_is_done_is_kept(small, tmp_path, c
     markdown = (folder / "benchmark.md").read_text("utf-8")
     assert markdown.count("\n| openvino int8") == 1
     assert (folder / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    (folder / "openvino-fp32-graph" / "manifest.json").write_bytes(manifest)
+    asked = [f"--{name.replace('_', '-')}={value}" for name, value in {**ASKED, "target": "onnx"}.items()]
     with pytest.raises(SystemExit) as stopped:
-        main(["benchmark", str(small), "--target", "onnx", "--precision", "fp32", "--json", "-o", str(folder)])
+        main(["benchmark", str(small), "--json", "-o", str(folder), *asked])
     told = json.loads(capsys.readouterr().out)
     assert stopped.value.code in (None, 0)
-    assert [row["target"] for row in told["rows"]] == ["onnx"]
+    assert [row["target"] for row in told["rows"]] == ["onnx", "onnx"]
+    assert counted["export"] == 4  # these were there
 
 
 def test_a_plan_that_loses_too_much_is_looked_for_and_a_bundle_that_fails_is_a_row(
@@ -169,6 +173,30 @@ def test_every_target_and_precision_that_fits_is_a_candidate():
         candidates(["cobol"], None, gate=True)
     with pytest.raises(InputError, match="--precision fp3: unknown"):
         candidates(None, ["fp3"], gate=True)
+
+
+def test_random_weights_are_timed_and_not_gated(tmp_path, counted, monkeypatch):
+    """Of a small size here; what cannot be timed on this machine would be a row without a figure."""
+    from hrm_edge.analysis import bench
+    from hrm_edge.models import HRMConfig
+
+    sizes = {"hidden_size": 16, "num_heads": 2, "H_layers": 1, "L_layers": 1, "halt_max_steps": 2}
+    config = HRMConfig(TASK.vocab_size, TASK.seq_len, **sizes)
+    monkeypatch.setattr(bench, "random_config", lambda size: (config, TASK))
+    targets = {name: all_targets()[name] for name in ("onnx", "coreml")}
+    monkeypatch.setattr("hrm_edge.benchmark.candidates.all_targets", lambda: targets)
+    said = []
+    result = he.benchmark(
+        random_weights="paper", precision="fp32", output=tmp_path / "r", rounds=1, say=said.append
+    )
+    assert result.puzzles is None
+    assert all(row.exact is None and row.n is None for row in result.rows)
+    running = [row for row in result.rows if row.state == "runs"]
+    assert [row.target for row in running] == ["onnx"]
+    assert running[0].ms_per_puzzle > 0
+    assert not any(row.state == "built" for row in result.rows)
+    assert open_bundle(tmp_path / "r" / running[0].bundle).manifest.gate.passed is None
+    assert any("in all" in line and "about" in line for line in said)
 
 
 @pytest.mark.parametrize(
