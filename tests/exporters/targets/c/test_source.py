@@ -1,79 +1,17 @@
 """The C that is written: no warning of a compiler, clean under sanitizers, and what the graphs say."""
 
-import functools
-import shutil
-import subprocess
-from pathlib import Path
-
 import numpy as np
 import pytest
-from run_onnx import run
+from c_sources import COMPILERS, SEGMENTS, answers, compiled, expected, graphs, written
 from small_networks import TASK
-from traced_networks import CONFIGS, calibration, expected_products, plan, traced
+from traced_networks import CONFIGS, calibration, expected_products, traced
 
 from hrm_edge.errors import InputError
-from hrm_edge.exporters.graph.edit import copied
 from hrm_edge.exporters.graph.passes import fix_batch
-from hrm_edge.exporters.targets.c.source import Source, write_source
+from hrm_edge.exporters.targets.c.source import write_source
 from hrm_edge.runtimes.c import BACKEND
 
-COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 pytestmark = pytest.mark.skipif(not COMPILERS, reason="neither gcc nor clang is installed")
-WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wdouble-promotion", "-Werror")
-DRIVER = Path(__file__).parent / "driver.c"
-SEGMENTS = 4
-
-
-def graphs(name, precision="fp32"):
-    model, start, segment = traced(name)
-    if precision == "int8":
-        segment, _ = plan(name).apply(segment, "c")
-    return model, start, segment
-
-
-@functools.cache
-def written(name, precision="fp32") -> Source:
-    model, start, segment = graphs(name, precision)
-    single = [copied(graph) for graph in (start, segment)]
-    for graph in single:
-        fix_batch(graph, 1)
-    steps, rule = model.config.halt_max_steps, model.config.no_ACT_continue
-    return write_source(*single, TASK, name=name, max_think_steps=steps, no_ACT_continue=rule)
-
-
-def compiled(folder, source, compiler, *flags) -> Path:
-    """The driver with a source, every warning an error."""
-    (folder / "hrm.h").write_text(source.header)
-    (folder / "hrm.c").write_text(source.source)
-    program = folder / f"solve-{compiler}"
-    command = [compiler, *WARNINGS, *flags, "hrm.c", str(DRIVER), "-I.", "-o", str(program), "-lm"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    return program
-
-
-def answers(program, question, identifier=0) -> tuple[np.ndarray, list[list[int]]]:
-    """(q and logits float32[segments, 2 + S V], steps and answer by learned, fixed and verified halting)."""
-    text = " ".join(map(str, [SEGMENTS, identifier, *question]))
-    done = subprocess.run([program], input=text, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    numbers = [np.array(line.split(), np.float32) for line in lines[:SEGMENTS]]
-    return np.stack(numbers), [list(map(int, line.split())) for line in lines[SEGMENTS:]]
-
-
-def expected(model, start, segment, question, identifier=0) -> np.ndarray:
-    """The same numbers from onnxruntime."""
-    given = {"tokens": question[None]}
-    if model.config.num_puzzle_identifiers > 1:
-        given["puzzle_identifiers"] = np.array([identifier], np.int32)
-    values, rows = run("onnx", start, given), []
-    for _ in range(SEGMENTS):
-        made = run("onnx", segment, values)
-        rows.append(np.concatenate([made["q"].ravel(), made["logits"].ravel()]))
-        values |= {"z_H": made["z_H_next"], "z_L": made["z_L_next"]}
-    return np.stack(rows)
 
 
 @pytest.mark.parametrize("number", range(len(CONFIGS)))

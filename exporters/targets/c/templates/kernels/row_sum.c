@@ -1,11 +1,11 @@
 static float hrm_row_sum(const float *x, int width)
 {
     float sums[16] = {0}, sum = 0.0f;
-    int i = 0;
-    for (; i + 16 <= width; i += 16)
+    const int whole = width - width % 16;
+    for (int i = 0; i < whole; i += 16)
         for (int k = 0; k < 16; k++)
             sums[k] += x[i + k];
-    for (; i < width; i++)
+    for (int i = whole; i < width; i++)
         sum += x[i];
     for (int k = 0; k < 16; k++)
         sum += sums[k];
