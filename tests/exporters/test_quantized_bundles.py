@@ -209,7 +209,7 @@ def test_layers_are_kept_until_the_budget_holds_and_the_record_says_why(small, t
     from hrm_edge.bundle.quantization import Trial
     from hrm_edge.exporters.search import budget as search
 
-    def scripted(plan, what, segment, trials):
+    def scripted(plan, what, segment, trials, max_drop=None):
         alone = len(plan.keep) == len(quantized_layers(load_checkpoint(small).model)) - 1
         lost = ("down_proj" in what) * 9 if alone else 10 * (len(plan.keep) < 2)
         return Trial(what, 100, 0.5, 0.5, lost, 0, 1.0, 1.0, 0.5, 1.0)
@@ -238,7 +238,7 @@ def test_layers_with_wide_inputs_are_audited_and_say_why(small, tmp_path, monkey
     from hrm_edge.bundle.quantization import Trial
     from hrm_edge.exporters.search import budget as search
 
-    def scripted(plan, what, segment, trials):
+    def scripted(plan, what, segment, trials, max_drop=None):
         lost = ("down_proj" in what) * 9 if len(plan.keep) == 7 else 10 * (len(plan.wide) < 2)
         return Trial(what, 100, 0.5, 0.5, lost, 0, 1.0, 1.0, 0.5, 1.0)
 
@@ -415,7 +415,7 @@ def test_a_budget_nobody_meets_exits_1_with_a_way_out(small, tmp_path, capsys, m
     from hrm_edge.bundle.quantization import Trial
     from hrm_edge.exporters.search import budget as search
 
-    def lost(plan, what, segment, trials):
+    def lost(plan, what, segment, trials, max_drop=None):
         return Trial(what, 100, 0.4, 0.5, 10, 0, 1.0, 1.0, 0.5, 1.0)
 
     monkeypatch.setattr(search, "try_plan", lost)
