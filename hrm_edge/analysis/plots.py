@@ -29,12 +29,15 @@ _STATE = {"z_H": _COLOURS[0], "z_L": _COLOURS[2]}
 _WIDTH, _HEIGHT = 5.2, 3.2  # inches, of each pair of axes
 
 
-def picture(draw: Callable[[np.ndarray], None], rows: int, columns: int, kind: str) -> bytes:
-    """What `draw` puts on an array [rows, columns] of axes, as "png" or "svg"; equal input gives equal bytes."""
+def picture(draw: Callable[[np.ndarray], None], rows: int, columns: int, kind: str, scale: float = 1.0) -> bytes:
+    """What `draw` puts on an array [rows, columns] of axes, as "png" or "svg"; equal input gives equal bytes.
+
+    `scale`: of the axes, whose text stays as large as it is.
+    """
     with style(_INK, _SOFT, _LINE):
         from matplotlib.figure import Figure
 
-        figure = Figure((_WIDTH * columns, _HEIGHT * rows), layout="constrained")
+        figure = Figure((_WIDTH * columns * scale, _HEIGHT * rows * scale), layout="constrained")
         draw(figure.subplots(rows, columns, squeeze=False))
         buffer = io.BytesIO()
         metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _BEST, _NONE = "★", "–"
 _MARKS = "osD^vPX*hd"
+# Places of a label beside its mark, in points: right or left, and how far up.
+_ASIDES = [(aside, up) for up in (0, 8, -8, 16, -16, 24, -24) for aside in (8, -8)]
 
 
 def _percent(value: float | None) -> str:
@@ -114,21 +116,22 @@ def benchmark_picture(result: Benchmark, kind: str) -> bytes:
     rows = [row for row in result.rows if row.state in ("runs", "built") and row.size_mb]
     timed = [row for row in rows if row.ms_per_puzzle]
     untimed = [row for row in rows if not row.ms_per_puzzle]
-    best = sorted(result.best, key=lambda row: row.ms_per_puzzle or 0)
     targets = list(dict.fromkeys(row.target for row in rows))
 
     def draw(axes: np.ndarray) -> None:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
         page, ax = page_colours(), axes[0, 0]
         ax.set_xscale("log")
         ax.set_yscale("log")
-        if best:
-            points = [(row.ms_per_puzzle, row.size_mb) for row in best]
-            ax.plot(*zip(*points, strict=True), color=page["good"], linewidth=1, linestyle=(0, (3, 2)), zorder=1)
+        if result.best:
+            points = [(row.ms_per_puzzle, row.size_mb) for row in result.best]
             ax.scatter(*zip(*points, strict=True), s=150, facecolor="none", edgecolor=page["good"], zorder=2)
         longest = max((row.ms_per_puzzle or 0 for row in timed), default=1.0)
+        places = {id(row): row.ms_per_puzzle or 2 * longest for row in rows}
         for row in rows:
-            x = row.ms_per_puzzle or 2 * longest
-            _mark(ax, row, x, targets.index(row.target), page)
+            mark, colour = _MARKS[targets.index(row.target) % len(_MARKS)], page[_colour(row)]
+            ax.scatter([places[id(row)]], [row.size_mb or 0], s=34, marker=mark, color=colour, zorder=3)
         if untimed:
             ax.axvline(1.5 * longest, color=page["line"], linewidth=1)
             ax.text(1.95 * longest, 1.01, "not timed here", transform=ax.get_xaxis_transform(), size=7,
@@ -142,16 +145,37 @@ def benchmark_picture(result: Benchmark, kind: str) -> bytes:
         )
         ax.set_xlabel("ms a puzzle")
         ax.set_ylabel("bundle, MB")
-        ax.margins(0.12)
+        ax.margins(0.15)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
+        _label(ax, [(row, places[id(row)]) for row in rows], page["ink"])
 
-    return picture(draw, 1, 1, kind)
+    return picture(draw, 1, 1, kind, scale=1.7)
 
 
-def _mark(ax: Axes, row: Row, x: float, number: int, page: Any) -> None:
-    """Points lost as colour and, where there are any, in figures."""
+def _colour(row: Row) -> str:
+    """The page's colour of what a row loses."""
     drop = row.drop
-    colour = page["soft" if drop is None else "bad" if drop > 0.25 else "low" if drop > 0 else "float"]
-    ax.scatter([x], [row.size_mb or 0], s=34, marker=_MARKS[number % len(_MARKS)], color=colour, zorder=3)
-    said = row.precision + (f" −{drop:.2g}" if drop and drop > 0 else "")
-    look: Any = {"textcoords": "offset points", "size": 6.5, "color": page["ink"]}
-    ax.annotate(printable(said), (x, row.size_mb or 0), xytext=(5, 4), **look)
+    return "soft" if drop is None else "bad" if drop > 0.25 else "low" if drop > 0 else "float"
+
+
+def _label(ax: Axes, places: Sequence[tuple[Row, float]], ink: str) -> None:
+    """Each mark's precision, and the points it lost, beside it where no other label stands yet."""
+    taken: list[tuple[float, float, float]] = []  # left, right, middle: in points
+    for row, x in places:
+        drop = row.drop
+        said = row.precision + (f" −{drop:.2g}" if drop and drop > 0 else "")
+        width = 4.2 * len(said)
+        left, middle = 72 / ax.figure.dpi * ax.transData.transform((x, row.size_mb or 1))
+        for aside, up in _ASIDES:
+            begin = left + aside if aside > 0 else left + aside - width
+            y = middle + up
+            if not any(begin < right and begin + width > other and abs(y - at) < 8 for other, right, at in taken):
+                break
+        taken.append((begin, begin + width, y))
+        look: Any = {"textcoords": "offset points", "size": 7, "color": ink, "va": "center"}
+        ax.annotate(
+            printable(said), (x, row.size_mb or 1), (aside, up), ha="left" if aside > 0 else "right", **look
+        )
