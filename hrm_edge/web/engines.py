@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,22 @@ class OnnxRuntimeWeb(SiteEngine):
         return Parts(files, named, f"{PACKAGE} {VERSION} (MIT, Microsoft)")
 
 
-ENGINES: tuple[SiteEngine, ...] = (OnnxRuntimeWeb(),)
+class CompiledC(SiteEngine):
+    """A bundle's own C as one WebAssembly module, weights included: no runtime to load."""
+
+    endings = (".c",)
+
+    def parts(self, bundle: Bundle, wishes: Wishes) -> Parts:
+        from ..exporters.targets.c.wasm import build
+
+        with tempfile.TemporaryDirectory(prefix="hrm-edge-web-") as scratch:
+            module = Path(scratch) / "hrm.wasm"
+            build(bundle.path, module)
+            files = {"model/hrm.wasm": module.read_bytes()}
+        return Parts(files, {"kind": "c", "module": "model/hrm.wasm"}, "its own C, compiled to WebAssembly")
+
+
+ENGINES: tuple[SiteEngine, ...] = (OnnxRuntimeWeb(), CompiledC())
 
 
 def engine_for(bundle: Bundle) -> SiteEngine:
@@ -71,5 +87,5 @@ def engine_for(bundle: Bundle) -> SiteEngine:
     known = ", ".join(ending for engine in ENGINES for ending in engine.endings)
     raise InputError(
         f"{bundle.path}: no page can run {files[0]} (of target {bundle.manifest.target}); pages run {known}: "
-        "export the checkpoint with --target onnx"
+        "export the checkpoint with --target onnx or c"
     )

@@ -130,7 +130,7 @@ def test_a_bundle_that_no_page_can_run_says_what_to_do(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["web", str(folder), "-o", str(tmp_path / "site")])
     assert stop.value.code == 2
-    assert re.search(r"no page can run \w+\.xml .* --target onnx", capsys.readouterr().err)
+    assert re.search(r"no page can run \w+\.xml .* --target onnx or c", capsys.readouterr().err)
 
 
 def test_the_command_says_what_it_wrote(bundle, tmp_path, capsys):
