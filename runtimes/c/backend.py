@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
+from ...files import read_text
 from ..base import Available, Backend, CompiledProduct
 from ..loops import NEXT, require_state_outside, signature, state_tensors
 from .compiler import compiled, find
@@ -70,7 +71,7 @@ class C(Backend):
         bodies: dict[str, list[str]] = {}
         found: list[CompiledProduct] = []
         kernels: list[str] = []
-        for line in path.read_text().splitlines():
+        for line in read_text(path).splitlines():
             if begins := re.match(r"static void (hrm_\w+)\(", line):
                 kernels = bodies.setdefault(begins[1], [])
             called = re.match(r"\s+(hrm_\w+)\(", line)

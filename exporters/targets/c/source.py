@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from ....errors import InputError
+from ....files import read_text
 from ....halting import RULES, halting_head
 from ....tasks import Task
 from .blocks import Call, Function, Item, fold_repeats, reads, writes
@@ -209,7 +210,7 @@ class _Assembling:
             "fields": [buffer for key, buffer in self.fields.items() if key != "tokens"],
             "identifiers": "puzzle_identifiers" in self.fields,
             "kernels": [
-                (_TEMPLATES / "kernels" / f"{each}.c").read_text() for each in _KERNELS if each in self.kernels
+                read_text(_TEMPLATES / "kernels" / f"{each}.c") for each in _KERNELS if each in self.kernels
             ],
             "kernel_names": self.kernels,
             "constants": [self._array(buffer, each) for buffer, each in self.constants.items()],
