@@ -27,9 +27,11 @@ settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items):
-    """The files with the most slow tests first: at the end only short ones are left, and no worker waits."""
+    """The files with the most slow tests first, and then those that trace or train in all of them: at the end only
+    short ones are left, and no worker waits."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    long = {"exporters", "trainer"}
+    items.sort(key=lambda item: (-slow[item.path], long.isdisjoint(item.path.parts)))
 
 
 def pytest_runtest_setup():
