@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 2
 DEMO_BUNDLE := bundles/$(ZOO)-openvino-fp32-graph
 
-.PHONY: demo test test-fast lint types contracts check fuzz soak faults test-web cpu-kinds dist train-demo clean
+.PHONY: demo test executorch test-fast lint types contracts check fuzz soak faults test-web cpu-kinds dist train-demo clean
 
 # torch first and pinned: on its own, a range may resolve to a build with gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml
@@ -26,6 +26,16 @@ demo: $(VENV)/.installed
 # A worker for each core; a file's tests stay together, as they share what was made once. In conftest.py's order.
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# ExecuTorch beside the pinned PyTorch, in a place of its own: it brings some thirty packages that nothing else needs.
+executorch: $(VENV)-executorch/.installed
+	$(VENV)-executorch/bin/python -m pytest -n0 tests/exporters/targets/test_executorch.py
+
+$(VENV)-executorch/.installed: pyproject.toml
+	@test -x $(VENV)-executorch/bin/python || $(PYTHON) -m venv $(VENV)-executorch
+	@$(VENV)-executorch/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(VENV)-executorch/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,executorch]'
+	@touch $@
 
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow"

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +11,11 @@ import numpy as np
 from ..errors import InputError
 from ..packages import install
 from ..tasks.parallel import usable_cores
+from ._quiet import quiet_native
 from .base import Available, Backend, CompiledProduct, Graph, Idle, first_line
 
 _PACKAGE = "ai_edge_litert"
 _PRODUCT = "FULLY_CONNECTED"
-_quieting = threading.Lock()
 
 
 class LiteRT(Backend):
@@ -97,24 +93,7 @@ class _Loaded:
 def _interpreter(path: Path, threads: int, **options: Any) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
-    with _quiet():
+    with quiet_native():  # it prints that it made a delegate
         made = Interpreter(model_path=str(path), num_threads=threads, **options)
         made.allocate_tensors()
     return made
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the runtime's own line ("Created … delegate") from the terminal: nothing switches it off."""
-    with _quieting, open(os.devnull, "w") as nowhere:
-        try:
-            kept = os.dup(2)
-        except OSError:  # closed: nothing can be said there
-            yield
-            return
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -22,10 +22,10 @@ from hrm_edge.runtimes import backend, backends
 from hrm_edge.runtimes.tensorrt import backend as tensorrt_backend
 from hrm_edge.runtimes.tensorrt import flavours
 
-TARGETS = ("onnx", "openvino", "tensorrt", "coreml", "litert", "c")
+TARGETS = ("onnx", "openvino", "tensorrt", "coreml", "litert", "executorch", "c")
 # What writes onnx's files writes those of C as well.
 WRITTEN_BY = {"onnx": "onnx", "openvino": "openvino", "tensorrt": "tensorrt_rtx_bindings", "coreml": "coremltools",
-              "litert": "ai_edge_litert"}  # fmt: skip
+              "litert": "ai_edge_litert", "executorch": "executorch"}  # fmt: skip
 ALWAYS = {"onnx", "c"}
 
 
@@ -82,7 +82,7 @@ def flavour(ahead_of_time=(), name="tensorrt-rtx"):
 
 
 EXPORT = ("torch", "safetensors", "yaml", "onnx", "onnxscript", "ml_dtypes", "jinja2", "onnxruntime")
-EVERYTHING = (*EXPORT, "openvino", "coremltools", "ai_edge_litert")
+EVERYTHING = (*EXPORT, "openvino", "coremltools", "ai_edge_litert", "executorch")
 GPU = environment.GpuState("NVIDIA Something 40", "8.9", "580.65.06")
 
 
