@@ -78,7 +78,8 @@ def _c_tools(size: int, shown: list[str], text: str | None) -> str:
     lines = ["#include <string.h>"] if text is not None else []
     lines.append(f"enum {{ S = {size}, V = {len(shown)} }};")
     if text is not None:
-        lines.append(f"static const char symbols[] = {literal(''.join(shown))}, text[] = {literal(text)};")
+        symbols, question = literal("".join(shown), "c"), literal(text, "c")
+        lines.append(f"static const char symbols[] = {symbols}, text[] = {question};")
     return "\n".join(lines)
 
 
@@ -101,7 +102,8 @@ def literal(text: str, language: str = "js") -> str:
 
 
 def _written(character: str, language: str) -> str:
-    if character in '"\\' or (language == "kotlin" and character == "$"):
+    # C reads "??-" as "~", wherever it stands.
+    if character in '"\\' or (language, character) in (("kotlin", "$"), ("c", "?")):
         return "\\" + character
     return character if " " <= character <= "~" else _escape(ord(character), language)
 

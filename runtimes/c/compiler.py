@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import InputError
-from ...files import cache_folder, write_atomically
+from ...files import cache_folder
 from ...text import printable
 
 _FLAGS = ("-std=c99", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared")
@@ -137,14 +137,15 @@ def read_private(path: Path) -> bytes | None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Keep a file for this user alone, where that can be done."""
-    with contextlib.suppress(OSError, InputError):
+    """Keep a file for this user alone, where that can be done; a link that stands there is not followed."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mask = os.umask(0o077)
-        try:
-            write_atomically(path, content)
-        finally:
-            os.umask(mask)
+        # For this user alone from the first, and not by the umask, which all threads have in common.
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix="writing-")
+        stack.callback(Path(scratch).unlink, missing_ok=True)
+        with open(handle, "wb") as file:
+            file.write(content)
+        os.replace(scratch, path)
 
 
 def _kept(place: Path) -> bytes | None:
@@ -152,11 +153,16 @@ def _kept(place: Path) -> bytes | None:
     if content is None:
         return None
     digest, library = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    return library if hashlib.sha256(library).digest() == digest else None
+    return library if _digest(place, library) == digest else None
 
 
 def _keep(place: Path, library: bytes) -> None:
-    write_private(place, hashlib.sha256(library).digest() + library)
+    write_private(place, _digest(place, library) + library)
+
+
+def _digest(place: Path, library: bytes) -> bytes:
+    """Of a library under its name: in a folder that others may write, ours could be given another one's name."""
+    return hashlib.sha256(place.name.encode() + library).digest()
 
 
 def _load(library: bytes, what: object) -> ctypes.CDLL:

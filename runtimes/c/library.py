@@ -13,6 +13,7 @@ import numpy as np
 from ...halting import RULES
 from ..base import Answers, Engine, Idle, Request, SegmentOutput, joined
 
+STATE = "state_"  # what a member for a tensor of the network's state begins with
 _ALIGNED = 64  # bytes, for vector units
 _Numbers = ctypes.c_void_p
 
@@ -122,7 +123,7 @@ class CEngine(Engine):
                 guess,
                 self._q(state),
                 self.library.member(state, "logits", (self.task.seq_len, self.task.vocab_size)),
-                tuple(self.library.member(state, name, shape) for name, shape in self.shapes.items()),
+                tuple(self.library.member(state, STATE + name, shape) for name, shape in self.shapes.items()),
             )
 
     def _q(self, state: np.ndarray) -> np.ndarray:

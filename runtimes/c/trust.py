@@ -21,13 +21,13 @@ def trust(header: bytes, source: bytes) -> None:
     """Remember, for this user, that a source was written here."""
     digest = _digest(header, source)
     _exported.add(digest)
-    write_private(_place(digest), b"exported here\n")
+    write_private(_place(digest), _said(digest))
 
 
 def require_trusted(header: bytes, source: bytes, what: object) -> None:
     """InputError unless a source was written here, or the user trusts any."""
     digest = _digest(header, source)
-    if digest in _exported or os.environ.get(TRUST) == "1" or read_private(_place(digest)) is not None:
+    if digest in _exported or os.environ.get(TRUST) == "1" or read_private(_place(digest)) == _said(digest):
         return
     raise InputError(
         f"{what}: is a program in C that was not exported here, and running it runs whatever it holds; "
@@ -37,6 +37,11 @@ def require_trusted(header: bytes, source: bytes, what: object) -> None:
 
 def _digest(header: bytes, source: bytes) -> str:
     return hashlib.sha256(hashlib.sha256(header).digest() + hashlib.sha256(source).digest()).hexdigest()
+
+
+def _said(digest: str) -> bytes:
+    """With its own name in it: where others may write the folder they could give what we wrote another name."""
+    return f"exported here: {digest}\n".encode()
 
 
 def _place(digest: str) -> Path:

@@ -183,6 +183,17 @@ def test_literals_are_what_they_say(text):
     assert literal("é", "swift") == '"\\u{e9}"'
 
 
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_two_question_marks_stand_for_themselves_in_c(tmp_path):
+    """`??-` is `~` in C99, and "?" is how padding is written."""
+    text = '??-1??/"\\x41'
+    (tmp_path / "c.c").write_text(
+        f"#include <stdio.h>\nint main(void) {{ fputs({literal(text, 'c')}, stdout); }}\n"
+    )
+    subprocess.run(["gcc", "-std=c99", "c.c", "-o", "c"], cwd=tmp_path, check=True)
+    assert subprocess.run([tmp_path / "c"], capture_output=True, text=True, check=True).stdout == text
+
+
 def test_every_call_is_of_a_target_that_there_is():
     from hrm_edge.exporters import targets
 

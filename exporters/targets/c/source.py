@@ -14,6 +14,7 @@ import onnx
 from ....errors import InputError
 from ....files import read_text
 from ....halting import RULES, halting_head
+from ....runtimes.c.library import STATE
 from ....tasks import Task
 from .blocks import Call, Function, Item, fold_repeats, reads, writes
 from .code import Names, Writer, product_names
@@ -28,6 +29,7 @@ _KERNELS = (
     *("sparse", "depthwise", "convolution", "matmul", "matmul_int8"),
 )
 _IN_A_LINE = 16
+_OURS = ("tokens", "puzzle_identifiers", "e", "logits", "q")  # tensors that every network has
 # Compilers take most of a minute and gigabytes for more numbers than this.
 _MOST_NUMBERS = 12_000_000
 # Bytes of code, roughly: what a statement and a kernel come to on a 32-bit microcontroller.
@@ -94,7 +96,7 @@ class _Assembling:
             key = value.name.removesuffix("_next")
             size = math.prod(dim.dim_value for dim in value.type.tensor_type.shape.dim)
             kind: Kind = "float" if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT else "int32_t"
-            self.fields.setdefault(key, Buffer(size, kind, field=_identifier(key)))
+            self.fields.setdefault(key, Buffer(size, kind, field=_member(key)))
         self.functions: list[tuple[Function, _Body]] = []
         self.start = self._top("hrm_start", start)
         self.think = self._top("hrm_think", segment)
@@ -265,9 +267,9 @@ def _without_unread(ops: list[Op]) -> list[Op]:
     return kept[::-1]
 
 
-def _identifier(name: str) -> str:
-    """A tensor's name as a member of the state."""
-    return name if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) else "t_" + re.sub(r"\W", "_", name, flags=re.ASCII)
+def _member(name: str) -> str:
+    """A tensor's name as a member of the state; one of a network's own may be a word of C, such as `short`."""
+    return name if name in _OURS else STATE + re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
 def _literal(buffer: Buffer) -> str:

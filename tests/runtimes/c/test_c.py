@@ -114,15 +114,36 @@ def test_what_was_compiled_is_kept_unless_others_could_have_written_it(bundle, s
         yield kept.chmod(0o666)
         kept.rename(scratch / "elsewhere")
         yield kept.symlink_to(scratch / "elsewhere")
+        assert (scratch / "elsewhere").read_bytes() == whole
 
     for number, _ in enumerate(spoil(), 2):
         load_engine(bundle)
         assert len(made) == number
-        if kept.is_symlink():
-            kept.unlink()
+        assert not kept.is_symlink()
         kept.write_bytes(whole)
         kept.chmod(0o600)
     assert not list((scratch / "temporary").iterdir())
+
+
+def test_what_was_kept_for_one_source_does_not_stand_for_another(scratch):
+    """In a folder that others may write they can give our own files other names."""
+    trust.trust(b"header", b"ours")
+    trust._exported.clear()
+    trust.require_trusted(b"header", b"ours", "b")
+    trust._place(trust._digest(b"header", b"ours")).rename(trust._place(trust._digest(b"header", b"theirs")))
+    with pytest.raises(InputError, match="was not exported here"):
+        trust.require_trusted(b"header", b"theirs", "b")
+    place = scratch / "cache" / "c" / "one.so"
+    compiler._keep(place, b"library")
+    assert compiler._kept(place) == b"library"
+    assert compiler._kept(place.rename(place.with_name("other.so"))) is None
+
+
+def test_threads_that_keep_files_leave_the_umask_alone(scratch, monkeypatch):
+    """It is the whole process's."""
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+    compiler._keep(scratch / "cache" / "c" / "one.so", b"library")
+    assert compiler._kept(scratch / "cache" / "c" / "one.so") == b"library"
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(bundle, scratch, monkeypatch):

@@ -7,6 +7,7 @@ from small_networks import TASK
 from traced_networks import CONFIGS, calibration, expected_products, traced
 
 from hrm_edge.errors import InputError
+from hrm_edge.exporters.graph.edit import rename
 from hrm_edge.exporters.graph.passes import fix_batch
 from hrm_edge.exporters.targets.c.source import write_source
 from hrm_edge.runtimes.c import BACKEND
@@ -57,3 +58,15 @@ def test_an_operator_without_a_form_in_c_is_named():
     next(node for node in segment.graph.node if node.op_type == "Sigmoid").op_type = "HardSwish"
     with pytest.raises(InputError, match=r"the operator HardSwish .* has no form in C"):
         write_source(start, segment, TASK, name="grid", max_think_steps=4, no_ACT_continue=True)
+
+
+def test_a_state_tensor_may_be_called_by_a_word_of_c(tmp_path):
+    _, start, segment = traced("grid")
+    for graph in (start, segment):
+        fix_batch(graph, 1)
+        for old, new in (("z_H", "long"), ("z_L", "arena")):
+            rename(graph.graph, {old: new, f"{old}_next": f"{new}_next"})
+    source = write_source(start, segment, TASK, name="words", max_think_steps=4, no_ACT_continue=True)
+    renamed = answers(compiled(tmp_path, source, COMPILERS[0]), calibration().questions[0])
+    plain = answers(compiled(tmp_path, written("grid"), COMPILERS[0]), calibration().questions[0])
+    np.testing.assert_array_equal(renamed[0], plain[0])
