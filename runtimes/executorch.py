@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..files import read_text
 from ..packages import install, version_of
 from ._quiet import quiet_native
 from .base import Available, Backend, CompiledProduct, Graph, Idle, first_line
@@ -86,8 +87,12 @@ def _use_threads(count: int) -> None:
 
 
 def _names(path: Path) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = json.loads(path.with_name(NAMES.format(path.stem)).read_text("utf-8"))
-    return names
+    file = path.with_name(NAMES.format(path.stem))
+    try:
+        names = json.loads(read_text(file))
+        return {part: [str(each) for each in names[part]] for part in ("inputs", "outputs", "products")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: is not what an export writes there; export the bundle again") from None
 
 
 class _Loaded:
@@ -124,7 +129,7 @@ def _delegates(content: bytes) -> Iterator[dict[str, Any]]:
             schema.write_bytes(_get_schema_bytes())
             file.write_bytes(graph)
             _flatc_decompile(place, str(schema), str(file), ["--raw-binary"])
-            yield json.loads(file.with_suffix(".json").read_text("utf-8"))
+            yield json.loads(read_text(file.with_suffix(".json")))
 
 
 def _products(graph: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -31,7 +31,7 @@ def hashes(folder: Path) -> dict[str, str]:
     [
         (
             {"target": "tflite"},
-            "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml or litert or c",
+            "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml or litert or c or executorch",
         ),
         (
             {"precision": "fp64"},
@@ -93,7 +93,7 @@ def test_python_gets_the_defaults_of_the_command_line(given, expected):
         ),
         (
             {"target": "tflite"},
-            "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml or litert or c",
+            "--target tflite: unknown; choose onnx or openvino or tensorrt or coreml or litert or c or executorch",
         ),
         ({"batch": "0"}, "--batch must be a number of rows, from 1 to 65535, or dynamic, not '0'"),
         (
