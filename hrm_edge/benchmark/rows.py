@@ -130,12 +130,17 @@ def write_benchmark(folder: Path, benchmark: Benchmark) -> None:
 
 
 def kept_rows(folder: Path, rows: Sequence[Row]) -> dict[str, Row]:
-    """By key, those whose bundle still stands as it was made, and those that have none."""
-    return {row.key: row for row in rows if row.bundle is None or _stands(folder / row.bundle, row)}
+    """By key, those whose bundle still stands as it was made, and those that failed their gate.
+
+    What could not be made is tried again: a full disk or a compiler that was missing may have been why.
+    """
+    return {row.key: row for row in rows if _stands(folder, row)}
 
 
-def _stands(bundle: Path, row: Row) -> bool:
+def _stands(folder: Path, row: Row) -> bool:
+    if row.bundle is None:
+        return row.state == "failed"
     try:
-        return sha256(bundle / MANIFEST) == row.manifest
+        return sha256(folder / row.bundle / MANIFEST) == row.manifest
     except OSError:
         return False

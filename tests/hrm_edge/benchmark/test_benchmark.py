@@ -160,6 +160,24 @@ def test_a_plan_that_loses_too_much_is_looked_for_and_a_bundle_that_fails_is_a_r
     assert sum("it lost 2 points" in note for note in table.notes) == 2
 
 
+def test_what_could_not_be_made_is_tried_again_and_what_failed_its_gate_is_not(small, tmp_path, monkeypatch):
+    asked, failures = (
+        [],
+        {"onnx": InputError("t: nothing can be written there"), "openvino": GateFailed("too much")},
+    )
+
+    def failing(checkpoint, options, *rest, **more):
+        asked.append(options.target)
+        raise failures[options.target]
+
+    monkeypatch.setattr(module, "export_bundle", failing)
+    monkeypatch.setattr(module, "trace", lambda *_: {})
+    for _ in range(2):
+        result = he.benchmark(small, output=tmp_path / "t", **{**ASKED, "precision": "fp32"})
+        assert [row.state for row in result.rows] == ["absent", "failed"]
+    assert asked == ["onnx", "openvino", "onnx"]
+
+
 def test_every_target_and_precision_that_fits_is_a_candidate():
     found = candidates(None, None, gate=True)
     wanted = [(name, precision) for name, target in all_targets().items() for precision in target.precisions]
