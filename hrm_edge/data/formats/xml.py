@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from xml.parsers import expat
 
@@ -12,8 +13,12 @@ from .base import ANSWER, QUESTION, Batches, File, Format, Rows, column_of
 _PAGES = ("<!doctype html", "<html", "<head", "<body", "<script")
 
 
+# A board may begin with "<" too, where that is a symbol.
+_BEGINS = re.compile(r"\s*<[?!A-Za-z_]")
+
+
 def _fits(file: File) -> bool:
-    return next((line for line in file.start if line.strip()), "").lstrip().startswith("<")
+    return _BEGINS.match(next((line for line in file.start if line.strip()), "")) is not None
 
 
 def _read(file: File, task: Task) -> Iterator[Rows]:

@@ -20,8 +20,9 @@ from hrm_edge.data.formats import File, format_of
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.solve.answer import read_puzzles
-from hrm_edge.tasks import get_task
+from hrm_edge.tasks import defined_task, get_task
 from hrm_edge.tasks.boards import ASCII, UNICODE, board, legend
+from hrm_edge.tasks.dataset import TaskDefinition
 
 P = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 S = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
@@ -328,3 +329,9 @@ def test_a_table_of_markdown_is_read(tmp_path):
     puzzles = load_puzzles(tmp_path / "p.md", NINE)
     assert [NINE.format(question) for question in puzzles.questions] == [P, Q]
     assert NINE.format(puzzles.answers[0]) == S
+
+
+def test_a_board_may_begin_with_a_sign_of_xml():
+    task = defined_task(TaskDefinition("signs", 1, 4, ("<", ">", "1", "2"), None, (), (), ()))
+    for text, tokens in (("<1>2", [1, 3, 2, 4]), ("<<12", [1, 1, 3, 4]), ("< > > <", [1, 2, 2, 1])):
+        assert [question.tolist() for question in asked(text, task)] == [tokens]
