@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from .models import Checkpoint
     from .tasks import Task
 
+DEFAULT_TARGET = "onnx"  # the command's, too
+
 
 def export(
     checkpoint: Path | str | None = None,
-    target: str = "onnx",
+    target: str = DEFAULT_TARGET,
     precision: str = "fp32",
     goal: str | None = None,
     loop: str | None = None,
@@ -76,7 +78,7 @@ def export(
     from .exporters.options import ExportOptions, need_packages
 
     if goal is not None:
-        given = {"--target": target != "onnx", "--precision": precision != "fp32", "--no-gate": not gate}
+        given = {"--target": target != DEFAULT_TARGET, "--precision": precision != "fp32", "--no-gate": not gate}
         others: dict[str, Any] = {
             "--loop": loop,
             "--batch": batch,

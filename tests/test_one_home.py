@@ -18,7 +18,11 @@ from hrm_edge.runtimes import backends
 ROOT = Path(__file__).parents[1]
 NAMES = frozenset(all_targets())
 # "folder/file.py: the code" → why it must stand there.
-ALLOWED: dict[str, str] = {}
+ALLOWED = {
+    "exporters/calls.py: {'py': ('Python', 'python'), 'js': ('JavaScript', 'js'), 'kt': ('Kotlin', 'kotlin'), "
+    "'swift': ('Swift', 'swift'), 'c': ('C', 'c'), 'sh': ('Shell', 'sh')}": "C the language",
+    "exporters/calls.py: (language, character) in (('kotlin', '$'), ('c', '?'))": "C the language",
+}
 
 
 def offences(code: str) -> Iterator[tuple[int, str]]:

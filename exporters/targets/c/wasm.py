@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from ....errors import InputError
-from ....files import write_atomically
+from ....files import read_text, write_atomically
 from ....runtimes.c.trust import require_trusted
 from ....text import printable
 
@@ -80,5 +80,5 @@ def build(bundle: Path, output: Path) -> int:
 
 def _functions(folder: Path) -> list[str]:
     """Names of all functions that a caller may use."""
-    texts = [(folder / name).read_text() for name in ("hrm.h", "wasm.c")]
+    texts = [read_text(folder / name) for name in ("hrm.h", "wasm.c")]
     return sorted({name for text in texts for name in re.findall(r"^[\w ]+[ *](hrm_\w+)\(", text, re.MULTILINE)})
