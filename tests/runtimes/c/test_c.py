@@ -166,6 +166,13 @@ def test_a_compiler_that_is_none_is_told_in_a_line(bundle, scratch, monkeypatch)
     assert not list((scratch / "temporary").iterdir())
 
 
+def test_a_cc_with_fast_math_answers_as_one_without():
+    command, _ = compiler.find()
+    loose = (*command, "-ffast-math")
+    assert "__FAST_MATH__" in compiler._run([*loose, "-dM", "-E", "-x", "c", os.devnull])
+    assert compiler._flags(loose) == compiler._flags(command)
+
+
 def test_rows_of_a_call_are_not_for_the_export_to_choose():
     with pytest.raises(InputError, match="--batch 4: C code takes one puzzle at a time"):
         ExportOptions.for_target("c", batch=4)
