@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .bundle import require_outside
 from .errors import InputError, require_whole
 from .measure.artifact import open_artifact
 from .packages import install
@@ -75,6 +76,9 @@ def solve(
     array([ True])
     """
     model, film, recording = load(bundle, threads), None, None
+    for written in (gif, trace_html):
+        if written is not None:
+            require_outside(model.path, Path(written))
     if gif is not None:
         from .report.film import opened_film
 

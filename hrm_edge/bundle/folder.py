@@ -99,6 +99,12 @@ def _open(path: Path) -> Bundle:
     return Bundle(path, manifest, _accuracy(path, manifest), own)
 
 
+def require_outside(read: Path, output: Path) -> None:
+    """InputError where ``output`` would lie in the folder that is read: a bundle with a file more opens no more."""
+    if read.resolve() in output.resolve().parents:
+        raise InputError(f"{output}: lies inside {read}, which may not change; give a place outside")
+
+
 def require_replaceable(folder: Path, *, gated: bool) -> None:
     """InputError where a bundle in the place of ``folder`` would lose anything but an older bundle.
 

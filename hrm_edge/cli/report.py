@@ -43,6 +43,7 @@ def command(
 
 def _write(bundle: Bundle, report: Report, output: Path) -> None:
     """Drawn from the checked figures: what a page in a stranger's bundle holds is the stranger's."""
+    from ..bundle import require_outside
     from ..errors import InputError
     from ..files import check_file, write_atomically
     from ..progress import say
@@ -52,8 +53,7 @@ def _write(bundle: Bundle, report: Report, output: Path) -> None:
     if kind not in FILES:
         raise InputError(f"-o {output}: a report is written as .html, .md or .json; give it one of these names")
     check_file(output)
-    if bundle.path.resolve() in output.resolve().parents:
-        raise InputError(f"-o {output}: lies inside the bundle, which may not change; give a place outside")
+    require_outside(bundle.path, output)
     write_atomically(output, render(report, kind), result=True)
     say(f"wrote {output}")
 

@@ -77,7 +77,7 @@ def command(
     Exit code 0 when every puzzle was thought over, whether or not its answer verified (the last line on
     standard error counts those); 2 when a puzzle or the bundle is wrong.
     """
-    from ..bundle import open_bundle
+    from ..bundle import open_bundle, require_outside
     from ..report.film import opened_film
     from ..runtimes import load_engine
     from ..runtimes.loader import warning
@@ -91,6 +91,9 @@ def command(
         announce(f"warning: {doubt}")
     if watch and as_json:
         raise InputError("--watch and --json: one draws boards, the other prints objects; drop one")
+    for written in (gif, trace_html):
+        if written is not None:
+            require_outside(opened.path, written)
     film = opened_film(gif) if gif else None
     recording = opened_recording(trace_html, opened.manifest.name) if trace_html else None
     engine = load_engine(opened, threads)

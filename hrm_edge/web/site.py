@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..bundle import Bundle
+from ..bundle import Bundle, require_outside
 from ..bundle.examples import examples_in
 from ..errors import InputError
 from ..files import check_replaceable, files_in, replacing_folder
@@ -49,6 +49,7 @@ def build_site(bundle: Bundle, output: Path, wishes: Wishes | None = None, say: 
     InputError where ``output`` holds anything else, or no page can run the bundle.
     """
     check_replaceable(output, require_site)
+    require_outside(bundle.path, output)
     engine = engine_for(bundle)
     say("collecting what thinks in the page")
     parts = engine.parts(bundle, wishes or Wishes())

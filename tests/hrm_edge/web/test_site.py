@@ -9,6 +9,7 @@ import tarfile
 import pytest
 from toys import write_hollow_bundle, write_toy_bundle
 
+import hrm_edge as he
 from hrm_edge.bundle import open_bundle
 from hrm_edge.cli import main
 from hrm_edge.errors import InputError
@@ -185,3 +186,23 @@ def test_without_npm_it_says_how_to_go_on(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match=r"npm, which fetches it, is not here; .* --runtime"):
         runtime.runtime_files(["a.mjs"])
+
+
+def test_nothing_is_written_into_the_bundle_that_is_read(tmp_path, capsys):
+    """It could not be opened again."""
+    bundle = write_toy_bundle(tmp_path / "toy")
+    (tmp_path / "link").symlink_to(bundle)
+    puzzle = ["solve", str(bundle), "1...............", "--max-think-steps", "1"]
+    for place in (bundle, tmp_path / "link"):
+        for command in (
+            ["web", str(bundle), "-o", str(place / "site")],
+            [*puzzle, "--trace-html", str(place / "x.html")],
+            [*puzzle, "--gif", str(place / "x.gif")],
+        ):
+            with pytest.raises(SystemExit) as stopped:
+                main(command)
+            assert stopped.value.code == 2
+            assert "lies inside" in capsys.readouterr().err
+    with pytest.raises(InputError, match="lies inside"):
+        he.solve(bundle, puzzle[2], gif=bundle / "x.gif")
+    assert open_bundle(bundle).manifest.name == "toy"
