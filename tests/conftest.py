@@ -81,7 +81,7 @@ def _puzzles_drawn_once():
     draw, kept = puzzles.generate_distinct, {}
 
     def drawn(task, n, seed, difficulty="ordinary", processes=None, progress=None):
-        if processes is not None or progress is not None:
+        if processes is not None or progress is not None or n < 1:
             return draw(task, n, seed, difficulty, processes, progress)
         at = id(task), seed, difficulty
         if at not in kept or len(kept[at][1][0]) < n:
