@@ -52,11 +52,13 @@ def products(segment: onnx.ModelProto) -> list[Product]:
             found.append(Product(node.name, node.input[1], node.input[0], layer, int(call)))
     ensure(bool(found), "products: the segment has no product with a stored weight")
     turned = sorted({n.input[0] for n in segment.graph.node if n.op_type == "Transpose" and n.input[0] in stored})
-    if turned:
+    both = [weight for weight in turned if any(product.weight == weight for product in found)]
+    if both:
         raise InputError(
-            f"weight {turned[0].removesuffix(_SUFFIX)} is multiplied by both as it is and transposed, and int8 has "
+            f"weight {both[0].removesuffix(_SUFFIX)} is multiplied by both as it is and transposed, and int8 has "
             "scales for the channels of one of them; give the network two weights, or export in fp32 or fp16"
         )
+    ensure(not turned, f"products: {turned[:3]} are stored transposed, which hides their products")
     inputs: dict[str, str] = {}
     for product in found:
         ensure(

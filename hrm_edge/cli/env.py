@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _ROLES = {"run": "run bundles", "train": "train", "export": "export bundles"}
 _WIDTH = 79
+_NAME = 10  # the longest name of a backend
 _LONGEST_LABEL = 40  # what is longer gets a line of its own
 
 
@@ -65,14 +66,14 @@ def _print(environment: Environment) -> None:
 
 def _print_backend(backend: BackendState) -> None:
     if backend.usable:
-        _print_row(backend.name, 9, f"yes  {backend.version}", hang=5)
+        _print_row(backend.name, _NAME, f"yes  {backend.version}", hang=5)
     else:
         version = f" ({backend.version} is installed)" if backend.version else ""
-        _print_row(backend.name, 9, f"no   {backend.why_not}{version}", hang=5)
+        _print_row(backend.name, _NAME, f"no   {backend.why_not}{version}", hang=5)
     if backend.note:
-        _print_row("", 9, f"     {backend.note}", hang=5)
+        _print_row("", _NAME, f"     {backend.note}", hang=5)
     if backend.install:  # whole, however long: it is there to be copied
-        echo(f"{'':18}run: {backend.install}")
+        echo(f"{'':{_NAME + 9}}run: {backend.install}")
 
 
 def _print_row(label: str, width: int, text: str, hang: int = 0) -> None:

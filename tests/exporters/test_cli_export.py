@@ -79,7 +79,7 @@ def test_a_bundle_is_published_with_its_accuracy(small, tmp_path, capsys):
     folder = tmp_path / "bundles" / "small-onnx-fp32-graph"
     bundle = open_bundle(folder)
     assert bundle.manifest.gate.passed is True
-    assert bundle.accuracy.n == 20
+    assert bundle.accuracy.n > 20  # no answer differs, and of 20 that says little: as many as the board has
     assert bundle.accuracy.reference_hash == bundle.manifest.source["content_hash"]
     assert bundle.accuracy.arithmetic.startswith("ONNX Runtime ")
     assert bundle.ungated_warning is None
@@ -91,7 +91,7 @@ def test_a_bundle_is_published_with_its_accuracy(small, tmp_path, capsys):
     assert facts["title"] == bundle.manifest.name
     assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
     out, err = capsys.readouterr()
-    assert "gate passed on n=20" in out
+    assert f"gate passed on n={bundle.accuracy.n}" in out
     assert f"next: hrm-edge solve {folder.relative_to(tmp_path)}" in out
     assert "export: tracing one segment" in err
 
@@ -102,7 +102,7 @@ def test_json_is_one_object_and_nothing_else(small, capsys):
     assert set(result) == {"bundle", "accuracy", "passed", "size_mb", "quantization"}
     assert result["quantization"] is None
     assert result["passed"] is True
-    assert result["accuracy"]["n"] == 10
+    assert result["accuracy"]["n"] > 10
     assert result["size_mb"] > 0
 
 

@@ -151,6 +151,6 @@ def test_what_lists_precisions_lists_it(ternary, tmp_path, capsys):
 def test_the_help_says_what_each_precision_is_and_where():
     assert _precisions() == (
         "fp32; fp16 (not for c); bf16 (tensorrt); int8 (weights and matrix products); int8-weights, int4-weights "
-        "(stored small, computed in float; not for tensorrt, c; int4 in coreml needs --ios 18); palette6-weights, "
-        "palette4-weights (coreml)."
+        "(stored small, computed in float; not for tensorrt, c, executorch; int4 in coreml needs --ios 18); "
+        "palette6-weights, palette4-weights (coreml)."
     )

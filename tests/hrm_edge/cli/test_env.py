@@ -136,7 +136,7 @@ def test_nothing_installed(run, machine):
     assert found["export", "tensorrt"]["install"] == install("export", "tensorrt")
     assert found["export", "coreml"]["install"] == install("export", "coreml")
     text = run()[1]
-    assert "  openvino   no   openvino is not installed\n                  run: install openvino\n" in text
+    assert "  openvino    no   openvino is not installed\n                   run: install openvino\n" in text
     assert "\nNVIDIA GPU: none\n" in text
     assert not any(line.split()[1:2] == ["yes"] for line in text.splitlines())
 
@@ -149,7 +149,7 @@ def test_one_target_alone(run, machine, target):
     assert {name for (role, name), row in found.items() if role == "run" and row["usable"]} == {target}
     assert {name for (role, name), row in found.items() if role == "export" and row["usable"]} == ALWAYS | {target}
     text = run()[1]
-    assert f"\n  {target:<9}  yes  1.0\n" in text
+    assert f"\n  {target:<10}  yes  1.0\n" in text
 
 
 def test_everything_installed(run, machine):

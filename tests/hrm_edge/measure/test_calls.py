@@ -11,6 +11,7 @@ from hrm_edge.errors import InputError
 from hrm_edge.measure.accuracy import rightness
 from hrm_edge.measure.calls import ask_otherwise, call_rows, unusual_boards
 from hrm_edge.measure.gate import LOOK_CONFIDENCE, compare, judge
+from hrm_edge.precision import FP32
 from hrm_edge.runtimes import Answers, GraphLoop
 
 N = 100
@@ -167,7 +168,7 @@ def longer(n: int):
 
 def test_more_puzzles_are_asked_where_the_interval_holds_the_limit(judged):
     found = judged(toys.looped, more=longer)
-    assert found.report.n == N  # no answer differs
+    assert found.report.n == 4 * N == FP32.gate_puzzles  # no answer differs, and of N that says little
     found = judged(losing(1), more=longer)
     assert found.report.n > N
     assert len(found.puzzles) == len(found.reference.tokens) == len(found.bundle.tokens) == found.report.n

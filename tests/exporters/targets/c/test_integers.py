@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from hrm_edge.exporters.graph.edit import tensor_of
 from hrm_edge.exporters.targets.c.source import write_source
 from hrm_edge.runtimes.c import BACKEND, compiler
-from hrm_edge.runtimes.c.library import Library, facts_of
+from hrm_edge.runtimes.c.library import STATE, Library, facts_of
 from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")
@@ -79,14 +79,14 @@ def test_products_are_numpys_to_the_last_bit(options, tmp_path, monkeypatch):
     with library.states.one() as state:
         inputs = {name: given(name) for name in SHAPES}
         for name, values in inputs.items():
-            begin, size = library.fields[name]
+            begin, size = library.fields[STATE + name]
             state.view(np.float32)[begin : begin + size] = values.ravel()
         library.segment(state.ctypes.data)
         for name, values in inputs.items():
             steps = np.clip(np.rint(values / STEP), -128, 127).astype(np.int32)
             sums = steps @ WEIGHTS[name].astype(np.int32)
             wanted = sums.astype(np.float32) * (STEP * SCALES[name])
-            np.testing.assert_array_equal(library.member(state, name, SHAPES[name]), wanted)
+            np.testing.assert_array_equal(library.member(state, STATE + name, SHAPES[name]), wanted)
 
 
 def test_weights_are_stored_once_and_in_bytes():
