@@ -45,9 +45,13 @@ def _plain(text: str, unit: float = 1.0) -> float | None:
     return value if math.isfinite(value) and value >= 0 else None
 
 
+def _milliseconds(text: str) -> float | None:
+    return _plain(text.lower().removesuffix("ms"))
+
+
 _MEASURES = {
     "size": _Measure(lambda row: row.size_mb, "MB", _megabytes),
-    "ms": _Measure(lambda row: row.ms_per_puzzle, "ms", _plain),
+    "ms": _Measure(lambda row: row.ms_per_puzzle, "ms", _milliseconds),
     "drop": _Measure(lambda row: row.drop, "points", _plain),
     "memory": _Measure(lambda row: row.peak_mb, "MB", _megabytes),
 }

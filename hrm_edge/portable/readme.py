@@ -29,6 +29,7 @@ _FILES = {
     "report.html": "the accuracy report",
     "task.json": "the task itself, as it is none that ships with hrm-edge",
     "manifest.json": "every file with its size and SHA-256, and what a runtime needs to know",
+    "hrm.h": "sizes, the state and the functions, for a program in C to include",
     "tensorrt.json": "which engine is for which GPU, and what the builder made of it",
 }
 _FOLDERS = {

@@ -306,6 +306,7 @@ def test_the_plot_draws_what_has_no_time_and_what_has_no_accuracy():
         ("drop=0.5,size=600KB,ms=3", "both"),
         ("size=0.45MB,ms=10", "small"),
         ("size=450000,ms=10", "small"),
+        ("size=0.45 MB,ms=10 ms", "small"),
     ],
 )
 def test_a_goal_takes_the_best_in_the_order_stated(text, chosen):
