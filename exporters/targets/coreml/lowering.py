@@ -7,19 +7,18 @@ Core ML has no bindings without a dimension: what has none in ONNX is one long h
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto
-from onnx.reference import ReferenceEvaluator
 
-from ....errors import InputError
-from ...graph.edit import array_of, ensure, initializers, subgraphs
+from ...graph import lowering as graph_lowering
+from ...graph.edit import ensure, subgraphs
+from ...graph.lowering import Few
 from .ops import EMIT
-from .weights import Few, Numbers, emit_weight, safe
+from .weights import Numbers, emit_weight, safe
 
 # Passes of the default pipeline that must not run, and why:
 _UNWANTED = {
@@ -34,8 +33,10 @@ _LARGEST_FOLDED = 512
 Body = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class Lowering:
+class Lowering(graph_lowering.Lowering):
     """One ONNX graph as MIL operators, in the MIL block that is open. ``given``: values by ONNX name."""
+
+    target, format, table = "coreml", "Core ML's MIL", "exporters/targets/coreml/ops.py"
 
     def __init__(
         self,
@@ -46,58 +47,14 @@ class Lowering:
         stored: dict[str, np.ndarray] | None = None,
     ):
         """``prefix`` of every name that is made; ``stored``: the weights of the graph around a body."""
+        super().__init__(graph, given, stored)
         self.numbers, self.prefix = numbers, prefix
-        self.graph = graph
-        self.stored = stored or {name: array_of(tensor) for name, tensor in initializers(graph).items()}
-        self.values: dict[str, Any] = {**self.stored, **given}
-        self.producers = {name: node for node in graph.node for name in node.output}
-        self.readers = Counter(name for node in graph.node for name in node.input)
-        self.biases = {node.input[0]: node for node in graph.node if node.op_type == "Add"}
-        self.fused: dict[str, Any] = {}  # outputs of nodes that another's operator has computed with its own
         self._constants: dict[str, Any] = {}  # of this block
 
     def run(self) -> dict[str, Any]:
         """Emit every node; returns the graph's outputs by name."""
-        for node in self.graph.node:
-            if node.op_type == "Loop":
-                made = _emit_loop(self, node)
-            elif node.output[0] in self.fused:
-                made = [self.fused[node.output[0]]]
-            elif self._is_shape(node):
-                known = {name: self.array(name) for name in node.input}
-                made = list(ReferenceEvaluator(node).run(None, known))
-            else:
-                if node.op_type not in EMIT:
-                    raise InputError(
-                        f"target coreml: the network has the operator {node.op_type} ({node.name}), which has no "
-                        "form in Core ML's MIL here yet; write it with others, or add it to "
-                        "exporters/targets/coreml/ops.py"
-                    )
-                emitted = EMIT[node.op_type](self, node)
-                made = emitted if isinstance(emitted, list) else [emitted]
-            self.values.update(zip(node.output, made, strict=True))
+        self.walk()
         return {value.name: self.var(value.name) for value in self.graph.output}
-
-    def _is_shape(self, node: onnx.NodeProto) -> bool:
-        """Whether a node computes with sizes, which are known when the model is built."""
-        known = [self.known(name) for name in node.input if name in self.values]
-        return len(known) == len(node.input) > 0 and all(
-            value is not None and value.dtype == np.int64 for value in known
-        )
-
-    # -- what operators ask for -----------------------------------------------------------------------------
-
-    def known(self, name: str) -> np.ndarray | None:
-        """The value where it is known, else None."""
-        value = self.values[name]
-        return value if isinstance(value, np.ndarray) else None
-
-    def array(self, name: str) -> np.ndarray:
-        """A value that has to be known."""
-        value = self.known(name)
-        ensure(value is not None, f"lower: {name} is not known when the model is built")
-        assert value is not None
-        return value
 
     def var(self, name: str) -> Any:
         """A value as a MIL variable; what is known becomes a constant of this block, once."""
@@ -114,14 +71,6 @@ class Lowering:
         stem = value.name if isinstance(value, Few) else name
         make = lambda: emit_weight(value, safe(stem), self.numbers, turned)  # noqa: E731
         return self._once(f"{stem} as a weight", make)
-
-    def bias_of(self, product: str, width: int) -> onnx.NodeProto | None:
-        """The node that adds a stored vector to a product which nothing else reads, None where there is no such."""
-        node = self.biases.get(product)
-        if node is None or self.readers[product] != 1:
-            return None
-        bias = self.values.get(node.input[1])
-        return node if isinstance(bias, np.ndarray) and bias.shape == (width,) else None
 
     def number(self, value: float) -> Any:
         """A float without dimensions, as attributes and factors are."""
@@ -178,6 +127,9 @@ def _emit_loop(outer: Lowering, node: onnx.NodeProto) -> list[Any]:
     results = mb.while_loop(_cond=condition, _body=segment, loop_vars=(zero, one, *start), name=safe(node.name))
     # Of what is carried all but the trip and the condition comes out.
     return [mb.cast(x=v, dtype="bool") if flag else v for v, flag in zip(results[2:], flags, strict=True)]
+
+
+Lowering.emit = {**EMIT, "Loop": _emit_loop}
 
 
 def _carried(value: Any) -> Any:

@@ -16,7 +16,8 @@ from onnx import TensorProto
 
 from ....errors import InputError
 from ...graph.edit import attribute, ensure
-from .weights import Few, safe
+from ...graph.lowering import Few, norm_of
+from .weights import safe
 
 if TYPE_CHECKING:
     from .lowering import Lowering
@@ -54,7 +55,7 @@ def _mul(low: Lowering, node: onnx.NodeProto) -> Any:
 
 def _div(low: Lowering, node: onnx.NodeProto) -> Any:
     """x / sqrt(mean(x²) + eps), a norm, is x · rsqrt: one pass less, and no division."""
-    found = _norm_parts(low, node)
+    found = norm_of(low, node)
     if found is None:
         return _binary("real_div")(low, node)
     eps, axes = found
@@ -66,23 +67,6 @@ def _div(low: Lowering, node: onnx.NodeProto) -> Any:
     mean = low.op("reduce_mean", x=square, axes=axes, keep_dims=True, name=f"{stem}_mean")
     scale = low.op("rsqrt", x=mean, epsilon=low.number(eps), name=f"{stem}_scale")
     return low.make("mul", node, x=x, y=scale)
-
-
-def _norm_parts(low: Lowering, node: onnx.NodeProto) -> tuple[float, list[int]] | None:
-    """(eps, axes) when the division is a norm's."""
-    behind = node.input[1]
-    parts = {}
-    for op in ("Sqrt", "Add", "ReduceMean", "Pow"):
-        part = low.producers.get(behind)
-        if part is None or part.op_type != op:
-            return None
-        parts[op], behind = part, part.input[0]
-    eps, exponent = low.known(parts["Add"].input[1]), low.known(parts["Pow"].input[1])
-    squares = exponent is not None and exponent.size == 1 and float(exponent) == 2
-    kept = attribute(parts["ReduceMean"], "keepdims", 1) and len(parts["ReduceMean"].input) == 2
-    if eps is None or eps.size != 1 or not squares or not kept or behind != node.input[0]:
-        return None
-    return float(eps), [int(axis) for axis in low.array(parts["ReduceMean"].input[1])]
 
 
 def _pow(low: Lowering, node: onnx.NodeProto) -> Any:

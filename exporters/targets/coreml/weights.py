@@ -14,6 +14,7 @@ import numpy as np
 
 from ....bundle.quantization import BLOCKS
 from ....errors import InputError
+from ...graph.lowering import Few
 
 _BLOCKS = tuple(block.replace(".", "_") for block in BLOCKS)  # as safe() spells them
 _HALF_MAX = float(np.finfo(np.float16).max)
@@ -49,17 +50,6 @@ class Numbers:
                 "export with --precision fp32"
             )
         return array.astype(np.float16)
-
-
-@dataclass(frozen=True)
-class Few:
-    """A weight in few bits as the ONNX graph stores it: steps [K, N] and a scale for each column or block."""
-
-    name: str
-    steps: np.ndarray  # int8 or int4
-    scale: np.ndarray  # float32[N], or float32[K / block, N]
-    axis: int
-    block: int
 
 
 def emit_weight(weight: Few | np.ndarray, name: str, numbers: Numbers, turned: bool = False) -> Any:
