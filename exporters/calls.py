@@ -1,14 +1,14 @@
 """How a bundle is called without hrm-edge, in a few lines of each language: `targets/calls/`.
 
 A new language, or one for a new target, is a file ``TARGET/LOOP.EXTENSION.j2`` there. A template is filled in with
-the bundle's facts and the names of :func:`_values`; "any" in place of a loop is for both.
+the bundle's facts, the names of :func:`_values` and what files it ``holds``; "any" in place of a loop is for both.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -27,15 +27,15 @@ _LANGUAGES = {
 }
 
 
-def snippets(target: str, facts: Mapping[str, Any]) -> list[Snippet]:
-    """Those of a target, for the loop that a bundle has."""
+def snippets(target: str, facts: Mapping[str, Any], holds: Collection[str] = ()) -> list[Snippet]:
+    """Those of a target, for the loop that a bundle has, and for the files that it ``holds``."""
     found = []
     folder = files("hrm_edge.exporters.targets") / "calls" / target
     for extension, (language, fence) in _LANGUAGES.items():
         for loop in (facts["loop"], "any"):
             if (folder / f"{loop}.{extension}.j2").is_file():
                 template = _templates().get_template(f"{target}/{loop}.{extension}.j2")
-                found.append(Snippet(language, fence, template.render(_values(facts))))
+                found.append(Snippet(language, fence, template.render(_values(facts), holds=holds)))
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import Manifest
+from ..files import files_in
 from ..portable import write_facts
 from ..portable.readme import write_readme
 from ..tasks import Task
@@ -27,6 +28,6 @@ def explain(folder: Path, manifest: Manifest, task: Task, accuracy: Mapping[str,
         task,
         facts,
         accuracy=accuracy,
-        snippets=snippets(target.name, facts),
+        snippets=snippets(target.name, facts, files_in(folder)),
         notes=target.device_notes(manifest),
     )

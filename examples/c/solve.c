@@ -1,8 +1,11 @@
 /* Answers puzzles with a bundle of target c, and tests it on the bundle's own examples.
 
      solve BUNDLE/examples.json    answers the examples, and says whether they are equal to Python's
-     solve PUZZLE...               answers puzzles; halts when the model says so */
+     solve PUZZLE...               answers puzzles; halts when the model says so
 
+   Where the bundle has its weights in a file, that is mapped: it comes first, solve BUNDLE/weights.bin ... */
+
+#define _POSIX_C_SOURCE 200112L
 #include "hrm.h"
 
 #include <math.h>
@@ -10,7 +13,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef HRM_WEIGHTS_FILE
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#endif
+
 static hrm_state state; /* all the memory that the model needs */
+
+#ifdef HRM_WEIGHTS_FILE
+/* Gives the state its weights, which stay in the file until they are read; whether they are this model's. */
+static int take_weights(const char *path) {
+  struct stat facts;
+  int file = open(path, O_RDONLY);
+  if (file < 0 || fstat(file, &facts)) return 0;
+  size_t bytes = (size_t)facts.st_size;
+  void *weights = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, file, 0);
+  return weights != MAP_FAILED && hrm_take_weights(&state, weights, bytes);
+}
+#endif
 
 static const char *symbol(int32_t token) { return token ? hrm_vocabulary[token] : "?"; } /* 0 is padding */
 
@@ -78,6 +99,11 @@ static int selftest(const char *path) {
 
 int main(int count, char **arguments) {
   int32_t tokens[HRM_SEQ_LEN], answer[HRM_SEQ_LEN];
+#ifdef HRM_WEIGHTS_FILE
+  if (count < 2 || !take_weights(arguments[1]))
+    return fputs("solve: give BUNDLE/" HRM_WEIGHTS_FILE " first, of the bundle that this was built with\n", stderr), 2;
+  count--, arguments++;
+#endif
   if (count < 2) return fputs("solve: give BUNDLE/examples.json, or puzzles\n", stderr), 2;
   if (count == 2 && strstr(arguments[1], ".json")) return selftest(arguments[1]);
   for (int i = 1; i < count; i++) {

@@ -30,6 +30,7 @@ _FILES = {
     "task.json": "the task itself, as it is none that ships with hrm-edge",
     "manifest.json": "every file with its size and SHA-256, and what a runtime needs to know",
     "hrm.h": "sizes, the state and the functions, for a program in C to include",
+    "weights.bin": "the weights, little-endian, for a program to map and hand to `hrm_take_weights`",
     "tensorrt.json": "which engine is for which GPU, and what the builder made of it",
 }
 _FOLDERS = {
@@ -82,6 +83,7 @@ def write_readme(
         folders=[(name, _FOLDERS[name]) for name in _FOLDERS if any(file.startswith(f"{name}/") for file in names)],
         graphs=GRAPHS,
         meanings=told,
+        rows=_rows(facts),
         rules={name: RULES[name].when for name in facts["halting"]["modes"]},
         symbols=_symbols(task, facts),
         left_out=max(0, len(facts["vocabulary"]) - _SYMBOLS),
@@ -91,6 +93,13 @@ def write_readme(
         notes=notes,
     )
     write_atomically(folder / README, content.rstrip("\n") + "\n")
+
+
+def _rows(facts: Mapping[str, Any]) -> int | None:
+    """Of every call; None: any number."""
+    inputs = [tensor for each in facts["graphs"].values() for tensor in each["inputs"]]
+    rows = {tensor["shape"][0] for tensor in inputs if tensor["shape"]}
+    return rows.pop() if len(rows) == 1 and all(isinstance(count, int) for count in rows) else None
 
 
 def _symbols(task: Task, facts: Mapping[str, Any]) -> list[tuple[int, str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,9 @@ from ...files import read_text
 from ..base import Available, Backend, CompiledProduct
 from ..loops import NEXT, require_state_outside, signature, state_tensors
 from .compiler import compiled, find
-from .library import CEngine, Library, facts_of
+from .library import STATE, CEngine, Library, facts_of
 from .trust import require_trusted
+from .weights import WEIGHTS, mapped
 
 if TYPE_CHECKING:
     from ...bundle import Bundle
@@ -48,19 +50,33 @@ class C(Backend):
                 f"{error.filename}: is not readable ({error.strerror}); export the bundle again"
             ) from None
         require_trusted(header, source, bundle.path)
-        told = facts_of(header.decode(errors="replace"))
+        try:
+            told = facts_of(header.decode(errors="replace"))
+        except InputError as error:
+            raise InputError(f"{bundle.path / _HEADER}: {error}") from None
         sizes = {name: told["macros"].get(name) for name in ("HRM_SEQ_LEN", "HRM_VOCAB")}
         if tuple(sizes.values()) != (task.seq_len, task.vocab_size):
             raise InputError(f"{bundle.path / _HEADER}: is not for {task.name} ({sizes}); export the bundle again")
-        library = Library(compiled(header, source, bundle.path / _SOURCE), told["fields"])
         states = state_tensors(signature(bundle, "segment")[1])
         outputs = {tensor.name: tensor.shape for tensor in bundle.manifest.outputs["segment"]}
+        shapes = {name: tuple(int(n) for n in outputs[name + NEXT][1:]) for name in states}
+        kept = {STATE + name: shape for name, shape in shapes.items()}
+        kept |= {"q": (2,), "logits": (task.seq_len, task.vocab_size)}
+        for name, shape in kept.items():
+            if told["fields"].get(name, (0, 0))[1] != math.prod(shape):
+                raise InputError(f"{bundle.path / _HEADER}: has no {name} as the manifest says; export it again")
+        weights = mapped(bundle.path / WEIGHTS) if told["apart"] else None
+        built = compiled(header, source, bundle.path / _SOURCE)
+        try:
+            library = Library(built, told["fields"], weights)
+        except InputError as error:
+            raise InputError(f"{bundle.path / _SOURCE}: {error}; export the bundle again") from None
         return CEngine(
             task,
             bundle.manifest.architecture["halt_max_steps"],
             library,
             threads=threads or usable_cores(),
-            shapes={name: tuple(int(n) for n in outputs[name + NEXT][1:]) for name in states},
+            shapes=shapes,
             verifies=bool(told["macros"].get("HRM_CAN_VERIFY")),
             state=states,
             **facts,

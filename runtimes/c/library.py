@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import InputError
 from ...halting import RULES
-from ..base import Answers, Engine, Idle, Request, SegmentOutput, joined
+from ..base import Answers, Engine, Idle, Request, SegmentOutput, first_line, joined
 
 STATE = "state_"  # what a member for a tensor of the network's state begins with
 _ALIGNED = 64  # bytes, for vector units
@@ -19,10 +21,25 @@ _Numbers = ctypes.c_void_p
 
 
 class Library:
-    """The functions of ``hrm.h``. ``fields``: members of the state → where they begin and how many, in 4 bytes."""
+    """The functions of ``hrm.h``. ``fields``: members of the state → where they begin and how many, in 4 bytes.
 
-    def __init__(self, library: ctypes.CDLL, fields: dict[str, tuple[int, int]]) -> None:
-        self.fields = fields
+    ``weights``: the file's bytes, where the source has none. InputError: what was compiled is not what header and
+    weights say.
+    """
+
+    def __init__(
+        self, library: ctypes.CDLL, fields: dict[str, tuple[int, int]], weights: np.ndarray | None = None
+    ) -> None:
+        self.fields, self.weights = fields, weights
+        try:
+            self._bind(library)
+        except AttributeError as error:
+            raise InputError(f"the source lacks a function ({first_line(error)})") from None
+        if 4 * max(map(sum, fields.values())) > self.bytes:
+            raise InputError(f"its state has {self.bytes} bytes, which is less than the header says")
+        self.states = Idle(self._state)
+
+    def _bind(self, library: ctypes.CDLL) -> None:
         state, number = ctypes.c_void_p, ctypes.c_int32
         self.bytes: int = library.hrm_state_bytes()
         self.begin, self.segment, self.guess = library.hrm_begin, library.hrm_segment, library.hrm_guess
@@ -34,13 +51,19 @@ class Library:
         self.solve.restype = number
         for function in (self.begin, self.segment, self.guess):
             function.restype = None
-        self.states = Idle(self._state)
+        if self.weights is not None:
+            self.take = library.hrm_take_weights
+            self.take.argtypes = (state, _Numbers, ctypes.c_uint64)
 
     def _state(self) -> np.ndarray:
         """Memory of one caller, uint8[…], its first byte at a multiple of 64."""
         memory = np.zeros(self.bytes + _ALIGNED, np.uint8)
         begin = -memory.ctypes.data % _ALIGNED
-        return memory[begin : begin + self.bytes]
+        state = memory[begin : begin + self.bytes]
+        weights = self.weights
+        if weights is not None and not self.take(state.ctypes.data, weights.ctypes.data, weights.size):
+            raise InputError("its weights are another model's, or this machine reads numbers in another byte order")
+        return state
 
     def member(self, state: np.ndarray, name: str, shape: Sequence[int]) -> np.ndarray:
         """A copy of a float member of the state."""
@@ -134,14 +157,18 @@ class CEngine(Engine):
 
 
 def facts_of(header: str) -> dict[str, Any]:
-    """What a header says: macros that are numbers, and the members of the state."""
-    import re
+    """What a header says: macros that are numbers, the members of the state, and whether weights are a file.
 
-    macros = {name: int(value) for name, value in re.findall(r"^#define (HRM_\w+) (\d+)", header, re.MULTILINE)}
+    InputError: it is none that was written here.
+    """
+    macros = {name: int(value) for name, value in re.findall(r"^#define (HRM_\w+) (\d{1,12})\b", header, re.M)}
     body = header.partition("typedef struct hrm_state {")[2].partition("}")[0]
-    fields, begin = {}, 0
-    for name, size in re.findall(r"^\s*(?:float|int32_t) (\w+)\[([^\]]+)\];", body, re.MULTILINE):
-        count = macros["HRM_ARENA_BYTES"] // 4 if size.startswith("HRM_ARENA") else macros.get(size) or int(size)
-        fields[name] = (begin, count)
-        begin += count
-    return {"macros": macros, "fields": fields}
+    fields: dict[str, tuple[int, int]] = {}
+    begin = 0
+    for name, size, unit in re.findall(r"^\s*(?:float|int32_t) (\w+)\[(\w+)( / 4)?\];", body, re.M):
+        count = macros.get(size, 0) if size.startswith("HRM_") else int(size) if size.isdecimal() else 0
+        fields[name] = (begin, count // 4 if unit else count)
+        begin += fields[name][1]
+    if not {"logits", "q", "tokens"} <= {name for name, (_, count) in fields.items() if count}:
+        raise InputError("its hrm_state does not hold what a network keeps; export the bundle again")
+    return {"macros": macros, "fields": fields, "apart": "#define HRM_WEIGHTS_FILE " in header}

@@ -111,7 +111,8 @@ def test_it_sees_what_differs_and_tells_mistakes_in_one_line(program, bundles, t
         assert told.stderr.count("\n") == 1
 
 
-def test_the_c_program_answers_as_the_network_does(tmp_path, one_trace):
+@pytest.mark.parametrize("apart", [False, True], ids=["arrays", "file"])
+def test_the_c_program_answers_as_the_network_does(tmp_path, one_trace, monkeypatch, apart):
     """A bundle of target c is compiled with the program, without a warning, and tested on what PyTorch answers."""
     pytest.importorskip("torch")
     if shutil.which("cc") is None:
@@ -120,8 +121,11 @@ def test_the_c_program_answers_as_the_network_does(tmp_path, one_trace):
     from ungated import build_bundle
 
     from hrm_edge.exporters.options import ExportOptions
+    from hrm_edge.exporters.targets.c import source as writer
     from hrm_edge.runtimes import Answers
 
+    if apart:
+        monkeypatch.setattr(writer, "MOST_NUMBERS", 0)
     source = checkpoint(network(H_cycles=1, L_cycles=1))
     asked = generate_puzzles(TASK, 16, seed=3)
     tokens, steps, q = think(source.model, asked.questions, source.config.halt_max_steps)
@@ -135,16 +139,18 @@ def test_the_c_program_answers_as_the_network_does(tmp_path, one_trace):
     made = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     carried = tmp_path / "bundle" / "examples.json"
-    tested = run(tmp_path / "solve", carried)
+    first = [tmp_path / "bundle" / "weights.bin"] * apart
+    tested = run(tmp_path / "solve", *first, carried)
     assert (tested.returncode, tested.stdout) == (
         0,
         "equal: 16 of 16 examples as in Python (answer, segments, q within 0.001)\n",
     )
-    told = run(tmp_path / "solve", *map(TASK.format, asked.questions))
+    told = run(tmp_path / "solve", *first, *map(TASK.format, asked.questions))
     words = [line.split() for line in told.stdout.splitlines()]
     assert [(text, int(taken)) for text, taken, *_ in words] == list(
         zip(TASK.format_many(tokens), steps.tolist(), strict=True)
     )
     carried.write_text(carried.read_text().replace('"steps": ', '"steps": 9', 1))
-    assert run(tmp_path / "solve", carried).stdout.startswith("not equal: 15 of 16")
-    assert run(tmp_path / "solve", "12").returncode == 2
+    assert run(tmp_path / "solve", *first, carried).stdout.startswith("not equal: 15 of 16")
+    assert run(tmp_path / "solve", *first, "12").returncode == 2
+    assert run(tmp_path / "solve", carried, *first).returncode == 2 if apart else True

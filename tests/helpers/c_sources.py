@@ -4,6 +4,7 @@ import functools
 import shutil
 import subprocess
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from run_onnx import run
@@ -12,7 +13,9 @@ from traced_networks import plan, traced
 
 from hrm_edge.exporters.graph.edit import copied
 from hrm_edge.exporters.graph.passes import fix_batch
+from hrm_edge.exporters.targets.c import source
 from hrm_edge.exporters.targets.c.source import Source, write_source
+from hrm_edge.runtimes.c.weights import WEIGHTS
 
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wdouble-promotion", "-Werror")
@@ -28,19 +31,23 @@ def graphs(name, precision="fp32"):
 
 
 @functools.cache
-def written(name, precision="fp32") -> Source:
+def written(name, precision="fp32", apart=False) -> Source:
+    """``apart``: with its weights in a file, as large models have them."""
     model, start, segment = graphs(name, precision)
     single = [copied(graph) for graph in (start, segment)]
     for graph in single:
         fix_batch(graph, 1)
     steps, rule = model.config.halt_max_steps, model.config.no_ACT_continue
-    return write_source(*single, TASK, name=name, max_think_steps=steps, no_ACT_continue=rule)
+    with mock.patch.object(source, "MOST_NUMBERS", 0 if apart else source.MOST_NUMBERS):
+        return write_source(*single, TASK, name=name, max_think_steps=steps, no_ACT_continue=rule)
 
 
-def compiled(folder, source, compiler, *flags) -> Path:
+def compiled(folder, made, compiler, *flags) -> Path:
     """The driver with a source, every warning an error."""
-    (folder / "hrm.h").write_text(source.header)
-    (folder / "hrm.c").write_text(source.source)
+    (folder / "hrm.h").write_text(made.header)
+    (folder / "hrm.c").write_text(made.source)
+    if made.weights:
+        made.weights.write(folder / WEIGHTS)
     program = folder / f"solve-{compiler}"
     command = [compiler, *WARNINGS, *flags, "hrm.c", str(DRIVER), "-I.", "-o", str(program), "-lm"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -52,7 +59,8 @@ def compiled(folder, source, compiler, *flags) -> Path:
 def answers(program, question, identifier=0) -> tuple[np.ndarray, list[list[int]]]:
     """(q and logits float32[segments, 2 + S V], steps and answer by learned, fixed and verified halting)."""
     text = " ".join(map(str, [SEGMENTS, identifier, *question]))
-    done = subprocess.run([program], input=text, capture_output=True, text=True, check=False)
+    weights = [file for file in (program.parent / WEIGHTS,) if file.exists()]
+    done = subprocess.run([program, *weights], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     numbers = [np.array(line.split(), np.float32) for line in lines[:SEGMENTS]]

@@ -15,6 +15,23 @@ int main(int argc, char **argv)
         read += scanf("%d", &tokens[i]);
     if (read != HRM_SEQ_LEN + 2)
         return 1;
+#ifdef HRM_WEIGHTS_FILE
+    static uint64_t weights[HRM_WEIGHT_BYTES / 8];
+    FILE *const file = fopen(argv[1], "rb");
+    if (argc != 2 || !file || fread(weights, 1, HRM_WEIGHT_BYTES, file) != HRM_WEIGHT_BYTES)
+        return 1;
+    fclose(file);
+    weights[2]++;
+    if (hrm_take_weights(&state, weights, HRM_WEIGHT_BYTES) ||
+        hrm_solve(&state, tokens, identifier, segments, 0, guess) != 0)
+        return 1;
+    hrm_begin(&state, tokens, identifier);
+    hrm_segment(&state);
+    weights[2]--;
+    if (hrm_take_weights(&state, weights, HRM_WEIGHT_BYTES - 1) || hrm_take_weights(&state, 0, HRM_WEIGHT_BYTES) ||
+        !hrm_take_weights(&state, weights, HRM_WEIGHT_BYTES))
+        return 1;
+#endif
     hrm_begin(&state, tokens, identifier);
     for (int k = 0; k < segments; k++) {
         float q[2];

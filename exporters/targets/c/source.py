@@ -1,4 +1,7 @@
-"""One header and one source of C99 for a start and a segment: weights, memory and statements."""
+"""One header and one source of C99 for a start and a segment: weights, memory and statements.
+
+Weights stand in the source as arrays or, where a compiler would have too many, in a file beside it (`weights.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ....errors import InputError
 from ....files import read_text
 from ....halting import RULES, halting_head
 from ....runtimes.c.library import STATE
+from ....runtimes.c.weights import WEIGHTS
 from ....tasks import Task
 from .blocks import Call, Function, Item, fold_repeats, reads, writes
 from .code import Names, Writer, product_names
 from .ir import Buffer, Kind, Loop, Op, whole
 from .lowering import Lowering
-from .schedule import Plan, Unit, fuse, in_place, in_rows, plan_memory
+from .schedule import Plan, Rows, Unit, fuse, in_place, in_rows, plan_memory
+from .weights import WeightsFile, weights_file
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # Kernels in the order in which they stand in the source: those that others call come first.
@@ -30,8 +34,11 @@ _KERNELS = (
 )
 _IN_A_LINE = 16
 _OURS = ("tokens", "puzzle_identifiers", "e", "logits", "q")  # tensors that every network has
-# Compilers take most of a minute and gigabytes for more numbers than this.
-_MOST_NUMBERS = 12_000_000
+# Compilers take most of a minute and gigabytes for more numbers than this; where there are more, none stands in the
+# source.
+MOST_NUMBERS = 12_000_000
+# Bytes in the state for where the weights are: a pointer, and what compilers leave free to align it.
+_POINTER = 16
 # Bytes of code, roughly: what a statement and a kernel come to on a 32-bit microcontroller.
 _STATEMENT, _KERNEL = 12, 600
 
@@ -52,11 +59,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Source:
-    """The two files, and what they take."""
+    """The two files, and what they take; ``weights``: the third, where weights are none of the source's."""
 
     header: str
     source: str
     sizes: Sizes
+    weights: WeightsFile | None = None
 
 
 def write_source(
@@ -68,7 +76,7 @@ def write_source(
     max_think_steps: int,
     no_ACT_continue: bool,
 ) -> Source:
-    """C for graphs of one row. InputError where an operator has no form in C, or there are too many weights."""
+    """C for graphs of one row. InputError where an operator has no form in C."""
     return _Assembling(start, segment, task).files(name, max_think_steps, no_ACT_continue)
 
 
@@ -100,6 +108,7 @@ class _Assembling:
         self.functions: list[tuple[Function, _Body]] = []
         self.start = self._top("hrm_start", start)
         self.think = self._top("hrm_think", segment)
+        self.apart = sum(buffer.size for buffer in self._stored()) > MOST_NUMBERS
 
     # -- schedules ---------------------------------------------------------------------------------------
 
@@ -132,6 +141,16 @@ class _Assembling:
         units = in_rows(items, outside)
         return _Body(name, units, plan_memory(units, outside | set(self.places), self.frames))
 
+    def _stored(self) -> set[Buffer]:
+        """The constants that statements and calls read."""
+        bodies = [self.start, self.think, *(body for _, body in self.functions)]
+        found = {buffer for f, _ in self.functions for values in f.instances for buffer in values}
+        for unit in (unit for body in bodies for unit in body.units):
+            for item in unit.ops if isinstance(unit, Rows) else [unit]:
+                if isinstance(item, Op):
+                    found.update(view.buffer for view in item.inputs if view.buffer.data is not None)
+        return found
+
     # -- names -------------------------------------------------------------------------------------------
 
     def _constant(self, buffer: Buffer) -> str:
@@ -143,7 +162,8 @@ class _Assembling:
 
         def pointer(buffer: Buffer) -> str:
             if buffer.data is not None:
-                return members.get(buffer) or self._constant(buffer)
+                name = members.get(buffer) or self._constant(buffer)
+                return f"HRM_WEIGHT({buffer.kind}, {name})" if self.apart else name
             if buffer in parameters:
                 return parameters[buffer]
             if buffer.field is not None:
@@ -187,13 +207,8 @@ class _Assembling:
         statements = sum(self._write(body, function) for function, body in self.functions)
         statements += sum(self._write(body, None) for body in (self.start, self.think))
         instances = [list(self._instances(function)) for function, _ in self.functions]
-        sizes = self._sizes(statements)
-        count = sum(buffer.size for buffer in self.constants)
-        if count > _MOST_NUMBERS:
-            raise InputError(
-                f"--target c: {count / 1e6:.0f} million numbers are more than a C compiler takes as arrays "
-                f"({_MOST_NUMBERS / 1e6:.0f} million at most); choose another --target"
-            )
+        weights = weights_file(self.constants) if self.apart else None
+        sizes = self._sizes(statements, weights)
         task, groups = self.task, self.task.groups
         facts = {
             "name": re.sub(r"[^\w .,()+-]", "_", name),
@@ -215,7 +230,9 @@ class _Assembling:
                 read_text(_TEMPLATES / "kernels" / f"{each}.c") for each in _KERNELS if each in self.kernels
             ],
             "kernel_names": self.kernels,
-            "constants": [self._array(buffer, each) for buffer, each in self.constants.items()],
+            "constants": [] if weights else [self._array(buffer, each) for buffer, each in self.constants.items()],
+            "weights": weights,
+            "weights_name": WEIGHTS,
             "functions": [(f, b, made) for (f, b), made in zip(self.functions, instances, strict=True)],
             "bodies": [self.start, self.think],
         }
@@ -227,7 +244,7 @@ class _Assembling:
             lstrip_blocks=True,
         )
         header, source = (environment.get_template(f"hrm.{end}.j2").render(facts) for end in "hc")
-        return Source(header, source, sizes)
+        return Source(header, source, sizes, weights)
 
     def _instances(self, function: Function) -> Iterator[str]:
         """The constants of every different call, as C initialises them."""
@@ -249,10 +266,12 @@ class _Assembling:
         lines = [", ".join(texts[i : i + _IN_A_LINE]) for i in range(0, len(texts), _IN_A_LINE)]
         return f"{head}static const {buffer.kind} {name}[{buffer.size}] = {{\n" + ",\n".join(lines) + "};" + tail
 
-    def _sizes(self, statements: int) -> Sizes:
+    def _sizes(self, statements: int, apart: WeightsFile | None) -> Sizes:
         state = sum(buffer.bytes for buffer in self.fields.values()) + 4 * self.whole_numbers
         arena = max(self.start.plan.size, self.think.plan.size, 64)
         weights = sum(buffer.bytes for buffer in self.constants if buffer.only is None)
+        if apart:
+            state, weights = state + _POINTER, apart.bytes
         return Sizes(state + arena, arena, weights, statements * _STATEMENT + len(self.kernels) * _KERNEL)
 
 

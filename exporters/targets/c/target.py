@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ....bundle import Manifest
     from ...options import ExportOptions
 
-# Bytes that an artifact takes, in the manifest's architecture.
-RAM, FLASH = "ram_bytes", "flash_bytes"
+# Bytes that an artifact takes, in the manifest's architecture; of them, those of a file of weights.
+RAM, FLASH, APART = "ram_bytes", "flash_bytes", "weights_file_bytes"
 
 
 class CTarget(Target):
-    """Self-contained C99: weights as arrays, the halting loop included, one puzzle at a time."""
+    """Self-contained C99: weights as arrays or a file to map, the halting loop included, one puzzle at a time."""
 
     name, order = "c", 6
     precisions = ("fp32", "int8")
@@ -30,8 +30,12 @@ class CTarget(Target):
     emulated = True
 
     def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
-        """Write ``hrm.h`` and ``hrm.c``: the second holds both graphs. InputError: an operator has no form in C."""
+        """Write ``hrm.h`` and ``hrm.c``, which holds both graphs, and many weights as a file.
+
+        InputError: an operator has no form in C.
+        """
         from ....runtimes.c.trust import trust
+        from ....runtimes.c.weights import WEIGHTS
         from ...graph.edit import copied
         from ...graph.passes import fix_batch
         from .source import write_source
@@ -52,7 +56,10 @@ class CTarget(Target):
         (context.folder / "hrm.c").write_bytes(made.source.encode())
         trust(made.header.encode(), made.source.encode())
         facts = {RAM: made.sizes.state, FLASH: made.sizes.flash}
-        return replace(as_in_graphs(dict.fromkeys(graphs, "hrm.c"), graphs), facts=facts)
+        if made.weights:
+            made.weights.write(context.folder / WEIGHTS)
+            facts[APART] = made.weights.bytes
+        return replace(as_in_graphs(dict.fromkeys(single, "hrm.c"), single), facts=facts)
 
     def check(self, options: ExportOptions) -> None:
         if options.batch is not None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from ....errors import InputError
 from ....files import read_text, write_atomically
 from ....runtimes.c.trust import require_trusted
+from ....runtimes.c.weights import WEIGHTS
 from ....text import printable
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -61,6 +62,10 @@ def build(bundle: Path, output: Path) -> int:
     except OSError as error:
         raise InputError(f"{bundle}: holds no C source ({error.strerror}); export with --target c") from None
     require_trusted(header, source, bundle)
+    if (bundle / WEIGHTS).exists():
+        raise InputError(
+            f"{bundle}: its weights ({WEIGHTS}) are too many for a module that holds them; export for onnx"
+        )
     with tempfile.TemporaryDirectory(prefix="hrm-edge-wasm-") as scratch:
         folder = Path(scratch)
         (folder / "hrm.h").write_bytes(header)

@@ -11,6 +11,7 @@ from hrm_edge.exporters.graph.edit import rename
 from hrm_edge.exporters.graph.passes import fix_batch
 from hrm_edge.exporters.targets.c.source import write_source
 from hrm_edge.runtimes.c import BACKEND
+from hrm_edge.runtimes.c.weights import WEIGHTS
 
 pytestmark = pytest.mark.skipif(not COMPILERS, reason="neither gcc nor clang is installed")
 
@@ -34,6 +35,25 @@ def test_every_network_computes_what_its_graphs_say(number, tmp_path):
         for (steps, *answer), halts in ((learned, stops), (fixed, stops & False), (verified, right)):
             assert steps == (halts.argmax() + 1 if halts.any() else SEGMENTS)
             assert answer == guesses[steps - 1].tolist()
+
+
+@pytest.mark.parametrize(("name", "precision"), [("rope", "fp32"), ("units", "fp32"), ("grid", "int8")])
+def test_weights_in_a_file_of_their_own_compute_the_same_to_the_last_bit(name, precision, tmp_path):
+    """Under both sanitizers; the driver also sees that weights of another model, or fewer, are not taken."""
+    checks = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-march=native")
+    told = []
+    for apart in (False, True):
+        made = written(name, precision, apart)
+        (tmp_path / str(apart)).mkdir()
+        program = compiled(tmp_path / str(apart), made, COMPILERS[-1], *checks)
+        told.append([answers(program, question) for question in calibration().questions[:2]])
+        assert (made.weights is not None) == apart
+    for (numbers, halting), (theirs, also) in zip(*told, strict=True):
+        np.testing.assert_array_equal(numbers, theirs)
+        assert halting == also
+    assert "hrm_k0[" not in made.source
+    assert (tmp_path / "True" / WEIGHTS).stat().st_size == made.weights.bytes == made.sizes.weights
+    assert all(begin % 64 == 0 for _, begin in made.weights.arrays.values())
 
 
 def test_products_are_counted_from_the_calls(tmp_path):
