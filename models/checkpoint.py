@@ -33,6 +33,7 @@ from .calibration import quantized_layers
 from .config import HRMConfig
 from .family import NETWORKS
 from .hrm import HRM
+from .layers import shapes_alone
 from .network import NetworkConfig, Wrapped, bare
 from .source import KIND, NetworkSource, code_hash
 
@@ -127,7 +128,7 @@ def sketch_model(config: HRMConfig, task: Task) -> HRM:
             raise InputError(
                 f"config field {field} is {getattr(config, field)}, but task {task.name} has {getattr(task, field)}"
             )
-    with torch.device("meta"):
+    with shapes_alone():
         model = _network(config, task)
     count = sum(tensor.numel() for tensor in model.state_dict().values())
     if count > limits.PARAMETERS:

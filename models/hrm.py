@@ -14,7 +14,7 @@ from ..errors import InputError
 from .config import HRMConfig, Kind
 from .flops import count_flops
 from .layers import Linear, RMSNorm, SwiGLU, truncated_lecun_normal_
-from .mixers import rotary_angles
+from .mixers import rotary_tables
 
 # The tables cos, sin [S', head_dim] that attention turns queries and keys by; none where positions are not rotary.
 Rope = tuple[Tensor, ...]
@@ -101,9 +101,9 @@ class HRM(nn.Module):
             self.embed_pos = nn.Embedding(int(position_ids.max()) + 1, D)
             self.register_buffer("position_ids", torch.as_tensor(position_ids).long(), persistent=False)
         if config.rotary:
-            angles = rotary_angles(config, position_ids).repeat(1, 2)
-            self.register_buffer("cos", angles.cos(), persistent=False)
-            self.register_buffer("sin", angles.sin(), persistent=False)
+            cos, sin = rotary_tables(config, position_ids)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
         self.add_levels(position_ids)
         for name in ("H_init", "L_init"):
             self.register_buffer(name, truncated_lecun_normal_(torch.empty(D), std=1.0))

@@ -71,6 +71,15 @@ def rotary_angles(config: HRMConfig, position_ids: np.ndarray | None) -> Tensor:
     return F.pad(angles, (0, 0, config.prefix_len, 0))
 
 
+def rotary_tables(config: HRMConfig, position_ids: np.ndarray | None) -> tuple[Tensor, Tensor]:
+    """The cosines and sines ``[S', head_dim]`` of :func:`rotary_angles`, the same for both halves of a head."""
+    if torch.get_default_device().type == "meta":  # shapes are enough; to compute, torch would read in its compiler
+        shape = config.sequence_len, config.head_dim
+        return torch.empty(shape), torch.empty(shape)
+    angles = rotary_angles(config, position_ids).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
 def rotate_half(x: Tensor) -> Tensor:
     a, b = x.chunk(2, dim=-1)
     return torch.cat((-b, a), dim=-1)
@@ -173,9 +182,10 @@ class GridMixer(Mixer):
         if config.unit_means:
             self.unit_gains = nn.Parameter(truncated_lecun_normal_(torch.empty(len(position_ids), D), std=1.0))
             units, kinds = np.unique(position_ids, return_index=True)
-            member = torch.as_tensor((position_ids[:, :, None] == units).any(0)).float()  # [S, U]
-            self.register_buffer("spread", member, persistent=False)
-            self.register_buffer("pool", (member / member.sum(0)).T.contiguous(), persistent=False)
+            member = (position_ids[:, :, None] == units).any(0).astype(np.float32)  # [S, U]
+            pool = np.ascontiguousarray((member / member.sum(0)).T)
+            self.register_buffer("spread", torch.as_tensor(member), persistent=False)
+            self.register_buffer("pool", torch.as_tensor(pool), persistent=False)
             self.register_buffer("kinds", torch.as_tensor(kinds // position_ids.shape[1]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

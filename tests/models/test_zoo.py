@@ -27,6 +27,18 @@ def test_listing_needs_no_torch():
     assert done.stdout.split() == [str(len(NAMES)), "False"]
 
 
+def test_opening_a_checkpoint_reads_in_no_compiler():
+    """torch's takes a second, and everything that opens one would wait for it."""
+    code = """
+import sys
+from hrm_edge.models import load_checkpoint
+for name in sys.argv[1:]: load_checkpoint(name)
+print({"sympy", "torch._dynamo"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code, *NAMES], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_figures_are_the_checkpoints_own(name):
     (row,) = (row for row in list_zoo() if row.name == name)
