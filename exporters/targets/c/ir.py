@@ -70,6 +70,14 @@ class View(NamedTuple):
             strides=tuple(0 if n == 1 != m else s for n, m, s in zip(old, shape, strides, strict=True)),
         )
 
+    def cut(self, axis: int, kept: range) -> View:
+        """Of one dimension those that are ``kept``."""
+        axis %= len(self.shape)
+        shape, strides = list(self.shape), list(self.strides)
+        offset = self.offset + kept.start * strides[axis]
+        shape[axis], strides[axis] = len(kept), strides[axis] * kept.step
+        return View(self.buffer, offset, tuple(shape), tuple(strides))
+
     def reshaped(self, shape: Sequence[int]) -> View | None:
         """The same elements in the same order; None where strides can not say that."""
         kept = [(n, s) for n, s in zip(self.shape, self.strides, strict=True) if n != 1]

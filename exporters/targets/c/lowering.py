@@ -116,6 +116,12 @@ class Lowering:
     def give(self, node: onnx.NodeProto, view: View) -> None:
         self.views[node.output[0]] = view
 
+    def give_as(self, node: onnx.NodeProto, view: View) -> None:
+        """Where the output has dimensions of one element more or less, which come and go freely."""
+        seen = view.reshaped(self.shape(node.output[0]))
+        assert seen is not None
+        self.give(node, seen)
+
     def loop(self, inputs: list[View], shape: tuple[int, ...], *steps: Step, name: str = "") -> View:
         """An elementwise operation, its result laid out as its largest input is."""
         inputs = [view.broadcast(shape) for view in inputs]
@@ -139,7 +145,7 @@ class Lowering:
     def _fold(self, node: onnx.NodeProto) -> bool:
         """Compute what depends on constants alone, but for the weights that are to stay int8."""
         if node.op_type == "DequantizeLinear" and node.input[0] in self.constants:
-            from .operators import stored_steps
+            from .products import stored_steps
 
             return stored_steps(self, node)
         if node.op_type == "Shape":
