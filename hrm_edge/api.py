@@ -174,6 +174,7 @@ def benchmark(
     from .benchmark.run import Wanted, run_benchmark
     from .exporters.options import need_packages
     from .report.svg import require_matplotlib
+    from .workspace import written
 
     require_whole(1, gate_puzzles=gate_puzzles, rounds=rounds, threads=threads)
     if not max_drop >= 0:
@@ -191,7 +192,9 @@ def benchmark(
         rounds=rounds,
         threads=threads,
     )
-    return run_benchmark(checkpoint, wanted, _path(output), say, progress)[0]
+    result, folder = run_benchmark(checkpoint, wanted, _path(output), say, progress)
+    written().append(folder)
+    return result
 
 
 def check(

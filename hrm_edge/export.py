@@ -136,7 +136,7 @@ def export_bundle(
 ) -> Exported:
     """Build a bundle, prove it and publish it at ``folder``, whole or not at all.
 
-    ``shared``: what is handed from one export of a checkpoint to the next.
+    ``shared``: what is handed from one export of a checkpoint to the next, where this is one of several.
 
     Raises:
         InputError: options or puzzles that do not fit, or a folder that may not be replaced or is written to.
@@ -144,7 +144,8 @@ def export_bundle(
             a bundle that stood there before is kept.
     """
     wanted = quantizing or Quantizing()
-    return _Export(checkpoint, options, gate, wanted, threads, say, progress, shared or Shared()).run(folder)
+    alone = shared is None
+    return _Export(checkpoint, options, gate, wanted, threads, say, progress, shared or Shared(), alone).run(folder)
 
 
 @dataclass
@@ -159,6 +160,7 @@ class _Export:
     say: Say
     progress: Progress | None
     shared: Shared
+    alone: bool  # whether the bundle is what was asked for, and no part of it
 
     calibration: PuzzleSet | None = None
     start: onnx.ModelProto = field(init=False)
@@ -174,7 +176,7 @@ class _Export:
     def run(self, folder: Path) -> Exported:
         gated = self.gate.puzzles is not None
         check = lambda place: require_replaceable(place, gated=gated)  # noqa: E731
-        with replacing_folder(folder, check, result=True) as self.scratch:
+        with replacing_folder(folder, check, result=self.alone) as self.scratch:
             self._calibrate()
             self._trace()
             self._decide()

@@ -5,6 +5,7 @@ Its Python runtime comes with PyTorch and speaks its tensors; on a phone it need
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import tempfile
@@ -51,24 +52,33 @@ class ExecuTorch(Backend):
         """``threads``: of the process's one pool; the last graph that is loaded with a number decides."""
         if threads is not None:
             _use_threads(threads)
-        try:
+        with _as_mistakes(path):
             return _Loaded(path)
-        except Exception as error:  # plain RuntimeError
-            raise InputError(
-                f"{path}: ExecuTorch {version_of('executorch')} can not load it ({first_line(error)}); "
-                "export the bundle again"
-            ) from error
 
     def compiled_products(self, path: Path) -> list[CompiledProduct]:
         """The products with a stored weight in the file's XNNPACK delegates, with the types it computes them in."""
         names = _names(path)["products"]
-        kinds = [kind for graph in _delegates(path.read_bytes()) for kind in _products(graph)]
+        with _as_mistakes(path):
+            kinds = [kind for graph in _delegates(path.read_bytes()) for kind in _products(graph)]
         if len(kinds) != len(names):
             raise InputError(f"{path}: its delegates have {len(kinds)} products, not {len(names)}; export it again")
         return [CompiledProduct(name, *kind) for name, kind in zip(names, kinds, strict=True)]
 
 
 BACKEND = ExecuTorch()
+
+
+@contextlib.contextmanager
+def _as_mistakes(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # plain RuntimeError, and whatever a schema's reader meets
+        raise InputError(
+            f"{path}: ExecuTorch {version_of('executorch')} can not load it ({first_line(error)}); "
+            "export the bundle again"
+        ) from error
 
 
 def _runtime() -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,8 @@ class LiteRT(Backend):
         return Available(True, litert.__version__, None, "")
 
     def load_graph(self, path: Path, threads: int | None) -> Graph:
-        try:
+        with _as_mistakes(path):
             return _Loaded(path, threads or usable_cores())
-        except Exception as error:  # plain ValueError and RuntimeError
-            raise InputError(
-                f"{path}: LiteRT {_imported().__version__} can not load it ({first_line(error)}); "
-                "export the bundle again"
-            ) from error
 
     def compiled_products(self, path: Path) -> list[CompiledProduct]:
         """The products with a stored weight, with the types that XNNPACK computes them in.
@@ -47,9 +44,10 @@ class LiteRT(Backend):
         Every operator is offered to the delegate by itself, so that its outputs tell which it took. What it leaves
         to LiteRT's own kernels has the type "float32 outside XNNPACK", "int8 outside XNNPACK".
         """
-        interpreter = _interpreter(path, 1, experimental_disable_delegate_node_fusion=True)
-        tensors = {each["index"]: each for each in interpreter.get_tensor_details()}
-        operators = interpreter._get_ops_details()
+        with _as_mistakes(path):
+            interpreter = _interpreter(path, 1, experimental_disable_delegate_node_fusion=True)
+            tensors = {each["index"]: each for each in interpreter.get_tensor_details()}
+            operators = interpreter._get_ops_details()
         taken = {i for each in operators if each["op_name"] == "DELEGATE" for i in each["outputs"]}
         widened = {each["outputs"][0]: each["inputs"][0] for each in operators if each["op_name"] == "DEQUANTIZE"}
         found = []
@@ -70,6 +68,17 @@ def _imported() -> Any:
     import ai_edge_litert
 
     return ai_edge_litert
+
+
+@contextlib.contextmanager
+def _as_mistakes(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # plain ValueError and RuntimeError, and UnicodeDecodeError of names
+        raise InputError(
+            f"{path}: LiteRT {_imported().__version__} can not load it ({first_line(error)}); "
+            "export the bundle again"
+        ) from error
 
 
 class _Loaded:

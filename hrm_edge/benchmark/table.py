@@ -92,6 +92,8 @@ def _notes(result: Benchmark) -> Sequence[str]:
         f"{_BEST}: nothing here is smaller, faster and more accurate at once. Size: the bundle without a report. "
         "Time: medians of interleaved rounds, learned halting."
     ]
+    if counted := sorted({row.emulated for row in result.rows if row.emulated}):
+        notes.append(f"Instructions of a segment: counted by {', '.join(counted)}; they are no time.")
     reasons: dict[str, list[Row]] = {}
     for row in result.rows:
         if row.note:

@@ -30,6 +30,7 @@ MEMORY = 8 * 2**30  # address space of a reader's process; what is really used i
 SLOWEST = 10.0  # seconds of the processor that an input may take, by all threads
 STUCK = 300.0  # seconds in all, of one that waits for something
 LONGEST = 2000  # characters of an error
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Result:
     inputs: int = 0
     accepted: int = 0
     refused: int = 0
+    crashed: int = 0  # in a library that is known to
     slowest: float = 0.0
     seconds: float = 0.0  # of reading; what a reader needs beforehand is not counted
     grown_mb: int = 0  # by how much its process grew after the right files were read
@@ -139,7 +141,10 @@ def run(
         }
         if at is None:
             break
-        total.findings.setdefault(f"the process ended with {status}: {said[-1][:120] if said else ''}", at)
+        if READERS[name].crashes and os.WIFSIGNALED(status) and os.WTERMSIG(status) in CRASHES:
+            total.crashed += 1
+        else:
+            total.findings.setdefault(f"the process ended with {status}: {said[-1][:120] if said else ''}", at)
         total.inputs += 1
         first = at + 1
     return total
@@ -220,6 +225,8 @@ def _print(name: str, result: Result, seed: int) -> None:
         f"{result.grown_mb:>7} MB{len(result.findings):>10}",
         flush=True,
     )
+    if result.crashed:
+        print(f"    the library that reads it ended the process {result.crashed} times", flush=True)
     for what, number in result.findings.items():
         print(f"    {what}: --seed {seed} --only '{name}' --number {number}", flush=True)
 

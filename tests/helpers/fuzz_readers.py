@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ class Reader:
     prepare: Prepare
     mutate: Mutate
     share: float = 1.0  # of the inputs: readers that compile networks take a hundred times as long
+    crashes: bool = False  # whether what reads it is known to end the process, which is counted and no finding
 
 
 READERS: dict[str, Reader] = {}
 
 
-def reader(name: str, mutate: Mutate, share: float = 1.0) -> Callable[[Prepare], Prepare]:
+def reader(name: str, mutate: Mutate, share: float = 1.0, crashes: bool = False) -> Callable[[Prepare], Prepare]:
     def register(prepare: Prepare) -> Prepare:
-        READERS[name] = Reader(prepare, mutate, share)
+        READERS[name] = Reader(prepare, mutate, share, crashes)
         return prepare
 
     return register
@@ -503,3 +505,53 @@ def _ir(folder: Path) -> tuple[list[bytes], Read]:
     # One line an element, so that lines are what is changed.
     text = (folder / "segment.xml").read_bytes().replace(b"><", b">\n<")
     return [text], _to(folder / "segment.xml", lambda file: BACKEND.load_graph(file, 1))
+
+
+def _single() -> list[Any]:
+    """The toy's graphs of one row, as phones' formats take them."""
+    import toy_graphs
+
+    from hrm_edge.exporters.graph.passes import fix_batch
+
+    models = list(toy_graphs.models("host", "dynamic").values())
+    for model in models:
+        fix_batch(model, 1)
+    return models
+
+
+# LiteRT checks that a file is a FlatBuffer, and then believes the numbers in it (SECURITY.md).
+@reader("tflite", binary, 0.1, crashes=True)
+def _tflite(folder: Path) -> tuple[list[bytes], Read]:
+    from litert_models import write
+
+    from hrm_edge.runtimes.litert import BACKEND
+
+    seeds = [write(model, folder).read_bytes() for model in _single()]
+
+    def read(file: Path) -> object:
+        BACKEND.load_graph(file, 1)
+        return BACKEND.compiled_products(file)
+
+    return seeds, _to(folder / "g.tflite", read)
+
+
+if find_spec("executorch") is not None:  # in a place of its own: `make executorch`
+
+    @reader("pte", binary, 0.02, crashes=True)
+    def _pte(folder: Path) -> tuple[list[bytes], Read]:
+        from hrm_edge.exporters.targets.executorch.program import write_program
+        from hrm_edge.runtimes.executorch import BACKEND, NAMES
+
+        seeds, names = [], []
+        for model in _single():
+            write_program(model, folder, "g")
+            seeds.append((folder / "g.pte").read_bytes())
+            names.append((folder / NAMES.format("g")).read_bytes())
+
+        def read(content: bytes, which: int) -> object:
+            (folder / "g.pte").write_bytes(content)
+            (folder / NAMES.format("g")).write_bytes(names[which])
+            BACKEND.load_graph(folder / "g.pte", None)
+            return BACKEND.compiled_products(folder / "g.pte")
+
+        return seeds, read

@@ -14,6 +14,15 @@ from hrm_edge.exporters.targets.base import Context
 from hrm_edge.models import Checkpoint
 
 
+def command_untrained(arguments: list[str]) -> None:
+    """``hrm-edge ARGUMENTS`` whose gate judges networks that solve nothing."""
+    from hrm_edge.cli import main
+    from hrm_edge.measure.gate import GateReport
+
+    GateReport.judged = True
+    main(arguments)
+
+
 def build_bundle(checkpoint: Checkpoint, options: ExportOptions, folder: Path, name: str) -> Manifest:
     """Trace, plan (from a handful of puzzles), write into the empty ``folder`` and seal."""
     start, segment = build.trace(checkpoint)

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ....errors import InputError
-from ..base import Context, Target, Tools, Written, as_in_graphs
+from ..base import Context, DeviceFigures, Target, Tools, Written, as_in_graphs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx
 
     from ....bundle import Manifest
@@ -71,6 +73,12 @@ class CTarget(Target):
     def summary(self, options: ExportOptions, manifest: Manifest) -> str:
         sizes = [manifest.architecture.get(name, 0) / 1000 for name in (RAM, FLASH)]
         return f", {sizes[0]:.0f} kB of RAM for each caller, about {sizes[1]:.0f} kB of flash"
+
+    def device_figures(self, folder: Path, manifest: Manifest) -> DeviceFigures:
+        from .emulated import COUNTED_BY, instructions
+
+        figures, counted = super().device_figures(folder, manifest), instructions(folder)
+        return figures if counted is None else figures._replace(instructions=counted, emulated=COUNTED_BY)
 
     def notes(self, options: ExportOptions) -> Sequence[str]:
         return ("hrm.c compiles with any C99 compiler: cc -std=c99 -O3 -ffp-contract=fast -c hrm.c",)

@@ -6,6 +6,10 @@ Making a file takes seconds: these are few, and `make executorch` runs them wher
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -104,6 +108,21 @@ def test_int8_products_are_counted_in_the_file(runtime, tmp_path):
     products = audit("executorch", [tmp_path / "model.pte"], "int8", low)
     assert products.found == products.expected == len(low) > 0
     assert products.kinds["int8 × int8"] == len(low)
+
+
+@pytest.mark.slow
+def test_the_readmes_code_answers_as_the_bundle_does(runtime, tmp_path):
+    network, start, segment = traced("grid")
+    single = [fixed(graph) for graph in (start, segment)]
+    write_bundle(checkpoint(network), *single, ExportOptions.for_target("executorch"), tmp_path, "grid")
+    blank = np.full((1, TASK.seq_len), TASK.blank, np.int32)
+    wanted = load_engine(tmp_path, threads=1).solve(blank)
+    (code,) = re.findall(r"```python\n(.*?)\n```", (tmp_path / "README.md").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer, steps, *q = done.stdout.splitlines()[-1].replace("[", " ").replace("]", " ").split()
+    assert (answer, int(steps)) == (TASK.format(wanted.tokens[0]), wanted.steps[0])
+    np.testing.assert_allclose(np.array(q, np.float32), wanted.q[0], atol=1e-4)
 
 
 def test_a_damaged_file_is_one_line(runtime, tmp_path):

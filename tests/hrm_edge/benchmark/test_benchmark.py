@@ -280,6 +280,7 @@ def test_columns_are_those_that_somebody_tells():
     cells = dict(zip(table.head, table.rows[0], strict=True))
     assert (cells["RAM kB"], cells["M instructions/segment"]) == ("412", "93.50")
     assert cells["exact"] == "90.0 % → 89.5 %"
+    assert any("counted by a Cortex-M7" in note for note in table.notes)
     untrained = [replace(each, n=None, lost=None, won=None, exact=None, exact_reference=None) for each in ROWS]
     assert "exact" not in benchmark_table(replace(made(*untrained), puzzles=None)).head
 

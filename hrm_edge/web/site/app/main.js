@@ -1,8 +1,8 @@
 // The page: a puzzle, a worker that thinks about it, and the viewer that shows what came.
 
-import { Task } from "../lib/task.js";
 import { byId } from "./dom.js";
 import { Editor } from "./editor.js";
+import { readSite } from "./site.js";
 import { followTheme } from "./theme.js";
 import { Viewer, showEnd, showVerdict } from "./viewer.js";
 import { heading, size } from "./words.js";
@@ -13,8 +13,7 @@ followTheme(byId("theme"));
 start().catch((error) => showVerdict("bad", `The page could not be loaded: ${error.message}`));
 
 async function start() {
-  const [facts, site] = await Promise.all(["facts.json", "site.json"].map(async (file) => (await fetch(new URL(file, base))).json()));
-  const task = new Task(facts);
+  const { facts, task, site } = await readSite(base);
   byId("title").textContent = heading(facts.task);
   byId("subtitle").textContent = site.subtitle;
   document.title = `${heading(facts.task)} · hrm-edge`;
