@@ -31,6 +31,8 @@ from ..workspace import standing, unmixed
 from ..zoo import zoo_elsewhere, zoo_models
 from .calibration import quantized_layers
 from .config import HRMConfig
+from .deduce import KIND as DEDUCE
+from .deduce import DeduceConfig
 from .family import NETWORKS
 from .hrm import HRM
 from .layers import shapes_alone
@@ -356,6 +358,11 @@ def _load(path: Path, named: Path, asked: Path) -> Checkpoint:
         model = NetworkSource.from_dict(arch, where).build(task, never_from=[path, named, asked])
         check_shapes(bare(model), stored_shapes(weights, floats=False), str(weights))
         known = [arch, code_hash(bare(model), arch["factory"])]
+    elif isinstance(arch, dict) and arch.get("kind") == DEDUCE:
+        deduce = DeduceConfig.from_dict(arch, where)
+        check_shapes(deduce.sketch(task), stored_shapes(weights), str(weights))
+        model = deduce.build(task)
+        known = [deduce.to_dict()]
     else:
         family = HRMConfig.from_dict(arch, where=where)
         check_shapes(sketch_model(family, task), stored_shapes(weights), str(weights))

@@ -134,6 +134,11 @@ class HRMConfig:
         return True
 
     @property
+    def keeps_answers(self) -> bool:
+        """Whether a row that has halted would give the same answer in every further segment: its state goes on."""
+        return False
+
+    @property
     def state_values(self) -> int:
         """Numbers in the state of one puzzle, z_H and z_L together."""
         return 2 * self.sequence_len * self.hidden_size

@@ -47,7 +47,8 @@ class Network(Protocol):
 
     Optional attributes, with their defaults: ``state`` (names of the state tensors: "z", or "z_0", "z_1", …),
     ``halt_max_steps`` (16), ``num_puzzle_identifiers`` (1), ``tolerance`` (None: a part of the state's size),
-    ``no_ACT_continue`` (False: ``q[B, 2]`` is read as HRM's; True: its first column alone). And for training
+    ``no_ACT_continue`` (False: ``q[B, 2]`` is read as HRM's; True: its first column alone), ``float_layers`` (names
+    of layers that are never quantized), ``halts_when_solved`` (False: True where q is no guess). And for training
     ``halt_exploration_prob`` (0.1: how often a puzzle is thought about past the halting that is learned), and what
     it ends with, ``halt_margin`` (0: logits by which q's first column is lowered). :data:`OPTIONS` can be set from
     outside.
@@ -69,7 +70,7 @@ class NetworkConfig:
     halt_max_steps: int
     num_puzzle_identifiers: int
     no_ACT_continue: bool
-    halting: str  # what says stop: "halt > continue", "halt", "converged" or "none"
+    halting: str  # what says stop: "halt > continue", "halt", "converged", "none", or "solved", which is no guess
     state: dict[str, tuple[int, ...]]  # shape of one row of each state tensor, by name
     segment_flops: int  # of the products of one segment, one puzzle
     halt_exploration_prob: float = 0.0
@@ -86,6 +87,11 @@ class NetworkConfig:
     def learns_halting(self) -> bool:
         """Whether it has a halting head to train."""
         return self.halting.startswith("halt")
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether a row that has halted would give the same answer in every further segment."""
+        return self.halting == "solved"
 
     @property
     def state_values(self) -> int:
@@ -140,7 +146,9 @@ class Wrapped(nn.Module):
         self.width = self._halting_width(what, state, e, task)
         own = self._network
         found = find_layers(own, f"{WRAPPED}.", lambda: tuple(own.segment(*state, e)), len(state))
-        self.layers, self.quantized_layers = found.places, found.inside
+        spared = {f"{WRAPPED}.{name}" for name in getattr(network, "float_layers", ())}
+        self.layers = {name: place for name, place in found.places.items() if name not in spared}
+        self.quantized_layers = tuple(name for name in found.inside if name not in spared)
         learned = self.width > 0
         explored = _option(network, "halt_exploration_prob", 0.1, float, least=0)
         if not explored <= 1:
@@ -156,7 +164,7 @@ class Wrapped(nn.Module):
             halt_max_steps=steps,
             num_puzzle_identifiers=identifiers,
             no_ACT_continue=self.width < 2 or _option(network, "no_ACT_continue", False, bool),
-            halting={2: "halt > continue", 1: "halt"}.get(self.width, "converged" if self.tolerance else "none"),
+            halting=_halting(network, self.width, self.tolerance),
             state={name: tuple(tensor.shape[1:]) for name, tensor in zip(self.state, state, strict=True)},
             segment_flops=count_flops(self._network.segment, [tensor[:1] for tensor in (*state, e)]),
             halt_exploration_prob=explored if learned else 0.0,
@@ -280,6 +288,12 @@ def device_of(model: nn.Module) -> torch.device:
 def bare(model: nn.Module) -> nn.Module:
     """Whose weights a checkpoint of the model holds, by names of its own: another's network without its wrapper."""
     return model.get_submodule(WRAPPED) if isinstance(model, Wrapped) else model
+
+
+def _halting(network: nn.Module, width: int, tolerance: float | None) -> str:
+    if getattr(network, "halts_when_solved", False):
+        return "solved"
+    return {2: "halt > continue", 1: "halt"}.get(width, "converged" if tolerance else "none")
 
 
 def _option(network: nn.Module, name: str, default: Any, kind: type, least: float | None = None) -> Any:

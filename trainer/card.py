@@ -7,7 +7,10 @@ from typing import Any
 from ..measure.statistics import megaflops
 from ..models import HRM
 from ..models.checkpoint import QUANTIZATION
+from ..models.deduce import KIND as DEDUCE
+from ..models.deduce import DeduceConfig
 from ..models.network import Wrapped
+from ..models.source import KIND
 from ..text import markdown
 from .qat import MEASURED
 
@@ -74,6 +77,8 @@ def describe(metadata: dict[str, Any], model: HRM | Wrapped, symmetric: bool = T
 
 
 def _made_of(model: HRM | Wrapped) -> str:
+    if isinstance(model, Wrapped) and isinstance(model.source, DeduceConfig):
+        return model.source.structure
     if isinstance(model, Wrapped):
         factory = markdown(model.source.factory) if model.source else model.config.name
         return f"what {factory} makes, {model.config.structure}"
@@ -100,7 +105,8 @@ def _stage(stage: dict[str, Any], symmetric: bool) -> str:
     train = stage["recipe"]["train"]
     qat = train.get("qat", "off")  # recipes of earlier versions do not have it
     minutes = stage["train_seconds"] / 60
-    ours = "factory" not in stage["recipe"].get("arch", {})  # another's network says how far its gradient flows
+    # Another's network says how far its gradient flows, and a candidate-state reasoner learns from all of a call.
+    ours = stage["recipe"].get("arch", {}).get("kind") not in (KIND, DEDUCE)
     through = f"gradient through {_THROUGH[train['gradient']]}, " if ours else ""
     augments = symmetric and train.get("augment", True)
     augmented = ", augmented on the fly by the task's symmetries" if augments else ""

@@ -12,6 +12,8 @@ from ..files import read_text
 from ..limits import ROWS
 from ..models import HRMConfig
 from ..models.config import FIXED, INFINITE, of_type
+from ..models.deduce import KIND as DEDUCE
+from ..models.deduce import DeduceConfig
 from ..models.hrm import Gradient
 from ..models.source import NetworkSource
 from ..tasks import Task, get_task
@@ -173,6 +175,25 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     # The same with attention, half a million parameters for 9x9 Sudoku.
     "small": (_SMALL_ARCH, _SMALL_TRAIN),
+    # What is still possible as the state, a search in every call: for tasks with groups.
+    "deduce": (
+        {"kind": DEDUCE},
+        {
+            "batch_size": 48,
+            "optimizer": "adamw",
+            "lr": 4e-3,
+            "lr_min_ratio": 0.005,
+            "schedule": "cosine",
+            "warmup_steps": 150,
+            "weight_decay": 0.05,
+            "grad_clip": 1.0,
+            "ema_decay": 0.998,
+            "augment": False,  # every symmetry is one of the network
+            "eval_puzzles": 64,
+            "bf16": True,
+            "compile": True,
+        },
+    ),
     # Minutes, to see the whole path work: 6x6 Sudoku learns with it.
     "tiny": (_SMALL_ARCH | _TINY, _SMALL_TRAIN | {"lr": 2e-3, "warmup_steps": 100, "ema_decay": 0.995}),
 }
@@ -207,8 +228,12 @@ def load_recipe(
 
 @overload
 def load_recipe(
-    task: Task | str, preset: str, file: Path | None, settings: list[str] | None, start: NetworkSource
-) -> tuple[NetworkSource, TrainConfig]: ...
+    task: Task | str,
+    preset: str,
+    file: Path | None,
+    settings: list[str] | None,
+    start: NetworkSource | DeduceConfig,
+) -> tuple[NetworkSource | DeduceConfig, TrainConfig]: ...
 
 
 def load_recipe(
@@ -216,8 +241,8 @@ def load_recipe(
     preset: str = "small",
     file: Path | None = None,
     settings: list[str] | None = None,
-    start: HRMConfig | NetworkSource | None = None,
-) -> tuple[HRMConfig | NetworkSource, TrainConfig]:
+    start: HRMConfig | NetworkSource | DeduceConfig | None = None,
+) -> tuple[HRMConfig | NetworkSource | DeduceConfig, TrainConfig]:
     """Join preset, TOML file (tables ``[arch]`` and ``[train]``) and ``section.field=value`` settings.
 
     Later ones win; ``start``'s architecture takes the place of the preset's. What ``arch.kind`` leaves no choice
@@ -254,9 +279,12 @@ def load_recipe(
         limits = {"steps": 0} if "minutes" in tables["train"] else {}
         train_table = {**train_table, **QAT_SETTINGS, **limits}
     task = get_task(task) if isinstance(task, str) else task
-    arch: HRMConfig | NetworkSource
-    if isinstance(start, NetworkSource):
+    arch: HRMConfig | NetworkSource | DeduceConfig
+    if isinstance(start, NetworkSource | DeduceConfig):
         arch = start.having(**tables["arch"])
+    elif start is None and {**arch_table, **tables["arch"]}.get("kind") == DEDUCE:
+        own = arch_table if arch_table.get("kind") == DEDUCE else {}
+        arch = DeduceConfig.from_dict({**own, **tables["arch"]}, where="[arch]")
     else:
         fixed = FIXED.get(str(tables["arch"].get("kind")), {})
         # Whether the weights fit another grid too, as a convolution's do, shows when they are loaded.

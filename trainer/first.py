@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..files import sha256
 from ..models import HRM, Checkpoint, HRMConfig, build_model, load_checkpoint
 from ..models.checkpoint import NUMBERING, load_weights
+from ..models.deduce import DeduceConfig
 from ..models.grow import with_added_blocks
 from ..models.network import Wrapped, bare
 from ..models.source import NetworkSource, code_hash, give_weights
@@ -21,8 +22,8 @@ from ..tasks import Task
 from .config import TrainConfig
 from .data import identifiers_needed, numbering
 
-# A network of this family by its config, or another's by what makes it.
-Architecture = HRMConfig | NetworkSource
+# A network of this family by its config, or another by what makes it.
+Architecture = HRMConfig | NetworkSource | DeduceConfig
 
 
 def starting_point(
@@ -69,7 +70,7 @@ def with_identifiers(
     Another's network has as many as it has.
     """
     needed = identifiers_needed(data, task)
-    if isinstance(arch, NetworkSource):
+    if not isinstance(arch, HRMConfig):
         return arch, False
     count = arch.num_puzzle_identifiers
     others = False
@@ -96,7 +97,7 @@ def first_model(
 ) -> HRM | Wrapped:
     """The model that a run starts with; where ``initial`` knows other puzzles, with their embeddings anew."""
     torch.manual_seed(config.seed)
-    if isinstance(arch, NetworkSource):
+    if not isinstance(arch, HRMConfig):
         return _first_network(task, arch, data, initial)
     model = build_model(arch, task)
     if initial is None:
@@ -109,7 +110,9 @@ def first_model(
     return model
 
 
-def _first_network(task: Task, source: NetworkSource, data: list[str], initial: Checkpoint | None) -> Wrapped:
+def _first_network(
+    task: Task, source: NetworkSource | DeduceConfig, data: list[str], initial: Checkpoint | None
+) -> Wrapped:
     model = source.build(task)
     needed, count = identifiers_needed(data, task), model.config.num_puzzle_identifiers
     if needed > count:
@@ -118,7 +121,8 @@ def _first_network(task: Task, source: NetworkSource, data: list[str], initial: 
         )
     if initial is not None:
         load_weights(model, initial.model.state_dict(), str(initial.path))
-    _require_reproducible(model, source, task)
+    if isinstance(source, NetworkSource):
+        _require_reproducible(model, source, task)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise InputError(
             f"--network {source.factory}: has no weight that requires a gradient; nothing can be trained"

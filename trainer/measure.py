@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.puzzles import PuzzleSet
 from ..errors import InputError
+from ..halting import halting_head
 from ..models import HRM
 from ..models.network import Wrapped, device_of
 from .losses import labels_of, solved
@@ -18,6 +19,7 @@ from .metrics import Metrics
 
 EVAL_SEGMENTS = (1, 2, 4, 8, 16)
 FINAL_SEGMENTS = (*EVAL_SEGMENTS, 32)
+FINAL_CALLS = (1, 4, 16, 64, 256)  # of a network whose segments are calls
 _ROWS = 64  # puzzles that think together
 
 
@@ -27,10 +29,10 @@ def solved_by_segment(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(segment, counted from 1, which of some puzzles are solved after it, their q) for all of them in turn.
 
-    Nobody halts early. Cells without a label do not count.
+    Nobody halts early, but where that would change no answer. Cells without a label do not count.
     """
     assert puzzles.answers is not None
-    device = device_of(model)
+    device, head = device_of(model), halting_head(model.config.no_ACT_continue)
     for start in range(0, len(puzzles), _ROWS):
         rows = slice(start, start + _ROWS)
         tokens = torch.from_numpy(puzzles.questions[rows]).long().to(device)
@@ -39,9 +41,16 @@ def solved_by_segment(
         if puzzles.identifiers is not None:
             identifiers = torch.from_numpy(puzzles.identifiers[rows]).long().to(device)
         e, *state = model.start(tokens, identifiers)
+        exact, last_q = torch.zeros(len(tokens), dtype=torch.bool, device=device), torch.zeros(len(tokens), 2)
+        last_q, going = last_q.to(device), torch.arange(len(tokens), device=device)
         for k in range(1, segments + 1):
-            *state, logits, q = model.segment(*[*state, e])
-            yield k, solved(logits, labels), q
+            if len(going):
+                *state, logits, q = model.segment(*[*state, e])
+                exact[going], last_q[going] = solved(logits, labels[going]), q
+                if model.config.keeps_answers:
+                    stay = ~head.says_stop(q)
+                    going, e, state = going[stay], e[stay], [tensor[stay] for tensor in state]
+            yield k, exact.clone(), last_q.clone()
 
 
 def exact_by_segments(model: HRM | Wrapped, puzzles: PuzzleSet, segments: tuple[int, ...]) -> dict[str, float]:
@@ -78,7 +87,7 @@ def accuracy(
     found = {}
     for source, chosen in puzzles.items():
         metrics.say(f"measuring on {len(chosen)} puzzles of {source}" + (f" ({what})" if what else ""))
-        exact = exact_by_segments(model, chosen, FINAL_SEGMENTS)
+        exact = exact_by_segments(model, chosen, FINAL_CALLS if model.config.keeps_answers else FINAL_SEGMENTS)
         found[source] = {"n": len(chosen), "exact_by_segments": exact}
         measured = {"measured": what} if what else {}
         metrics.write({"step": step, "source": source, **measured, **found[source]}, 1.0)

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from ..data.choose import HELD_OUT
 from ..models import HRM, save_checkpoint
+from ..models.deduce import Deduce
 from ..models.fake_quant import plain_model
-from ..models.network import Wrapped
+from ..models.network import Wrapped, bare
 from ..tasks import Task
 from . import qat
 from .card import describe
 from .config import TrainConfig
 from .data import Sampler
+from .deduction import MOST_CALLS, Deduction
 from .distributed import World
 from .losses import IGNORE, act_losses, q_continue_target, solved
 from .optim import Average, lr_factor, make_optimizers
@@ -64,6 +66,8 @@ class Run:
         # How far back the gradient flows is said for the networks here; another's says it itself.
         said: dict[str, Any] = {"gradient": self.config.gradient} if isinstance(self.model, HRM) else {}
         self._think = functools.partial(self.model.segment, **said)
+        own = bare(self.model)
+        self._deduction = Deduction(own, self.config.compile) if isinstance(own, Deduce) else None
 
     @property
     def slots(self) -> Slots:
@@ -115,6 +119,8 @@ class Run:
     def most_segments(self) -> int:
         """Segments a puzzle taken up now may take: all, or in a curriculum what its part of the run allows."""
         most, part = self.model.config.halt_max_steps, self.config.segment_curriculum
+        if self._deduction is not None:
+            most = min(most, MOST_CALLS)
         if not part:
             return most
         done = min(1.0, self.config.progress(self.step, self.seconds) / part)
@@ -135,7 +141,7 @@ class Run:
         self._refill(slots, rng)
         parts = []
         for rows in torch.arange(len(slots.steps), device=self.world.device).chunk(self.config.accumulate):
-            parts.append(self._forward_backward(rows))
+            parts.append(self._forward_backward(rows) if self._deduction is None else self._deduce(rows, rng))
         of_puzzles = [part.of_puzzles for part in parts if part.of_puzzles is not None]
         if of_puzzles:
             self._give_gradient(torch.cat(of_puzzles))
@@ -167,6 +173,20 @@ class Run:
         measured = torch.stack([*(x.detach() for x in losses), exact, right])
         of_puzzles = puzzles["puzzle_rows"].grad if "puzzle_rows" in puzzles else None
         return Part(after, q.detach(), measured, of_puzzles)
+
+    def _deduce(self, rows: Tensor, rng: np.random.Generator) -> Part:
+        """The same for a network that learns on the states that it comes to."""
+        assert self._deduction is not None
+        slots, device = self.slots, self.world.device
+        draws = torch.Generator(device).manual_seed(int(rng.integers(2**31)) + self.world.rank)
+        before, labels = [tensor[rows] for tensor in slots.state], slots.labels[rows]
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
+            e, *_ = self.model.start(slots.tokens[rows])
+            after, logits, q, losses = self._deduction.call(before, e, labels, slots.fresh[rows], draws)
+        (losses.total / (self.config.accumulate * self.config.rollout)).backward()
+        right = (logits.argmax(-1) == labels).float().sum() / (labels != IGNORE).sum()
+        measured = torch.stack([*(x.detach() for x in losses), solved(logits, labels).float().mean(), right])
+        return Part(after, q, measured, None)
 
     def _update(self) -> None:
         self.world.average_gradients(self.model)

@@ -36,6 +36,7 @@ def command(
     the public HRM and TRM code counts, against the given answers: the mean part of a puzzle's labelled cells that
     are as given, and the puzzles of which all are; "–" where no answer is given. MFLOP: million operations a
     puzzle, of matrix products and convolutions (a multiply-add is two): one segment's times the mean segments.
+    What is not exact is wrong where the model halted on its answer, and else gave_up.
 
     With several artifacts the others are also compared with the first, answer for answer.
     """
@@ -65,6 +66,9 @@ def command(
         echo_json(found.to_dict())
 
 
+_FEW = 6  # numbers of segments: up to 32
+
+
 def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> None:
     from ..measure.statistics import megaflops
     from .tables import print_rows
@@ -72,7 +76,8 @@ def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> No
     flops = evaluation.segment_flops
 
     def cells(name: str, score: Score) -> tuple[str, ...]:
-        fractions = ("–" if part is None else f"{part:.2%}" for part in (score.accuracy, score.exact_accuracy))
+        parts = (score.wrong, score.gave_up, score.accuracy, score.exact_accuracy)
+        fractions = ("–" if part is None else f"{part:.2%}" for part in parts)
         work = "–" if flops is None else megaflops(flops * score.steps_mean)
         return name, str(score.n), f"{score.exact:.2%}", *fractions, f"{score.steps_mean:.2f}", work
 
@@ -80,10 +85,13 @@ def _print(artifact: Artifact, evaluation: Evaluation, puzzles: PuzzleSet) -> No
     by_source = evaluation.by_source if len(evaluation.by_source) > 1 else {}
     rows = [*by_source.items(), ("all", evaluation.total)]
     rows += [(f"all, after {k}", score) for k, score in evaluation.by_segments.items()]
-    head = ("puzzles", "n", "exact", "accuracy", "exact_accuracy", "segments", "MFLOP")
+    head = ("puzzles", "n", "exact", "wrong", "gave_up", "accuracy", "exact_accuracy", "segments", "MFLOP")
     print_rows(head, (cells(*row) for row in rows))
     if flops is not None:
         echo(f"  MFLOP a puzzle; a segment takes {megaflops(flops)}")
+    if len(evaluation.right_within) > _FEW:  # a model that thinks as long as this may be given less
+        within = ", ".join(f"{k}: {part:.2%}" for k, part in evaluation.right_within.items())
+        echo(f"  right and halted within so many segments: {within}")
     if 0 < evaluation.total.labelled < evaluation.total.n:
         echo(f"  accuracy and exact_accuracy are of the {evaluation.total.labelled} puzzles whose answer is given")
     if evaluation.unjudged:

@@ -32,7 +32,10 @@ def command(
     key: Annotated[str | None, typer.Option(help="--weights: which of several tables in the file.")] = None,
     preset: Annotated[
         str,
-        typer.Option(help="sudoku, maze; tiny, small (attention, for a CPU); paper, arc (27 M parameters, GPU)."),
+        typer.Option(
+            help="sudoku, maze; deduce (candidates, for tasks with groups); tiny, small (attention, for a CPU); "
+            "paper, arc (27 M parameters, GPU)."
+        ),
     ] = "small",
     data: Annotated[
         list[str] | None,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ..data.puzzles import PuzzleSet, judged, judged_only
 from ..errors import InputError
+from ..halting import FIXED
 from ..identifiers import require_same
 from ..progress import Progress
 from ..runtimes import Answers, Engine
@@ -32,7 +33,8 @@ class Score:
     Of the `labelled` ones, which have a given answer, two more, named and counted as the public HRM and TRM code
     logs them; both are None where nothing has a label. `accuracy`: the mean over puzzles of the part of a puzzle's
     labelled cells, givens included, that equal the label. `exact_accuracy`: those whose labelled cells all do.
-    `steps_mean`: segments a puzzle took, in all its attempts.
+    `steps_mean`: segments a puzzle took, in all its attempts. `wrong`: of all, those halted on an answer that is
+    not right; `gave_up`: those that never halted, whose last guess is not. Both are None where halting is off.
     """
 
     exact: float
@@ -41,6 +43,8 @@ class Score:
     steps_mean: float
     exact_accuracy: float | None = None
     labelled: int = 0
+    wrong: float | None = None
+    gave_up: float | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -64,6 +68,7 @@ class Evaluation:
     right: np.ndarray  # bool[N]; False where unjudged
     answers: Answers
     segment_flops: int | None = None  # of the engine, one puzzle; None: unknown
+    right_within: dict[int, float] = field(default_factory=dict)  # by segments: of all, halted by then, and right
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `hrm-edge eval --json` prints (keys as in the command's help)."""
@@ -75,6 +80,7 @@ class Evaluation:
             "by_source": {name: score.to_dict(flops) for name, score in self.by_source.items()},
             "by_segments": {str(k): score.to_dict(flops) for k, score in self.by_segments.items()},
             "unjudged": self.unjudged,
+            "right_within": {str(k): part for k, part in self.right_within.items()},
         }
 
 
@@ -179,7 +185,7 @@ def evaluate(
     answers = answer_all(
         engine, puzzles, max_think_steps=max_think_steps, halt=halt, retries=retries, seed=seed, progress=progress
     )
-    count = _Counts(puzzles, answers.tokens, answers.steps)
+    count = _Counts(puzzles, answers.tokens, answers.steps, None if halt == FIXED.name else answers.halted)
     sources = np.array(puzzles.sources)
     names = dict.fromkeys(sources[counted].tolist()) if "source" in by else ()
     by_source = {name: count.score(counted & (sources == name)) for name in names}
@@ -194,6 +200,7 @@ def evaluate(
         right=count.right,
         answers=answers,
         segment_flops=segment_flops,
+        right_within=count.right_within(counted),
     )
 
 
@@ -250,10 +257,15 @@ def in_chunks(
 
 
 class _Counts:
-    """What scores are counted from: ``tokens`` int32[N, S], given after ``steps`` int[N] segments."""
+    """What scores are counted from: ``tokens`` int32[N, S], given after ``steps`` int[N] segments.
 
-    def __init__(self, puzzles: PuzzleSet, tokens: np.ndarray, steps: np.ndarray) -> None:
-        self.right, self.steps = rightness(puzzles, tokens), steps
+    ``halted`` bool[N]: whose halting rule stopped them; None: nothing halts.
+    """
+
+    def __init__(
+        self, puzzles: PuzzleSet, tokens: np.ndarray, steps: np.ndarray, halted: np.ndarray | None = None
+    ) -> None:
+        self.right, self.steps, self.halted = rightness(puzzles, tokens), steps, halted
         self.token, self.match = token_accuracy(puzzles, tokens), label_match(puzzles, tokens)
         self.labelled = np.asarray(_labelled_cells(puzzles).any(axis=1))
 
@@ -270,4 +282,15 @@ class _Counts:
             steps_mean=float(self.steps[rows].mean()),
             exact_accuracy=exact,
             labelled=int(labelled.sum()),
+            wrong=None if self.halted is None else float((~right & self.halted[rows]).mean()),
+            gave_up=None if self.halted is None else float((~right & ~self.halted[rows]).mean()),
         )
+
+    def right_within(self, rows: np.ndarray) -> dict[int, float]:
+        """Of the puzzles at ``rows``, by segments 1, 2, 4, …: those that had halted by then, and are right."""
+        if self.halted is None:
+            return {}
+        steps = self.steps[rows]
+        counts = [2**k for k in range((int(steps.max()) - 1).bit_length() + 1)]
+        halted = self.right[rows] & self.halted[rows]
+        return {k: float((halted & (steps <= k)).mean()) for k in counts}

@@ -27,6 +27,8 @@ def test_counts_by_hand(four):
     result = evaluate(Scripted(four, RIGHT_FROM, HALTS_AT), four, by=("source", "segments"))
     assert (result.total.exact, result.total.token, result.total.n) == (0.5, 1 - 2 * (1 / 8) / 4, 4)
     assert result.total.steps_mean == 15 / 4
+    assert (result.total.wrong, result.total.gave_up) == (0.5, 0)
+    assert result.right_within == {1: 0.25, 2: 0.5, 4: 0.5, 8: 0.5}
     assert result.steps_histogram == {1: 1, 2: 1, 4: 1, 8: 1}
     assert {name: (s.exact, s.n, s.steps_mean) for name, s in result.by_source.items()} == {
         "easy": (0.5, 2, 2.5),
@@ -37,9 +39,17 @@ def test_counts_by_hand(four):
     assert result.right.tolist() == [True, True, False, False]
 
 
+def test_what_never_halts_is_given_up_and_nothing_is_where_halting_is_off(four):
+    result = evaluate(Scripted(four, RIGHT_FROM, HALTS_AT), four, max_think_steps=3)
+    assert (result.total.exact, result.total.wrong, result.total.gave_up) == (0.5, 0, 0.5)
+    off = evaluate(Scripted(four, RIGHT_FROM, HALTS_AT), four, halt="fixed", max_think_steps=5)
+    assert (off.total.wrong, off.total.gave_up, off.right_within) == (None, None, {})
+
+
 def test_json_has_the_documented_keys(four):
     content = evaluate(Scripted(four, RIGHT_FROM, HALTS_AT), four).to_dict()
     scores = {"exact", "token", "n", "steps_mean", "accuracy", "exact_accuracy", "labelled", "puzzle_flops"}
+    scores |= {"wrong", "gave_up"}
     assert scores | {"by_source", "by_segments", "segment_flops"} <= set(content)
     assert content["by_segments"] == {}
     assert set(content["by_source"]["easy"]) == scores
