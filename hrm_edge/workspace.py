@@ -288,16 +288,29 @@ def _discard_old(work: Path) -> None:
 
 def swap(work: Path, target: Path) -> None:
     """Put ``new`` in the place of ``target``, which is then ``old``; as it was where that fails."""
-    old = work / _OLD
-    if target.exists():
-        target.rename(old)
-    try:
-        (work / NEW).rename(target)
-    except BaseException:
-        if old.exists() and not os.path.lexists(target):
-            old.rename(target)
-        raise
+    with contextlib.ExitStack() as stack:
+        held = None
+        if os.stat in os.supports_dir_fd:  # not on Windows
+            held = os.open(target.parent, os.O_RDONLY)
+            stack.callback(os.close, held)
+        if target.exists():
+            target.rename(work / _OLD)
+        try:
+            (work / NEW).rename(target)
+        except BaseException:
+            _put_back(work, target, held)
+            raise
     sync_quietly(target.parent)
+
+
+def _put_back(work: Path, target: Path, held: int | None) -> None:
+    """``held``: the folder in which both stand, as it may have been moved away with them."""
+    old, place = (work / _OLD, target) if held is None else (f"{work.name}/{_OLD}", target.name)
+    try:
+        os.stat(place, dir_fd=held, follow_symlinks=False)
+    except FileNotFoundError:
+        with contextlib.suppress(FileNotFoundError):  # nothing stood there
+            os.rename(old, place, src_dir_fd=held, dst_dir_fd=held)
 
 
 def _leave(work: Path, target: Path, handle: int) -> None:

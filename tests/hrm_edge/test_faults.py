@@ -55,6 +55,12 @@ def test_a_signal_that_comes_once_the_new_stands_fails_nothing(trial):
     assert outcomes == ["exit 143, old stands", "exit 0, new stands", "exit 0, new stands"]
 
 
+def test_the_old_is_put_back_into_a_folder_that_is_moved_away_in_between(trial):
+    tried = trial("data generate over a set")
+    outcomes = [tried.meet(BY_NAME["vanish"], at) for at, kind in enumerate(tried.kinds, 1) if kind == "rename"]
+    assert outcomes[:2] == ["exit 2, old stands", "exit 2, old stands"]
+
+
 def test_a_reader_at_any_moment_finds_the_old_bundle_or_the_new(trial):
     seen = set()
 
