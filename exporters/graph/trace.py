@@ -269,9 +269,10 @@ def _trace(program: Program) -> onnx.ModelProto:
     else:
         dynamic = shapes
     with quiet(), torch.no_grad():
+        inputs = tuple(program.inputs.values())
         traced = export(
-            module,
-            tuple(program.inputs.values()),
+            (None if isinstance(module, Wrapped) else _captured(module, inputs, dynamic)) or module,
+            inputs,
             registry=_operators(),
             input_names=list(program.inputs),
             output_names=[*program.outputs, *(["block"] if segment else [])],
@@ -293,6 +294,43 @@ def _trace(program: Program) -> onnx.ModelProto:
         named = {f"{layer}.weight": w for layer, w in program.module.layer_weights().items()} | named
     clean(model, {name: t.detach().cpu().numpy() for name, t in named.items()})
     return model
+
+
+def _captured(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: Any) -> torch.export.ExportedProgram | None:
+    """What ``export`` captures of a module itself, but for a second look where that would change nothing.
+
+    It runs what it captured once more, to write operators that ONNX has no form for as others: half the time of a
+    trace. Ours have one, all but casts to what a value is already; of others' nobody knows. None: not captured.
+    """
+    from torch.onnx._internal.exporter._capture_strategies import TorchExportNonStrictStrategy
+
+    capture = TorchExportNonStrictStrategy(verbose=False)
+    captured = capture(module, inputs, None, dynamic_shapes=dynamic).exported_program
+    if captured is None:
+        return None
+    calls = [node for node in captured.graph.nodes if node.op == "call_function"]
+    casts = [node for node in calls if _casts_nothing(node)]
+    known = _operators().is_registered
+    whole = (known(n.target) or n.target in _ASSERTIONS for n in calls if n not in casts)
+    if all(whole) and not any(n.target is torch.ops.aten.conv2d.default for n in calls):  # written otherwise
+        for node in casts:
+            node.replace_all_uses_with(node.args[0])
+            captured.graph_signature.replace_all_uses(node.name, node.args[0].name)  # it may be an output
+            captured.graph.erase_node(node)
+        captured.run_decompositions = lambda *_: captured
+    return captured
+
+
+# What the tracer drops.
+_ASSERTIONS = {torch.ops.aten._assert_scalar.default, torch.ops.aten._assert_tensor_metadata.default}
+
+
+def _casts_nothing(node: torch.fx.Node) -> bool:
+    """Whether it is a cast to the type that its input has."""
+    if node.target is not torch.ops.aten.to.dtype:
+        return False
+    value, dtype, *_ = node.args
+    return isinstance(value, torch.fx.Node) and value.meta["val"].dtype == dtype
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from run_onnx import run
 from small_networks import TASK, network
 from traced_networks import expected_products
 
+from hrm_edge.exporters.graph import trace
 from hrm_edge.exporters.graph.edit import array_of, initializers
 from hrm_edge.exporters.graph.trace import exported_form, quiet, trace_segment, trace_start
 from hrm_edge.models.mixers import Attention
@@ -175,3 +176,11 @@ def public_graphs(request, shared_data):
     model, _ = import_public(shared_data / "parity" / request.param, None, None)
     traces = shared_traces.trace_start(model), shared_traces.trace_segment(model)
     return request.param, tuple(graph.SerializeToString() for graph in traces)
+
+
+@pytest.mark.parametrize("name", ["mixer", "convolution"])
+def test_what_is_captured_once_is_what_the_tracer_makes_by_itself(traced, name, monkeypatch):
+    """Byte for byte, with operators that it writes as others and without."""
+    model, _, segment = traced(name)
+    monkeypatch.setattr(trace, "_captured", lambda *_: None)
+    assert trace.trace_segment(model).SerializeToString() == segment.SerializeToString()
