@@ -188,7 +188,6 @@ class Deduce(nn.Module):
     state = ("struck", "pinned", "attempts")
     halt_exploration_prob = 0.0
     halts_when_solved = True
-    float_layers = ("heads", "conflict_head")  # a hair decides whether a candidate is struck
     table: Tensor
     member: Tensor
 
@@ -215,6 +214,10 @@ class Deduce(nn.Module):
         self.embed = nn.Embedding(3, D)
         nn.init.normal_(self.embed.weight, std=1.0)
         self.blocks = nn.ModuleList(Block(kinds, D, arch.expansion) for _ in range(arch.L_layers))
+        # A hair decides whether a candidate is struck; and of what a gated unit multiplies one channel grew to thirty
+        # times the others in training, which leaves these no bits.
+        downs = [f"blocks.{index}.mlp.down_proj" for index in range(arch.L_layers)]
+        self.float_layers = ("heads", "conflict_head", *downs)
         self.heads = nn.Linear(D, 3)  # of each candidate: keep it, it is the one, something is wrong
         self.conflict_head = nn.Linear(2, 1)
 
