@@ -74,9 +74,9 @@ class DeduceConfig:
         """What it is made of, for people."""
         shared = " and what two of these share" if self.intersections else ""
         return (
-            f"a candidate-state reasoner, {self.hidden_size} wide for each cell and symbol, {self.L_layers} layers "
-            f"that mix by means over cells, groups{shared}, {self.L_cycles} cycles a call, {self.trained_cycles} "
-            "in training"
+            f"a candidate-state reasoner, {self.hidden_size} wide for each cell and symbol, {self.L_layers} "
+            f"layer{'s'[: self.L_layers > 1]} mixing by means over cells, groups{shared}, {self.L_cycles} cycles a call, "
+            f"{self.trained_cycles} in training"
         )
 
     def having(self, **changes: Any) -> DeduceConfig:

@@ -106,14 +106,16 @@ def _stage(stage: dict[str, Any], symmetric: bool) -> str:
     qat = train.get("qat", "off")  # recipes of earlier versions do not have it
     minutes = stage["train_seconds"] / 60
     # Another's network says how far its gradient flows, and a candidate-state reasoner learns from all of a call.
-    ours = stage["recipe"].get("arch", {}).get("kind") not in (KIND, DEDUCE)
+    kind = stage["recipe"].get("arch", {}).get("kind")
+    ours = kind not in (KIND, DEDUCE)
+    loss = "losses at every cycle" if kind == DEDUCE else f"{train['loss']} loss"
     through = f"gradient through {_THROUGH[train['gradient']]}, " if ours else ""
     augments = symmetric and train.get("augment", True)
     augmented = ", augmented on the fly by the task's symmetries" if augments else ""
     tuning = "" if qat == "off" else f"quantization-aware, the blocks' products in int8 with {qat} scales: "
     return (
         f"{tuning}{stage['steps']:,} steps of {train['batch_size']} slots{_turns(train)} in {minutes:.0f} minutes; "
-        f"{through}{train['loss']} loss, "
+        f"{through}{loss}, "
         f"{train['optimizer']} at {train['lr']:g} ({train['schedule']} schedule, {train['warmup_steps']} warm-up "
         f"steps), weight decay {train['weight_decay']:g}, EMA {train['ema_decay']:g}, seed {train['seed']}; "
         f"data{augmented}: {'; '.join(map(markdown, stage['sources']))}."

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import hrm_edge.trainer
 from hrm_edge.models import load_checkpoint
 from hrm_edge.models.deduce import Deduce, DeduceConfig, possible
 from hrm_edge.tasks import get_task
@@ -102,3 +107,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
 
     whole, parts = run("whole", 12), run("parts", 5, 12)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_the_script_for_a_lease_goes_on_from_what_it_kept(tmp_path):
+    """At toy size on a CPU; the second lease has nothing but the first one's OUT."""
+    script = Path(hrm_edge.trainer.__file__).parent / "hard.sh"
+    told = []
+    for run in ("first", "second"):
+        environment = {**os.environ, "PYTHON": sys.executable, "RUN": str(tmp_path / run)}
+        command = [str(script), "--dry-run", str(tmp_path / "out")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout + done.stderr)
+    assert "30 steps" in told[0]
+    assert "already trained" in told[1]
+    assert load_checkpoint(tmp_path / "out" / "checkpoint").metadata["steps"] == 30
+    assert (tmp_path / "out" / "run.tar").stat().st_size < 16e6
