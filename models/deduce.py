@@ -75,8 +75,8 @@ class DeduceConfig:
         shared = " and what two of these share" if self.intersections else ""
         return (
             f"a candidate-state reasoner, {self.hidden_size} wide for each cell and symbol, {self.L_layers} "
-            f"layer{'s'[: self.L_layers > 1]} mixing by means over cells, groups{shared}, {self.L_cycles} cycles a call, "
-            f"{self.trained_cycles} in training"
+            f"layer{'s'[: self.L_layers > 1]} mixing by means over cells, groups{shared}, "
+            f"{self.L_cycles} cycles a call, {self.trained_cycles} in training"
         )
 
     def having(self, **changes: Any) -> DeduceConfig:
@@ -214,8 +214,8 @@ class Deduce(nn.Module):
         self.embed = nn.Embedding(3, D)
         nn.init.normal_(self.embed.weight, std=1.0)
         self.blocks = nn.ModuleList(Block(kinds, D, arch.expansion) for _ in range(arch.L_layers))
-        # A hair decides whether a candidate is struck; and of what a gated unit multiplies one channel grew to thirty
-        # times the others in training, which leaves these no bits.
+        # A hair decides whether a candidate is struck; and of what the last unit multiplies, one channel grew to
+        # thirty times the others in training, which leaves these no bits.
         downs = [f"blocks.{index}.mlp.down_proj" for index in range(arch.L_layers)]
         self.float_layers = ("heads", "conflict_head", *downs)
         self.heads = nn.Linear(D, 3)  # of each candidate: keep it, it is the one, something is wrong
