@@ -42,8 +42,9 @@ class DeduceConfig:
     expansion: float = 2.0  # of a layer's last unit
     intersections: bool = True  # cells that two groups share are a kind of constraint too
     halt_max_steps: int = 256  # calls
+    rule_rounds: int = 4  # times that the rules themselves strike in a call, after the network; 0: never
     strike_below: float = 0.3  # probability of being kept, below which a candidate is struck
-    conflict_above: float = 0.9  # probability of a contradiction, above which the last pin is taken back
+    conflict_above: float = 0.5  # probability of a contradiction, above which the last pin is taken back
     kind: str = KIND
     factory: ClassVar[str] = KIND  # what made it, for messages
 
@@ -61,6 +62,7 @@ class DeduceConfig:
             "L_cycles", runs <= limits.BLOCK_CALLS, f"such that a call runs at most {limits.BLOCK_CALLS} layers"
         )
         self._require("expansion", self.expansion * self.hidden_size >= 1, f"at least 1 / {self.hidden_size}")
+        self._require("rule_rounds", 0 <= self.rule_rounds <= limits.CYCLES, f"from 0 to {limits.CYCLES}")
         for name in ("strike_below", "conflict_above"):
             self._require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
         self._require("kind", self.kind == KIND, KIND)
@@ -178,11 +180,12 @@ class Deduce(nn.Module):
     struck; ``pinned``, the number of the pin that chose a candidate, else 0; ``attempts``, how often everything was
     taken back. ``e`` says what the question leaves: 0 nothing, 1 possible, 2 given.
 
-    A call strikes candidates that the network does not keep. A cell or a group that nothing is left for is a
-    contradiction, and so is what the network says is one: the last pin is taken back with what was struck since,
-    and its candidate is struck in its place. Otherwise a cell is pinned to the candidate that the network likes
-    most. That is depth-first search: complete, and without a random source. Where nothing is left to take back, a
-    wrong strike or a false alarm must have been believed: all begins anew, the next attempt believing less.
+    A call strikes candidates that the network does not keep, and then what the rules rule out. A cell or a group
+    that nothing is left for is a contradiction, and so is what the network says is one: the last pin is taken back
+    with what was struck since, and its candidate is struck in its place. Otherwise a cell is pinned to the candidate
+    that the network likes most. That is depth-first search: complete, and without a random source. Where nothing is
+    left to take back, a wrong strike or a false alarm must have been believed: all begins anew, the next attempt
+    believing less.
     """
 
     state = ("struck", "pinned", "attempts")
@@ -274,8 +277,8 @@ class Deduce(nn.Module):
         doubt = self.strike_logit * (1 + again)  # each attempt strikes less
         strike = alive * (1 - given) * (keep < doubt).float()
         strike = strike * (1 - self.holds(alive)[..., None])  # what is solved stays so
-        left = alive - strike
-        count = left.sum(2)
+        left = self.followed(alive - strike)
+        strike, count = alive - left, left.sum(2)
         alarm = conflict > self.conflict_logit - _NEVER * attempts  # and believes the rules alone
         contradicts = torch.maximum(self.contradicts(left, count), alarm.float())
         solved = self.holds(left)
@@ -297,6 +300,21 @@ class Deduce(nn.Module):
             self.tokens(symbol + _NEVER * (1 - left)),
             q,
         )
+
+    def followed(self, left: Tensor) -> Tensor:
+        """Candidates ``[B, S, K]`` less those that the rules rule out, ``rule_rounds`` times over.
+
+        The only candidate of a cell is none elsewhere in its groups, and the only place for a symbol in a group has
+        no other candidate.
+        """
+        among = self.member.T
+        for _ in range(self.arch.rule_rounds):
+            single = left * (left.sum(2, keepdim=True) == 1).float()
+            left = left * (1 - (among @ (self.member @ single) > 0.5).float() * (1 - single))
+            only = left * (among @ (self.member @ left == 1).float() > 0.5).float()
+            has = only.amax(2, keepdim=True)
+            left = left * (1 - has) + only * has
+        return left
 
     def contradicts(self, left: Tensor, count: Tensor) -> Tensor:
         """``[B, 1]``: 1 where a cell has no candidate, a group no place for a symbol, or two cells the same one."""

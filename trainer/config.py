@@ -117,7 +117,8 @@ class TrainConfig:
 def with_later_fields(recipe: dict[str, Any]) -> dict[str, Any]:
     """A stored recipe with the fields that came later than it: what they do was done by default then."""
     filled = dict(recipe)
-    for section, config in (("arch", HRMConfig), ("train", TrainConfig)):
+    arch = DeduceConfig if recipe["arch"].get("kind") == DEDUCE else HRMConfig
+    for section, config in (("arch", arch), ("train", TrainConfig)):
         filled[section] = {**{f.name: f.default for f in dataclasses.fields(config)}, **recipe[section]}
     return filled
 

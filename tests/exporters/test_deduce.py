@@ -18,7 +18,7 @@ from hrm_edge.runtimes.loader import backend
 from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")
-SMALL = DeduceConfig(hidden_size=8, L_cycles=2, trained_cycles=2, halt_max_steps=12)
+SMALL = DeduceConfig(hidden_size=8, L_cycles=2, trained_cycles=2, halt_max_steps=3, rule_rounds=1)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_bundle_answers_as_the_checkpoint(checkpoint, questions, tmp_path, tar
     export_bundle(checkpoint, ExportOptions.for_target(target, "fp32", loop), tmp_path / "b", GateOptions(None))
     engine, reference = load_engine(tmp_path / "b"), TorchEngine(checkpoint)
     for halt in ("learned", "verified"):
-        mine, theirs = (each.solve(questions, 12, halt) for each in (engine, reference))
+        mine, theirs = (each.solve(questions, 3, halt) for each in (engine, reference))
         assert np.array_equal(mine.tokens, theirs.tokens)
         assert np.array_equal(mine.steps, theirs.steps)
         assert np.array_equal(mine.halted, theirs.halted)

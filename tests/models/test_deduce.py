@@ -17,7 +17,7 @@ from hrm_edge.models import load_checkpoint, save_checkpoint
 from hrm_edge.models.deduce import Deduce, DeduceConfig, intersections, possible
 from hrm_edge.tasks import Task, get_task
 
-SMALL = DeduceConfig(hidden_size=8, L_cycles=3, trained_cycles=2)
+SMALL = DeduceConfig(hidden_size=8, L_cycles=3, trained_cycles=2, rule_rounds=0)
 TASK = get_task("sudoku-4x4")
 
 
@@ -157,6 +157,33 @@ def test_the_search_is_depth_first_with_a_stack_of_sets(seed):
         assert int(state[2]) == stack.attempts == 0
     assert TASK.verify(question[None], logits.argmax(-1).numpy()).all(), "a complete search solves every puzzle"
     assert np.array_equal(logits[0].argmax(-1).numpy(), answer) or TASK.count_solutions(question) != 1
+
+
+@given(seed=st.integers(0, 2**20), rounds=st.integers(0, 3))
+@settings(max_examples=15, deadline=None)
+def test_the_rules_strike_what_follows_from_single_candidates_and_single_places(seed, rounds):
+    """Against the same in sets, on boards of which a random part is struck, right or wrong."""
+    rng = np.random.default_rng(seed)
+    net = network(arch=dataclasses.replace(SMALL, rule_rounds=rounds))
+    left = rng.random((TASK.seq_len, 4)) < rng.uniform(0.3, 1)
+    cells = [set(np.flatnonzero(cell).tolist()) for cell in left]
+    groups = [tuple(map(int, group)) for group in TASK.groups]
+    for _ in range(rounds):
+        known = {cell: next(iter(each)) for cell, each in enumerate(cells) if len(each) == 1}
+        for cell, each in enumerate(cells):
+            if cell not in known:
+                each -= {known[peer] for group in groups if cell in group for peer in group if peer in known}
+        places = [{k: [cell for cell in group if k in cells[cell]] for k in range(4)} for group in groups]
+        only: dict[int, set[int]] = {}
+        for group in places:
+            for k, where in group.items():
+                if len(where) == 1:
+                    only.setdefault(where[0], set()).add(k)
+        for cell, symbols in only.items():
+            cells[cell] &= symbols
+        # What is single in two places at once has none of them beside it; a contradiction, which is told elsewhere.
+    found = net.followed(torch.from_numpy(left[None].astype(np.float32)))[0].numpy() > 0
+    assert [set(np.flatnonzero(cell).tolist()) for cell in found] == cells
 
 
 def test_who_likes_the_right_symbols_takes_nothing_back():
