@@ -182,10 +182,10 @@ class Deduce(nn.Module):
 
     A call strikes candidates that the network does not keep, and then what the rules rule out. A cell or a group
     that nothing is left for is a contradiction, and so is what the network says is one: the last pin is taken back
-    with what was struck since, and its candidate is struck in its place. Else a cell is pinned to the candidate that
-    the network likes most. That is depth-first search: complete, without a random source. Where nothing is left to
-    take back, a wrong strike or a false alarm must have been believed: all begins anew, the next attempt believing
-    less.
+    with what was struck since, and its candidate is struck in its place. Else a cell is pinned to the candidate
+    that the network likes most. That is depth-first search: complete, without a random source. Where nothing is
+    left to take back, a wrong strike or a false alarm must have been believed: all begins anew, the next attempt
+    believing less.
     """
 
     state = ("struck", "pinned", "attempts")

@@ -37,10 +37,12 @@ def checkpoint(tmp_path_factory) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def questions() -> np.ndarray:
-    """Of twelve, eight have but a few cells to fill."""
+    """Of twelve, eight have but a few cells to fill, and two no answer."""
     boards, answers = TASK.generate(12, np.random.default_rng(5))
     filled = np.arange(TASK.seq_len) >= np.array([*range(1, 9), 16, 16, 16, 16])[:, None]
-    return np.where(filled & (np.arange(12) < 8)[:, None], answers, boards).astype(np.int32)
+    boards = np.where(filled & (np.arange(12) < 8)[:, None], answers, boards).astype(np.int32)
+    boards[10:, :2] = TASK.value_tokens[0]
+    return boards
 
 
 def test_a_traced_call_is_the_networks_own(checkpoint, questions):
