@@ -23,7 +23,7 @@ from .. import limits
 from ..errors import InputError
 from ..tasks import Task
 from .config import INFINITE, of_type
-from .layers import Linear
+from .layers import Linear, shapes_alone
 from .network import Wrapped
 
 KIND = "deduce"  # what such an architecture calls itself in configs
@@ -102,7 +102,7 @@ class DeduceConfig:
 
     def sketch(self, task: Task) -> Deduce:
         """The network without memory for a single weight."""
-        with torch.device("meta"):
+        with shapes_alone():
             return Deduce(self, task)
 
     def build(self, task: Task) -> Wrapped:
