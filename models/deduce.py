@@ -273,8 +273,7 @@ class Deduce(nn.Module):
         conflict: Tensor,
     ) -> tuple[Tensor, ...]:
         """What a call makes of the heads' logits."""
-        again = attempts[..., None]
-        doubt = self.strike_logit * (1 + again)  # each attempt strikes less
+        doubt = self.strike_logit * (1 + attempts[..., None])  # each attempt strikes less
         strike = alive * (1 - given) * (keep < doubt).float()
         strike = strike * (1 - self.holds(alive)[..., None])  # what is solved stays so
         left = self.followed(alive - strike)

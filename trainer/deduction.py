@@ -19,10 +19,7 @@ from .losses import Losses
 Turn = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 
 MOST_CALLS = 64  # on a puzzle, which then makes room for another
-_KEPT, _STRUCK = (
-    4.0,
-    0.5,
-)  # weights of a candidate that is right and of one that is not: a wrong strike is the worst
+_KEPT, _STRUCK = 4.0, 0.5  # weights of a candidate that is right and of one that is not: a wrong strike is worst
 _CONFLICT = 0.1  # weight of the conflict head's loss
 _TEMPERATURE = 1.5  # of the symbols that are tried
 _GUIDED = 0.5  # part of the puzzles whose pins are right, so that the pool holds states near a solution too

@@ -61,8 +61,7 @@ def test_the_pool_is_left_by_what_is_solved_and_by_contradictions_that_were_seen
     with torch.no_grad():
         deduction.network.heads.bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
         deduction.network.conflict_head.bias.fill_(-9)
-        given = e * right  # a question that leaves all open, so that strikes count
-    everything = torch.ones_like(given)
+    everything = torch.ones_like(e)  # a question that leaves all open, so that strikes count
     *_, q, _ = deduction.call([broken, *state[1:]], everything, labels, fresh, rng)
     assert (q[:, 0] > 0).all()
     with torch.no_grad():

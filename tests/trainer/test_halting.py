@@ -18,7 +18,8 @@ class Scripted:
 
     def __init__(self, wants, no_ACT_continue):
         self.wants = wants
-        self.config = SimpleNamespace(halt_max_steps=len(wants), no_ACT_continue=no_ACT_continue)
+        config = {"halt_max_steps": len(wants), "no_ACT_continue": no_ACT_continue, "keeps_answers": False}
+        self.config = SimpleNamespace(**config)
         self.answers = torch.from_numpy(PUZZLES.answers).long()
 
     def state_dict(self):
