@@ -21,6 +21,9 @@ sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 import shared_traces
 
+# Nor does openvino send anything where tests import it: it would do so from forks, of processes that are large here.
+sys.modules.setdefault("openvino_telemetry", None)
+
 # A busy machine is slow, which is no failure: examples have no deadline.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")

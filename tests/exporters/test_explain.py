@@ -1,6 +1,7 @@
 """What a bundle says of itself: its README's code is run as it stands there, and its text is nobody's markup."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -82,14 +83,20 @@ def test_the_python_of_the_readme_answers_as_it_stands(tmp_path, monkeypatch, ca
     assert_answers(folder, capsys.readouterr().out)
 
 
-def test_the_python_of_the_readme_needs_nothing_of_ours(tmp_path):
-    """In a process of its own, which cannot import hrm_edge."""
-    pytest.importorskip("onnxruntime")
-    folder = explained(tmp_path / "b", "onnx", "host")
-    without = "import sys; sys.modules['hrm_edge'] = None\n"
+@pytest.mark.parametrize(("target", "loop"), [("onnx", "host"), ("openvino", "host"), ("openvino", "graph")])
+def test_the_python_of_the_readme_needs_nothing_of_ours_and_tells_nobody(tmp_path, target, loop):
+    """In a process of its own, which cannot import hrm_edge: it starts no thread and no process that would send."""
+    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    folder, home = explained(tmp_path / "b", target, loop), tmp_path / "home"
+    home.mkdir()
+    without = "import os, sys, threading; sys.modules['hrm_edge'] = None\nos.fork = threading.Thread.start = None\n"
     command = [sys.executable, "-c", without + code_of(folder, "python")]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        command, cwd=folder, env=kept | {"HOME": str(home)}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
+    assert list(home.iterdir()) == []
     assert_answers(folder, done.stdout)
 
 

@@ -179,11 +179,11 @@ def _watched_save(disk: Disk, real: Callable[..., Any], error: type[Exception]) 
 @contextlib.contextmanager
 def watched(disk: Disk) -> Iterator[None]:
     """Operations of this process go through ``disk``."""
-    import openvino
     import torch
     from safetensors import SafetensorError
 
     from hrm_edge.models import checkpoint
+    from hrm_edge.runtimes.openvino import imported
 
     kinds = {
         **dict.fromkeys(("rename", "replace", "link", "symlink"), "rename"),
@@ -200,7 +200,7 @@ def watched(disk: Disk) -> Iterator[None]:
         for module, name, error in (
             (checkpoint, "save_file", SafetensorError),
             (torch, "save", RuntimeError),
-            (openvino, "save_model", RuntimeError),
+            (imported(), "save_model", RuntimeError),
         ):
             patches.enter_context(
                 mock.patch.object(module, name, _watched_save(disk, getattr(module, name), error))

@@ -30,9 +30,9 @@ def _onnxruntime(content):
 
 
 def _openvino(content):
-    import openvino
+    from hrm_edge.runtimes.openvino import imported
 
-    core = openvino.Core()
+    core = imported().Core()
     model = core.read_model(model=content)
     names = [output.any_name for output in model.outputs]
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}

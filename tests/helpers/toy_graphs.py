@@ -38,9 +38,9 @@ def save(model: onnx.ModelProto, stem: Path, target: str) -> None:
     if target == "onnx":
         onnx.save(model, stem.with_suffix(".onnx"))
         return
-    import openvino
+    from hrm_edge.runtimes.openvino import imported
 
-    scratch = stem.with_suffix(".scratch.onnx")
+    openvino, scratch = imported(), stem.with_suffix(".scratch.onnx")
     onnx.save(model, scratch)
     openvino.save_model(openvino.convert_model(scratch), stem.with_suffix(".xml"), compress_to_fp16=False)
     scratch.unlink()

@@ -300,7 +300,8 @@ def test_nothing_is_written_about_the_user(tmp_path, target, package):
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     bundle = toys.write_toy_bundle(tmp_path / "b", target)
     script = (
-        "import sys; from hrm_edge.runtimes import load_engine; import numpy as np\n"
+        "import os, sys, threading; from hrm_edge.runtimes import load_engine; import numpy as np\n"
+        "os.fork = threading.Thread.start = None\n"
         f"engine = load_engine({str(bundle)!r}, threads=1)\n"
         "engine.solve(np.ones((1, 16), np.int32), max_think_steps=1)\n"
         "print(sorted(name for name in sys.modules if name == 'openvino_telemetry'))\n"
@@ -312,6 +313,15 @@ def test_nothing_is_written_about_the_user(tmp_path, target, package):
     )
     assert done.stdout == "[]\n", done.stderr
     assert list(home.iterdir()) == []
+
+
+def test_what_would_tell_of_the_user_is_imported_in_one_place_that_forbids_it():
+    root, found = Path(__file__).parents[2], set()
+    for folder in ("hrm_edge", "models", "trainer", "exporters", "runtimes"):
+        for file in (root / folder).rglob("*.py"):
+            for package in re.findall(r"^\s*(?:import|from) (openvino|onnxruntime)\b", file.read_text(), re.M):
+                found.add((str(file.relative_to(root)), package))
+    assert found == {("runtimes/onnx.py", "onnxruntime"), ("runtimes/openvino.py", "openvino")}
 
 
 def test_a_user_who_wants_it_sent_is_left_alone(monkeypatch, tmp_path):
