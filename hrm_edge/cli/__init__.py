@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import signal
 import sys
@@ -71,6 +72,12 @@ for _module in COMMANDS:
         app.command(name=_name, cls=getattr(_command, "Command", None))(_command.command)
 
 
+@functools.cache
+def _command_line() -> Any:
+    """All commands with their flags, read from their functions: once, as that takes as long as a small command."""
+    return typer.main.get_command(app)
+
+
 # typer carries a click of its own; this is its error for a wrong flag, value or command.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
@@ -98,7 +105,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
                 before[number] = signal.signal(number, interrupt)
     try:
         with told_of_threads():
-            code = app(args=argv, standalone_mode=False) or 0
+            code = _command_line()(args=argv, standalone_mode=False) or 0
     except HrmEdgeError as error:
         code = _fail(str(error), error.exit_code)
     except _UsageError as error:
