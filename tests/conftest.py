@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 import shared_traces
 
-# Nor does openvino send anything where tests import it: it would do so from forks, of processes that are large here.
+# Nor does openvino send anything where tests import it: it would do so from forks, of what is a large process here.
 sys.modules.setdefault("openvino_telemetry", None)
 
 # A busy machine is slow, which is no failure: examples have no deadline.
