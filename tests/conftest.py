@@ -153,6 +153,18 @@ def quick_export():
 
 
 @pytest.fixture(scope="module")
+def short_runs():
+    """Runs measure after few segments what they have trained, and calibrate on few puzzles: of a run of some steps
+    that is most of its time."""
+    from hrm_edge.trainer import measure, qat
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "FINAL_SEGMENTS", (1, 2, 4))
+        patch.setattr(qat, "CALIBRATION_PUZZLES", 32)
+        yield
+
+
+@pytest.fixture(scope="module")
 def untrained():
     """The gate judges networks that solve nothing, as those are that nobody trained for a test."""
     from hrm_edge.measure.gate import GateReport

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["torch._dynamo", "torch.distributed", "hrm_edge.cli.train", "hrm_edge.trainer"])
+context.set_forkserver_preload(["preloaded"])
 
 
 _stores: list[Any] = []  # which serve as long as they are held
+
+
+@functools.cache
+def _serve() -> None:
+    """Start the server, which looks for what it loads where Python does, and not where this process has been told to
+    (before Python 3.13)."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    forkserver.ensure_running()
+    del os.environ["PYTHONPATH"]
+    if before is not None:
+        os.environ["PYTHONPATH"] = before
 
 
 class Forked:
@@ -23,6 +37,7 @@ class Forked:
     def __init__(self, said: Path, function: Callable[..., object], *arguments: Any, **environment: str):
         self.said = said  # what it writes to stderr
         place = (dict(os.environ) | environment, os.getcwd(), str(said))
+        _serve()
         self.process = context.Process(target=_run, args=(place, function, arguments))
         self.process.start()
 

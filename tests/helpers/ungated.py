@@ -14,12 +14,19 @@ from hrm_edge.exporters.targets.base import Context
 from hrm_edge.models import Checkpoint
 
 
-def command_untrained(arguments: list[str]) -> None:
-    """``hrm-edge ARGUMENTS`` whose gate judges networks that solve nothing."""
+def command_untrained(arguments: list[str], traces: Path | None) -> None:
+    """``hrm-edge ARGUMENTS`` in a process of its own, as conftest's `untrained` and `quick_export` have it in this."""
+    import shared_traces
+
+    from hrm_edge.benchmark import run
     from hrm_edge.cli import main
+    from hrm_edge.measure import memory, speed
     from hrm_edge.measure.gate import GateReport
 
     GateReport.judged = True
+    shared_traces.folder = traces
+    build.trace_start, build.trace_segment = shared_traces.trace_start, shared_traces.trace_segment
+    run.peak_memory = speed.peak_memory = lambda *_, **__: (memory.own_peak_mb(), "")
     main(arguments)
 
 

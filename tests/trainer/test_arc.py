@@ -24,6 +24,8 @@ from hrm_edge.trainer.losses import IGNORE, labels_of
 from hrm_edge.trainer.measure import exact_by_segments
 from hrm_edge.trainer.optim import SignSGD
 
+pytestmark = pytest.mark.usefixtures("short_runs")
+
 TASK = get_task("arc-4x4")
 
 

@@ -10,6 +10,8 @@ from hrm_edge.models import load_checkpoint, quantization_of, quantized_layers
 from hrm_edge.models.config import FIXED
 from hrm_edge.trainer import load_recipe
 
+pytestmark = pytest.mark.usefixtures("short_runs")
+
 FAMILY = {
     "trm": ["arch.kind=trm", "arch.L_cycles=3", "arch.puzzle_emb_len=4"],
     "mixer": ["arch.kind=trm", "arch.mlp_t=true", "arch.pos_encodings=none"],

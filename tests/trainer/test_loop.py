@@ -18,12 +18,15 @@ from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.models import HRMConfig, build_model, load_checkpoint
 from hrm_edge.tasks import get_task
-from hrm_edge.trainer import TrainConfig, TrainingDiverged, load_recipe, train
+from hrm_edge.trainer import TrainConfig, TrainingDiverged, load_recipe, measure, train
 from hrm_edge.trainer.data import Sampler, Source
 from hrm_edge.trainer.distributed import World
 from hrm_edge.trainer.losses import act_losses
+from hrm_edge.trainer.measure import FINAL_SEGMENTS
 from hrm_edge.trainer.run import Run
 from hrm_edge.trainer.slots import Slots
+
+pytestmark = pytest.mark.usefixtures("short_runs")
 
 TASK = get_task("sudoku-4x4")
 DATA = ["generated:100"]
@@ -75,7 +78,8 @@ def test_resume_continues_the_very_same_run(tmp_path, variant):
 
 
 @pytest.mark.slow
-def test_learns_4x4_sudoku(tmp_path):
+def test_learns_4x4_sudoku(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "FINAL_SEGMENTS", FINAL_SEGMENTS)
     fast = ("train.steps=300", "train.batch_size=32", "train.lr=1e-2", "train.warmup_steps=20")
     checkpoint = run(tmp_path, *fast, "train.log_every=50", "train.final_puzzles=50")
     history = rows(tmp_path)
@@ -109,8 +113,9 @@ def test_damaged_state_is_one_clear_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_card_measures_every_source_on_the_weights_as_stored(tmp_path):
+def test_card_measures_every_source_on_the_weights_as_stored(tmp_path, monkeypatch):
     """A finished run, asked again for float16 and a test file, trains nothing and measures anew."""
+    monkeypatch.setattr(measure, "FINAL_SEGMENTS", FINAL_SEGMENTS)
     test = tmp_path / "test.csv"
     puzzles = generate_puzzles(TASK, 6, seed=7)
     lines = zip(TASK.format_many(puzzles.questions), "aabbbb", strict=True)
@@ -185,7 +190,7 @@ def test_sigkill_at_random_moments(tmp_path):
     more = ("--set", "train.save_every=1")
     kills = 0
     for _ in range(40):
-        process = Forked.command(tmp_path / "said", command(output, 60, *more))
+        process = Forked.command(tmp_path / "said", command(output, 30, *more))
         if kills == 3:
             assert process.wait() == 0
             break
@@ -199,8 +204,8 @@ def test_sigkill_at_random_moments(tmp_path):
             kills += 1
         process.wait()
     assert kills == 3
-    assert [row["step"] for row in rows(output)] == list(range(1, 61))
-    assert load_checkpoint(output / "checkpoint").metadata["steps"] == 60
+    assert [row["step"] for row in rows(output)] == list(range(1, 31))
+    assert load_checkpoint(output / "checkpoint").metadata["steps"] == 30
 
 
 def test_it_is_measured_as_often_as_asked(tmp_path):

@@ -29,6 +29,8 @@ from hrm_edge.trainer.distributed import World
 from hrm_edge.trainer.run import Run
 from hrm_edge.trainer.slots import Slots
 
+pytestmark = pytest.mark.usefixtures("short_runs")
+
 TASK = get_task("sudoku-4x4")
 DATA = ["generated:60"]
 NETWORKS = ["short", "LoopedEncoder", "ConvMixer"]

@@ -16,9 +16,11 @@ from hrm_edge.errors import InputError
 from hrm_edge.models import load_checkpoint, quantization_of, quantized_layers
 from hrm_edge.models.fake_quant import quantize_model, scales_of
 from hrm_edge.tasks import get_task
-from hrm_edge.trainer import load_recipe, loop, qat, train
+from hrm_edge.trainer import load_recipe, loop, measure, qat, train
 from hrm_edge.trainer.config import PRESETS, QAT_SETTINGS
-from hrm_edge.trainer.measure import exact_by_segments
+from hrm_edge.trainer.measure import FINAL_SEGMENTS, exact_by_segments
+
+pytestmark = pytest.mark.usefixtures("short_runs")
 
 TASK = get_task("sudoku-4x4")
 DATA = ["generated:100"]
@@ -27,8 +29,8 @@ SMALL = ["train.batch_size=16", "train.log_every=1", "train.eval_puzzles=8", "tr
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """A checkpoint to tune; what it learned in a few steps is little."""
-    sizes = ["arch.hidden_size=32", "arch.puzzle_emb_ndim=32"]
+    """A checkpoint to tune; what it learned in a few steps is little. In few segments, as all are calibrated."""
+    sizes = ["arch.hidden_size=32", "arch.puzzle_emb_ndim=32", "arch.halt_max_steps=4"]
     recipe = load_recipe(TASK.name, "tiny", None, [*SMALL, *sizes, "train.steps=20"])
     return load_checkpoint(train(TASK, *recipe, DATA, tmp_path_factory.mktemp("start") / "run", "cpu"))
 
@@ -57,6 +59,7 @@ def test_publishes_scales_weights_and_accuracy_as_they_were_trained(tmp_path, st
 
     monkeypatch.setattr(qat, "quantize_model", watch_start)
     monkeypatch.setattr(loop, "halting_margin", watch_margin)
+    monkeypatch.setattr(measure, "FINAL_SEGMENTS", FINAL_SEGMENTS)
     tuned = load_checkpoint(tune(tmp_path, start, f"train.qat={scales}", "train.steps=6"))
     found = quantization_of(tuned)
     assert (found.bits, found.learned, found.started_from) == (8, scales == "learned", start.content_hash)
@@ -238,9 +241,9 @@ def test_sigkill_between_saves(tmp_path, start):
     """Killed twice while saving after every step: whole checkpoints in between, and one row a step at the end."""
     output = tmp_path / "run"
     settings = [part for setting in (*SMALL, "train.save_every=1") for part in ("--set", setting)]
-    more = ["--qat", "--from", str(start.path), "--steps", "40", "-o", str(output), "--threads", "1"]
+    more = ["--qat", "--from", str(start.path), "--steps", "24", "-o", str(output), "--threads", "1"]
     command = [*TRAIN, *settings, *more]
-    for wanted in (5, 15):
+    for wanted in (4, 10):
         process = Forked.command(tmp_path / "said", command)
         while process.poll() is None and not ((output / "metrics.jsonl").exists() and len(rows(output)) >= wanted):
             time.sleep(0.02)
@@ -248,5 +251,5 @@ def test_sigkill_between_saves(tmp_path, start):
         assert process.wait() == -signal.SIGKILL
         assert quantization_of(load_checkpoint(output / "checkpoint")) is not None
     assert Forked.command(tmp_path / "said", command).wait() == 0
-    assert [row["step"] for row in rows(output)] == list(range(1, 41))
-    assert load_checkpoint(output / "checkpoint").metadata["steps"] == 40
+    assert [row["step"] for row in rows(output)] == list(range(1, 25))
+    assert load_checkpoint(output / "checkpoint").metadata["steps"] == 24

@@ -4,6 +4,7 @@ import signal
 import time
 
 import pytest
+import shared_traces
 from forked import Forked
 from small_networks import TASK, network
 from ungated import command_untrained
@@ -28,7 +29,7 @@ def test_one_that_is_stopped_and_then_killed_goes_on(tmp_path):
     arguments = ["benchmark", str(model), *options, "-o", str(folder)]
 
     def started():
-        return Forked(said, command_untrained, arguments)
+        return Forked(said, command_untrained, arguments, shared_traces.folder)
 
     def wait(process, until):
         while process.poll() is None and not until():
