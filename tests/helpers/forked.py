@@ -21,7 +21,7 @@ _stores: list[Any] = []  # which serve as long as they are held
 
 @functools.cache
 def _serve() -> None:
-    """Start the server, which looks for what it loads where Python does, and not where this process has been told to
+    """Start the server. It looks for what it loads where Python does, not where this process has been told to
     (before Python 3.13)."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

@@ -1,4 +1,4 @@
-"""What the server of `forked` has loaded, so that no process of it need: what trains, exports, measures and draws."""
+"""What the server of `forked` has loaded, so that no process of it need: for training, exports, measures, plots."""
 
 import matplotlib.figure  # noqa: F401
 import torch._dynamo

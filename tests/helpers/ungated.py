@@ -15,7 +15,7 @@ from hrm_edge.models import Checkpoint
 
 
 def command_untrained(arguments: list[str], traces: Path | None) -> None:
-    """``hrm-edge ARGUMENTS`` in a process of its own, as conftest's `untrained` and `quick_export` have it in this."""
+    """``hrm-edge ARGUMENTS`` in a process of its own, under conftest's `untrained` and `quick_export`."""
     import shared_traces
 
     from hrm_edge.benchmark import run
