@@ -90,7 +90,7 @@ def decide(
     trained = quantization_of(checkpoint)
     trials: Trials | None = None
     if wanted.max_drop is not None or wanted.recipe is None:
-        chosen = selection_puzzles(checkpoint, measured, puzzles, wanted)
+        chosen = selection_puzzles(checkpoint, measured, puzzles, wanted, SELECTION_PUZZLES)
         more = lambda n: selection_puzzles(checkpoint, measured, puzzles, wanted, n)  # noqa: E731
         trials = Trials(checkpoint, start, target, chosen, threads, progress, more)
     comparison: tuple[Trial, ...] = ()
@@ -210,7 +210,7 @@ def selection_puzzles(
     measured: PuzzleSet | None,
     calibration: PuzzleSet,
     wanted: Quantizing,
-    n: int = SELECTION_PUZZLES,
+    n: int,
 ) -> PuzzleSet:
     """At most ``n`` puzzles that choices are compared on: neither calibrated on nor, later, measured on.
 

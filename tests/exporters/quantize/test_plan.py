@@ -284,7 +284,7 @@ def test_what_is_calibrated_chosen_and_measured_on_never_meets(traced):
     source = checkpoint(traced("grid")[0], held_out={"seed": 5, "difficulty": "ordinary", "n": 40})
     measured = generate_puzzles(TASK, 60, 105, "ordinary")  # the very seed that calibration takes
     some = calibration_puzzles(source, Quantizing(calibration=64), measured)
-    choosing = selection_puzzles(source, measured, some, Quantizing(calibration=64))
+    choosing = selection_puzzles(source, measured, some, Quantizing(calibration=64), 1000)
     sets = [set(fingerprints(puzzles)) for puzzles in (some, choosing, measured)]
     assert all(sets)
     assert not sets[0] & sets[1]
