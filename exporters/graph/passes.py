@@ -145,8 +145,42 @@ def merge_equal_initializers(model: onnx.ModelProto) -> None:
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
-    """Remove nodes and initializers that nothing reads."""
-    run(common.RemoveUnusedNodesPass(), model)
+    """Remove nodes and initializers that nothing reads, and results that may be left out.
+
+    On the messages themselves: this is done after every change, and a pass of onnx_ir reads the graph into objects
+    and writes it again, which takes most of the time that changing a graph takes.
+    """
+    read = _drop_unread(model.graph)
+    replace_initializers(model.graph, [tensor for tensor in model.graph.initializer if tensor.name in read])
+
+
+def _drop_unread(graph: onnx.GraphProto) -> set[str]:
+    """Remove nodes of which nobody reads a result, here and in bodies; the names that those left read."""
+    read = {value.name for value in graph.output}
+    unread = []
+    for i, node in reversed(list(enumerate(graph.node))):  # whoever reads a result stands behind what makes it
+        if read.isdisjoint(node.output):
+            unread.append(i)
+            continue
+        if len(node.output) > 1:
+            _drop_optional(node, read)
+        read.update(node.input)
+        for body in subgraphs(node):
+            read |= _drop_unread(body)
+    for i in unread:  # from the last
+        del graph.node[i]
+    return read
+
+
+def _drop_optional(node: onnx.NodeProto, read: set[str]) -> None:
+    """Leave out the last results of a node that nobody reads, as far as its operator may be without them."""
+    if node.domain not in ("", "ai.onnx"):
+        return
+    results = onnx.defs.get_schema(node.op_type).outputs
+    while len(results) >= len(node.output) > 1 and node.output[-1] not in read:
+        if results[len(node.output) - 1].option != onnx.defs.OpSchema.FormalParameterOption.Optional:
+            return
+        del node.output[-1]
 
 
 def run(ir_pass: onnx_ir.passes.InPlacePass, model: onnx.ModelProto) -> None:
