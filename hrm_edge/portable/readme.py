@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ def _template() -> Any:
         raise InputError(
             f"a bundle's README needs jinja2, which is not installed; run: {install('export')}"
         ) from error
+    return _compiled(jinja2)
+
+
+@cache
+def _compiled(jinja2: Any) -> Any:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hrm_edge.portable", "templates"),
         trim_blocks=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 from ..errors import InputError
@@ -52,7 +53,12 @@ def _rendered(name: str, report: Report, task: Task, **own: Any) -> str:
         import jinja2
     except ImportError as error:
         raise InputError(f"a report needs jinja2, which is not installed; run: {install('report')}") from error
-    is_html = name == "report.html.j2"
+    template = _environment(jinja2, is_html=name == "report.html.j2").get_template(name)
+    return template.render(r=report, task=task, wrong_cells=lambda cells: wrong_cells_text(task, cells), **own)
+
+
+@cache
+def _environment(jinja2: Any, is_html: bool) -> Any:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hrm_edge.report", "templates"),
         autoescape=is_html,
@@ -64,5 +70,5 @@ def _rendered(name: str, report: Report, task: Task, **own: Any) -> str:
         finalize=(lambda value: printable(value) if type(value) is str else value) if is_html else None,
     )
     environment.filters.update({each.__name__: each for each in words.FILTERS})
-    environment.globals.update(words=words, wrong_cells=lambda cells: wrong_cells_text(task, cells))
-    return environment.get_template(name).render(r=report, task=task, **own)
+    environment.globals.update(words=words)
+    return environment

@@ -9,7 +9,9 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -202,8 +204,6 @@ class _Assembling:
     # -- files -------------------------------------------------------------------------------------------
 
     def files(self, name: str, max_think_steps: int, no_ACT_continue: bool) -> Source:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
         statements = sum(self._write(body, function) for function, body in self.functions)
         statements += sum(self._write(body, None) for body in (self.start, self.think))
         instances = [list(self._instances(function)) for function, _ in self.functions]
@@ -236,13 +236,7 @@ class _Assembling:
             "functions": [(f, b, made) for (f, b), made in zip(self.functions, instances, strict=True)],
             "bodies": [self.start, self.think],
         }
-        environment = Environment(
-            loader=FileSystemLoader(_TEMPLATES),
-            undefined=StrictUndefined,
-            keep_trailing_newline=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        environment = _environment()
         header, source = (environment.get_template(f"hrm.{end}.j2").render(facts) for end in "hc")
         return Source(header, source, sizes, weights)
 
@@ -273,6 +267,19 @@ class _Assembling:
         if apart:
             state, weights = state + _POINTER, apart.bytes
         return Sizes(state + arena, arena, weights, statements * _STATEMENT + len(self.kernels) * _KERNEL)
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _without_unread(ops: list[Op]) -> list[Op]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,11 @@ def _templates() -> Any:
         raise InputError(
             f"the Swift package of a Core ML bundle needs jinja2, which is not installed; run: {install('export')}"
         ) from error
+    return _environment(jinja2)
+
+
+@cache
+def _environment(jinja2: Any) -> Any:
     return jinja2.Environment(
         loader=jinja2.PackageLoader("hrm_edge.exporters.targets.coreml", "templates/swift"),
         trim_blocks=True,
