@@ -37,13 +37,14 @@ class DeduceConfig:
 
     hidden_size: int = 32  # D, of a candidate
     L_layers: int = 1
-    L_cycles: int = 16  # times that a call goes through the layers
-    trained_cycles: int = 8  # times that a call did so in training: it learns as much from fewer, in half the time
+    L_cycles: int = 8  # times that a call goes through the layers
+    trained_cycles: int = 8  # times that a call did so in training
     expansion: float = 2.0  # of a layer's last unit
     intersections: bool = True  # cells that two groups share are a kind of constraint too
     halt_max_steps: int = 256  # calls
-    rule_rounds: int = 4  # times that the rules themselves strike in a call, after the network; 0: never
-    strike_below: float = 0.3  # probability of being kept, below which a candidate is struck
+    rule_rounds: int = 2  # times that the rules strike at each step of the search
+    search_steps: int = 32  # more steps of the search in a call, by the rules and what the network said before them
+    strike_below: float = 0.1  # probability of being kept, below which a candidate is struck
     conflict_above: float = 0.5  # probability of a contradiction, above which the last pin is taken back
     kind: str = KIND
     factory: ClassVar[str] = KIND  # what made it, for messages
@@ -62,7 +63,8 @@ class DeduceConfig:
             "L_cycles", runs <= limits.BLOCK_CALLS, f"such that a call runs at most {limits.BLOCK_CALLS} layers"
         )
         self._require("expansion", self.expansion * self.hidden_size >= 1, f"at least 1 / {self.hidden_size}")
-        self._require("rule_rounds", 0 <= self.rule_rounds <= limits.CYCLES, f"from 0 to {limits.CYCLES}")
+        self._require("rule_rounds", 1 <= self.rule_rounds <= limits.CYCLES, f"from 1 to {limits.CYCLES}")
+        self._require("search_steps", 0 <= self.search_steps <= limits.CYCLES, f"from 0 to {limits.CYCLES}")
         for name in ("strike_below", "conflict_above"):
             self._require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
         self._require("kind", self.kind == KIND, KIND)
@@ -189,10 +191,12 @@ class Deduce(nn.Module):
     """
 
     state = ("struck", "pinned", "attempts")
+    repeated = ("cycle", "step")
     halt_exploration_prob = 0.0
     halts_when_solved = True
     table: Tensor
     member: Tensor
+    peers: Tensor
 
     def __init__(self, arch: DeduceConfig, task: Task):
         super().__init__()
@@ -210,6 +214,8 @@ class Deduce(nn.Module):
         np.put_along_axis(member, np.asarray(task.groups, np.int64), 1, axis=1)
         self.register_buffer("table", torch.as_tensor(table), persistent=False)
         self.register_buffer("member", torch.as_tensor(member), persistent=False)
+        peers = np.minimum(member.T @ member, 1) - np.eye(S, dtype=np.float32)
+        self.register_buffer("peers", torch.as_tensor(peers), persistent=False)
         self.places_of = [int(np.flatnonzero(values == token)[0]) if token in values else -1 for token in range(V)]
         kinds = [None, member]
         if arch.intersections and len(shared := intersections(member)):
@@ -259,45 +265,56 @@ class Deduce(nn.Module):
         for _ in range(self.arch.L_cycles):
             h = self.cycle(h, x)
         keep, symbol, conflict = self.read(h)
-        return self.searched(struck, pinned, attempts, alive, given, keep, symbol, conflict)
+        doubt = self.strike_logit * (1 + attempts[..., None])  # each attempt strikes less
+        strike = alive * (1 - given) * (keep < doubt).float()
+        strike = strike * (1 - self.judged(alive)[1][..., None])  # what is solved stays so
+        alarm = (conflict > self.conflict_logit - _NEVER * attempts).float()  # and believes the rules alone
+        liked = torch.softmax(symbol, 2)
+        *state, left, solved = self.moved(struck, pinned, attempts, alive, alive - strike, alarm, liked)
+        asked = (e > 0.5).float()
+        for _ in range(self.arch.search_steps):
+            *state, left, solved = self.step(*state, asked, liked)
+        return *state, self.tokens(symbol + _NEVER * (1 - left)), 2 * solved - 1
 
-    def searched(
+    def step(
+        self, struck: Tensor, pinned: Tensor, attempts: Tensor, asked: Tensor, liked: Tensor
+    ) -> tuple[Tensor, ...]:
+        """A step of the search by the rules alone, as :meth:`moved`; ``asked``: 1 for what the question leaves."""
+        alive = asked * F.relu(1 - struck)
+        return self.moved(struck, pinned, attempts, alive, alive, torch.zeros_like(attempts), liked)
+
+    def moved(
         self,
         struck: Tensor,
         pinned: Tensor,
         attempts: Tensor,
         alive: Tensor,
-        given: Tensor,
-        keep: Tensor,
-        symbol: Tensor,
-        conflict: Tensor,
+        left: Tensor,
+        alarm: Tensor,
+        liked: Tensor,
     ) -> tuple[Tensor, ...]:
-        """What a call makes of the heads' logits."""
-        doubt = self.strike_logit * (1 + attempts[..., None])  # each attempt strikes less
-        strike = alive * (1 - given) * (keep < doubt).float()
-        strike = strike * (1 - self.holds(alive)[..., None])  # what is solved stays so
-        left = self.followed(alive - strike)
-        strike, count = alive - left, left.sum(2)
-        alarm = conflict > self.conflict_logit - _NEVER * attempts  # and believes the rules alone
-        contradicts = torch.maximum(self.contradicts(left, count), alarm.float())
-        solved = self.holds(left)
-        wrong = (contradicts * (1 - solved))[..., None]
+        """A step of the search: the next ``struck, pinned, attempts``, what was left, and 1 where that is solved.
+
+        Of the candidates that are ``alive`` the network leaves those in ``left``, and likes each so much in its
+        cell; ``alarm`` is 1 where it says that something is wrong. Numbers are whole, which is what makes 1 or 0 of
+        a difference that is cut off.
+        """
+        left = self.followed(left)
+        wrong, solved = self.judged(left)
+        wrong = torch.maximum(wrong, alarm * (1 - solved))[..., None]
         depth = pinned.flatten(1).amax(1)[:, None, None]
         # Onwards: what is struck now, and one more pin.
-        pin, others = self.choose(left, count, symbol)
-        pin, others = pin * (1 - solved[..., None]), others * (1 - solved[..., None])
-        on = struck + strike * (depth + 1) + others * (depth + 2)
+        pin, others = self.choose(left, liked)
+        on = struck + (alive - left) * (depth + 1) + others * (depth + 2)
         # Back: all since the last pin, which is struck itself. Without one, everything.
-        last = (pinned == depth).float() * (depth > 0).float()
+        last = torch.minimum(F.relu(pinned - depth + 1), pinned)
         back = struck * (struck <= depth).float() + last * depth
-        open = (count != 1).float().sum(1, keepdim=True)
-        q = 1 - open - wrong[:, :, 0] - (1 - solved)
         return (
             on + wrong * (back - on),
-            pinned + wrong * (-last * pinned) + (1 - wrong) * pin * (depth + 1),
-            attempts + wrong[:, :, 0] * (depth[:, :, 0] == 0).float(),
-            self.tokens(symbol + _NEVER * (1 - left)),
-            q,
+            pinned * (1 - wrong * last) + (1 - wrong) * pin * (depth + 1),
+            attempts + (wrong * F.relu(1 - depth))[:, :, 0],
+            left,
+            solved,
         )
 
     def followed(self, left: Tensor) -> Tensor:
@@ -306,38 +323,34 @@ class Deduce(nn.Module):
         The only candidate of a cell is none elsewhere in its groups, and the only place for a symbol in a group has
         no other candidate.
         """
-        among = self.member.T
         for _ in range(self.arch.rule_rounds):
-            single = left * (left.sum(2, keepdim=True) == 1).float()
-            left = left * (1 - (among @ (self.member @ single) > 0.5).float() * (1 - single))
-            only = left * (among @ (self.member @ left == 1).float() > 0.5).float()
-            has = only.amax(2, keepdim=True)
-            left = left * (1 - has) + only * has
+            single = left * F.relu(2 - left.sum(2, keepdim=True))
+            left = left * (1 - (self.peers @ single).clamp(max=1))
+            only = left * (self.member.T @ F.relu(2 - self.member @ left)).clamp(max=1)
+            left = left - only.amax(2, keepdim=True) * (left - only)
         return left
 
-    def contradicts(self, left: Tensor, count: Tensor) -> Tensor:
-        """``[B, 1]``: 1 where a cell has no candidate, a group no place for a symbol, or two cells the same one."""
-        places = (self.member @ left).flatten(1).amin(1, keepdim=True)
-        single = left * (count == 1).float()[..., None]
-        twice = (self.member @ single).flatten(1).amax(1, keepdim=True)
-        none = torch.minimum(count.amin(1, keepdim=True), places)
-        return torch.maximum((none < 0.5).float(), (twice > 1.5).float())
+    def judged(self, left: Tensor) -> tuple[Tensor, Tensor]:
+        """``wrong, solved``, each ``[B, 1]``, of candidates.
 
-    def holds(self, left: Tensor) -> Tensor:
-        """``[B, 1]``: 1 where one candidate is left in each cell, and every group holds every symbol."""
+        Wrong is 1 where a cell has none, or a group no place for a symbol; solved, where it is not and each cell
+        has one. Two cells with the same one are found wrong once the rules have struck both.
+        """
         count = left.sum(2)
-        places = (self.member @ left).flatten(1)
-        worst = torch.maximum((count - 1).abs().amax(1, keepdim=True), (places - 1).abs().amax(1, keepdim=True))
-        return (worst < 0.5).float()
+        places = (self.member @ left).flatten(1).amin(1, keepdim=True)
+        wrong = F.relu(1 - torch.minimum(count.amin(1, keepdim=True), places))
+        return wrong, (1 - wrong) * F.relu(2 - count.amax(1, keepdim=True))
 
-    def choose(self, left: Tensor, count: Tensor, symbol: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, left: Tensor, liked: Tensor) -> tuple[Tensor, Tensor]:
         """The candidate to pin, 1 in ``[B, S, K]``, and the others of its cell. Nothing where no cell is open."""
-        likely = torch.softmax(symbol + _NEVER * (1 - left), -1) * left
-        open = (count > 1.5).float()[..., None]
-        score = (likely + 1 / torch.clamp(count, min=1)[..., None]) * open * left
-        cell = _first_of_largest(score.amax(2))[..., None]
-        pin = cell * _first_of_largest((cell * score).amax(1))[:, None] * open * left
-        return pin, cell * open * left * (1 - pin)
+        count = left.sum(2, keepdim=True)
+        among = left * (count - 1).clamp(0, 1)
+        likely = among * liked
+        likely = likely / likely.sum(2, keepdim=True).clamp(min=_EPS)
+        score = likely + among / count.clamp(min=1)
+        cell = _first_of_largest(score.amax(2))[..., None] * among
+        pin = cell * _first_of_largest((cell * score).amax(1))[:, None]
+        return pin, cell - pin
 
     def of_tokens(self, tokens: Tensor) -> Tensor:
         """Tokens ``[B, S]`` → the candidate that each is, 1 in ``[B, S, K]``; no value at all is none."""

@@ -48,10 +48,11 @@ class Network(Protocol):
     Optional attributes, with their defaults: ``state`` (names of the state tensors: "z", or "z_0", "z_1", …),
     ``halt_max_steps`` (16), ``num_puzzle_identifiers`` (1), ``tolerance`` (None: a part of the state's size),
     ``no_ACT_continue`` (False: ``q[B, 2]`` is read as HRM's; True: its first column alone), ``float_layers`` (names
-    of layers that are never quantized), ``halts_when_solved`` (False: True where q is no guess). And for training
-    ``halt_exploration_prob`` (0.1: how often a puzzle is thought about past the halting that is learned), and what
-    it ends with, ``halt_margin`` (0: logits by which q's first column is lowered). :data:`OPTIONS` can be set from
-    outside.
+    of layers that are never quantized), ``halts_when_solved`` (False: True where q is no guess), ``repeated``
+    (methods of tensors with the batch first that a segment calls over and over: an export traces each once). And
+    for training ``halt_exploration_prob`` (0.1: how often a puzzle is thought about past the halting that is
+    learned), and what it ends with, ``halt_margin`` (0: logits by which q's first column is lowered).
+    :data:`OPTIONS` can be set from outside.
     """
 
     def start(self, tokens: Tensor) -> Sequence[Tensor]: ...

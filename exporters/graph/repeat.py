@@ -19,12 +19,12 @@ from ...models.hrm import Block, Rope
 from .edit import attribute, ensure, initializers, rename, replace_nodes, tensor_of
 from .passes import drop_unused, run
 
-_DOMAIN = "hrm_edge.trace"  # of operators that stand in a trace for what is put there afterwards
+DOMAIN = "hrm_edge.trace"  # of operators that stand in a trace for what is put there afterwards
 
 
 def _stand_in(operator: str, inputs: list[Tensor], like: Tensor, name: str = "") -> Tensor:
     """A node in the trace, whose output has the type and shape of a tensor."""
-    kind = f"{_DOMAIN}::{operator}"
+    kind = f"{DOMAIN}::{operator}"
     return torch.onnx.ops.symbolic(kind, inputs, {"of": name}, dtype=like.dtype, shape=like.shape, version=1)
 
 
@@ -68,7 +68,7 @@ class OneBlock(nn.Module):
 def call_blocks(model: onnx.ModelProto, network: OneBlock) -> None:
     """Write the block that was traced beside a segment at every call in it, with the tensors of the one called."""
     graph = model.graph
-    stands = {node.output[0]: node for node in graph.node if node.domain == _DOMAIN}
+    stands = {node.output[0]: node for node in graph.node if node.domain == DOMAIN}
     (h,) = (output for output, node in stands.items() if node.op_type == "Given")
     tensors = {output: _of(node) for output, node in stands.items() if node.op_type == "Tensor"}
     result = graph.output.pop().name
@@ -76,7 +76,7 @@ def call_blocks(model: onnx.ModelProto, network: OneBlock) -> None:
     own = _depending(body, {h, *tensors})
     nodes: dict[str, onnx.NodeProto] = {}  # by its first output
     for node in graph.node:
-        if node.op_type == "Call" and node.domain == _DOMAIN:
+        if node.op_type == "Call" and node.domain == DOMAIN:
             names = {output: f"{_of(node)}.{name}" for output, name in tensors.items()}
             names |= {output: f"{node.output[0]}/{output}" for output in own}
             names |= {h: node.input[0], result: node.output[0]}
@@ -92,9 +92,7 @@ def call_blocks(model: onnx.ModelProto, network: OneBlock) -> None:
         )
     graph.initializer.extend(tensor_of(t.detach().numpy(), name) for name, t in network.tensors.items())
     drop_unused(model)
-    ensure(
-        not any(node.domain == _DOMAIN for node in graph.node), "call_blocks: something still stands for another"
-    )
+    ensure(not any(node.domain == DOMAIN for node in graph.node), "call_blocks: something still stands for another")
     _fold(model)
 
 

@@ -24,7 +24,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import torch
@@ -37,6 +37,7 @@ from ...models.mixers import Attention
 from ...models.network import Wrapped
 from ...runtimes.loops import NEXT
 from .edit import ensure
+from .methods import Method, Repeated, call_methods
 from .passes import BATCH, clean, fold_views, split_products
 from .repeat import OneBlock, call_blocks
 
@@ -256,12 +257,45 @@ def _operators() -> Any:
 
 
 def _trace(program: Program) -> onnx.ModelProto:
+    module = program.module
+    named = dict(module.state_dict())
+    if isinstance(module, HRM):
+        segment = OneBlock(module)
+        model = _exported(Program(segment, program.inputs, (*program.outputs, "block")))
+        call_blocks(model, segment)
+    elif isinstance(module, Wrapped):
+        model = _exported_once(program) if "e" in program.inputs else _exported(program)
+        fold_views(model)
+        split_products(model)
+        # Before all others, as they may be parts of them.
+        named = {f"{layer}.weight": w for layer, w in module.layer_weights().items()} | named
+    else:
+        model = _exported(program)
+    clean(model, {name: t.detach().cpu().numpy() for name, t in named.items()})
+    return model
+
+
+def _exported_once(program: Program) -> onnx.ModelProto:
+    """A segment of another's network; the methods that it calls over and over are traced once each."""
+    repeated = Repeated.of(cast(Wrapped, program.module), tuple(program.inputs.values()))
+    bodies = {}
+    for name, tensors in repeated.given.items():
+        inputs = {f"given_{index}": torch.zeros_like(each) for index, each in enumerate(tensors)}
+        outputs = tuple(f"made_{index}" for index in range(len(repeated.made[name])))
+        bodies[name] = _exported(Program(Method(repeated.network, name), inputs, outputs))
+    with repeated.standing_in():
+        model = _exported(program)
+    call_methods(model, bodies)
+    return model
+
+
+def _exported(program: Program) -> onnx.ModelProto:
+    """As the tracer writes it."""
     # What `torch.onnx.export(dynamo=True)` does, which takes no operators that were read before.
     from torch.onnx._internal.exporter._core import export
 
     batch = torch.export.Dim(BATCH, min=1)
-    segment = OneBlock(program.module) if isinstance(program.module, HRM) else None
-    module = segment or program.module
+    module = program.module
     shapes = tuple({0: batch} for _ in program.inputs)
     kinds = {each.kind for each in inspect.signature(module.forward).parameters.values()}
     if inspect.Parameter.VAR_POSITIONAL in kinds:  # which count as one argument
@@ -271,28 +305,19 @@ def _trace(program: Program) -> onnx.ModelProto:
     with quiet(), torch.no_grad():
         inputs = tuple(program.inputs.values())
         traced = export(
-            (None if isinstance(module, Wrapped) else _captured(module, inputs, dynamic)) or module,
+            (None if isinstance(module, Wrapped | Method) else _captured(module, inputs, dynamic)) or module,
             inputs,
             registry=_operators(),
             input_names=list(program.inputs),
-            output_names=[*program.outputs, *(["block"] if segment else [])],
+            output_names=list(program.outputs),
             dynamic_shapes=dynamic,
             opset_version=OPSET,
             verbose=False,
         )
         traced._rename_dynamic_axes(dynamic)
-    model = traced.model_proto
+    model: onnx.ModelProto = traced.model_proto
     opset = next(item.version for item in model.opset_import if item.domain == "")
     ensure(opset == OPSET, f"torch.onnx wrote opset {opset} instead of {OPSET}")
-    if segment:
-        call_blocks(model, segment)
-    named = dict(program.module.state_dict())
-    if isinstance(program.module, Wrapped):
-        fold_views(model)
-        split_products(model)
-        # Before all others, as they may be parts of them.
-        named = {f"{layer}.weight": w for layer, w in program.module.layer_weights().items()} | named
-    clean(model, {name: t.detach().cpu().numpy() for name, t in named.items()})
     return model
 
 

@@ -18,7 +18,7 @@ from hrm_edge.runtimes.loader import backend
 from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")
-SMALL = DeduceConfig(hidden_size=8, L_cycles=2, trained_cycles=2, halt_max_steps=3, rule_rounds=1)
+SMALL = DeduceConfig(hidden_size=8, L_cycles=2, trained_cycles=2, halt_max_steps=3, rule_rounds=1, search_steps=1)
 
 
 @pytest.fixture(scope="module")
