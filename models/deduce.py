@@ -270,11 +270,13 @@ class Deduce(nn.Module):
         strike = strike * (1 - self.judged(alive)[1][..., None])  # what is solved stays so
         alarm = (conflict > self.conflict_logit - _NEVER * attempts).float()  # and believes the rules alone
         liked = torch.softmax(symbol, 2)
-        *state, left, solved = self.moved(struck, pinned, attempts, alive, alive - strike, alarm, liked)
+        step = self.moved(struck, pinned, attempts, alive, alive - strike, alarm, liked)
         asked = (e > 0.5).float()
         for _ in range(self.arch.search_steps):
-            *state, left, solved = self.step(*state, asked, liked)
-        return *state, self.tokens(symbol + _NEVER * (1 - left)), 2 * solved - 1
+            struck, pinned, attempts, *_ = step
+            step = self.step(struck, pinned, attempts, asked, liked)
+        struck, pinned, attempts, left, solved = step
+        return struck, pinned, attempts, self.tokens(symbol + _NEVER * (1 - left)), 2 * solved - 1
 
     def step(
         self, struck: Tensor, pinned: Tensor, attempts: Tensor, asked: Tensor, liked: Tensor
