@@ -7,6 +7,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -44,29 +45,52 @@ def pytest_runtest_setup():
         gc.collect()
         gc.freeze()
         if "coremltools" in sys.modules:
-            _validate_at_both_ends()
+            _convert_faster()
 
 
 _frozen = [0]  # modules that there were when the heap was last frozen
 
 
 @functools.cache
-def _validate_at_both_ends():
+def _convert_faster():
     """coremltools looks for mistakes of its own after each of its eighty passes, which takes half of a conversion:
-    here it looks at the program that it is given, and at what has become of it."""
-    from coremltools.converters.mil import Program
+    here it looks at the program that it is given, and at what has become of it. Nor does it write whole programs
+    for a log that nobody reads, collect garbage each time, or hand on which values stand behind weights that are
+    stored in few bits, again after each change, where no weight is.
+    """
+    from coremltools.converters import _converters_entry
+    from coremltools.converters.mil import Block, Function, Program, Var
     from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipelineManager
 
-    every_pass = PassPipelineManager.apply_pipeline
+    every_pass, hand_on, is_stored = (
+        PassPipelineManager.apply_pipeline,
+        Block._propagate_nonreplaceable_vars,
+        Var._is_nonreplaceable_var,
+    )
+
+    def stored(block):
+        return any(op.op_type.startswith("constexpr_") or any(map(stored, op.blocks)) for op in block.operations)
 
     def apply(prog, pass_pipeline):
         prog.validate()
+        there = [True] if any(map(stored, prog.functions.values())) else []
+
+        def watched(var):
+            if found := is_stored(var):
+                there.append(True)
+            return found
+
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Program, "validate", lambda *_, **__: None)
+            for kind in (Program, Function, Block):
+                patch.setattr(kind, "__str__", lambda _: "")
+            patch.setattr(Var, "_is_nonreplaceable_var", staticmethod(watched))
+            patch.setattr(Block, "_propagate_nonreplaceable_vars", lambda block: hand_on(block) if there else None)
             every_pass(prog, pass_pipeline)
         prog.validate()
 
     PassPipelineManager.apply_pipeline = staticmethod(apply)
+    _converters_entry.gc = SimpleNamespace(collect=lambda: 0)
 
 
 @pytest.fixture(scope="session", autouse=True)
