@@ -267,8 +267,11 @@ class Deduce(nn.Module):
         keep, symbol, conflict = self.read(h)
         doubt = self.strike_logit * (1 + attempts[..., None])  # each attempt strikes less
         strike = alive * (1 - given) * (keep < doubt).float()
-        strike = strike * (1 - self.judged(alive)[1][..., None])  # what is solved stays so
-        alarm = (conflict > self.conflict_logit - _NEVER * attempts).float()  # and believes the rules alone
+        strike = strike * (1 - self.judged(alive)[1])  # what is solved stays so
+        # From the first new attempt on it believes the rules alone.
+        alarm = (conflict > self.conflict_logit - _NEVER * attempts).float()[
+            ..., None
+        ]
         liked = torch.softmax(symbol, 2)
         step = self.moved(struck, pinned, attempts, alive, alive - strike, alarm, liked)
         asked = (e > 0.5).float()
@@ -276,14 +279,14 @@ class Deduce(nn.Module):
             struck, pinned, attempts, *_ = step
             step = self.step(struck, pinned, attempts, asked, liked)
         struck, pinned, attempts, left, solved = step
-        return struck, pinned, attempts, self.tokens(symbol + _NEVER * (1 - left)), 2 * solved - 1
+        return struck, pinned, attempts, self.tokens(symbol + _NEVER * (1 - left)), 2 * solved[..., 0] - 1
 
     def step(
         self, struck: Tensor, pinned: Tensor, attempts: Tensor, asked: Tensor, liked: Tensor
     ) -> tuple[Tensor, ...]:
         """A step of the search by the rules alone, as :meth:`moved`; ``asked``: 1 for what the question leaves."""
         alive = asked * F.relu(1 - struck)
-        return self.moved(struck, pinned, attempts, alive, alive, torch.zeros_like(attempts), liked)
+        return self.moved(struck, pinned, attempts, alive, alive, None, liked)
 
     def moved(
         self,
@@ -292,7 +295,7 @@ class Deduce(nn.Module):
         attempts: Tensor,
         alive: Tensor,
         left: Tensor,
-        alarm: Tensor,
+        alarm: Tensor | None,
         liked: Tensor,
     ) -> tuple[Tensor, ...]:
         """A step of the search: the next ``struck, pinned, attempts``, what was left, and 1 where that is solved.
@@ -303,8 +306,9 @@ class Deduce(nn.Module):
         """
         left = self.followed(left)
         wrong, solved = self.judged(left)
-        wrong = torch.maximum(wrong, alarm * (1 - solved))[..., None]
-        depth = pinned.flatten(1).amax(1)[:, None, None]
+        if alarm is not None:
+            wrong = torch.maximum(wrong, alarm * (1 - solved))
+        depth = pinned.amax((1, 2), keepdim=True)
         # Onwards: what is struck now, and one more pin.
         pin, others = self.choose(left, liked)
         on = struck + (alive - left) * (depth + 1) + others * (depth + 2)
@@ -314,7 +318,7 @@ class Deduce(nn.Module):
         return (
             on + wrong * (back - on),
             pinned * (1 - wrong * last) + (1 - wrong) * pin * (depth + 1),
-            attempts + (wrong * F.relu(1 - depth))[:, :, 0],
+            attempts + (wrong * F.relu(1 - depth)).squeeze(2),
             left,
             solved,
         )
@@ -333,15 +337,15 @@ class Deduce(nn.Module):
         return left
 
     def judged(self, left: Tensor) -> tuple[Tensor, Tensor]:
-        """``wrong, solved``, each ``[B, 1]``, of candidates.
+        """``wrong, solved``, each ``[B, 1, 1]``, of candidates.
 
         Wrong is 1 where a cell has none, or a group no place for a symbol; solved, where it is not and each cell
         has one. Two cells with the same one are found wrong once the rules have struck both.
         """
-        count = left.sum(2)
-        places = (self.member @ left).flatten(1).amin(1, keepdim=True)
-        wrong = F.relu(1 - torch.minimum(count.amin(1, keepdim=True), places))
-        return wrong, (1 - wrong) * F.relu(2 - count.amax(1, keepdim=True))
+        count = left.sum(2, keepdim=True)
+        least = torch.minimum(count.amin((1, 2), keepdim=True), (self.member @ left).amin((1, 2), keepdim=True))
+        wrong = F.relu(1 - least)
+        return wrong, (1 - wrong) * F.relu(2 - count.amax((1, 2), keepdim=True))
 
     def choose(self, left: Tensor, liked: Tensor) -> tuple[Tensor, Tensor]:
         """The candidate to pin, 1 in ``[B, S, K]``, and the others of its cell. Nothing where no cell is open."""

@@ -120,7 +120,10 @@ class _Asking:
         limit = self.limit + (more or self.limit)
         questions, ids = self.puzzles.questions, self.puzzles.identifiers
         answers = self.engine.solve(questions, limit, halt, puzzle_identifiers=ids)
-        wanted = self.reference.solve(questions, limit, halt, puzzle_identifiers=ids).tokens
+        if limit == len(self.guesses) and halt == "fixed":
+            wanted = self.guesses[-1][: len(questions)]
+        else:
+            wanted = self.reference.solve(questions, limit, halt, puzzle_identifiers=ids).tokens
         solved = rightness(self.puzzles, wanted)
         still = int((solved & rightness(self.puzzles, answers.tokens)).sum())
         wrong = _wrong_steps(answers, limit if halt == "fixed" else 1, limit)

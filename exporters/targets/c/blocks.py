@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import numpy as np
+
 from .ir import Buffer, IntProduct, Op, Product, SparseProduct
 
 PRODUCTS = (Product, IntProduct, SparseProduct)
@@ -86,19 +88,25 @@ def _best_run(items: list[Item]) -> tuple[list[int], int] | None:
     for i, item in enumerate(items):
         for buffer in writes(item):
             born.setdefault(buffer, i)
-    keys = [item.key() if isinstance(item, Op) else None for item in items]
-    places: dict[object, list[int]] = {}
-    for i, key in enumerate(keys):
-        if key is not None:
-            places.setdefault(key, []).append(i)
+    numbers: dict[object, int] = {}
+    # A call is like no other item.
+    keys = [
+        numbers.setdefault(item.key(), len(numbers)) if isinstance(item, Op) else -1 - i
+        for i, item in enumerate(items)
+    ]
+    places = _places(items, born)
+    alike = _same_keys(np.array(keys))
     best, saved = None, _LEAST_SAVED - 1
-    for i, key in enumerate(keys):
-        alike = {j: _alike(items, keys, born, i, j) for j in places.get(key, ()) if j > i}
-        for length in sorted(set(alike.values()), reverse=True):
+    for i in range(len(items)):
+        ahead = alike.get(i, {})
+        if len(items) - i - _SHORTEST <= saved or sum(ahead.values()) <= saved:
+            continue  # it cannot save more
+        runs = {j: _alike(places, i, j, most) for j, most in ahead.items()}
+        for length in sorted(set(runs.values()), reverse=True):
             if length < _SHORTEST:
                 break
             starts = [i]
-            for j, most in alike.items():
+            for j, most in runs.items():
                 if most >= length and j >= starts[-1] + length:
                     starts.append(j)
             while len(starts) > 1 and starts[1] < i + length:
@@ -108,24 +116,37 @@ def _best_run(items: list[Item]) -> tuple[list[int], int] | None:
     return best
 
 
-def _alike(items: list[Item], keys: Sequence[object], born: dict[Buffer, int], i: int, j: int) -> int:
-    """How many operations from ``i`` and from ``j`` on are alike."""
-    length = 0
-    while j + length < len(items) and i + length < j:
-        one, other = items[i + length], items[j + length]
-        if not (isinstance(one, Op) and isinstance(other, Op)) or keys[i + length] != keys[j + length]:
-            break
-        pairs = zip((*one.inputs, one.output), (*other.inputs, other.output), strict=True)
-        if not all(_same_place(born, a.buffer, b.buffer, i, j) for a, b in pairs):
-            break
-        length += 1
-    return length
+def _places(items: list[Item], born: dict[Buffer, int]) -> np.ndarray:
+    """int64[n, slots]: which item makes each buffer that an operation reads or writes; -1: none, as constants."""
+    rows = [
+        [-1 if view.buffer.data is not None else born.get(view.buffer, -1) for view in (*item.inputs, item.output)]
+        if isinstance(item, Op)
+        else []
+        for item in items
+    ]
+    places = np.full((len(rows), max(map(len, rows), default=0)), -1)
+    for row, made in zip(places, rows, strict=True):
+        row[: len(made)] = made
+    return places
 
 
-def _same_place(born: dict[Buffer, int], a: Buffer, b: Buffer, i: int, j: int) -> bool:
-    """Whether two buffers are made at the same place of two runs, or both outside."""
-    inside = [buffer.data is None and born.get(buffer, -1) >= start for buffer, start in ((a, i), (b, j))]
-    return inside == [False, False] or (inside == [True, True] and born[a] - i == born[b] - j)
+def _same_keys(keys: np.ndarray) -> dict[int, dict[int, int]]:
+    """i → j → how many operations from ``i`` and from ``j`` on are of the same kinds, where enough are; i < j."""
+    found: dict[int, dict[int, int]] = {}
+    for apart in range(_SHORTEST, len(keys)):
+        same = keys[:-apart] == keys[apart:]
+        edges = np.flatnonzero(np.diff(same, prepend=False, append=False))
+        for first, end in edges.reshape(-1, 2):
+            for i in range(first, end - _SHORTEST + 1):
+                found.setdefault(i, {})[i + apart] = min(end - i, apart)
+    return found
+
+
+def _alike(places: np.ndarray, i: int, j: int, most: int) -> int:
+    """How many operations from ``i`` and ``j`` on are alike: of what was made at one place of both, or outside."""
+    one, other = places[i : i + most], places[j : j + most]
+    differ = ~np.where(one >= i, one - i == other - j, other < j).all(1)
+    return int(differ.argmax()) if differ.any() else most
 
 
 def _made(
