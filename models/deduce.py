@@ -268,10 +268,8 @@ class Deduce(nn.Module):
         doubt = self.strike_logit * (1 + attempts[..., None])  # each attempt strikes less
         strike = alive * (1 - given) * (keep < doubt).float()
         strike = strike * (1 - self.judged(alive)[1])  # what is solved stays so
-        # From the first new attempt on it believes the rules alone.
-        alarm = (conflict > self.conflict_logit - _NEVER * attempts).float()[
-            ..., None
-        ]
+        trusted = self.conflict_logit - _NEVER * attempts  # after the first attempt it believes the rules alone
+        alarm = (conflict > trusted).float()[..., None]
         liked = torch.softmax(symbol, 2)
         step = self.moved(struck, pinned, attempts, alive, alive - strike, alarm, liked)
         asked = (e > 0.5).float()
