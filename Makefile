@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ZOO := sudoku-9x9
+DEMO := sudoku-9x9-hard
 FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 2
-DEMO_BUNDLE := bundles/$(ZOO)-openvino-fp32-graph
+DEMO_BUNDLE := bundles/$(DEMO)-openvino-fp32-graph
 
 .PHONY: demo test executorch test-fast lint types contracts check fuzz soak faults test-web cpu-kinds dist train-demo clean
 
@@ -19,9 +20,9 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/hrm-edge export $(ZOO) --target openvino --loop graph -o $(DEMO_BUNDLE)
-	$(BIN)/hrm-edge data generate --task sudoku --n 3 --seed 2026 -o bundles/demo.csv --force
-	$(BIN)/hrm-edge solve $(DEMO_BUNDLE) bundles/demo.csv --halt verified --retries 8
+	$(BIN)/hrm-edge export $(DEMO) --target openvino --loop graph -o $(DEMO_BUNDLE)
+	$(BIN)/hrm-edge data generate --task sudoku --difficulty hard --n 3 --seed 2026 -o bundles/demo.csv --force
+	$(BIN)/hrm-edge solve $(DEMO_BUNDLE) bundles/demo.csv --halt verified
 
 # A worker for each core; a file's tests stay together, as they share what was made once. In conftest.py's order.
 test: $(VENV)/.installed

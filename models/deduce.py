@@ -41,7 +41,7 @@ class DeduceConfig:
     trained_cycles: int = 8  # times that a call did so in training
     expansion: float = 2.0  # of a layer's last unit
     intersections: bool = True  # cells that two groups share are a kind of constraint too
-    halt_max_steps: int = 256  # calls
+    halt_max_steps: int = 128  # calls
     rule_rounds: int = 2  # times that the rules strike at each step of the search
     search_steps: int = 32  # more steps of the search in a call, by the rules and what the network said before them
     strike_below: float = 0.1  # probability of being kept, below which a candidate is struck
