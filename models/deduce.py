@@ -76,7 +76,7 @@ class DeduceConfig:
     @property
     def structure(self) -> str:
         """What it is made of, for people."""
-        shared = " and what two of these share" if self.intersections else ""
+        shared = " and any cells that two of these share" if self.intersections else ""
         return (
             f"a candidate-state reasoner, {self.hidden_size} wide for each cell and symbol, {self.L_layers} "
             f"layer{'s'[: self.L_layers > 1]} mixing by means over cells, groups{shared}, "

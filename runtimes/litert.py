@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import limits
 from ..errors import InputError
 from ..packages import install
 from ..tasks.parallel import usable_cores
@@ -104,5 +106,9 @@ def _interpreter(path: Path, threads: int, **options: Any) -> Any:
 
     with quiet_native():  # it prints that it made a delegate
         made = Interpreter(model_path=str(path), num_threads=threads, **options)
+        for tensor in made.get_tensor_details():  # a few bytes of the file name sizes that it would take
+            values = math.prod(map(int, tensor["shape"]))
+            if values > limits.STATE and values * np.dtype(tensor["dtype"]).itemsize > path.stat().st_size:
+                raise ValueError(f"tensor {tensor['name'][:60]!r} has {values:,} values")
         made.allocate_tensors()
     return made

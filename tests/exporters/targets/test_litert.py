@@ -210,6 +210,21 @@ def test_nothing_reaches_the_terminal_and_a_damaged_file_is_one_line(tmp_path, c
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_size_that_a_few_bytes_ask_for_is_refused_before_it_is_taken(tmp_path):
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = write(model([node("Relu", "x")], {"x": X}, {}), tmp_path)
+    changed = schema.ModelT.InitFromPackedBuf(file.read_bytes(), 0)
+    for tensor in changed.subgraphs[0].tensors:
+        tensor.shape = [1, 2**30, 1]
+    builder = flatbuffers.Builder()
+    builder.Finish(changed.Pack(builder), b"TFL3")
+    file.write_bytes(bytes(builder.Output()))
+    with pytest.raises(InputError, match=r"LiteRT .* can not load it \(tensor '.*' has 1,073,741,824 values\)"):
+        backend("litert").load_graph(file, 1)
+
+
 def test_options():
     with pytest.raises(InputError, match="--batch dynamic: LiteRT's models have fixed shapes"):
         ExportOptions.for_target("litert", batch="dynamic")
