@@ -16,8 +16,7 @@ from ..models.source import build_network, give_weights, reason
 from ..models.weights import read_weights_of
 from ..tasks import Task
 from .graph.layers import mark_heads
-from .graph.passes import BATCH
-from .graph.trace import trace_segment, trace_start
+from .graph.trace import ensure_free_rows, trace_segment, trace_start
 from .targets.onnx import serialized
 
 
@@ -67,15 +66,8 @@ def _traced(model: Wrapped) -> tuple[onnx.ModelProto, onnx.ModelProto]:
         raise
     except Exception as error:  # the tracer's, which share no base
         raise InputError(f"network {what}: cannot be traced as a static graph ({reason(error)})") from error
-    for method, graph in (("start", start), ("segment", segment)):
-        sizes = {
-            value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.graph.input, *graph.graph.output)
-        }
-        if sizes != {BATCH}:
-            raise InputError(
-                f"network {what}: {method} fixes the number of rows; take it as x.shape[0] rather than len(x), and "
-                "keep the batch first in all that it gives"
-            )
+    ensure_free_rows(start, what, "start")
+    ensure_free_rows(segment, what, "segment")
     layers = mark_heads(segment, f"{WRAPPED}.", model.layers)
     model.quantized_layers = tuple(layers)
     return start, segment

@@ -65,8 +65,9 @@ class DeduceConfig:
         self._require("expansion", self.expansion * self.hidden_size >= 1, f"at least 1 / {self.hidden_size}")
         self._require("rule_rounds", 1 <= self.rule_rounds <= limits.CYCLES, f"from 1 to {limits.CYCLES}")
         self._require("search_steps", 0 <= self.search_steps <= limits.CYCLES, f"from 0 to {limits.CYCLES}")
-        for name in ("strike_below", "conflict_above"):
-            self._require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
+        # From a half on, a new attempt would not strike less than the one before.
+        self._require("strike_below", 0 < self.strike_below < 0.5, "above 0 and below 0.5")
+        self._require("conflict_above", 0 < self.conflict_above < 1, "above 0 and below 1")
         self._require("kind", self.kind == KIND, KIND)
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:

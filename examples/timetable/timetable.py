@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import hrm_edge
+from hrm_edge.errors import HrmEdgeError
 from hrm_edge.tasks.sudoku.search import SudokuSearch
 
 BLANK = 1  # token of a lesson without a teacher; 2 and up are the teachers
@@ -178,7 +179,10 @@ def main() -> None:
     changed.add_argument("--search-steps", type=int, default=32)
     changed.add_argument("--silent", action="store_true")
     arguments = vars(parser.parse_args())
-    {"make": make, "compare": compare, "variant": variant}[arguments.pop("command")](**arguments)
+    try:
+        {"make": make, "compare": compare, "variant": variant}[arguments.pop("command")](**arguments)
+    except HrmEdgeError as error:
+        parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,13 @@ class Repeated:
 
         def watched(name: str, method: Callable) -> Callable:
             def call(*given: Tensor) -> Tensor | tuple[Tensor, ...]:
+                before = [each._version for each in given if isinstance(each, Tensor)]
                 outputs = method(*given)
+                if before != [each._version for each in given if isinstance(each, Tensor)]:
+                    raise InputError(
+                        f"network {model.config.name}: {name} is one of its repeated methods, and changes in place "
+                        "what it is given; let it give a new tensor"
+                    )
                 made = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
                 first = (*found.given.setdefault(name, given), *found.made.setdefault(name, made))
                 if [_form(each, rows) for each in first] != [_form(each, rows) for each in (*given, *made)]:
@@ -103,13 +109,15 @@ def _form(tensor: object, rows: int) -> tuple | None:
 def _methods(network: nn.Module, exchange: Callable[[str, Callable], Callable]) -> Iterator[None]:
     """A network's repeated methods are others for a while."""
     names = tuple(getattr(network, "repeated", ()))
+    own = {name: vars(network)[name] for name in names if name in vars(network)}
     try:
         for name in names:
             setattr(network, name, exchange(name, getattr(network, name)))
         yield
     finally:
         for name in names:
-            network.__dict__.pop(name, None)
+            vars(network).pop(name, None)
+        vars(network).update(own)
 
 
 def call_methods(model: onnx.ModelProto, bodies: dict[str, onnx.ModelProto]) -> None:

@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import InputError
 from ...models import HRM
 from ...models.layers import RMSNorm, SwiGLU
 from ...models.mixers import Attention
@@ -283,10 +284,21 @@ def _exported_once(program: Program) -> onnx.ModelProto:
         inputs = {f"given_{index}": torch.zeros_like(each) for index, each in enumerate(tensors)}
         outputs = tuple(f"made_{index}" for index in range(len(repeated.made[name])))
         bodies[name] = _exported(Program(Method(repeated.network, name), inputs, outputs))
+        ensure_free_rows(bodies[name], cast(Wrapped, program.module).config.name, name)
     with repeated.standing_in():
         model = _exported(program)
     call_methods(model, bodies)
     return model
+
+
+def ensure_free_rows(model: onnx.ModelProto, network: str, method: str) -> None:
+    """InputError where what a network's method takes or gives has a fixed number of rows."""
+    values = (*model.graph.input, *model.graph.output)
+    if {value.type.tensor_type.shape.dim[0].dim_param for value in values} != {BATCH}:
+        raise InputError(
+            f"network {network}: {method} fixes the number of rows; take it as x.shape[0] rather than len(x), and "
+            "keep the batch first in all that it gives"
+        )
 
 
 def _exported(program: Program) -> onnx.ModelProto:

@@ -32,7 +32,7 @@ def command(
     table.columns[0].no_wrap = True  # a name is there to be typed
     for row in rows:
         exact = "not measured" if row.exact is None else f"{row.exact:.1%}"
-        table.add_row(row.name, row.task, f"{row.parameters:,}", f"{row.size_mb:.1f} MB", exact)
+        table.add_row(row.name, row.task, f"{row.parameters:,}", f"{row.size_mb:.2f} MB", exact)
     print_table(table)
     echo("`hrm-edge models NAME` shows a model's card; `hrm-edge export NAME` makes a bundle of it.")
     if where := zoo_elsewhere():

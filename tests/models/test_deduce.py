@@ -286,7 +286,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
         ("hidden_size", 0, "1 or more"),
         ("hidden_size", 10**9, "at most"),
         ("L_cycles", 10**6, "at most"),
-        ("strike_below", 1.0, "between|below 1"),
+        ("strike_below", 0.5, "below 0.5"),
         ("rule_rounds", 0, "from 1 to"),
         ("search_steps", 10**4, "from 0 to"),
         ("expansion", float("nan"), "of type float|at least"),

@@ -111,9 +111,24 @@ def _best_run(items: list[Item]) -> tuple[list[int], int] | None:
                     starts.append(j)
             while len(starts) > 1 and starts[1] < i + length:
                 starts.pop(1)
+            if (len(starts) - 1) * length <= saved:
+                continue
+            starts = [i, *(j for j in starts[1:] if _renamed(items, i, j, length))]
             if (len(starts) - 1) * length > saved:
                 best, saved = (starts, length), (len(starts) - 1) * length
     return best
+
+
+def _renamed(items: list[Item], i: int, j: int, length: int) -> bool:
+    """Whether the run at ``j`` is that at ``i`` with each buffer exchanged for one: a parameter has one value."""
+    partners: dict[Buffer, Buffer] = {}
+    for one, other in zip(items[i : i + length], items[j : j + length], strict=True):
+        assert isinstance(one, Op)
+        assert isinstance(other, Op)
+        for a, b in zip((*one.inputs, one.output), (*other.inputs, other.output), strict=True):
+            if partners.setdefault(a.buffer, b.buffer) is not b.buffer:
+                return False
+    return True
 
 
 def _places(items: list[Item], born: dict[Buffer, int]) -> np.ndarray:

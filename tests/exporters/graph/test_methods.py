@@ -64,9 +64,14 @@ def test_a_graph_computes_what_the_network_does_and_what_a_whole_trace_does():
 
 
 def test_a_network_is_as_it_was_after_it_was_traced():
-    model = Wrapped(Pondering(), TASK)
-    traced(model)
+    model, own = Wrapped(Pondering(), TASK), Wrapped(Pondering(), TASK)
+    inside = own.get_submodule("network")
+    inside.cycle = lambda h, x: torch.tanh(inside.mix(h + x)) * 2
+    before = inside.cycle
+    for each in (model, own):
+        traced(each)
     assert not {"cycle", "both"} & set(vars(model.get_submodule("network")))
+    assert inside.cycle is before
 
 
 class WithANumber(Pondering):
@@ -85,9 +90,21 @@ class OfTwoShapes(Pondering):
         return z + short.mean(1, keepdim=True), self.head(z)
 
 
+class InPlace(Pondering):
+    def cycle(self, h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(self.mix(h.add_(x)))
+
+
+class OfThreeRows(Pondering):
+    def cycle(self, h: Tensor, x: Tensor) -> Tensor:
+        return super().cycle(h, x) + h.mean(0, keepdim=True) * len(h)
+
+
 @pytest.mark.parametrize(
     ("network", "told"),
     [
+        (InPlace, "changes in place what it is given"),
+        (OfThreeRows, "cycle fixes the number of rows"),
         (WithANumber, "cycle is one of its repeated methods, which take and give tensors alone, the batch first"),
         (OfTwoShapes, "cycle is not called with the same shapes each time"),
     ],
