@@ -181,8 +181,8 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     try:
         {"make": make, "compare": compare, "variant": variant}[arguments.pop("command")](**arguments)
-    except HrmEdgeError as error:
-        parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
+    except (HrmEdgeError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":
