@@ -1,10 +1,12 @@
 """When a puzzle is finished: one record a rule, and how the halting head's two values say stop.
 
-A rule written here works at once wherever the host decides (`runtimes/loops/host.py`, `slots.py`,
-`models/engine.py`). One that needs the guess before changes `Engine.stops` in `runtimes/base.py` and all that call
-it: these, and `runtimes/loops/graph.py`. To be decided inside a graph too it gets a number, and a form in
-`exporters/graph/loop.py` and in the Swift template of `exporters/targets/coreml`: exports fail until both have it.
-Graphs written before do not know the number, so raise `FORMAT_VERSION` of `hrm_edge/bundle/manifest.py` with it.
+A rule written here works at once wherever the host decides (`runtimes/loops`, `runtimes/c/library.py`,
+`models/engine.py`, `hrm_edge/solve/watch.py`). One that needs the guess before changes `Engine.stops` in
+`runtimes/engine.py` and these, which call it. To be decided inside a graph too it gets a number, and a form in
+`exporters/graph/loop.py`, in `hrm.c.j2` of `exporters/targets/c` and in the Swift template of
+`exporters/targets/coreml`: exports fail until all have it. Graphs written before do not know the number, so raise
+`FORMAT_VERSION` of `hrm_edge/bundle/manifest.py` with it. The JavaScript and Kotlin of `hrm_edge/portable` have the
+rules of today by name (`js/loop.js`, `kotlin/Hrm.kt`).
 """
 
 from __future__ import annotations

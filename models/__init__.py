@@ -3,10 +3,8 @@
 from .calibration import Ranges, collect_ranges, quantized_layers
 from .checkpoint import (
     Checkpoint,
-    TrainedScales,
     build_model,
     load_checkpoint,
-    quantization_of,
     resolve_checkpoint,
     save_checkpoint,
 )
@@ -14,6 +12,7 @@ from .config import HRMConfig
 from .hrm import HRM
 from .slicing import keep_identifiers
 from .source import NetworkSource
+from .trained_scales import TrainedScales, quantization_of
 
 __all__ = [
     "HRM",

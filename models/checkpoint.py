@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from ..tasks import Task
 from ..tasks.carried import TASK, known_task, read_task, write_task
 from ..workspace import standing, unmixed
 from ..zoo import zoo_elsewhere, zoo_models
-from .calibration import quantized_layers
 from .config import HRMConfig
 from .deduce import KIND as DEDUCE
 from .deduce import DeduceConfig
@@ -42,7 +40,6 @@ from .source import KIND, NetworkSource, code_hash
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 QUANTIZATION = "quantization"  # where metadata holds the scales of quantization-aware training
-WEIGHT_SCALES = "per-channel minmax"  # how weights were quantized in it, the only way there is
 KEPT_IDENTIFIERS = "puzzle_identifiers"  # where metadata names the rows of a table that was cut down
 TRAINED_IDENTIFIERS = "num_puzzle_identifiers"  # where they then tell how many rows it had
 NUMBERING = "identifiers"  # where they tell whose puzzle embeddings it has: a hash of their names
@@ -104,20 +101,6 @@ class Checkpoint:
         ):
             return None
         return Numbering(count, names if isinstance(names, str) else None)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedScales:
-    """How quantization-aware training quantized the weights it tuned; an export has to do the very same.
-
-    Every call of a layer shares its activation scale (symmetric, per tensor, clipped to −128 … 127 steps). A
-    weight's scale is max|w| / 127 of its output channel, in float32; values are rounded half to even.
-    """
-
-    bits: int
-    activations: dict[str, float]  # by layer: value of one int8 step, a float32
-    learned: bool  # trained with the weights, or frozen as calibrated
-    started_from: str  # content hash of the checkpoint that was tuned
 
 
 def sketch_model(config: HRMConfig, task: Task) -> HRM:
@@ -375,33 +358,3 @@ def _load(path: Path, named: Path, asked: Path) -> Checkpoint:
     card = (path / CARD).read_text(errors="replace") if (path / CARD).exists() else ""
     model.eval().requires_grad_(False)
     return Checkpoint(model, task, card, config.get("metadata", {}), digest, named.resolve())
-
-
-def quantization_of(checkpoint: Checkpoint) -> TrainedScales | None:
-    """The scales that the checkpoint's weights were tuned with, or None for a plain float checkpoint."""
-    values = checkpoint.metadata.get(QUANTIZATION)
-    if values is None:
-        return None
-    where = f"{checkpoint.path / CONFIG}: metadata.{QUANTIZATION}"
-    try:
-        scales = TrainedScales(values["bits"], dict(values["activations"]), values["learned"], values["from"])
-        kinds = (scales.bits, scales.learned, scales.started_from, values["weights"])
-        if [type(kind) for kind in kinds] != [int, bool, str, str] or kinds[-1] != WEIGHT_SCALES:
-            raise ValueError(f"weights must be {WEIGHT_SCALES!r}")
-        if scales.bits != 8:
-            raise ValueError(f"bits is {scales.bits}, and this version knows 8")
-        for layer, scale in scales.activations.items():
-            if not (isinstance(scale, float) and math.isfinite(scale) and scale > 0):
-                raise ValueError(f"the scale of {layer} is {scale!r}")
-        tuned_with = values["weights_sha256"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{where} cannot be used ({error}); train with --qat again") from None
-    odd = set(scales.activations) ^ set(quantized_layers(checkpoint.model))
-    if odd:
-        raise InputError(f"{where} does not fit the network (layer {min(odd)}); train with --qat again")
-    if sha256(standing(checkpoint.path) / WEIGHTS) != tuned_with:
-        raise InputError(
-            f"{checkpoint.path / WEIGHTS}: weights were changed after quantization-aware training; "
-            "train with --qat again, or remove metadata.quantization to treat them as a float checkpoint"
-        )
-    return scales

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..runtimes import Answers, Engine
-from ..runtimes.base import Request, SegmentOutput, joined
+from ..runtimes.engine import Request, SegmentOutput, joined
 from .checkpoint import Checkpoint
 from .network import device_of
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..halting import HALT_MODES
-from .base import Answers, Backend, Engine
+from .base import Backend
+from .engine import Answers, Engine
 from .loader import backend, backends, load_engine
 from .loops.graph import GraphLoop
 from .loops.host import HostLoop

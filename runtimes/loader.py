@@ -16,11 +16,12 @@ from ..files import require_utf8
 from ..identifiers import Numbering, parse_ranges
 from ..tasks import Task
 from ..tasks.carried import read_task
-from .base import Backend, Engine, Graph
+from .base import Backend, Graph
+from .engine import Engine
 from .loops import engine_of, signature
 
 # Modules of this room that are no backends; so are those whose names begin with "_".
-_NO_BACKENDS = ("base", "loader", "loops")
+_NO_BACKENDS = ("base", "engine", "loader", "loops")
 
 LoadGraph = Callable[[Path, int | None], Graph]
 

@@ -9,11 +9,12 @@ import torch
 
 from ..errors import InputError
 from ..models import HRM, Checkpoint, collect_ranges, quantized_layers
-from ..models.checkpoint import QUANTIZATION, WEIGHT_SCALES
+from ..models.checkpoint import QUANTIZATION
 from ..models.fake_quant import plain_model, quantize_model, scales_of
 from ..models.network import Wrapped, device_of
 from ..models.products import both_ways
 from ..models.smoothing import STRENGTH, smoothed, smoothing_factors
+from ..models.trained_scales import WEIGHT_SCALES
 from .config import TrainConfig
 from .data import Sampler
 from .distributed import World

@@ -317,7 +317,7 @@ def _exported(program: Program) -> onnx.ModelProto:
     with quiet(), torch.no_grad():
         inputs = tuple(program.inputs.values())
         traced = export(
-            (None if isinstance(module, Wrapped) else _captured(module, inputs, dynamic)) or module,
+            (None if isinstance(module, Wrapped | Method) else _captured(module, inputs, dynamic)) or module,
             inputs,
             registry=_operators(),
             input_names=list(program.inputs),

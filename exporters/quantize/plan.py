@@ -13,9 +13,9 @@ from ...errors import InputError
 from ...identifiers import rows_of
 from ...models import Checkpoint, Ranges, collect_ranges
 from ...models.calibration import SAMPLINGS, Model
-from ...models.checkpoint import TrainedScales
 from ...models.ranges import ESTIMATORS, STEPS
 from ...models.smoothing import STRENGTH, smoothing_factors
+from ...models.trained_scales import TrainedScales
 from ...precision import PRECISIONS, Precision
 from ...progress import Progress
 from ..graph.edit import copied

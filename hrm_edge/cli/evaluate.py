@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..text import echo, echo_json
-from .flags import Data, Json, MaxThinkSteps, N, Seed, Threads
+from .flags import HALT, Data, Json, MaxThinkSteps, N, Seed, Threads
 
 if TYPE_CHECKING:
     from ..data.puzzles import PuzzleSet
@@ -24,7 +24,7 @@ def command(
     by: Annotated[str, typer.Option(help="source, segments or source,segments; segments takes longer.")] = "source",
     n: N = None,
     max_think_steps: MaxThinkSteps = None,
-    halt: Annotated[str, typer.Option(help="learned, verified or fixed.")] = "learned",
+    halt: Annotated[str, typer.Option(help=HALT)] = "learned",
     retries: Annotated[int, typer.Option(min=0, help="Symmetric variants to try when a board is not right.")] = 0,
     threads: Threads = None,
     seed: Seed = 0,

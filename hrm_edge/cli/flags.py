@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from ..halting import RULES
+
 # What a file of puzzles may be; hrm_edge/data/README.md has each form.
 FORMS = "text, table, JSON, XML or NumPy, compressed or not, or a folder in the public layout; - is standard input"
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+HALT = "When to stop thinking: " + "; ".join(f"{rule.name}: {rule.when}" for rule in RULES.values()) + "."
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
 MaxThinkSteps = Annotated[
     int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")

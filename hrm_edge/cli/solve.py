@@ -14,6 +14,7 @@ import typer
 from ..errors import InputError
 from ..progress import announce, progress
 from ..text import echo_json
+from .flags import HALT
 
 if TYPE_CHECKING:
     from ..solve.answer import Solved
@@ -47,10 +48,7 @@ def command(
     data: Annotated[Path | None, typer.Option(help="A file or folder of puzzles, answered after PUZZLES.")] = None,
     halt: Annotated[
         str,
-        typer.Option(
-            help="When to stop thinking: learned (the model's own head), verified (when the rules are met), "
-            "fixed (never early)."
-        ),
+        typer.Option(help=HALT),
     ] = "learned",
     max_think_steps: Annotated[
         int | None, typer.Option(help="Segments at most; by default as many as in training.")

@@ -14,7 +14,7 @@ from ..halting import FIXED
 from ..identifiers import require_same
 from ..progress import Progress
 from ..runtimes import Answers, Engine
-from ..runtimes.base import joined
+from ..runtimes.engine import joined
 from ..solve.retries import solve_with_retries
 from ..tasks.base import PAD
 

@@ -27,7 +27,7 @@ from ..errors import GateFailed, InputError
 from ..precision import FP32
 from ..progress import Progress, Say
 from ..runtimes import Answers, Engine
-from ..runtimes.base import joined
+from ..runtimes.engine import joined
 from .accuracy import answer_all, by_chunks, check_match, rightness, token_accuracy
 from .arithmetic import arithmetic_of
 from .calls import Asked, ask_otherwise, call_rows

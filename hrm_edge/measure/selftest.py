@@ -12,7 +12,7 @@ from ..bundle import Bundle, open_bundle
 from ..bundle.examples import read_examples, tokens_of
 from ..errors import GateFailed
 from ..runtimes import Answers, Engine, load_engine
-from ..runtimes.base import joined
+from ..runtimes.engine import joined
 from .arithmetic import arithmetic_of
 
 ALLOWED = 1  # answers that may differ: rounding turns one now and then, a kernel that computes otherwise several

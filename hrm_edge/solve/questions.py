@@ -14,7 +14,7 @@ from ..data.formats import Rows
 from ..data.formats.json import is_board
 from ..data.puzzles import PuzzleSet
 from ..errors import InputError
-from ..runtimes.base import checked_tokens
+from ..runtimes.engine import checked_tokens
 from ..tasks import Task
 from .answer import Questions, is_path, read_puzzles
 

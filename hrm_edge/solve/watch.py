@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..halting import halting_head
 from ..runtimes import Answers, Engine
-from ..runtimes.base import SegmentOutput
+from ..runtimes.engine import SegmentOutput
 from ..tasks import Task
 from ..tasks.base import Symmetry
 from .retries import RetriedAnswers, variants

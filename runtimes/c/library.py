@@ -13,7 +13,8 @@ import numpy as np
 
 from ...errors import InputError
 from ...halting import RULES
-from ..base import Answers, Engine, Idle, Request, SegmentOutput, first_line, joined
+from ..base import Idle, first_line
+from ..engine import Answers, Engine, Request, SegmentOutput, joined
 
 STATE = "state_"  # what a member for a tensor of the network's state begins with
 _ALIGNED = 64  # bytes, for vector units

@@ -17,7 +17,8 @@ import numpy as np
 
 from ...errors import InputError
 from ...packages import install
-from ..base import Available, Backend, CompiledProduct, Engine, Graph, first_line
+from ..base import Available, Backend, CompiledProduct, Graph, first_line
+from ..engine import Engine
 from ..loops.slots import SlotLoop, Slots
 from .interpreter import Program, load_program
 from .package import check_reader, input_shapes, read_package

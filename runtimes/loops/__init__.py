@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
-from ..base import Engine, Graph, first_line
+from ..base import Graph, first_line
+from ..engine import Engine
 from .graph import GraphLoop
 from .host import HostLoop
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...halting import RULES
-from ..base import Answers, Engine, Request
+from ..engine import Answers, Engine, Request
 from .host import padded
 
 # (tokens int32[b, S], max_think_steps int32[], halt int32[] (, puzzle_identifiers int32[b]))

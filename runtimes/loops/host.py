@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..base import Answers, Engine, Request, SegmentOutput
+from ..engine import Answers, Engine, Request, SegmentOutput
 
 # (tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, *state), each float32[b, …]
 Start = Callable[..., Sequence[np.ndarray]]

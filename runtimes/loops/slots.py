@@ -13,7 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..base import Answers, Engine, Idle, Request, SegmentOutput
+from ..base import Idle
+from ..engine import Answers, Engine, Request, SegmentOutput
 from .host import Results
 
 

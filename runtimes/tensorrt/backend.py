@@ -15,7 +15,8 @@ from ...errors import InputError
 from ...files import write_atomically
 from ...progress import Progress, Say, announce, lines
 from ...tasks import Task
-from ..base import Available, Backend, Compiled, Engine
+from ..base import Available, Backend, Compiled
+from ..engine import Engine
 from ..loops import by_position, require_state_outside, signature
 from ..loops.graph import DEFAULT_ROWS, GraphLoop
 from ..loops.host import DEFAULT_SLOTS

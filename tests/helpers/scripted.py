@@ -8,7 +8,7 @@ import numpy as np
 
 from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.runtimes import Answers, Engine
-from hrm_edge.runtimes.base import Request
+from hrm_edge.runtimes.engine import Request
 from hrm_edge.tasks import Task, get_task
 
 TASK = get_task("sudoku-4x4")

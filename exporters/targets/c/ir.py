@@ -113,6 +113,12 @@ class View(NamedTuple):
         rows = math.prod(n for n, _ in leading)
         return rows, width, leading[-1][1] if leading else 0, step
 
+    def in_rows(self) -> tuple[int, int, int, int]:
+        """:meth:`as_rows` of a view that is known to be rows."""
+        found = self.as_rows()
+        assert found is not None
+        return found
+
 
 def _rising(shape: Sequence[int]) -> list[int]:
     strides, step = [], 1

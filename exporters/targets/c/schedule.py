@@ -195,18 +195,12 @@ def _goes_on(ops: list[Op], op: Op) -> bool:
             continue
         if number and isinstance(op, Product | IntProduct):
             return False
-        _, _, stride, _ = _flat(written)
-        _, width, own, step = _flat(view)
+        _, _, stride, _ = written.in_rows()
+        _, width, own, step = view.in_rows()
         shift = view.offset - written.offset
         if own != stride or not stride or shift < 0 or shift + (width - 1) * step >= stride:
             return False
     return True
-
-
-def _flat(view: View) -> tuple[int, int, int, int]:
-    found = view.as_rows()
-    assert found is not None
-    return found
 
 
 def _local(unit: Rows, units: list[Unit], kept: set[Buffer]) -> Iterator[Buffer]:
@@ -219,7 +213,7 @@ def _local(unit: Rows, units: list[Unit], kept: set[Buffer]) -> Iterator[Buffer]
     }
     for op in unit.ops:
         buffer = op.output.buffer
-        fills = op.output.offset == 0 and buffer.size == unit.rows * _flat(op.output)[2]
+        fills = op.output.offset == 0 and buffer.size == unit.rows * op.output.in_rows()[2]
         if fills and buffer not in others and buffer not in kept and buffer.field is None:
             yield buffer
 

@@ -17,13 +17,15 @@ import numpy as np
 import onnx
 
 from ....files import read_text
-from ....halting import RULES, halting_head
+from ....halting import FIXED, LEARNED, VERIFIED, halting_head, numbered
 from ....runtimes.c.library import STATE
 from ....runtimes.c.weights import WEIGHTS
 from ....tasks import Task
+from ...graph.edit import ensure
 from .blocks import Call, Function, Item, fold_repeats, reads, writes
-from .code import Names, Writer, product_names
+from .code import Names, Writer
 from .ir import Buffer, Kind, Loop, Op, whole
+from .kernels import product_names
 from .lowering import Lowering
 from .schedule import Plan, Rows, Unit, fuse, in_place, in_rows, plan_memory
 from .weights import WeightsFile, weights_file
@@ -34,6 +36,7 @@ _KERNELS = (
     *("exp", "round", "widen", "row_sum", "row_squares", "row_max", "row_min", "softmax"),
     *("sparse", "depthwise", "convolution", "matmul", "matmul_int8"),
 )
+_IN_TEMPLATE = (LEARNED, FIXED, VERIFIED)  # rules that hrm_solve knows
 _IN_A_LINE = 16
 _OURS = ("tokens", "puzzle_identifiers", "e", "logits", "q")  # tensors that every network has
 # Compilers take most of a minute and gigabytes for more numbers than this; where there are more, none stands in the
@@ -204,6 +207,8 @@ class _Assembling:
     # -- files -------------------------------------------------------------------------------------------
 
     def files(self, name: str, max_think_steps: int, no_ACT_continue: bool) -> Source:
+        unknown = [rule.name for rule in numbered() if rule not in _IN_TEMPLATE]
+        ensure(not unknown, f"write_source: hrm.c.j2 has no form for the halting rules {unknown}")
         statements = sum(self._write(body, function) for function, body in self.functions)
         statements += sum(self._write(body, None) for body in (self.start, self.think))
         instances = [list(self._instances(function)) for function, _ in self.functions]
@@ -216,7 +221,7 @@ class _Assembling:
             "seq_len": task.seq_len,
             "vocabulary": [_string(text) for text in task.vocabulary],
             "max_think_steps": max_think_steps,
-            "rules": RULES,
+            "rules": numbered(),
             "says_stop": halting_head(no_ACT_continue).text("s->q[0]", "s->q[1]"),
             "groups": None if groups is None else np.asarray(groups),
             "values": task.value_tokens,

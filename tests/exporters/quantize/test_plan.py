@@ -20,8 +20,8 @@ from hrm_edge.exporters.quantize.plan import Calibrator, Recipe, wrong_scales
 from hrm_edge.exporters.search import decide as quantize
 from hrm_edge.exporters.search.decide import Quantizing, calibration_puzzles, decide, selection_puzzles
 from hrm_edge.models import collect_ranges, quantized_layers
-from hrm_edge.models.checkpoint import TrainedScales
 from hrm_edge.models.ranges import ESTIMATORS
+from hrm_edge.models.trained_scales import TrainedScales
 
 KEPT = "L_level.layers.0.mlp.gate_up_proj"
 SITE = "L_level.layers.0.mlp.down_proj/2"

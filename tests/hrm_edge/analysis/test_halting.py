@@ -12,7 +12,7 @@ from hrm_edge.analysis.halting import area_under_curve, calibration, halting, qu
 from hrm_edge.analysis.plots import halting_picture
 from hrm_edge.analysis.tables import halting_table
 from hrm_edge.runtimes import Answers
-from hrm_edge.runtimes.base import Request
+from hrm_edge.runtimes.engine import Request
 
 
 class Knowing(Scripted):

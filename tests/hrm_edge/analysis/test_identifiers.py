@@ -18,7 +18,7 @@ from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.errors import InputError
 from hrm_edge.models import HRM, HRMConfig, build_model, save_checkpoint
 from hrm_edge.runtimes import Answers, Engine
-from hrm_edge.runtimes.base import Request
+from hrm_edge.runtimes.engine import Request
 from hrm_edge.tasks import get_task
 
 TASK = get_task("arc-4x4")

@@ -13,7 +13,7 @@ from hrm_edge.analysis.tables import card_table
 from hrm_edge.errors import InputError
 from hrm_edge.measure.accuracy import evaluate
 from hrm_edge.runtimes import Answers, Engine
-from hrm_edge.runtimes.base import Request
+from hrm_edge.runtimes.engine import Request
 
 
 @functools.cache

@@ -96,6 +96,14 @@ def test_what_ends_a_thread_is_told_in_the_same_way(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("hrm-edge: TypeError at test_main.py:")
 
 
+def test_help_names_every_estimator():
+    pytest.importorskip("torch")
+    from hrm_edge.models.ranges import ESTIMATORS
+
+    shown = " ".join(run("export", "--help").stdout.split()).partition("--calibration-method")[2]
+    assert all(name in shown.partition(" --")[0] for name in ESTIMATORS)
+
+
 def test_brackets_in_help_are_kept():
     assert "FILE[:SOURCE][@WEIGHT]" in " ".join(run("train", "--help").stdout.split())
 

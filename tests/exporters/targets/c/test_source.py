@@ -7,9 +7,10 @@ from small_networks import TASK
 from traced_networks import CONFIGS, calibration, expected_products, traced
 
 from hrm_edge.errors import InputError
-from hrm_edge.exporters.graph.edit import rename
+from hrm_edge.exporters.graph.edit import PassFailed, rename
 from hrm_edge.exporters.graph.passes import fix_batch
 from hrm_edge.exporters.targets.c.source import write_source
+from hrm_edge.halting import RULES, HaltRule
 from hrm_edge.runtimes.c import BACKEND
 from hrm_edge.runtimes.c.weights import WEIGHTS
 
@@ -78,6 +79,13 @@ def test_an_operator_without_a_form_in_c_is_named():
     next(node for node in segment.graph.node if node.op_type == "Sigmoid").op_type = "HardSwish"
     with pytest.raises(InputError, match=r"the operator HardSwish .* has no form in C"):
         write_source(start, segment, TASK, name="grid", max_think_steps=4, no_ACT_continue=True)
+
+
+def test_a_numbered_rule_that_the_template_does_not_know_stops_the_export(monkeypatch):
+    """`hrm_solve` would take its number, and never stop early."""
+    monkeypatch.setitem(RULES, "once", HaltRule("once", 3, "at once", lambda task, questions, guesses, says: says))
+    with pytest.raises(PassFailed, match=r"no form for the halting rules \['once'\]"):
+        written.__wrapped__("rope")
 
 
 def test_a_state_tensor_may_be_called_by_a_word_of_c(tmp_path):
