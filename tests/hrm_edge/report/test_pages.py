@@ -17,8 +17,9 @@ from hrm_edge.errors import InputError
 from hrm_edge.measure.gate import compare
 from hrm_edge.report import plots, read_report, render, words
 from hrm_edge.report.boards import board_legend, board_svg
+from hrm_edge.report.layer_plots import short_name
 from hrm_edge.report.plot import Plot, Table
-from hrm_edge.report.plots import figures, short_name
+from hrm_edge.report.plots import figures
 from hrm_edge.runtimes import Answers
 from hrm_edge.tasks import get_task
 
