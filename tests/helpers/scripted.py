@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hrm_edge.bundle.quantization import Trial
 from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.runtimes import Answers, Engine
 from hrm_edge.runtimes.engine import Request
 from hrm_edge.tasks import Task, get_task
 
 TASK = get_task("sudoku-4x4")
+N = 400  # puzzles of a trial
 
 
 def puzzle_set(n: int, seed: int = 0, sources: Sequence[str] | None = None) -> PuzzleSet:
@@ -88,3 +90,8 @@ def rings() -> tuple[PuzzleSet, np.ndarray]:
         for tokens in (questions, labels, answers):
             tokens[row, walls] = task.vocabulary.index("#")
     return PuzzleSet(task, questions, labels, ["a", "b", "b"], "rings"), answers
+
+
+def trial(what: str = "", lost: int = 0, won: int = 0, halt_agree: float = 1.0) -> Trial:
+    """What a trial came to, of a model that solves half of the puzzles."""
+    return Trial(what, N, (200 - lost + won) / N, 0.9, lost, won, 3.0, halt_agree, 0.5, 3.0)
