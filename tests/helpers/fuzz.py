@@ -24,7 +24,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fuzz_readers import READERS
+import fuzz_checkpoints
+import fuzz_graphs
+import fuzz_puzzles
+import fuzz_records
+
+READERS = fuzz_records.READERS | fuzz_checkpoints.READERS | fuzz_puzzles.READERS | fuzz_graphs.READERS
 
 MEMORY = 8 * 2**30  # address space of a reader's process; what is really used is reported
 SLOWEST = 10.0  # seconds of the processor that an input may take, by all threads
