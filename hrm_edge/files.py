@@ -15,6 +15,7 @@ from .text import decoded
 from .workspace import (
     NEW,
     behind,
+    being_made,
     entries,
     is_system_file,
     swap,
@@ -119,8 +120,10 @@ def replacing_file(path: Path, result: bool = False) -> Iterator[Path]:
 def write_atomically(path: Path, content: bytes | str, result: bool = False) -> None:
     """Write one file so that a reader sees the old content or the new, never a part. ``result`` as for a folder."""
     data = content.encode() if isinstance(content, str) else content
-    if path.exists() and not path.is_file():
-        path.write_bytes(data)  # a device or a pipe, such as /dev/null, is written to and not replaced
+    # A device or a pipe, such as /dev/null, is written to and not replaced; a part of what is being made is read by
+    # nobody, and a workspace beside it that a disk refuses to remove would become a part as well.
+    if (path.exists() and not path.is_file()) or being_made(path):
+        path.write_bytes(data)
         return
     with replacing_file(path, result) as scratch:
         scratch.write_bytes(data)

@@ -122,6 +122,11 @@ def workspace_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.hrm-edge")
 
 
+def being_made(path: Path) -> bool:
+    """Whether a path lies in what takes its place whole when it is done, and so needs no workspace of its own."""
+    return any(each.name == NEW and each.is_dir() and _is_ours(each.parent) for each in path.parents)
+
+
 @contextlib.contextmanager
 def workspace(target: Path, wait: bool = False) -> Iterator[Path]:
     """This process's own folder beside ``target``, which is then whole; gone afterwards."""

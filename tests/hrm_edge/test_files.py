@@ -62,6 +62,19 @@ def test_a_folder_takes_the_place_of_one_that_is_ours_and_of_no_other(tmp_path):
     assert content(tmp_path) == {"book", "book/page", "book/dear.txt"}
 
 
+def test_a_part_of_what_is_being_made_has_no_workspace_that_a_disk_could_refuse_to_remove(tmp_path, monkeypatch):
+    seen = []
+    real = files.replacing_file
+    monkeypatch.setattr(files, "replacing_file", lambda path, *rest: seen.append(path) or real(path, *rest))
+    with replacing_folder(tmp_path / "book", ours) as scratch:
+        (scratch / "new").mkdir()
+        write_atomically(scratch / "new" / "page", "one")
+    (tmp_path / "new").mkdir()
+    write_atomically(tmp_path / "new" / "page", "two")
+    assert (tmp_path / "book" / "new" / "page").read_text() == "one"
+    assert seen == [tmp_path / "new" / "page"]
+
+
 def test_what_comes_while_it_works_is_seen_before_the_swap(tmp_path):
     put(tmp_path / "book", "one")
 

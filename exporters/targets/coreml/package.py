@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def write_package(model: Any, path: Path, checkpoint: Checkpoint, options: Expor
     Identifiers and maps are written in one order, and no dates: equal models give equal files.
     """
     model.save(str(path))
+    shutil.rmtree(model.package_path, ignore_errors=True)  # it would stand in the system's folder until Python ends
     spec = model.get_spec()
     _describe(spec.description, checkpoint, options, graph)
     (path / _DATA / "model.mlmodel").write_bytes(spec.SerializeToString(deterministic=True))
