@@ -21,6 +21,11 @@ COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wdouble-promotion", "-Werror")
 DRIVER = Path(__file__).parent / "driver.c"
 SEGMENTS = 4
+# A 64-bit Arm core: what compiles for it, what runs that here, and the flags of one with and without dot products.
+ARM_CC, ARM_EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+ARM_MISSING = [name for name in (ARM_CC, ARM_EMULATOR) if not shutil.which(name)]
+ARM_FLAGS = ("-O3", "-ffp-contract=fast", "-static")
+DOTTED, UNDOTTED = "-march=armv8.2-a+dotprod", "-march=armv8-a"
 
 
 def graphs(name, precision="fp32"):
@@ -56,11 +61,12 @@ def compiled(folder, made, compiler, *flags) -> Path:
     return program
 
 
-def answers(program, question, identifier=0) -> tuple[np.ndarray, list[list[int]]]:
+def answers(program, question, identifier=0, emulator=()) -> tuple[np.ndarray, list[list[int]]]:
     """(q and logits float32[segments, 2 + S V], steps and answer by learned, fixed and verified halting)."""
     text = " ".join(map(str, [SEGMENTS, identifier, *question]))
     weights = [file for file in (program.parent / WEIGHTS,) if file.exists()]
-    done = subprocess.run([program, *weights], input=text, capture_output=True, text=True, check=False)
+    command = [*emulator, program, *weights]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     numbers = [np.array(line.split(), np.float32) for line in lines[:SEGMENTS]]

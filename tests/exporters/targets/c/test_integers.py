@@ -1,8 +1,11 @@
 """Integer products in C against numpy, to the last bit: halves to even, clamps, scales, several kernels."""
 
+import subprocess
+
 import numpy as np
 import onnx
 import pytest
+from c_sources import ARM_CC, ARM_EMULATOR, ARM_FLAGS, ARM_MISSING, DOTTED, UNDOTTED
 from onnx import TensorProto, helper
 
 from hrm_edge.exporters.graph.edit import tensor_of
@@ -18,6 +21,18 @@ RNG = np.random.default_rng(0)
 WEIGHTS = {name: RNG.integers(-127, 128, (K, K)).astype(np.int8) for name, (_, K) in SHAPES.items()}
 SCALES = {name: RNG.uniform(0.001, 0.01, K).astype(np.float32) for name, (_, K) in SHAPES.items()}
 STEP = np.float32(0.37)
+# Takes each state as it comes in, and gives what a segment makes of it.
+DRIVER = """
+#include <stdio.h>
+#include "hrm.h"
+static hrm_state state;
+int main(void)
+{
+    size_t moved = 0;
+%s    hrm_segment(&state);
+%s    return moved ? 0 : 1;
+}
+"""
 
 
 def graphs(unsigned):
@@ -59,6 +74,12 @@ def given(name):
     return some.astype(np.float32)
 
 
+def product(name, values):
+    steps = np.clip(np.rint(values / STEP), -128, 127).astype(np.int32)
+    sums = steps @ WEIGHTS[name].astype(np.int32)
+    return sums.astype(np.float32) * (STEP * SCALES[name])
+
+
 @pytest.mark.skipif(not compiler.find()[0], reason="there is no C compiler")
 @pytest.mark.parametrize("options", ["", "-DHRM_PLAIN", "-mno-avx512vnni"])
 def test_products_are_numpys_to_the_last_bit(options, tmp_path, monkeypatch):
@@ -83,10 +104,34 @@ def test_products_are_numpys_to_the_last_bit(options, tmp_path, monkeypatch):
             state.view(np.float32)[begin : begin + size] = values.ravel()
         library.segment(state.ctypes.data)
         for name, values in inputs.items():
-            steps = np.clip(np.rint(values / STEP), -128, 127).astype(np.int32)
-            sums = steps @ WEIGHTS[name].astype(np.int32)
-            wanted = sums.astype(np.float32) * (STEP * SCALES[name])
-            np.testing.assert_array_equal(library.member(state, STATE + name, SHAPES[name]), wanted)
+            found = library.member(state, STATE + name, SHAPES[name])
+            np.testing.assert_array_equal(found, product(name, values))
+
+
+@pytest.mark.skipif(bool(ARM_MISSING), reason=f"not installed: {', '.join(ARM_MISSING)}")
+@pytest.mark.parametrize("core", [DOTTED, UNDOTTED])
+def test_products_are_numpys_on_an_arm_core(core, tmp_path):
+    made = write_source(*graphs(unsigned=False), TASK, name="integers", max_think_steps=1, no_ACT_continue=True)
+    sizes = {f"state.{STATE}{name}": np.prod(shape) for name, shape in SHAPES.items()}
+    moved = [
+        "".join(f"    moved += {call}({member}, 4, {size}, {file});\n" for member, size in sizes.items())
+        for call, file in (("fread", "stdin"), ("fwrite", "stdout"))
+    ]
+    for name, text in (("hrm.h", made.header), ("hrm.c", made.source), ("driver.c", DRIVER % tuple(moved))):
+        (tmp_path / name).write_text(text)
+    command = [ARM_CC, "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", *ARM_FLAGS, core]
+    subprocess.run([*command, "driver.c", "hrm.c", "-o", "driver", "-lm"], cwd=tmp_path, check=True)
+    subprocess.run([*command, "-S", "hrm.c"], cwd=tmp_path, check=True)
+    assert ("sdot" in (tmp_path / "hrm.s").read_text()) == (core == DOTTED)
+    inputs = {name: given(name) for name in SHAPES}
+    said = subprocess.run(
+        [ARM_EMULATOR, tmp_path / "driver"],
+        input=b"".join(values.tobytes() for values in inputs.values()),
+        capture_output=True,
+        check=True,
+    )
+    wanted = [product(name, values).ravel() for name, values in inputs.items()]
+    np.testing.assert_array_equal(np.frombuffer(said.stdout, np.float32), np.concatenate(wanted))
 
 
 def test_weights_are_stored_once_and_in_bytes():

@@ -2,7 +2,20 @@
 
 import numpy as np
 import pytest
-from c_sources import COMPILERS, SEGMENTS, answers, compiled, expected, graphs, written
+from c_sources import (
+    ARM_CC,
+    ARM_EMULATOR,
+    ARM_FLAGS,
+    ARM_MISSING,
+    COMPILERS,
+    DOTTED,
+    SEGMENTS,
+    answers,
+    compiled,
+    expected,
+    graphs,
+    written,
+)
 from small_networks import TASK
 from traced_networks import CONFIGS, calibration, expected_products, traced
 
@@ -36,6 +49,19 @@ def test_every_network_computes_what_its_graphs_say(number, tmp_path):
         for (steps, *answer), halts in ((learned, stops), (fixed, stops & False), (verified, right)):
             assert steps == (halts.argmax() + 1 if halts.any() else SEGMENTS)
             assert answer == guesses[steps - 1].tolist()
+
+
+@pytest.mark.skipif(bool(ARM_MISSING), reason=f"not installed: {', '.join(ARM_MISSING)}")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_arm_core_computes_what_this_machine_does(precision, tmp_path):
+    source = written("grid", precision)
+    native = compiled(tmp_path, source, COMPILERS[0], "-O3", "-ffp-contract=fast")
+    emulated = compiled(tmp_path, source, ARM_CC, *ARM_FLAGS, DOTTED)
+    for question in calibration().questions[:3]:
+        numbers, halting = answers(native, question)
+        theirs, also = answers(emulated, question, emulator=[ARM_EMULATOR])
+        np.testing.assert_allclose(theirs, numbers, atol=1e-5)
+        assert also == halting
 
 
 @pytest.mark.parametrize(("name", "precision"), [("rope", "fp32"), ("units", "fp32"), ("grid", "int8")])
