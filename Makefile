@@ -86,7 +86,7 @@ cpu-kinds: $(VENV)/.installed
 # WebAssembly). The first time its bundles are exported into bundles/web, which takes minutes.
 test-web: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
-	$(BIN)/python -m pytest -s tests/browser/pages.py
+	$(BIN)/python -m pytest -s -o python_files='*.py' tests/browser
 
 # The sdist, the wheel that is built from it, and the bill of materials (CycloneDX), which the wheel holds too.
 dist: $(VENV)/.installed

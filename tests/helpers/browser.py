@@ -69,10 +69,10 @@ class Page:
     def js(self, code: str, *arguments: Any) -> Any:
         return self.driver.execute_script(code, *arguments)
 
-    def until(self, condition: str) -> None:
+    def until(self, condition: str, *arguments: Any) -> None:
         """Wait for an expression of JavaScript."""
         WebDriverWait(self.driver, _SECONDS, 0.05).until(
-            lambda driver: driver.execute_script(f"return {condition}")
+            lambda driver: driver.execute_script(f"return {condition}", *arguments)
         )
 
     def text(self, name: str) -> str:
@@ -99,6 +99,36 @@ class Page:
     def until_ended(self) -> None:
         self.until("['good', 'bad', 'open'].includes(document.getElementById('verdict').dataset.state)")
 
+    def swipe(self, name: str, *, across: int = 0, down: int = 0) -> None:
+        """A finger touches an element in its middle, moves by so many pixels, and is lifted."""
+        place = self.js(
+            "const box = document.getElementById(arguments[0]).getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]",
+            name,
+        )
+        for part in range(11):
+            at = {"x": place[0] + across * part / 10, "y": place[1] + down * part / 10}
+            self._touch("touchMove" if part else "touchStart", [at])
+        self._touch("touchEnd", [])
+
+    def _touch(self, kind: str, points: list[dict[str, float]]) -> None:
+        self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def drop(self, *files: Path, text: str | None = None) -> None:
+        """Files, or a text, are dragged over the page and let go."""
+        items = [] if text is None else [{"mimeType": "text/plain", "data": text}]
+        data = {"items": items, "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.driver.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+
+    def has_gpu(self) -> bool:
+        """Whether pages may compute on a GPU, if only on one that is emulated."""
+        return self.driver.execute_async_script(
+            "const done = arguments[0];"
+            "if (!navigator.gpu) done(false);"
+            "else navigator.gpu.requestAdapter().then((adapter) => done(adapter !== null), () => done(false))"
+        )
+
     def cells(self) -> list[str]:
         """What stands in each cell, as it is seen."""
         return self.js("return [...document.querySelectorAll('.cell')].map((cell) => cell.textContent)")
@@ -113,6 +143,11 @@ class Page:
     def stopped(self) -> list[str]:
         """What the security policy stopped."""
         return self.js("return window.stopped")
+
+    @property
+    def clean(self) -> bool:
+        """Whether the policy stopped nothing, and nothing failed since it was last asked."""
+        return self.stopped == [] and self.errors() == []
 
     def errors(self) -> list[str]:
         """What the browser's console says of errors since it was last asked."""

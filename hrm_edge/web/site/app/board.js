@@ -14,6 +14,7 @@ import { shownAs } from "./words.js";
 
 // Cells on a line of a board that is no grid: of short ones fewer, to be read more easily.
 const LINES = [10, 20];
+const SWIPE = 40; // pixels that a finger goes aside, and more than twice as far as up or down
 
 export class Board extends EventTarget {
   /** @param {HTMLElement} place @param {Task} task @param {boolean} editable */
@@ -30,8 +31,8 @@ export class Board extends EventTarget {
     place.addEventListener("keydown", (event) => this.#onKey(event, editable));
     place.addEventListener("pointerdown", (event) => this.#onPointer(event, editable));
     place.addEventListener("pointermove", (event) => this.#onPaint(event));
-    place.addEventListener("pointerup", () => (this.painting = false));
-    place.addEventListener("pointercancel", () => (this.painting = false));
+    place.addEventListener("pointerup", (event) => this.#onLifted(event));
+    place.addEventListener("pointercancel", () => (this.painting = this.touched = null));
     place.addEventListener("focusin", (event) => this.#select(this.cells.indexOf(event.target)));
   }
 
@@ -122,6 +123,11 @@ export class Board extends EventTarget {
     this.dispatchEvent(new CustomEvent("select", { detail: index }));
   }
 
+  /** Goes on, or back where it is negative: whoever listens shows another segment. @param {number} by */
+  #step(by) {
+    this.dispatchEvent(new CustomEvent("step", { detail: by }));
+  }
+
   /** Puts a token into a cell: whoever listens changes the puzzle. @param {number} index @param {number} token */
   put(index, token) {
     this.dispatchEvent(new CustomEvent("put", { detail: { index, token } }));
@@ -141,7 +147,7 @@ export class Board extends EventTarget {
     }
     if (event.key === "PageUp" || event.key === "PageDown") {
       event.preventDefault();
-      this.dispatchEvent(new CustomEvent("step", { detail: event.key === "PageDown" ? 1 : -1 }));
+      this.#step(event.key === "PageDown" ? 1 : -1);
       return;
     }
     const token = editable ? this.#tokenOf(event.key) : undefined;
@@ -169,11 +175,23 @@ export class Board extends EventTarget {
     if (index < 0) return;
     event.preventDefault();
     this.cells[index].focus({ preventScroll: true });
-    if (!editable || this.brush === null) return;
+    if (!editable || this.brush === null) {
+      this.touched = event.pointerType === "mouse" || !event.isPrimary ? null : event;
+      return;
+    }
     this.painting = this.paints;
     this.put(index, this.brush);
     // A touch is captured by the cell it began on, and painting goes over many.
     if (event.target.hasPointerCapture?.(event.pointerId)) event.target.releasePointerCapture(event.pointerId);
+  }
+
+  /** A finger that has swept aside steps through the segments. */
+  #onLifted({ pointerId, clientX, clientY }) {
+    const from = this.touched;
+    this.painting = this.touched = null;
+    if (from?.pointerId !== pointerId) return;
+    const across = clientX - from.clientX;
+    if (Math.abs(across) > Math.max(SWIPE, 2 * Math.abs(clientY - from.clientY))) this.#step(across < 0 ? 1 : -1);
   }
 
   #onPaint(event) {

@@ -15,7 +15,7 @@ export class Editor extends EventTarget {
     this.#fillExamples();
     this.#fillPalette();
     board.addEventListener("put", (event) => this.#put(event.detail.index, event.detail.token));
-    byId("text").addEventListener("input", (event) => this.read(event.target.value, false));
+    byId("text").addEventListener("input", (event) => this.read(event.target.value));
     byId("examples").addEventListener("change", (event) => event.target.value && this.pick(Number(event.target.value)));
     byId("clear").addEventListener("click", () => this.ask(new Int32Array(task.length).fill(task.facts.blank ?? 0)));
     byId("open").addEventListener("click", () => byId("file").click());
@@ -39,19 +39,20 @@ export class Editor extends EventTarget {
     this.ask(Int32Array.from(example.question_tokens), example.puzzle_identifier);
   }
 
-  /** The first puzzle in a text, or what is wrong with it. @param {string} text @param {boolean} fromFile */
-  read(text, fromFile) {
+  /** The first puzzle in a text, or what is wrong with it. @param {string} text @param {string} [from] what it was in, if not the text field */
+  read(text, from) {
     const { task } = this;
     if (!text.trim()) {
       this.#tell("");
       return;
     }
-    const tries = fromFile ? [text, ...text.split(/\r?\n/).filter((line) => line.trim())] : [text];
+    const lines = from ? text.split(/\r?\n/).filter((line) => line.trim()) : [];
+    const tries = [text, ...lines, ...lines.flatMap((line) => line.split(/[,;\t]/))]; // a board, a line, a table's field
     let why = "";
     for (const each of tries) {
       try {
         const question = task.parse(each);
-        if (fromFile) byId("text").value = this.#text(question);
+        if (from) byId("text").value = this.#text(question);
         this.question = question;
         byId("examples").value = "";
         this.#tell("");
@@ -61,7 +62,7 @@ export class Editor extends EventTarget {
         why ||= error.message;
       }
     }
-    this.#tell(why);
+    this.#tell(from ? `${from}: ${why}` : why);
   }
 
   #text(question) {
@@ -93,14 +94,14 @@ export class Editor extends EventTarget {
     event.preventDefault();
     const file = event.dataTransfer.files[0];
     if (file) this.#open(file);
-    else this.read(event.dataTransfer.getData("text/plain"), true);
+    else this.read(event.dataTransfer.getData("text/plain"), "what was dropped");
   }
 
   async #open(file) {
     byId("file").value = "";
     if (!file) return;
     if (file.size > LARGEST) this.#tell(`${file.name}: has ${file.size} bytes, and at most ${LARGEST} are read`);
-    else this.read(await file.text(), true);
+    else this.read(await file.text(), file.name);
   }
 
   // -- what can be picked --------------------------------------------------------------------------------------

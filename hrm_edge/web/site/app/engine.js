@@ -18,7 +18,8 @@ export async function loadEngine(named, facts, base, read) {
   if (adapter) {
     try {
       const ort = await runtime(named.gpu, base);
-      return { engine: await ortEngine(ort, facts, graph, { executionProviders: ["webgpu"] }), on: "WebGPU" };
+      const options = { executionProviders: ["webgpu"], logSeverityLevel: 3 }; // not which nodes are left to the CPU
+      return { engine: await ortEngine(ort, facts, graph, options), on: "WebGPU" };
     } catch {
       // A graph that the GPU cannot take is thought over on the CPU.
     }
