@@ -49,6 +49,9 @@ def drift_of(
         differ = differ[:_SOME_DIFFERING]
     shown = np.union1d(np.arange(min(_PUZZLES, len(puzzles))), differ)
     some = puzzles.select(shown)
+    segments = checkpoint.config.halt_max_steps
+    if checkpoint.config.keeps_answers:  # nothing changes once both have answered
+        segments = max(int(side.steps[shown].max()) for side in answers)
     identifiers = some.identifiers
     if checkpoint.config.num_puzzle_identifiers == 1:
         identifiers = None
@@ -74,7 +77,7 @@ def drift_of(
                 tuple(checkpoint.model.state),
             ),
             some.questions,
-            checkpoint.config.halt_max_steps,
+            segments,
             identifiers=identifiers,
             # Those that are there because they differ would make every figure look worse than it is.
             counted=min(_PUZZLES, len(puzzles)),

@@ -7,7 +7,9 @@ import onnxruntime
 import pytest
 import torch
 
+from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.export import GateOptions, export_bundle
+from hrm_edge.exporters.drift import drift_of
 from hrm_edge.exporters.network import traced
 from hrm_edge.exporters.options import ExportOptions
 from hrm_edge.models import Checkpoint, load_checkpoint, save_checkpoint
@@ -76,3 +78,15 @@ def test_a_bundle_answers_as_the_checkpoint(checkpoint, questions, tmp_path, tar
         assert np.array_equal(mine.halted, theirs.halted)
     assert TASK.verify(questions, mine.tokens)[mine.halted].all(), "what halts is right"
     assert 0 < mine.halted.sum() < len(questions), "and what does not is given up"
+
+
+def test_drift_is_followed_until_both_have_answered(checkpoint, questions):
+    engine = TorchEngine(checkpoint)
+    few = questions[engine.solve(questions).steps == 1]
+    answers = engine.solve(few)
+    puzzles = PuzzleSet(TASK, few, answers.tokens, ["own"] * len(few), "own")
+    options = ExportOptions.for_target("onnx", "fp32", "host")
+    rollout = drift_of(checkpoint, *traced(checkpoint.model), options, None, puzzles, (answers, answers))
+    assert len(rollout.segments) == 1 < checkpoint.config.halt_max_steps, "its answers are kept from there on"
+    assert rollout.segments[0].n == len(few) > 0
+    assert rollout.segments[0].puzzles_differ == 0
