@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from .tasks import get_task
 
 __version__ = "0.1.0"
+
+# Threads of PyTorch that wait for work are to sleep: where others use the CPU too, spinning ones keep off it those
+# that they wait for, which takes several times as long. OpenMP reads this as it is loaded, so before PyTorch is.
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+if not any(name in os.environ for name in _WAITING):
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 __all__ = [
     "Answers",
