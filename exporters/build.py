@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -29,13 +29,15 @@ from .graph.trace import programs, trace_segment, trace_start
 from .network import traced
 from .options import ExportOptions
 from .quantize import fp16
-from .quantize.plan import Calibrator, Plan
+from .quantize.plan import Calibrator, Plan, Recipe
 from .search.decide import Quantizing, decide
 from .targets import target_named
 from .targets.base import Context
 
-# When nobody looks at the answers, as in timing, the scales need not be good.
+# When few look at the answers the scales need not be good. When nobody can, as the weights are random and only time
+# is measured, one segment of one puzzle makes them and weights are rounded to nearest: seconds at the paper's size.
 QUICK = Quantizing(calibration=4, sensitivity=0, max_drop=None)
+UNREAD = Quantizing(Recipe("minmax", "first", 0.0), calibration=1, sensitivity=0, max_drop=None)
 
 # Bytes of weights; protobuf's limit is 2 GiB for the whole file, and the nodes need some of it.
 _LARGEST = 2_100_000_000
@@ -59,15 +61,17 @@ def quick_plan(
     calibrators: dict[str, Calibrator] | None = None,
     say: Say = lambda stage: None,
     progress: Progress | None = None,
+    wanted: Quantizing = QUICK,
 ) -> Plan | None:
     """A plan that nobody has tried, for timing, where the precision needs one. Any target may take it.
 
-    ``calibrators``: see :func:`.search.decide.decide`.
+    ``calibrators``: see :func:`.search.decide.decide`; ``wanted``: ``QUICK``, or ``UNREAD``.
     """
     if not PRECISIONS[precision].calibrated:
         return None
     more: dict[str, Any] = {"say": say, "progress": progress, "calibrators": calibrators}
-    return decide(checkpoint, start, segment, precision, target, QUICK, **more).plan
+    plan = decide(checkpoint, start, segment, precision, target, wanted, **more).plan
+    return replace(plan, nearest=True) if wanted is UNREAD else plan
 
 
 def write_graphs(

@@ -254,7 +254,7 @@ class _Export:
 
     def _prove(self, compiled: list[CompiledProduct] | None, what: str) -> None:
         """GateFailed unless what was compiled is what was asked for; then the quantization is written down."""
-        if self.decision is None and not self._target.always_audited:
+        if not self._target.audits(self._precision):
             return
         files = [self.scratch / name for name in dict.fromkeys(self.manifest.graphs.values())]
         self.products = prove(self.options, files, compiled, self.graphs.products, what)

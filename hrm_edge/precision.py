@@ -89,10 +89,11 @@ def _stored(name: str, family: Family, bits: int, types: set[str], instead: str)
 
 _INT8 = frozenset({"int8", "uint8"})
 FP32 = _float("fp32", "float32", 32, "")
+BF16 = _float("bf16", "bfloat16", 16, "export --precision fp16")
 _ALL = (
     FP32,
     _float("fp16", "float16", 16, "export --precision fp32"),
-    _float("bf16", "bfloat16", 16, "export --precision fp16"),
+    BF16,
     Precision("int8", "products", "int8", 8, _INT8, _INT8, _MANY_CHANGE, _QAT),
     _stored("int8-weights", "weights", 8, {"int8", "uint8"}, "export --precision fp16"),
     _stored("int4-weights", "weights", 4, {"int4", "uint4"}, "export --precision int8-weights"),

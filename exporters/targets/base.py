@@ -142,6 +142,10 @@ class Target(ABC):
     def check(self, options: ExportOptions) -> None:  # noqa: B027
         """Raise InputError where options do not go with each other here; each by itself is known to be right."""
 
+    def audits(self, precision: Precision) -> bool:
+        """Whether the products that its compiler made are compared with those asked for in a precision."""
+        return self.always_audited or precision.calibrated
+
     def known_values(self, field: str) -> Sequence[Any] | None:
         """What an option of its own may be, None: anything."""
         return None

@@ -5,21 +5,41 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import InputError
 from ...packages import install
+from ...precision import BF16, Precision
 from .base import Context, Target, Written, as_in_graphs
 from .onnx import serialized
 
 if TYPE_CHECKING:
     import onnx
 
+    from ..options import ExportOptions
+
 
 class OpenVINOTarget(Target):
     name, order = "openvino", 2
     packages = ("openvino",)
-    precisions = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
+    precisions = ("fp32", "fp16", "bf16", "int8", "int8-weights", "int4-weights")
+    remarks: ClassVar = {BF16.name: "in openvino on CPUs with AVX-512 BF16 or AMX"}
+
+    def audits(self, precision: Precision) -> bool:
+        """float16 is only stored, and widened as it is loaded; bfloat16 is computed, or the export fails."""
+        return precision is BF16 or super().audits(precision)
+
+    def need(self, options: ExportOptions | None = None) -> None:
+        """InputError for bfloat16 on a CPU that has no products of it, where nothing would show what it answers."""
+        from ...runtimes.openvino import BACKEND
+
+        if options is None or options.precision != BF16.name or not BACKEND.available().usable:
+            return
+        if not BACKEND.multiplies_bfloat16():
+            raise InputError(
+                "--precision bf16: this CPU has no bfloat16 products (AVX-512 BF16 or AMX), so nothing could be "
+                "proven here; export on one that has, or with --precision fp32"
+            )
 
     def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
         return as_in_graphs({stem: write_graph(m, context.folder, stem) for stem, m in graphs.items()}, graphs)

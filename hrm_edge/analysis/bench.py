@@ -31,7 +31,8 @@ def paths_to_time(
     bundles = [path for path in given if is_bundle(path)]
     if bundles:
         return [*(checkpoints or _source(bundles)), *bundles]
-    made = [bundle for path in checkpoints for bundle in _exported(path, precisions, scratch)]
+    unread = random_weights is not None
+    made = [bundle for path in checkpoints for bundle in _exported(path, precisions, scratch, unread)]
     return [*checkpoints, *made]
 
 
@@ -56,10 +57,13 @@ def random_checkpoint(size: str, scratch: Path) -> Path:
     return save_checkpoint(scratch / f"random-{size}", model, task, "Random weights, for timing only.\n")
 
 
-def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
-    """The checkpoint as a bundle for every backend usable here and both loops, ungated: timing only."""
+def _exported(path: str, precisions: list[str], scratch: Path, unread: bool) -> list[Path]:
+    """The checkpoint as a bundle for every backend usable here and both loops, ungated: timing only.
+
+    ``unread``: nobody looks at the answers.
+    """
     from ..bundle import seal_bundle
-    from ..exporters.build import build_graphs, quick_plan, trace, write_graphs
+    from ..exporters.build import QUICK, UNREAD, build_graphs, quick_plan, trace, write_graphs
     from ..exporters.options import ExportOptions, known_precisions
     from ..exporters.quantize.plan import Calibrator, Plan
     from ..exporters.targets import all_targets
@@ -87,7 +91,8 @@ def _exported(path: str, precisions: list[str], scratch: Path) -> list[Path]:
             if precision not in plans:
                 with progress() as show:
                     plans[precision] = quick_plan(
-                        checkpoint, start, segment, precision, name, calibrators, say, show
+                        *(checkpoint, start, segment, precision, name, calibrators, say, show),
+                        wanted=UNREAD if unread else QUICK,
                     )
             plan = plans[precision]
             for loop in target.loops:

@@ -143,14 +143,14 @@ def test_what_lists_precisions_lists_it(ternary, tmp_path, capsys):
     assert command("export", "sudoku-9x9", "--precision", "ternary-weights", "-o", tmp_path / "b") == 2
     assert "not for onnx; choose fp32 or fp16 or int8" in capsys.readouterr().err
     assert command("export", "sudoku-9x9", "--precision", "int2", "-o", tmp_path / "b") == 2
-    assert (
-        "choose fp32 or fp16 or int8 or int8-weights or int4-weights or ternary-weights" in capsys.readouterr().err
-    )
+    known = "choose fp32 or fp16 or int8 or int8-weights or int4-weights or bf16 or ternary-weights"
+    assert known in capsys.readouterr().err
 
 
 def test_the_help_says_what_each_precision_is_and_where():
     assert _precisions() == (
-        "fp32; fp16 (not for c); bf16 (tensorrt); int8 (weights and matrix products); int8-weights, int4-weights "
+        "fp32; fp16 (not for c); bf16 (openvino, tensorrt; in openvino on CPUs with AVX-512 BF16 or AMX); "
+        "int8 (weights and matrix products); int8-weights, int4-weights "
         "(stored small, computed in float; not for tensorrt, c, executorch; int4 in coreml needs --ios 18); "
         "palette6-weights, palette4-weights (coreml)."
     )
