@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from ..runtimes import Answers, Engine
-from ..runtimes.engine import Request, SegmentOutput, joined
+from ..runtimes.engine import Flight, Request, Segments, joined
 from .checkpoint import Checkpoint
 from .network import device_of
 
@@ -25,7 +26,7 @@ class TorchEngine(Engine):
     think on. `compiled` runs the segment through `torch.compile` instead of eagerly.
     """
 
-    loop = "host"
+    loop, shows_segments = "host", True
 
     def __init__(self, checkpoint: Checkpoint, compiled: bool = False) -> None:
         config = checkpoint.config
@@ -40,32 +41,24 @@ class TorchEngine(Engine):
             state=tuple(checkpoint.model.state),
         )
         self.model = checkpoint.model.eval()
-        self._segment = torch.compile(self.model.segment) if compiled else self.model.segment
+        self.segment = torch.compile(self.model.segment) if compiled else self.model.segment
         # One solve at a time: two would share the same cores, and torch.compile may not be entered twice.
-        self._turn = threading.Lock()
+        self.turn = threading.Lock()
 
     @torch.inference_mode()
     def _solve(self, request: Request) -> Answers:
         identifiers = request.puzzle_identifiers
         parts = []
-        with self._turn:
+        with self.turn:
             for begin in range(0, len(request.tokens), ROWS):
                 rows = np.arange(begin, min(begin + ROWS, len(request.tokens)))
                 some = None if identifiers is None else identifiers[rows]
                 parts.append(self._think(request, rows, some))
         return joined(parts)
 
-    def segments(self, request: Request) -> Iterator[SegmentOutput]:
-        device = device_of(self.model)
-        identifiers = request.puzzle_identifiers
-        puzzles = None if identifiers is None else torch.from_numpy(identifiers).to(device)
-        with self._turn, torch.inference_mode():
-            e, *state = self.model.start(torch.from_numpy(request.tokens).to(device), puzzles)
-        while True:
-            with self._turn, torch.inference_mode():  # given up while nobody asks for the next
-                *state, logits, q = self._segment(*[*state, e])
-            seen = [tensor[0].float().cpu().numpy() for tensor in (logits, q, *state)]
-            yield SegmentOutput(seen[0].argmax(-1).astype(np.int32), seen[1], seen[0], tuple(seen[2:]))
+    @contextmanager
+    def flight(self, rows: int | None = None) -> Iterator[Flight]:
+        yield _TorchFlight(self, rows or ROWS)
 
     def _think(self, request: Request, rows: np.ndarray, identifiers: np.ndarray | None) -> Answers:
         """Up to `max_think_steps` segments on a few rows; `active` are those that have not halted."""
@@ -83,7 +76,7 @@ class TorchEngine(Engine):
         e, *state = self.model.start(torch.from_numpy(questions).to(device), puzzles)
         active = np.arange(B)
         for step in range(1, T + 1):
-            *state, logits, q = self._segment(*[*state, e])
+            *state, logits, q = self.segment(*[*state, e])
             guess = logits.argmax(-1).to(torch.int32).cpu().numpy()
             values = q.float().cpu().numpy()
             stop = self.stops(request, rows[active], guess, values)
@@ -100,3 +93,34 @@ class TorchEngine(Engine):
                 state, e = [tensor[keep] for tensor in state], e[keep]
                 active = active[~stop]
         return dataclasses.replace(answers, trace=np.stack(trace)) if request.trace else answers
+
+
+class _TorchFlight(Flight):
+    """Rows whose state stays where the model is. Others have their turn while nobody asks for a segment."""
+
+    def __init__(self, engine: TorchEngine, rows: int) -> None:
+        self.rows = rows
+        self._engine = engine
+        self._held: list[torch.Tensor] = []  # (e, *state), each [b, …]
+
+    @torch.inference_mode()
+    def put(self, tokens: np.ndarray, puzzle_identifiers: np.ndarray | None) -> None:
+        device = device_of(self._engine.model)
+        puzzles = None if puzzle_identifiers is None else torch.from_numpy(puzzle_identifiers).to(device)
+        with self._engine.turn:
+            fresh = self._engine.model.start(torch.from_numpy(tokens).to(device), puzzles)
+            joined = zip(self._held, fresh, strict=True) if self._held else ((tensor,) for tensor in fresh)
+            self._held = [torch.cat(tensors) for tensors in joined]
+
+    @torch.inference_mode()
+    def think(self) -> Segments:
+        e, *state = self._held
+        with self._engine.turn:
+            *state, logits, q = self._engine.segment(*[*state, e])
+        self._held = [e, *state]
+        seen = [tensor.float().cpu().numpy() for tensor in (logits, q, *state)]
+        return Segments(seen[0].argmax(-1).astype(np.int32), seen[1], seen[0], tuple(seen[2:]))
+
+    def keep(self, rows: np.ndarray) -> None:
+        kept = torch.from_numpy(rows)
+        self._held = [tensor[kept.to(tensor.device)] for tensor in self._held] if rows.any() else []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -74,11 +75,54 @@ class SegmentOutput(NamedTuple):
     state: tuple[np.ndarray, ...] | None = None
 
 
+class Segments(NamedTuple):
+    """All puzzles in flight after one segment, in the order they came: :class:`SegmentOutput`'s, one row each.
+
+    ``guess`` int32[b, S], ``q`` float32[b, 2], ``logits`` float32[b, S, V], ``state`` float32[b, …] each.
+    """
+
+    guess: np.ndarray
+    q: np.ndarray
+    logits: np.ndarray | None = None
+    state: tuple[np.ndarray, ...] | None = None
+
+    def row(self, number: int) -> SegmentOutput:
+        """One of them."""
+        return SegmentOutput(
+            self.guess[number],
+            self.q[number],
+            None if self.logits is None else self.logits[number],
+            None if self.state is None else tuple(tensor[number] for tensor in self.state),
+        )
+
+
+class Flight(ABC):
+    """Puzzles that one thread thinks over together, segment by segment; between segments they come and go.
+
+    ``rows``: how many there may be at once. After an error nobody knows what state it is in: open another.
+    """
+
+    rows: int
+
+    @abstractmethod
+    def put(self, tokens: np.ndarray, puzzle_identifiers: np.ndarray | None) -> None:
+        """Begin checked puzzles ``tokens`` int32[n, S], ``puzzle_identifiers`` int32[n], behind those in flight."""
+
+    @abstractmethod
+    def think(self) -> Segments:
+        """One segment on each puzzle in flight, of which there must be one."""
+
+    @abstractmethod
+    def keep(self, rows: np.ndarray) -> None:
+        """Let those go that ``rows`` bool[b] does not name; the others keep their order."""
+
+
 @dataclass(eq=False, repr=False)
 class Engine(ABC):
     """A model ready to answer puzzles of one task; may be called from several threads at once."""
 
     loop: ClassVar[str]  # "host" or "graph"
+    shows_segments: ClassVar[bool] = False  # or answers only: each segment that is looked at is then asked anew
 
     task: Task
     halt_max_steps: int
@@ -109,10 +153,11 @@ class Engine(ABC):
         Raises :class:`InputError` on a wrong shape, dtype, token, mode or number of segments, and on identifiers
         that are missing or that the model has not.
         """
-        request = self.request(tokens, max_think_steps, halt, trace, puzzle_identifiers)
-        if len(request.tokens) == 0:
-            return self._no_answers(request)
-        return self._solve(request)
+        return self.answer(self.request(tokens, max_think_steps, halt, trace, puzzle_identifiers))
+
+    def answer(self, request: Request) -> Answers:
+        """:meth:`solve` of arguments that :meth:`request` has checked."""
+        return self._solve(request) if len(request.tokens) else self._no_answers(request)
 
     def request(
         self,
@@ -136,14 +181,27 @@ class Engine(ABC):
     def _solve(self, request: Request) -> Answers:
         """Answer a checked request of at least one row."""
 
-    def segments(self, request: Request) -> Iterator[SegmentOutput]:
-        """Think over a request of one row segment by segment, without an end: who looks decides (:meth:`stops`).
+    @contextmanager
+    def flight(self, rows: int | None = None) -> Iterator[Flight]:
+        """A :class:`Flight` of this thread's own, of so many ``rows`` where the artifact takes any number.
 
-        What shows its answers only is asked again for 1, 2, … segments: exact, as nothing in it is random.
+        What shows its answers only is asked again for 1, 2, … segments, one puzzle at a time: exact, as nothing in
+        it is random, and about T/2 times the work.
         """
-        for count in itertools.count(1):
-            answers = self._solve(replace(request, halt=FIXED.name, max_think_steps=count, trace=False))
-            yield SegmentOutput(answers.tokens[0], answers.q[0])
+        yield _AskedAgain(self)
+
+    @property
+    def together(self) -> int:
+        """Rows that a thread had best think over together: one on a CPU, or as many as the artifact takes."""
+        return self.batch or 1
+
+    def segments(self, request: Request) -> Iterator[SegmentOutput]:
+        """Think over a request of one row segment by segment, without an end: who looks decides (:meth:`stops`)."""
+        # Who looked has seen enough, and the flight is as good as before.
+        with self.flight(1) as flight, contextlib.suppress(GeneratorExit):
+            flight.put(request.tokens, request.puzzle_identifiers)
+            while True:
+                yield flight.think().row(0)
 
     def halts(self, q: np.ndarray) -> np.ndarray:
         """bool[B]: whether the halting head, float[B, 2], asks to stop."""
@@ -201,6 +259,26 @@ class Engine(ABC):
             q=np.zeros((0, 2), np.float32),
             trace=np.zeros((0, 0, length), np.int32) if request.trace else None,
         )
+
+
+class _AskedAgain(Flight):
+    """One puzzle of an engine that shows its answers only."""
+
+    rows = 1
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def put(self, tokens: np.ndarray, puzzle_identifiers: np.ndarray | None) -> None:
+        self._asked = Request(tokens, 0, FIXED.name, False, puzzle_identifiers)
+
+    def think(self) -> Segments:
+        self._asked = replace(self._asked, max_think_steps=self._asked.max_think_steps + 1)
+        answers = self._engine._solve(self._asked)
+        return Segments(answers.tokens, answers.q)
+
+    def keep(self, rows: np.ndarray) -> None:
+        """There is one or none."""
 
 
 def checked_tokens(tokens: Any, task: Task) -> np.ndarray:

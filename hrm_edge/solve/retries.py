@@ -79,6 +79,11 @@ def solve_with_retries(
 
 def variants(engine: Engine, retries: Any, seed: int) -> list[Any]:
     """The symmetries whose variants are asked, in order. InputError where there can be none."""
+    return engine.task.variants(seed, checked_retries(engine, retries))
+
+
+def checked_retries(engine: Engine, retries: Any) -> int:
+    """How many variants may be asked. InputError where there can be none."""
     try:
         count = operator.index(retries)
     except TypeError:
@@ -87,7 +92,7 @@ def variants(engine: Engine, retries: Any, seed: int) -> list[Any]:
         raise InputError(f"retries must be a whole number from 0 to 10000, not {retries!r}")
     if count and not engine.task.has_rules:
         raise engine.task.no_rules("nothing tells which of several attempts is right")
-    return engine.task.variants(seed, count)
+    return count
 
 
 def _joined(traces: list[np.ndarray], tokens: np.ndarray, steps: np.ndarray) -> np.ndarray:

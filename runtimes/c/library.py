@@ -6,6 +6,7 @@ import ctypes
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from ...errors import InputError
 from ...halting import RULES
 from ..base import Idle, first_line
-from ..engine import Answers, Engine, Request, SegmentOutput, joined
+from ..engine import Answers, Engine, Flight, Request, Segments, joined
 
 STATE = "state_"  # what a member for a tensor of the network's state begins with
 _ALIGNED = 64  # bytes, for vector units
@@ -79,7 +80,7 @@ class CEngine(Engine):
     Halting is decided in C where it can be, and else, as for a trace, here after every segment.
     """
 
-    loop = "host"
+    loop, shows_segments = "host", True
 
     library: Library
     _: KW_ONLY
@@ -114,12 +115,15 @@ class CEngine(Engine):
             return self._answers(request, row, [answer], steps, self._q(state))
 
     def _stepwise(self, request: Request, row: int, state: np.ndarray) -> Answers:
+        flight = _LibraryFlight(self, state)
         guesses: list[np.ndarray] = []
-        for output in self._segments(request, row, state):
-            guesses.append(output.guess)
-            stop = self.stops(request, slice(row, row + 1), output.guess[None], output.q[None])[0]
-            if stop or len(guesses) == request.max_think_steps:
-                break
+        identifiers = request.puzzle_identifiers
+        flight.put(request.tokens[row : row + 1], None if identifiers is None else identifiers[row : row + 1])
+        stop = False
+        while not stop and len(guesses) < request.max_think_steps:
+            seen = flight.think()
+            guesses.append(seen.guess[0])
+            stop = self.stops(request, slice(row, row + 1), seen.guess, seen.q)[0]
         return self._answers(request, row, guesses, len(guesses), self._q(state))
 
     def _answers(self, request: Request, row: int, guesses: list[np.ndarray], steps: int, q: np.ndarray) -> Answers:
@@ -132,29 +136,43 @@ class CEngine(Engine):
             np.stack(guesses)[:, None] if request.trace else None,
         )
 
-    def segments(self, request: Request) -> Iterator[SegmentOutput]:
+    @contextmanager
+    def flight(self, rows: int | None = None) -> Iterator[Flight]:
         with self.library.states.one() as state:
-            yield from self._segments(request, 0, state)
-
-    def _segments(self, request: Request, row: int, state: np.ndarray) -> Iterator[SegmentOutput]:
-        tokens = np.ascontiguousarray(request.tokens[row])
-        self.library.begin(state.ctypes.data, tokens.ctypes.data, self._identifier(request, row))
-        while True:
-            self.library.segment(state.ctypes.data)
-            guess = np.empty_like(tokens)
-            self.library.guess(state.ctypes.data, guess.ctypes.data)
-            yield SegmentOutput(
-                guess,
-                self._q(state),
-                self.library.member(state, "logits", (self.task.seq_len, self.task.vocab_size)),
-                tuple(self.library.member(state, STATE + name, shape) for name, shape in self.shapes.items()),
-            )
+            yield _LibraryFlight(self, state)
 
     def _q(self, state: np.ndarray) -> np.ndarray:
         return self.library.member(state, "q", (2,))
 
     def _identifier(self, request: Request, row: int) -> int:
         return 0 if request.puzzle_identifiers is None else int(request.puzzle_identifiers[row])
+
+
+class _LibraryFlight(Flight):
+    """One puzzle in a state."""
+
+    rows = 1
+
+    def __init__(self, engine: CEngine, state: np.ndarray) -> None:
+        self._engine, self._state = engine, state
+
+    def put(self, tokens: np.ndarray, puzzle_identifiers: np.ndarray | None) -> None:
+        identifier = 0 if puzzle_identifiers is None else int(puzzle_identifiers[0])
+        row = np.ascontiguousarray(tokens[0])
+        self._engine.library.begin(self._state.ctypes.data, row.ctypes.data, identifier)
+
+    def think(self) -> Segments:
+        engine, library, state = self._engine, self._engine.library, self._state
+        library.segment(state.ctypes.data)
+        guess = np.empty((1, engine.task.seq_len), np.int32)
+        library.guess(state.ctypes.data, guess.ctypes.data)
+        members: dict[str, tuple[int, ...]] = {"q": (2,), "logits": (engine.task.seq_len, engine.task.vocab_size)}
+        members |= {STATE + name: shape for name, shape in engine.shapes.items()}
+        q, logits, *held = (library.member(state, name, (1, *shape)) for name, shape in members.items())
+        return Segments(guess, q, logits, tuple(held))
+
+    def keep(self, rows: np.ndarray) -> None:
+        """There is one or none."""
 
 
 def facts_of(header: str) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
-from ..engine import Answers, Engine, Request, SegmentOutput
+from ..engine import Answers, Engine, Flight, Request, Segments
+from .flight import fly
 
 # (tokens int32[b, S] (, puzzle_identifiers int32[b])) → (e, *state), each float32[b, …]
 Start = Callable[..., Sequence[np.ndarray]]
@@ -25,13 +26,12 @@ DEFAULT_SLOTS = 8
 class HostLoop(Engine):
     """An engine made of two callables, ``start`` and ``segment`` (see the types above).
 
-    Continuous batching: up to ``slots`` rows are in flight; a row that stops leaves at once, so its answer
-    cannot change, and the next waiting puzzle takes its place. Nothing is kept between calls, so the engine
-    is as thread-safe as its callables. With a fixed ``batch`` the callables always get exactly that many
+    Up to ``slots`` rows are in flight (:func:`~.flight.fly`). Nothing is kept between calls, so the engine is as
+    thread-safe as its callables. With a fixed ``batch`` the callables always get exactly that many
     rows, short batches padded with copies of their last row.
     """
 
-    loop = "host"
+    loop, shows_segments = "host", True
 
     start: Start
     segment: Segment
@@ -41,47 +41,18 @@ class HostLoop(Engine):
         self.slots = self.batch or self.slots
 
     def _solve(self, request: Request) -> Answers:
-        results = Results(request, self.task.seq_len)
-        none = np.zeros(0, np.int32)
-        flight = _Flight(none, none, none, ())
-        waiting = 0  # the next puzzle nobody has thought about yet
-        while waiting < len(request.tokens) or len(flight.rows):
-            free = self.slots - len(flight.rows)
-            if free and waiting < len(request.tokens):
-                fresh = np.arange(waiting, min(waiting + free, len(request.tokens)))
-                waiting = int(fresh[-1]) + 1
-                e, *state = self._begin(request, fresh)
-                known = (flight.e, *flight.state) if len(flight.rows) else (e, *state)
-                for i, (tensor, before) in enumerate(zip((e, *state), known, strict=True)):
-                    self.require(f"state {i}" if i else "e", tensor, (len(fresh), *before.shape[1:]))
-                flight = flight.joined(_Flight(fresh, np.zeros(len(fresh), np.int32), e, tuple(state)))
-            *state, logits, q = self._padded(self.segment, *flight.state, flight.e)
-            for i, (tensor, before) in enumerate(zip(state, flight.state, strict=True), 1):
-                self.require(f"state {i}", tensor, before.shape)
-            self.require_guess(logits, q, len(flight.rows))
-            flight = _Flight(flight.rows, flight.steps + 1, flight.e, tuple(state))
-            guess = logits.argmax(axis=-1).astype(np.int32)
-            stop = self.stops(request, flight.rows, guess, q)
-            done = stop | (flight.steps >= request.max_think_steps)
-            results.record(flight.rows, flight.steps, guess, q, stop, done)
-            if done.any():
-                flight = flight.kept(~done)
-        return results.answers()
+        with self.flight() as flight:
+            return fly(self, flight, request)
 
-    def segments(self, request: Request) -> Iterator[SegmentOutput]:
-        e, *state = self._begin(request, np.arange(1))
-        while True:
-            *state, logits, q = self._padded(self.segment, *state, e)
-            self.require_guess(logits, q, 1)
-            guess = logits[0].argmax(axis=-1).astype(np.int32)
-            yield SegmentOutput(guess, q[0], logits[0], tuple(tensor[0] for tensor in state))
+    @contextmanager
+    def flight(self, rows: int | None = None) -> Iterator[Flight]:
+        yield HostFlight(self, self.batch or rows or self.slots)
 
-    def _begin(self, request: Request, rows: np.ndarray) -> Sequence[np.ndarray]:
-        if request.puzzle_identifiers is None:
-            return self._padded(self.start, request.tokens[rows])
-        return self._padded(self.start, request.tokens[rows], request.puzzle_identifiers[rows])
+    def begin(self, tokens: np.ndarray, identifiers: np.ndarray | None) -> Sequence[np.ndarray]:
+        """(e, *state) of puzzles ``tokens`` int32[n, S]."""
+        return self.padded(self.start, *((tokens,) if identifiers is None else (tokens, identifiers)))
 
-    def _padded(self, function: Callable[..., Sequence[np.ndarray]], *arrays: np.ndarray) -> Sequence[np.ndarray]:
+    def padded(self, function: Callable[..., Sequence[np.ndarray]], *arrays: np.ndarray) -> Sequence[np.ndarray]:
         """Call with as many rows as the artifact wants, and give back only the real ones."""
         count = len(arrays[0])
         missing = (self.batch or count) - count
@@ -95,62 +66,29 @@ def padded(array: np.ndarray, missing: int) -> np.ndarray:
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
-class _Flight(NamedTuple):
-    """The rows being thought over: their puzzle's number, segments so far, and state."""
+class HostFlight(Flight):
+    """Rows whose state passes through the host: those in flight alone are thought over, where the artifact lets."""
 
-    rows: np.ndarray
-    steps: np.ndarray
-    e: np.ndarray
-    state: tuple[np.ndarray, ...]
+    def __init__(self, engine: HostLoop, rows: int) -> None:
+        self.rows = rows
+        self._engine = engine
+        self._held: list[np.ndarray] = []  # (e, *state), each [b, …]
 
-    def joined(self, fresh: _Flight) -> _Flight:
-        if not len(self.rows):
-            return fresh
-        return _Flight(
-            np.concatenate([self.rows, fresh.rows]),
-            np.concatenate([self.steps, fresh.steps]),
-            np.concatenate([self.e, fresh.e]),
-            tuple(np.concatenate(pair) for pair in zip(self.state, fresh.state, strict=True)),
-        )
+    def put(self, tokens: np.ndarray, puzzle_identifiers: np.ndarray | None) -> None:
+        fresh = self._engine.begin(tokens, puzzle_identifiers)
+        for i, (tensor, held) in enumerate(zip(fresh, self._held or fresh, strict=True)):
+            self._engine.require(f"state {i}" if i else "e", tensor, (len(tokens), *held.shape[1:]))
+        joined = [np.concatenate(pair) for pair in zip(self._held, fresh, strict=True)] if self._held else [*fresh]
+        self._held = joined
 
-    def kept(self, keep: np.ndarray) -> _Flight:
-        rows, steps, e, state = self
-        return _Flight(rows[keep], steps[keep], e[keep], tuple(tensor[keep] for tensor in state))
+    def think(self) -> Segments:
+        e, *before = self._held
+        *state, logits, q = self._engine.padded(self._engine.segment, *before, e)
+        for i, (tensor, held) in enumerate(zip(state, before, strict=True), 1):
+            self._engine.require(f"state {i}", tensor, held.shape)
+        self._engine.require_guess(logits, q, len(e))
+        self._held = [e, *state]
+        return Segments(logits.argmax(axis=-1).astype(np.int32), q, logits, tuple(state))
 
-
-class Results:
-    """Collects each row's last guess, and every guess when a trace is wanted."""
-
-    def __init__(self, request: Request, length: int) -> None:
-        count = len(request.tokens)
-        self._tokens = np.zeros((count, length), np.int32)
-        self._steps = np.zeros(count, np.int32)
-        self._halted = np.zeros(count, bool)
-        self._q = np.zeros((count, 2), np.float32)
-        self._guesses: list[list[np.ndarray]] | None = [[] for _ in range(count)] if request.trace else None
-
-    def record(
-        self,
-        rows: np.ndarray,
-        steps: np.ndarray,
-        guess: np.ndarray,
-        q: np.ndarray,
-        stop: np.ndarray,
-        done: np.ndarray,
-    ) -> None:
-        if self._guesses is not None:
-            for row, tokens in zip(rows, guess, strict=True):
-                self._guesses[row].append(tokens)
-        finished = rows[done]
-        self._tokens[finished] = guess[done]
-        self._steps[finished] = steps[done]
-        self._halted[finished] = stop[done]
-        self._q[finished] = q[done]
-
-    def answers(self) -> Answers:
-        trace = None
-        if self._guesses is not None:
-            longest = int(self._steps.max())
-            padded = [guesses + [guesses[-1]] * (longest - len(guesses)) for guesses in self._guesses]
-            trace = np.stack([np.stack(guesses) for guesses in padded], axis=1)
-        return Answers(self._tokens, self._steps, self._halted, self._q, trace)
+    def keep(self, rows: np.ndarray) -> None:
+        self._held = [tensor[rows] for tensor in self._held] if rows.any() else []

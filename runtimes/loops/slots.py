@@ -6,16 +6,16 @@ is a *slot*: a puzzle is put into it once, every call thinks on about all slots,
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from ..base import Idle
-from ..engine import Answers, Engine, Request, SegmentOutput
-from .host import Results
+from ..engine import Answers, Engine, Flight, Request, Segments
+from .flight import fly
 
 
 class Slots(Protocol):
@@ -38,7 +38,7 @@ class Slots(Protocol):
 class SlotLoop(Engine):
     """An engine made of slots: `make()` gives a fresh set of `batch` of them, one for every thread at once."""
 
-    loop = "host"
+    loop, shows_segments = "host", True
 
     make: Callable[[], Slots]
 
@@ -46,42 +46,34 @@ class SlotLoop(Engine):
         self._idle = Idle(self.make)
 
     def _solve(self, request: Request) -> Answers:
-        with self._idle.one() as slots:
-            return self._run(slots, request)
+        with self.flight() as flight:
+            return fly(self, flight, request)
 
-    def segments(self, request: Request) -> Iterator[SegmentOutput]:
-        assert self.batch is not None
+    @contextmanager
+    def flight(self, rows: int | None = None) -> Iterator[Flight]:
         with self._idle.one() as slots:
-            slots.put(np.zeros(1, int), request.tokens, request.puzzle_identifiers)
-            with contextlib.suppress(
-                GeneratorExit
-            ):  # who looked has seen enough, and the slots are as good as before
-                while True:
-                    logits, q = slots.think()
-                    self.require_guess(logits, q, self.batch)
-                    yield SegmentOutput(logits[0].argmax(axis=-1).astype(np.int32), q[0], logits[0])
+            yield _SlotFlight(self, slots)
 
-    def _run(self, slots: Slots, request: Request) -> Answers:
-        results = Results(request, self.task.seq_len)
-        assert self.batch is not None
-        rows = np.full(self.batch, -1)  # which puzzle each slot thinks about; -1: none
-        steps = np.zeros(self.batch, np.int32)
-        waiting = 0
-        while waiting < len(request.tokens) or (rows >= 0).any():
-            free = np.flatnonzero(rows < 0)[: len(request.tokens) - waiting]
-            if len(free):
-                fresh = np.arange(waiting, waiting + len(free))
-                waiting += len(free)
-                rows[free], steps[free] = fresh, 0
-                identifiers = request.puzzle_identifiers
-                slots.put(free, request.tokens[fresh], None if identifiers is None else identifiers[fresh])
-            logits, q = slots.think()
-            self.require_guess(logits, q, self.batch)
-            steps += 1
-            busy = np.flatnonzero(rows >= 0)
-            guess = logits[busy].argmax(axis=-1).astype(np.int32)
-            stop = self.stops(request, rows[busy], guess, q[busy])
-            done = stop | (steps[busy] >= request.max_think_steps)
-            results.record(rows[busy], steps[busy], guess, q[busy], stop, done)
-            rows[busy[done]] = -1
-        return results.answers()
+
+class _SlotFlight(Flight):
+    """Rows in flight, each in a slot of its own; what is in the others means nothing."""
+
+    def __init__(self, engine: SlotLoop, slots: Slots) -> None:
+        assert engine.batch is not None
+        self.rows = engine.batch
+        self._engine, self._slots = engine, slots
+        self._taken = np.zeros(0, int)  # the slot of each row in flight
+
+    def put(self, tokens: np.ndarray, puzzle_identifiers: np.ndarray | None) -> None:
+        free = np.setdiff1d(np.arange(self.rows), self._taken)[: len(tokens)]
+        self._slots.put(free, tokens, puzzle_identifiers)
+        self._taken = np.concatenate([self._taken, free])
+
+    def think(self) -> Segments:
+        logits, q = self._slots.think()
+        self._engine.require_guess(logits, q, self.rows)
+        logits, q = logits[self._taken], q[self._taken]
+        return Segments(logits.argmax(axis=-1).astype(np.int32), q, logits)
+
+    def keep(self, rows: np.ndarray) -> None:
+        self._taken = self._taken[rows]
