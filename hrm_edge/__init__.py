@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from .measure.selftest import self_test
     from .runtimes import Answers, Engine, load_engine
     from .solve.model import Model
+    from .solve.requests import Outcome
     from .solve.retries import solve_with_retries
+    from .solve.scheduler import Scheduler
     from .solve.solutions import Solutions
     from .solve.trace import Trace
     from .tasks import get_task
@@ -35,6 +37,8 @@ __all__ = [
     "HrmEdgeError",
     "InputError",
     "Model",
+    "Outcome",
+    "Scheduler",
     "Solutions",
     "Trace",
     "benchmark",
@@ -61,6 +65,8 @@ _HOME = {
     "HrmEdgeError": "errors",
     "InputError": "errors",
     "Model": "solve.model",
+    "Outcome": "solve.requests",
+    "Scheduler": "solve.scheduler",
     "Solutions": "solve.solutions",
     "Trace": "solve.trace",
     "benchmark": "api",

@@ -35,13 +35,13 @@ class Scheduler:
     """Answers puzzles from any number of threads, each row thought over for itself; thread-safe, to be closed.
 
     >>> import hrm_edge as he
-    >>> from hrm_edge.solve.scheduler import Scheduler
     >>> model = he.load("sudoku-9x9")
     >>> puzzle = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
-    >>> with Scheduler(model.engine) as scheduler:
-    ...     urgent = scheduler.submit(model.task.parse(puzzle), priority=1, deadline=60)
-    ...     rest = scheduler.map([model.task.parse(puzzle)] * 3, retries=8)
-    ...     print(urgent.result().verified, [outcome.verified for outcome in rest])
+    >>> tokens = model.task.parse(puzzle)
+    >>> with he.Scheduler(model.engine, streams=2) as scheduler:
+    ...     urgent = scheduler.submit(tokens, priority=1, deadline=600)
+    ...     others = scheduler.map([tokens] * 3, retries=8)
+    ...     print(urgent.result().verified, [outcome.verified for outcome in others])
     True [True, True, True]
 
     ``streams`` threads, each of which thinks over one puzzle at a time, or as many as the engine's fixed batch has
