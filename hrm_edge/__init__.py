@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import benchmark, check, evaluate, load, solve, train
+    from .api import benchmark, check, evaluate, load, solve, solve_file, train
     from .bundle import open_bundle
     from .data.puzzles import load_puzzles
     from .errors import GateFailed, HrmEdgeError, InputError
@@ -52,6 +52,7 @@ __all__ = [
     "open_bundle",
     "self_test",
     "solve",
+    "solve_file",
     "solve_with_retries",
     "train",
 ]
@@ -80,6 +81,7 @@ _HOME = {
     "open_bundle": "bundle",
     "self_test": "measure.selftest",
     "solve": "api",
+    "solve_file": "api",
     "solve_with_retries": "solve.retries",
     "train": "api",
 }

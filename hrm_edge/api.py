@@ -21,6 +21,7 @@ from .text import printable
 if TYPE_CHECKING:
     from .benchmark.rows import Benchmark
     from .check.run import CheckReport
+    from .jobs.run import Done
     from .measure.compare import Comparison
 
 Place = str | os.PathLike[str]
@@ -104,6 +105,57 @@ def solve(
     if recording is not None and trace_html is not None:
         recording.write(Path(trace_html))
     return solutions
+
+
+def solve_file(
+    bundle: Place,
+    puzzles: Place | Sequence[Place],
+    output: Place,
+    halt: str = "learned",
+    max_think_steps: int | None = None,
+    retries: int = 0,
+    seed: int = 0,
+    distributed: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    on_error: str = "fail",
+    force: bool = False,
+    *,
+    say: Say = lambda line: None,
+    progress: Progress = lambda what, done, total: None,
+) -> Done:
+    """Answer files of any number of puzzles into one: a row each, in their order, whole or not at all.
+
+    Arguments are the flags of ``hrm-edge solve -o``, with the same defaults. A call that was cut off, however that
+    was, goes on where it was when it is made again. What is written depends on bundle, puzzles and options alone:
+    not on who answered what, nor on what was lost on the way. InputError: a file, a row (with ``on_error`` "fail"),
+    or what stands at ``output``; of workers, where none will start.
+    """
+    from .bundle import open_bundle
+    from .jobs.answers import Asking
+    from .jobs.run import FileJob
+    from .jobs.workers import workers_of
+    from .runtimes.loader import warning
+
+    require_whole(1, max_think_steps=max_think_steps, workers=workers)
+    require_whole(0, retries=retries, seed=seed)
+    opened = open_bundle(os.fspath(bundle))
+    if doubt := warning(opened):
+        say(f"warning: {doubt}")
+    asking = Asking(halt, max_think_steps, retries, seed)
+    listed = [puzzles] if isinstance(puzzles, str | os.PathLike) else list(puzzles)
+    with workers_of(opened, asking, distributed, workers, address) as made:
+        return FileJob(
+            bundle=opened,
+            files=[Path(path) for path in listed],
+            output=Path(output),
+            workers=made,
+            asking=asking,
+            on_error=on_error,
+            replace=force,
+            say=say,
+            progress=progress,
+        ).run()
 
 
 def evaluate(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # Told a line for the person who waits.
 Say = Callable[[str], None]
-# Told (what is being done, how much is done, how much in all; 0 where nobody knows).
+# Told (what is being done, how much is done, how much in all; 0 where nobody knows). What stands in parentheses may
+# change from one report to the next.
 Progress = Callable[[str, int, int], None]
 
 _SECONDS_BETWEEN_LINES = 10
@@ -47,12 +48,17 @@ def progress() -> Iterator[Progress]:
         lock = threading.Lock()
 
         def report(what: str, done: int, total: int) -> None:
+            kind = _kind(what)
             with lock:
-                if what not in tasks:
-                    tasks[what] = shown.add_task(printable(what), total=total or None)
-            shown.update(tasks[what], completed=done, total=total or None)
+                if kind not in tasks:
+                    tasks[kind] = shown.add_task(printable(what), total=total or None)
+            shown.update(tasks[kind], description=printable(what), completed=done, total=total or None)
 
         yield report
+
+
+def _kind(what: str) -> str:
+    return what.partition(" (")[0]
 
 
 def bar(count: ProgressColumn, transient: bool = False) -> Bar:
@@ -80,12 +86,13 @@ def lines(say: Say = say, percent: bool = False) -> Progress:
         nonlocal previous, printed
         with lock:
             now = time.monotonic()
-            start, before = started.get(what, (previous, 0))
+            kind = _kind(what)
+            start, before = started.get(kind, (previous, 0))
             # A kind of work is first heard of when its first part is done: it began at the report before. The
             # same when it begins again, on other puzzles.
             if done <= before:
                 start = previous
-            started[what] = (start, done)
+            started[kind] = (start, done)
             previous = now
             unsaid = not percent and not 0 < done < (total or done + 1)
             if unsaid or now - printed < _SECONDS_BETWEEN_LINES:

@@ -172,7 +172,7 @@ class Engine(ABC):
         return Request(
             tokens=rows,
             max_think_steps=_checked_steps(max_think_steps, self.halt_max_steps),
-            halt=_checked_halt(halt, self.task),
+            halt=checked_halt(halt, self.task),
             trace=bool(trace),
             puzzle_identifiers=self._checked_identifiers(puzzle_identifiers, len(rows)),
         )
@@ -333,7 +333,8 @@ def _checked_steps(max_think_steps: Any, default: int) -> int:
     return steps
 
 
-def _checked_halt(halt: Any, task: Task) -> str:
+def checked_halt(halt: Any, task: Task) -> str:
+    """A rule's name; InputError where there is none of it, or the task has no rules that it would need."""
     if not isinstance(halt, str) or halt not in RULES:
         raise InputError(f"halt must be one of {', '.join(RULES)}, not {halt!r}")
     if RULES[halt].judged and not task.has_rules:

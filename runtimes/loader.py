@@ -67,7 +67,7 @@ def load_engine(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     require_utf8(opened.path)
     manifest = opened.manifest
-    task = _task(opened)
+    task = task_of(opened)
     for graph in manifest.graphs:
         signature(opened, graph)
     architecture = manifest.architecture
@@ -135,7 +135,8 @@ def _numbering(bundle: Bundle) -> Numbering | None:
     return Numbering(count, source.get("identifiers"))
 
 
-def _task(bundle: Bundle) -> Task:
+def task_of(bundle: Bundle) -> Task:
+    """What a bundle solves, as it carries it; InputError where that is not what is known here by the name."""
     manifest = bundle.manifest
     task = read_task(bundle.path, manifest.task)
     if tuple(task.vocabulary) != manifest.vocabulary or task.seq_len != manifest.architecture["seq_len"]:

@@ -13,7 +13,7 @@ import typer
 
 from ..errors import InputError
 from ..progress import announce, progress
-from ..text import echo_json
+from ..text import best_effort, echo, echo_json
 from .flags import HALT
 
 if TYPE_CHECKING:
@@ -68,7 +68,38 @@ def command(
         bool, typer.Option("--watch", help="Show the board while the model thinks, segment by segment.")
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per puzzle, one per line.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write a row a puzzle to this file (.csv, .jsonl or .parquet) instead of printing boards. Cut off "
+            "and started again, the same command goes on where it was.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="-o: engines at work, with one thread each; one a core by default.")
+    ] = None,
+    distributed: Annotated[
+        str | None, typer.Option(help="-o: where the workers are, instead of here; ray: on a Ray cluster.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="--distributed: the cluster's, RAY_ADDRESS by default, else one is started here."),
+    ] = None,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="-o: a row that cannot be read or answered fails everything (fail), or has its reason in a column "
+            "'error' (record)."
+        ),
+    ] = "fail",
+    force: Annotated[
+        bool, typer.Option("--force", help="-o: replace what stands there, and discard another run's work.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per puzzle, one per line; with -o one of the counts.")
+    ] = False,
 ) -> None:
     """Solve puzzles with a bundle, and say which answers keep the rules.
 
@@ -87,6 +118,18 @@ def command(
     opened = open_bundle(bundle)
     if doubt := warning(opened):
         announce(f"warning: {doubt}")
+    asking: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps, "retries": retries, "seed": seed}
+    shown = {"--trace": trace, "--gif": gif, "--trace-html": trace_html, "--watch": watch, "--threads": threads}
+    job = {"--workers": workers, "--distributed": distributed, "--address": address, "--force": force}
+    if output is not None:
+        if drop := next((flag for flag, value in shown.items() if value), None):
+            raise InputError(f"-o and {drop}: with -o rows are written, by engines of one thread; drop one of them")
+        files: list[str | Path] = [*(puzzles or []), *([data] if data else [])]
+        where = {"distributed": distributed, "workers": workers, "address": address}
+        _into_file(bundle, files, output, as_json, **asking, **where, on_error=on_error, force=force)
+        return
+    if alone := next((flag for flag, value in job.items() if value), None):
+        raise InputError(f"{alone}: goes with -o, which names the file to write")
     if watch and as_json:
         raise InputError("--watch and --json: one draws boards, the other prints objects; drop one")
     for written in (gif, trace_html):
@@ -102,12 +145,10 @@ def command(
         to_watch=watch or film is not None or recording is not None,
     )
     wrong = 0
-    options: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps}
-    options |= {"retries": retries, "seed": seed, "trace": trace}
     # Answers that are seen, as they come, need nothing beside them.
     with LiveBoard() as live, nullcontext() if watch or sys.stdout.isatty() else progress() as report:
         watches: list[Watch] = [each for each in (live if watch else None, film, recording) if each is not None]
-        for solved in solve_each(engine, questions, watch=told_all(watches), **options):
+        for solved in solve_each(engine, questions, watch=told_all(watches), trace=trace, **asking):
             live.clear()
             wrong += solved.right is False
             if as_json:
@@ -124,6 +165,19 @@ def command(
         advice = "; --retries 8 thinks again on symmetric variants" * (engine.task.has_symmetries and not retries)
         told = "verified" if engine.task.has_rules else "as labelled"
         announce(f"{wrong} of {questions.count} not {told}{advice}")
+
+
+def _into_file(bundle: str, files: list[str | Path], output: Path, as_json: bool, **options: Any) -> None:
+    """``-o``: what came of it in a line, or as an object."""
+    from ..api import solve_file
+
+    with progress() as report:
+        done = solve_file(bundle, files, output, say=announce, progress=report, **options)
+    with best_effort():
+        if as_json:
+            echo_json(done.to_dict())
+        else:
+            echo(str(done))
 
 
 def _draw(task: Task, solved: Solved, several: bool) -> None:

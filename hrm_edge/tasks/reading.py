@@ -72,6 +72,12 @@ class Reader:
         waiting, self._whole = self._whole, []
         return self.found(waiting) if waiting else None
 
+    def forget(self, line: int) -> bool:
+        """Drop the puzzle of a line, if one is whole there and was not taken."""
+        before = len(self._whole)
+        self._whole = [puzzle for puzzle in self._whole if puzzle[0] != line]
+        return len(self._whole) < before
+
     def cells(self, line: int, board: Any, what: str) -> Cells:
         """The cells of a puzzle that was put."""
         if not isinstance(board, str):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import functools
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,6 +22,7 @@ from ...tasks import Task
 from ...tasks.reading import Found, Reader
 from ..public_layout import Grouping
 from .streams import Lines, Stream, unpacked
+from .tables import Tabulate
 
 if TYPE_CHECKING:
     from ..puzzles import PuzzleSet
@@ -45,6 +47,7 @@ class File:
     path: Path
     content: Callable[[], BinaryIO] | None = field(default=None, compare=False)
     called: str | None = None  # in messages; by default the path
+    records: bool = False  # a puzzle of a table or tree that cannot be read is one of `Rows.errors`, and no error
 
     @property
     def name(self) -> str:
@@ -120,7 +123,8 @@ class Rows:
     """Some of what stands in a file, its puzzles' rules not yet checked.
 
     ``questions``, ``answers`` int32[N, S]; an answer that is not given is all padding. ``where`` names a row for
-    people. ``sources``: where each row came from; None: the file. The rest is as in :class:`PuzzleSet`.
+    people. ``sources``: where each row came from; None: the file. ``errors``: why a row that is all padding could
+    not be read, where the file `records` that. The rest is as in :class:`PuzzleSet`.
     """
 
     questions: np.ndarray
@@ -131,6 +135,7 @@ class Rows:
     num_identifiers: int = 1
     grouping: Grouping | None = None
     identifier_names: str | None = None
+    errors: Mapping[int, str] = field(default_factory=dict)
 
     def some(self, first: int, last: int) -> Rows:
         """Rows ``first`` to ``last`` of them; where these are told is told of all."""
@@ -161,13 +166,16 @@ class Format:
 
     ``fits``: whether a file has it. ``read``: what is in it, as it comes; InputError names the place of anything
     wrong. ``endings``: of the names that are written in this form (a folder's has none). ``write`` puts a set at a
-    path, whole or not at all; None: the form is only read.
+    path, whole or not at all; None: the form is only read. ``tabulate`` writes a table of any length. ``need``:
+    InputError about what is named where a package that reads and writes it is missing.
     """
 
     fits: Callable[[File], bool]
     read: Callable[[File, Task], Iterable[Rows]]
     endings: tuple[str, ...] = ()
     write: Write | None = None
+    tabulate: Tabulate | None = None
+    need: Callable[[str], None] = lambda what: None
 
 
 class Batches:
@@ -175,13 +183,22 @@ class Batches:
 
     def __init__(self, file: File, task: Task, place: str = "line") -> None:
         self.reader: Reader = task.reader()
+        self._task = task
         self._file, self._place = file, place
         self._count, self._added = 0, 0
         self._sources: list[str] = []
+        self._lines: list[int] = []  # of puzzles that were put, and why some cannot be read
+        self._errors: dict[int, str] = {}
 
     def put(self, line: int, question: Any, answer: Any = None, source: str = "") -> None:
         """A puzzle of a table or tree."""
-        self.reader.put(line, question, answer)
+        try:
+            self.reader.put(line, question, answer)
+        except InputError as error:
+            if not self._file.records:
+                raise
+            self._errors[len(self._lines)] = _unplaced(error)
+        self._lines.append(line)
         self._sources.append(source or self._file.name)
         self._added += 1
 
@@ -197,13 +214,46 @@ class Batches:
 
     def take(self) -> Iterator[Rows]:
         """What was not handed on yet."""
-        found = self.reader.take()
-        self._added = 0
+        found = self._readable() if self._file.records and self._lines else self.reader.take()
+        self._added, self._lines = 0, []
         if found is not None:
             sources, self._sources = self._sources or None, []
+            errors, self._errors = self._errors, {}
             where = _Places(self._file.shown, self._place, self._count, found)
             self._count += len(found.lines)
-            yield Rows(found.questions, found.answers, where, sources)
+            yield Rows(found.questions, found.answers, where, sources, errors=errors)
+
+    def _readable(self) -> Found:
+        """All that was put; what cannot be read is padding, and told in the errors."""
+        found = None
+        while True:
+            # A reader learns from what it reads which symbols a file has; of what is no puzzle it shall not.
+            trial = copy.deepcopy(self.reader, {id(self._task): self._task})
+            try:
+                found = trial.take()
+            except InputError as error:
+                self._errors[self._dropped(error)] = _unplaced(error)
+                continue
+            self.reader = trial
+            break
+        shape = (len(self._lines), self._task.seq_len)
+        whole = Found(self._lines, np.zeros(shape, np.int32), np.zeros(shape, np.int32))
+        if found is not None:
+            rows = [row for row in range(len(self._lines)) if row not in self._errors]
+            whole.questions[rows], whole.answers[rows] = found.questions, found.answers
+        return whole
+
+    def _dropped(self, error: InputError) -> int:
+        """The row that an error names, which its reader forgets; the error itself where it names no single one."""
+        named = re.match(r"line (\d+): ", str(error))
+        rows = [row for row, line in enumerate(self._lines) if named and line == int(named[1])]
+        if len(rows) != 1 or not self.reader.forget(self._lines[rows[0]]):
+            raise error
+        return rows[0]
+
+
+def _unplaced(error: InputError) -> str:
+    return re.sub(r"^line \d+: ", "", str(error))
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 from ...errors import InputError
-from ...files import write_atomically
-from ...progress import Progress
 from ...tasks import Task
 from .base import ANSWER, QUESTION, Batches, File, Format, Rows, column_of
-
-if TYPE_CHECKING:
-    from ..puzzles import PuzzleSet
+from .tables import Block, Column, as_set
 
 _MARKS = ",;\t|"  # between columns
+_FLAGS = {True: "true", False: "false"}
 _WORD = re.compile(r"[^\W\d][\w .()/:-]*")
 _RULE = re.compile(r"(:?-+:?)?")  # below the header of a Markdown table
 _COMMENTS = ("#", "//", "%", "sep=")  # the last is what spreadsheets tell each other
@@ -62,7 +57,10 @@ def _are_words(names: list[str]) -> bool:
 def _read(file: File, task: Task) -> Iterator[Rows]:
     batches = Batches(file, task)
     headers = _headers(_header(file.start))
-    read = _titled if all(len(names) == 1 for names in headers.values()) and "" not in headers[","] else _table
+    titled = all(len(names) == 1 for names in headers.values()) and "" not in headers[","]
+    if file.records and column_of(headers[","], QUESTION):
+        titled = False  # of a text nobody knows which line is which puzzle
+    read = _titled if titled else _table
     try:
         count = 0
         for rows in read(file, task, batches):
@@ -174,19 +172,18 @@ def _cell(text: str, task: Task) -> str:
     return text if len(text) == task.seq_len else text.strip()
 
 
-def _write(puzzles: PuzzleSet, path: Path, progress: Progress | None) -> None:
-    task, answers = puzzles.task, puzzles.solved
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["source", "question", "answer", "rating"])
-    texts = zip(puzzles.sources, task.format_many(puzzles.questions), task.format_many(answers), strict=True)
-    for row, columns in enumerate(texts):
-        writer.writerow([*columns, task.rating(puzzles.questions[row], answers[row])])
-        if progress:
-            progress("puzzles", row + 1, len(puzzles))
-    content = out.getvalue().encode()
-    # mtime 0: equal puzzles give equal bytes
-    write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content, result=True)
+def _tabulate(columns: Sequence[Column], blocks: Iterable[Block], out: BinaryIO) -> None:
+    text = io.TextIOWrapper(out, "utf-8", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.name for column in columns])
+    for block in blocks:
+        shown = [
+            [_FLAGS.get(value) for value in values] if column.kind == "flag" else values
+            for column, values in zip(columns, block, strict=True)
+        ]
+        writer.writerows(zip(*shown, strict=True))
+    text.flush()
+    text.detach()
 
 
-CSV = Format(fits=_fits, read=_read, endings=(".csv", ".csv.gz"), write=_write)
+CSV = Format(fits=_fits, read=_read, endings=(".csv", ".csv.gz"), write=as_set(_tabulate), tabulate=_tabulate)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, BinaryIO
 
 from ...errors import InputError
 from ...tasks import Task
 from .base import ANSWER, QUESTION, Batches, File, Format, Rows, column_of
+from .tables import Block, Column
 
 _NAMES = (*QUESTION, "value", "cells", "start", "data", "rows")  # of what an object holds
 
@@ -127,4 +128,12 @@ def is_board(value: Any, task: Task) -> bool:
     )
 
 
-JSON = Format(fits=_fits, read=_read)
+def _tabulate(columns: Sequence[Column], blocks: Iterable[Block], out: BinaryIO) -> None:
+    """An object a line, as `solve --json` prints them: in ASCII, and no log's command in it."""
+    names = [column.name for column in columns]
+    for block in blocks:
+        rows = (dict(zip(names, row, strict=True)) for row in zip(*block, strict=True))
+        out.writelines(f"{json.dumps(row)}\n".replace("##", "#\\u0023").encode() for row in rows)
+
+
+JSON = Format(fits=_fits, read=_read, endings=(".jsonl", ".jsonl.gz", ".ndjson"), tabulate=_tabulate)

@@ -11,7 +11,6 @@ from .base import Batches, File, Format, Rows
 
 # How a file of no form that is read begins, and what it is: told where its text is no puzzle.
 _OTHERS = (
-    (re.compile(r"PAR1"), "a Parquet file"),
     (re.compile(r"ARROW1"), "an Arrow file"),
     (re.compile(r"SQLite format 3"), "an SQLite database"),
     (re.compile(r"(%YAML|---$|(- +)?[A-Za-z_][\w-]*: *$|- +[A-Za-z_][\w-]*: )", re.MULTILINE), "YAML"),

@@ -314,7 +314,6 @@ def test_a_form_is_known_before_it_is_read_whole():
 @pytest.mark.parametrize(
     ("content", "form"),
     [
-        (b"PAR1\x15\x04\x15\x20some\x00bytes\x01PAR1", "a Parquet file"),
         (f"puzzles:\n  - {P}\n".encode(), "YAML"),
     ],
 )

@@ -247,7 +247,11 @@ def test_saving_refuses_what_it_cannot_write(tmp_path, few):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.doc").write_text("keep me")
     (tmp_path / "dir.csv").mkdir()
-    for target, message in (("p.xlsx", "end it in .csv"), ("mine", "no puzzle set"), ("dir.csv", "is a folder")):
+    for target, message in (
+        ("p.xlsx", "end it in .csv or"),
+        ("mine", "no puzzle set"),
+        ("dir.csv", "is a folder"),
+    ):
         with pytest.raises(InputError, match=message):
             save_puzzles(few, tmp_path / target)
     (tmp_path / "file").write_text("x")
@@ -324,5 +328,5 @@ def test_another_form_of_file_is_one_record(tmp_path, monkeypatch):
     (tmp_path / "p.bw").write_text("." * 14 + "11")
     with pytest.raises(InputError, match=r"p.bw item 0: two 1s in row 1"):
         load_puzzles(tmp_path / "p.bw", four)
-    with pytest.raises(InputError, match=r"end it in .bw or .csv or .csv.gz, or name a folder"):
+    with pytest.raises(InputError, match=r"end it in .bw or .csv or .csv.gz or .parquet, or name a folder"):
         save_puzzles(made, tmp_path / "p.xyz")

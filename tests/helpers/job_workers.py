@@ -1,0 +1,66 @@
+"""Stand-ins for a job's workers: a toy engine each, which is lost where a test says so."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import toys
+
+from hrm_edge.jobs.answers import Answered, Asking, answer
+from hrm_edge.jobs.crew import Asked, Piece, WorkerLost
+
+# Told what a worker is at ("start", or its piece) and how many such moments there were: whether it is lost there.
+Fate = Callable[[Any, int], bool]
+
+
+class ToyWorker:
+    def __init__(self, asked: Asked, asking: Asking, fate: Fate, log: list[Piece], count: Iterator[int]) -> None:
+        self.asked, self.asking, self.fate, self.log, self.count = asked, asking, fate, log, count
+        self.engine: Any = None
+
+    def start(self) -> None:
+        self._live("start")
+        self.engine = toys.host_engine()
+
+    def answer(self, piece: Piece) -> Answered:
+        self._live(piece)
+        made = answer(self.engine, *self.asked(piece), self.asking)
+        self._live(piece)  # as lost with its answers as without
+        self.log.append(piece)
+        return made
+
+    def stop(self) -> None:
+        self.engine = None
+
+    def _live(self, at: Any) -> None:
+        if self.fate(at, next(self.count)):
+            self.engine = None
+            raise WorkerLost(f"killed at {at}")
+
+
+def crew(
+    asking: Asking, workers: int = 3, fate: Fate = lambda at, count: False, log: list[Piece] | None = None
+) -> Callable[[Asked], Sequence[ToyWorker]]:
+    count = itertools.count()
+    return lambda asked: [ToyWorker(asked, asking, fate, [] if log is None else log, count) for _ in range(workers)]
+
+
+@contextmanager
+def in_place_of_engines(fate: Fate = lambda at, count: False) -> Iterator[list[Piece]]:
+    """What `solve_file` has for its workers inside: these. The pieces that they answered."""
+    import pytest
+
+    from hrm_edge.jobs import workers
+
+    log: list[Piece] = []
+
+    @contextmanager
+    def stand_ins(bundle: Any, asking: Asking, distributed: Any, count: int | None, address: Any) -> Iterator[Any]:
+        yield crew(asking, count or 3, fate, log)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "workers_of", stand_ins)
+        yield log
