@@ -47,7 +47,7 @@ class Repeated:
     def of(cls, model: Wrapped, inputs: Sequence[Tensor]) -> Repeated:
         """As a segment of these inputs calls them; InputError where a method is not one of such tensors."""
         network = bare(model)
-        found = cls(network)
+        found, held = cls(network), _held(network)
 
         def watched(name: str, method: Callable) -> Callable:
             def call(*given: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -57,6 +57,11 @@ class Repeated:
                     raise InputError(
                         f"network {model.config.name}: {name} is one of its repeated methods, and changes in place "
                         "what it is given; let it give a new tensor"
+                    )
+                if changed := _changed(held, _held(network)):
+                    raise InputError(
+                        f"network {model.config.name}: {changed} changes between calls of {name}, one of its repeated "
+                        "methods, which are traced once; let it be given and give all that changes"
                     )
                 made = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
                 first = (*found.given.setdefault(name, given), *found.made.setdefault(name, made))
@@ -98,6 +103,25 @@ class Repeated:
 
         with _methods(self.network, stand_in):
             yield
+
+
+def _held(network: nn.Module) -> dict[str, tuple[object, int]]:
+    """All that a network's modules hold, by name, and how often it was changed in place."""
+    return {
+        f"{path}.{name}".lstrip("."): (value, getattr(value, "_version", 0))
+        for path, module in network.named_modules()
+        for name, value in {**vars(module), **module._parameters, **module._buffers}.items()
+        if name not in getattr(network, "repeated", ())
+    }
+
+
+def _changed(before: dict[str, tuple[object, int]], now: dict[str, tuple[object, int]]) -> str | None:
+    """The name of something that is another than before, if anything is."""
+    for name, (value, version) in now.items():
+        held, earlier = before.get(name, (None, -1))
+        if value is not held or version != earlier:
+            return name
+    return None
 
 
 def _form(tensor: object, rows: int) -> tuple | None:

@@ -100,9 +100,32 @@ class OfThreeRows(Pondering):
         return super().cycle(h, x) + h.mean(0, keepdim=True) * len(h)
 
 
+class Remembers(Pondering):
+    last: Tensor | None = None
+
+    def cycle(self, h: Tensor, x: Tensor) -> Tensor:
+        h = h if self.last is None else h + self.last.mean()
+        self.last = super().cycle(h, x)
+        return self.last
+
+
+class Counts(Pondering):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def segment(self, z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        for _ in range(2):
+            z = self.cycle(z, e * self.calls)
+            self.calls += 1
+        return z, self.head(z)
+
+
 @pytest.mark.parametrize(
     ("network", "told"),
     [
+        (Remembers, "last changes between calls of cycle"),
+        (Counts, "calls changes between calls of cycle"),
         (InPlace, "changes in place what it is given"),
         (OfThreeRows, "cycle fixes the number of rows"),
         (WithANumber, "cycle is one of its repeated methods, which take and give tensors alone, the batch first"),
