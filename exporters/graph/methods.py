@@ -60,8 +60,8 @@ class Repeated:
                     )
                 if changed := _changed(held, _held(network)):
                     raise InputError(
-                        f"network {model.config.name}: {changed} changes between calls of {name}, one of its repeated "
-                        "methods, which are traced once; let it be given and give all that changes"
+                        f"network {model.config.name}: {changed} changes between calls of {name}, one of its "
+                        "repeated methods, which are traced once; let it be given and give all that changes"
                     )
                 made = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
                 first = (*found.given.setdefault(name, given), *found.made.setdefault(name, made))
