@@ -21,6 +21,7 @@ from ..tasks import Task, get_task
 from .checkpoint import Checkpoint, build_model, check_shapes, load_weights, sketch_model
 from .config import FIXED, HRMConfig, Kind
 from .hrm import HRM
+from .stored import save_pickled
 from .weights import CONFIG_NAME, RENAMED, few, files_beside, find_weights, read_weights
 
 # Fields of the public `arch` table that say nothing about the network's shape.
@@ -246,7 +247,7 @@ def write_public(checkpoint: Checkpoint, folder: Path) -> Path:
     (folder / CONFIG_NAME).write_text(MARK + yaml.safe_dump(content), "utf-8")
     public = {ours: name for name, ours in RENAMED.items()}
     file = folder / f"step_{_step_of(checkpoint)}"
-    torch.save({_PREFIX + public.get(name, name): tensor for name, tensor in tensors.items()}, file)
+    save_pickled({_PREFIX + public.get(name, name): tensor for name, tensor in tensors.items()}, file)
     return file
 
 

@@ -132,3 +132,11 @@ def _unpickled(path: Path) -> Any:
     except Exception as error:  # of a damaged file, torch's unpickler raises nearly every kind
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint that torch can read ({detail[:120]})") from None
+
+
+def save_pickled(content: Any, file: Path) -> None:
+    """Write ``content`` as `torch.save` does. InputError where the disk refuses, which it tells of otherwise."""
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        raise InputError(f"{file}: cannot be written; is the disk full? ({str(error).splitlines()[0]})") from None

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import InputError
 from ..files import entries, replacing_folder, scratch_of
+from ..models.stored import save_pickled
 from ..workspace import standing
 from .distributed import World
 
@@ -33,10 +34,10 @@ def save_state(folder: Path, world: World, shared: dict[str, Any], slots: dict[s
             raise InputError(
                 f"{folder}: process {world.rank} does not see it; all nodes must share the run's folder"
             )
-        _write(slots, scratch / f"rank{world.rank}.pt")
+        save_pickled(slots, scratch / f"rank{world.rank}.pt")
         if world.rank == 0:
             meta = {"format_version": FORMAT_VERSION, "world_size": world.size}
-            _write({**shared, **meta}, scratch / "shared.pt")
+            save_pickled({**shared, **meta}, scratch / "shared.pt")
         world.barrier()
     world.barrier()
 
@@ -46,13 +47,6 @@ def require_state(folder: Path) -> None:
     others = sorted(name for name in entries(folder) if not re.fullmatch(r"shared\.pt|rank\d+\.pt", name))
     if others:
         raise InputError(f"{folder}: holds {others[0]!r}, which is no training state; choose another --output")
-
-
-def _write(content: dict[str, Any], file: Path) -> None:
-    try:
-        torch.save(content, file)
-    except RuntimeError as error:  # as which it tells of a full disk
-        raise InputError(f"{file}: cannot be written; is the disk full? ({str(error).splitlines()[0]})") from None
 
 
 def load_state(folder: Path, world: World) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:

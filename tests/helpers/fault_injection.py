@@ -395,6 +395,8 @@ def sweep(trial: Trial, tries: int | None = None) -> dict[str, Counter[str]]:
             some = {places[int(part * len(places))] for part in parts}
             if fault.name in ("EIO", "kill") and not trial.scenario.steps:
                 some |= {at for at in places if trial.kinds[at - 1] == "rename"}
+            if fault.name == "ENOSPC":  # of which libraries tell in ways of their own
+                some |= {at for at in places if trial.kinds[at - 1] == "save"}
             places = sorted(some)
         for at in places:
             counted[trial.meet(fault, at)] += 1
