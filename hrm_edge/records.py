@@ -126,7 +126,7 @@ def problem(error: ValidationError) -> str:
         return f"is not valid JSON ({context['error']})"
     if kind == "missing":
         return _lacks(_place(place[:-1]), place[-1])
-    if kind == "unexpected_keyword_argument":
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         inside = f"{_place(place[:-1])} has the " if place[:-1] else ""
         return f"{inside}unknown field {_short(place[-1])}"
     if kind == "value_error":

@@ -31,7 +31,7 @@ COMMANDS = (
         "import_",
         "convert",
     ),
-    *("web", "data", "arc", "models", "env"),
+    *("serve", "web", "data", "arc", "models", "env"),
 )
 _NAMES = {"evaluate": "eval", "import_": "import"}  # where Python has its own idea of the name
 

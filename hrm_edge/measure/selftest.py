@@ -72,10 +72,17 @@ class SelfTest:
             )
 
 
-def self_test(bundle: str | Path | Bundle, threads: int | None = None, allowed: int | None = None) -> SelfTest:
+def self_test(
+    bundle: str | Path | Bundle,
+    threads: int | None = None,
+    allowed: int | None = None,
+    *,
+    engine: Engine | None = None,
+) -> SelfTest:
     """Answer a bundle's own examples here, one by one as `solve` does, and count what differs.
 
-    ``allowed``: answers that may; :data:`ALLOWED` by default, but never all of them.
+    ``allowed``: answers that may; :data:`ALLOWED` by default, but never all of them. ``engine``: the bundle's own,
+    where it is loaded already.
 
     InputError where it carries none, or can not run here.
     """
@@ -84,7 +91,7 @@ def self_test(bundle: str | Path | Bundle, threads: int | None = None, allowed: 
     questions = tokens_of([each.question for each in carried.examples], opened)
     expected = tokens_of([each.answer for each in carried.examples], opened)
     identifiers = np.array([each.puzzle_identifier for each in carried.examples])
-    engine = load_engine(opened, threads)
+    engine = engine or load_engine(opened, threads)
     answers = answer_alone(engine, questions, identifiers, carried.max_think_steps, carried.halt)
     differ = (answers.tokens != expected).any(axis=1)
     longer = answers.steps != [each.steps for each in carried.examples]
