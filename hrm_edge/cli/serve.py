@@ -41,7 +41,11 @@ def command(
     queue: Annotated[int, typer.Option(min=1, help="Puzzles of a bundle that may wait; 429 beyond.")] = 1024,
     max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 2**20,
     max_puzzles: Annotated[int, typer.Option(min=1, help="Puzzles of a request.")] = 256,
+    max_segments: Annotated[int, typer.Option(min=1, help="Segments that a request may ask for.")] = 4096,
     max_seconds: Annotated[float, typer.Option(help="Longest time of a puzzle, from queue to answer.")] = 60.0,
+    header_seconds: Annotated[
+        float, typer.Option(help="Longest time of a connection over a request's headers.")
+    ] = 10.0,
     drain_delay: Annotated[
         float, typer.Option(help="Seconds from SIGTERM, when /readyz says 503, until new puzzles are refused.")
     ] = 0.0,
@@ -65,7 +69,14 @@ def command(
         raise InputError(f"{missing}; run: {install(extra)}")
     if mcp and (mcp_http or json_):
         raise InputError("--mcp: the protocol has standard output for itself; drop --mcp-http and --json")
-    limits = Limits(body=max_body, puzzles=max_puzzles, queue=queue, seconds=max_seconds)
+    limits = Limits(
+        body=max_body,
+        puzzles=max_puzzles,
+        segments=max_segments,
+        queue=queue,
+        seconds=max_seconds,
+        header_seconds=header_seconds,
+    )
     from ..serve.bundles import Bundles, Loading, named
 
     paths, loading = named(bundles), Loading(threads, streams, queue)

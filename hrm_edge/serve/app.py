@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -63,6 +63,7 @@ class Service:
     ) -> None:
         self.bundles, self.limits, self._token, self._tell = bundles, limits or Limits(), token, tell
         self.phase = READY
+        self._asking: set[Asking] = set()
         self.metrics = Metrics()
         self.metrics.served([each.info for each in bundles])
         self.operations = self._operations()
@@ -153,7 +154,7 @@ class Service:
         try:
             results = await _unless_gone(request.receive, asking.results())
         finally:
-            asking.cancel()
+            self._ended(asking)
         if results is None:
             return Response(status_code=499)  # to nobody
         return _json(
@@ -162,7 +163,7 @@ class Service:
 
     async def _think(self, request: Request) -> ASGIApp:
         served, asking = self._begun(await self._read(request), watched=True)
-        return _EventStream(served, asking, self.limits.seconds + _SLACK)
+        return _EventStream(served, asking, self.limits.seconds + _SLACK, self._ended)
 
     async def _read(self, request: Request) -> SolveRequest:
         """The request's body. HTTPException says what is wrong with it."""
@@ -186,6 +187,8 @@ class Service:
             raise HTTPException(
                 422, f"a request may hold {self.limits.puzzles} puzzles, not {count}; ask in several"
             )
+        if (asked.max_think_steps or 0) > self.limits.segments:
+            raise HTTPException(422, f"max_think_steps may be {self.limits.segments}, not {asked.max_think_steps}")
         if asked.puzzle_identifiers is not None and len(asked.puzzle_identifiers) != count:
             raise HTTPException(
                 422, f"puzzle_identifiers must be one a puzzle: {count}, not {len(asked.puzzle_identifiers)}"
@@ -210,7 +213,18 @@ class Service:
             raise HTTPException(
                 429, f"{served.name}: its queue has no room; try again in {wait} s", {"retry-after": str(wait)}
             ) from None
+        self._asking.add(asking)
         return served, asking
+
+    def _ended(self, asking: Asking) -> None:
+        """Its answers were sent, or nobody waits for them."""
+        asking.cancel()
+        self._asking.discard(asking)
+
+    def cancel(self) -> None:
+        """Every request that is not answered is told that it was cancelled."""
+        for asking in self._asking:
+            asking.cancel()
 
     # -- everything else -------------------------------------------------------------------------------------
 
@@ -244,6 +258,8 @@ class Service:
         return _json(Readiness(status="ready" if ready else "draining"), 200 if ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
+        for each in self.bundles:
+            self.metrics.queue.labels(each.name).set(each.scheduler.waiting)
         return Response(self.metrics.text(), media_type=CONTENT_TYPE)
 
     async def _openapi(self, request: Request) -> Response:
@@ -259,8 +275,10 @@ class Service:
 class _EventStream:
     """An answer as server-sent events; whoever hangs up has what is not answered cancelled."""
 
-    def __init__(self, served: Served, asking: Asking, seconds: float) -> None:
-        self._served, self._asking, self._seconds = served, asking, seconds
+    def __init__(
+        self, served: Served, asking: Asking, seconds: float, ended: Callable[[Asking], None]
+    ) -> None:
+        self._served, self._asking, self._seconds, self._ended = served, asking, seconds, ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -269,7 +287,7 @@ class _EventStream:
         except TimeoutError:
             pass  # nobody reads it: it ends as it stands
         finally:
-            self._asking.cancel()
+            self._ended(self._asking)
 
     async def _sent(self, send: Send) -> None:
         headers = [(b"content-type", f"{_STREAM}; charset=utf-8".encode()), (b"x-accel-buffering", b"no")]

@@ -47,10 +47,12 @@ class Asking:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Segment | Result] = asyncio.Queue()
         self._futures: list[Future[Outcome]] = []
+        self._timer: asyncio.TimerHandle | None = None
         puzzles = [request.puzzles] if isinstance(request.puzzles, str) else request.puzzles
         self._left = len(puzzles)
         self.refused = 0
-        deadline = min(request.deadline or seconds, seconds)
+        self._seconds = deadline = min(request.deadline or seconds, seconds)
+        self._late = False
         options: dict[str, Any] = {
             "max_think_steps": request.max_think_steps,
             "halt": request.halt.value,
@@ -65,6 +67,8 @@ class Asking:
         except BaseException:
             self.cancel()
             raise
+        # A graph that thinks to its end in one call notices a deadline only then.
+        self._timer = self._loop.call_later(deadline, self._expire)
 
     def _submit(self, index: int, puzzle: str | list[int], options: dict[str, Any], watched: bool) -> None:
         served, identifiers = self._served, self._request.puzzle_identifiers
@@ -117,8 +121,9 @@ class Asking:
     def _finished(self, index: int, as_tokens: bool, future: Future[Outcome]) -> None:
         name = self._served.name
         if future.cancelled():
-            self._metrics.ended(name, "cancelled")
-            self._put(Refused(index=index, error="was cancelled"))
+            self._metrics.ended(name, "late" if self._late else "cancelled")
+            late = f"was not answered within {self._seconds:g} s"
+            self._put(Refused(index=index, error=late if self._late else "was cancelled"))
             return
         error = future.exception()
         if error is None:
@@ -134,8 +139,8 @@ class Asking:
         name, task, metrics = self._served.name, self._served.task, self._metrics
         metrics.ended(name, "answered" if not task.has_rules else "verified" if outcome.verified else "wrong")
         metrics.segments.labels(name).inc(outcome.segments)
-        metrics.puzzle_seconds.labels(name, "queued").observe(outcome.ms.queued / 1000)
-        metrics.puzzle_seconds.labels(name, "thinking").observe(outcome.ms.thinking / 1000)
+        metrics.puzzle_seconds.labels(name, "queued").observe(outcome.queued_ms / 1000)
+        metrics.puzzle_seconds.labels(name, "thinking").observe(outcome.thinking_ms / 1000)
         self._put(
             Answer(
                 index=index,
@@ -147,7 +152,7 @@ class Asking:
                 q=finite(outcome.q),
                 variant=int(outcome.variant),
                 segments=int(outcome.segments),
-                ms=Milliseconds(queued=round(outcome.ms.queued, 3), thinking=round(outcome.ms.thinking, 3)),
+                ms=Milliseconds(queued=round(outcome.queued_ms, 3), thinking=round(outcome.thinking_ms, 3)),
             )
         )
 
@@ -163,8 +168,14 @@ class Asking:
 
     def cancel(self) -> None:
         """Think no more about what has no answer yet; what is answered stays so."""
+        if self._timer is not None:
+            self._timer.cancel()
         for future in self._futures:
             future.cancel()
+
+    def _expire(self) -> None:
+        self._late = True
+        self.cancel()
 
 
 def read_question(served: Served, puzzle: str | list[int]) -> np.ndarray:

@@ -48,7 +48,8 @@ class Metrics:
             ["bundle", "part"],
         )
         self.segments = counter("hrm_edge_segments", "Segments of answered puzzles.", ["bundle"])
-        self.queue = gauge("hrm_edge_queue_length", "Puzzles that wait or are thought about.", ["bundle"])
+        self.asked = gauge("hrm_edge_puzzles_in_progress", "Puzzles without an answer yet.", ["bundle"])
+        self.queue = gauge("hrm_edge_queue_length", "Of these, those that nobody thinks about yet.", ["bundle"])
         self.reloads = counter("hrm_edge_reloads", "Bundles loaded anew, or not.", ["bundle", "outcome"])
         self.info = gauge(
             "hrm_edge_bundle_info", "1 for each bundle.", ["bundle", "task", "target", "precision", "gated"]
@@ -61,18 +62,18 @@ class Metrics:
         for each in infos:
             gated = "yes" if each.gated else "no"
             self.info.labels(each.name, each.task, each.target, each.precision, gated).set(1)
-            self.queue.labels(each.name)
+            self.asked.labels(each.name)
             self.segments.labels(each.name)
             for outcome in OUTCOMES:
                 self.puzzles.labels(each.name, outcome.replace(",", "").split()[0])
 
     def begun(self, bundle: str) -> None:
         """A puzzle was given to a scheduler."""
-        self.queue.labels(bundle).inc()
+        self.asked.labels(bundle).inc()
 
     def ended(self, bundle: str, outcome: str) -> None:
         """What came of one that had begun."""
-        self.queue.labels(bundle).dec()
+        self.asked.labels(bundle).dec()
         self.puzzles.labels(bundle, outcome).inc()
         self._finished.setdefault(bundle, deque(maxlen=_RECENT)).append(time.monotonic())
 

@@ -64,6 +64,9 @@ def document(operations: Sequence[Operation], limits: Limits, *, protected: bool
     for choice in asked["puzzles"]["anyOf"]:
         if choice["type"] == "array":
             choice["maxItems"] = limits.puzzles
+    for choice in asked["max_think_steps"]["anyOf"]:
+        if choice["type"] == "integer":
+            choice["maximum"] = limits.segments
     paths: dict[str, Any] = {}
     for each in operations:
         paths.setdefault(each.path, {})[each.method.lower()] = _described(each, protected)

@@ -42,7 +42,7 @@ class SolveRequest(Wire):
     ]
     bundle: Annotated[str | None, Field(description="Its name, where several are served.")] = None
     max_think_steps: Annotated[
-        int | None, Field(ge=1, le=limits.SEGMENTS, description="Segments at most; as many as in training.")
+        int | None, Field(ge=1, description="Segments at most; null: as many as in training.")
     ] = None
     halt: Annotated[Halt, Field(description="When to stop thinking.")] = Halt(LEARNED.name)
     retries: Annotated[

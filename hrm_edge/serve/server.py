@@ -138,7 +138,8 @@ class _Stop:
         if self._service.guard.in_flight:
             self.code = 128 + number
         self._service.phase = CLOSED
-        self._server.cut()
+        self._service.cancel()
+        self._server.should_exit = True
 
     async def ended(self) -> None:
         """What goes on beside, ended."""
@@ -176,12 +177,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
-
-    def cut(self) -> None:
-        """End now, whatever is under way."""
-        self.force_exit = self.should_exit = True
-        for task in self.server_state.tasks:
-            task.cancel()
 
 
 def _protocol(header_seconds: float) -> type[H11Protocol]:

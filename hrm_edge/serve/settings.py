@@ -22,6 +22,7 @@ class Limits:
 
     body: int = 2**20
     puzzles: int = 256  # of one request
+    segments: int = 4096  # of one attempt at a puzzle: a graph thinks them in one call, which nothing cuts short
     queue: int = 1024  # puzzles of a bundle that wait or are thought about
     seconds: float = 60.0  # of one puzzle, from the queue to its answer
     connections: int = 512
@@ -30,7 +31,8 @@ class Limits:
     idle_seconds: int = 5  # between two requests of a connection
 
     def __post_init__(self) -> None:
-        require_whole(1, body=self.body, puzzles=self.puzzles, queue=self.queue, connections=self.connections)
+        counts = ("body", "puzzles", "segments", "queue", "connections")
+        require_whole(1, **{name: getattr(self, name) for name in counts})
         for name in ("seconds", "header_seconds", "body_seconds", "idle_seconds"):
             if not 0 < getattr(self, name) < 1e9:
                 raise InputError(f"{name} must be a number of seconds above 0, not {getattr(self, name)!r}")

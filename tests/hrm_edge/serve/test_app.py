@@ -106,6 +106,7 @@ def test_what_is_wrong_with_one_puzzle_is_told_by_its_place(run):
         ({"puzzles": "1", "halt": "sometimes"}, 422, "halt"),
         ({"puzzles": "1", "deadline": 0}, 422, "deadline"),
         (b'{"puzzles": "1", "deadline": NaN}', 422, "deadline"),
+        ({"puzzles": "1", "max_think_steps": 5000}, 422, "4096"),
         ({"puzzles": ["1"] * 9}, 422, "8 puzzles"),
         ({"puzzles": ["1"], "puzzle_identifiers": [1, 2]}, 422, "puzzle_identifiers"),
         ({"puzzles": "1", "bundle": "\x1b[31m"}, 404, "toy"),
@@ -189,7 +190,7 @@ def test_hanging_up_cancels(run, path):
         gone, response = asyncio.Event(), Response()
         asked = {"puzzles": TEXTS[:6], "halt": "fixed", "max_think_steps": 1000}
         asking = asyncio.create_task(ask(service, path, asked, hang_up=gone, into=response))
-        series = service.metrics.queue.labels("toy")._value
+        series = service.metrics.asked.labels("toy")._value
         await until(lambda: series.get() == 6)
         gone.set()
         await asking
@@ -211,7 +212,7 @@ def test_a_full_queue_says_when_to_try_again_and_takes_nothing(run):
     async def work(service):
         engine.gate.clear()
         first = asyncio.create_task(ask(service, "/v1/solve", {"puzzles": TEXTS[:8]}))
-        await until(lambda: service.metrics.queue.labels("toy")._value.get() == 8)
+        await until(lambda: service.metrics.asked.labels("toy")._value.get() == 8)
         refused = await ask(service, "/v1/solve", {"puzzles": TEXTS[:8]})
         engine.gate.set()
         later = [await ask(service, "/v1/solve", {"puzzles": TEXTS[:8]}), await first]
@@ -230,13 +231,13 @@ def test_a_puzzle_past_its_deadline_has_no_answer(run, limits, more):
     async def work(service):
         engine.gate.clear()
         asking = asyncio.create_task(ask(service, "/v1/solve", {"puzzles": TEXTS[:2], **more}))
-        await asyncio.sleep(0.1)
+        response = await asking  # though the engine is still at it
         engine.gate.set()
-        return await asking, metrics((await ask(service, "/metrics")).body.decode())
+        return response, metrics((await ask(service, "/metrics")).body.decode())
 
     response, counts = run(work, make=lambda path: engine, limits=Limits(**limits))
     assert response.json()["refused"] == 2
-    assert all("deadline" in each["error"] for each in response.json()["results"])
+    assert all("within 0.05 s" in each["error"] for each in response.json()["results"])
     assert counts["hrm_edge_puzzles_total", ("bundle", "toy"), ("outcome", "late")] == 2
 
 
@@ -375,6 +376,7 @@ def test_metrics_are_those_that_prometheus_reads(run):
     assert 0 < right < len(PUZZLES)
     assert (counts[outcome["verified"]], counts[outcome["wrong"]]) == (right, len(PUZZLES) - right)
     assert counts["hrm_edge_segments_total", ("bundle", "toy")] == 2 * len(PUZZLES)
+    assert counts["hrm_edge_puzzles_in_progress", ("bundle", "toy")] == 0
     assert counts["hrm_edge_queue_length", ("bundle", "toy")] == 0
     assert counts["hrm_edge_puzzle_seconds_count", ("bundle", "toy"), ("part", "thinking")] == len(PUZZLES)
     labels = {"method": "POST", "path": "/v1/solve", "status": "200"}

@@ -1,0 +1,167 @@
+"""`hrm-edge serve` as a process on a socket: what signals do, its time limits, its exit codes and its lines."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+for package in ("starlette", "uvicorn", "prometheus_client"):
+    pytest.importorskip(package, reason="needs the extra serve")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+import numpy as np
+import toys
+
+ROOT = Path(__file__).parents[3]
+SECRET = "a-token-of-twenty-characters"
+PUZZLES = toys.puzzles(6)
+TEXTS = [toys.TASK.format(row) for row in PUZZLES]
+RIGHT = [toys.TASK.format(row) for row in toys.host_engine().solve(PUZZLES).tokens]
+UNSOLVED = TEXTS[int(np.flatnonzero(~toys.TASK.verify(PUZZLES, toys.host_engine().solve(PUZZLES).tokens))[0])]
+LONG = {"puzzles": TEXTS[0], "halt": "fixed", "max_think_steps": 4000}  # a second or so
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return toys.write_toy_bundle(tmp_path_factory.mktemp("served") / "toy")
+
+
+class Process:
+    """One server; ``url`` host and port."""
+
+    def __init__(self, bundle, *flags, token=SECRET):
+        command = [sys.executable, "-m", "hrm_edge.cli", "serve", str(bundle), "--port", "0", "--json", "--threads", "1"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        if token:
+            environment["HRM_EDGE_TOKEN"] = token
+        self.run = subprocess.Popen(
+            [*command, *flags], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.told = json.loads(self.run.stdout.readline())
+        self.port = int(self.told["url"].rpartition(":")[2])
+
+    def ask(self, path, body=None, *, token=SECRET, wait=True):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)
+        if not wait:
+            return connection
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        return response.status, json.loads(content) if response.headers["content-type"] == "application/json" else content
+
+    def busy(self):
+        """How many puzzles it has."""
+        line = next(x for x in self.ask("/metrics")[1].decode().split("\n") if x.startswith("hrm_edge_puzzles_in_pro"))
+        return float(line.split()[-1])
+
+    def until_busy(self):
+        while not self.busy():
+            time.sleep(0.02)
+
+    def end(self, number):
+        self.run.send_signal(number)
+        _, errors = self.run.communicate(timeout=60)
+        return self.run.returncode, errors
+
+
+@pytest.fixture
+def server(request, bundle):
+    process = Process(bundle, *getattr(request, "param", ()))
+    yield process
+    if process.run.poll() is None:
+        process.run.kill()
+    process.run.communicate()
+
+
+def test_it_answers_reloads_drains_and_ends_with_0(server):
+    assert server.told["bundles"][0]["name"] == "toy"
+    assert server.ask("/v1/solve", {"puzzles": TEXTS}, token=None)[0] == 401
+    status, found = server.ask("/v1/solve", {"puzzles": TEXTS})
+    assert (status, [each["answer"] for each in found["results"]]) == (200, RIGHT)
+    begun = server.ask("/v1/solve", LONG, wait=False)
+    server.until_busy()
+    server.run.send_signal(signal.SIGHUP)
+    while server.ask("/v1/bundles")[1]["bundles"][0]["loaded"] == 1:
+        time.sleep(0.02)
+    server.run.send_signal(signal.SIGTERM)
+    while server.ask("/readyz", token=None)[0] != 503:
+        time.sleep(0.01)
+    assert server.ask("/healthz", token=None)[0] == 200
+    status, refused = server.ask("/v1/solve", {"puzzles": TEXTS})
+    assert (status, "stopping" in refused["error"]) == (503, True)
+    response = begun.getresponse()
+    (answer,) = json.loads(response.read())["results"]
+    assert (response.status, answer["steps"]) == (200, LONG["max_think_steps"])
+    _, errors = server.run.communicate(timeout=60)
+    assert server.run.returncode == 0
+    assert "toy: reloaded" in errors
+    assert SECRET not in errors + json.dumps(server.told)
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("server", [["--drain-seconds", "0.2"]], indirect=True)
+def test_what_takes_longer_than_the_drain_is_cut_off_and_told(server):
+    begun = server.ask("/v1/solve", {"puzzles": UNSOLVED, "halt": "fixed", "retries": 1000}, wait=False)
+    server.until_busy()
+    code, errors = server.end(signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM
+    assert "1 requests took over 0.2 s" in errors
+    assert "Traceback" not in errors
+    (result,) = json.loads(begun.getresponse().read())["results"]
+    assert result["error"] == "was cancelled"
+
+
+@pytest.mark.parametrize("server", [["--header-seconds", "0.3"]], indirect=True)
+def test_who_does_not_finish_a_request_is_not_waited_for(server):
+    """Nor is one that goes on by drips, nor one that is no HTTP at all; and ten of them hinder nobody."""
+    slow = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(10)]
+    begin = time.monotonic()
+    for connection in slow[1:]:
+        connection.send(b"POST /v1/solve HTTP/1.1\r\nHost: x\r\n")
+    garbage = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    garbage.send(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
+    assert garbage.recv(100).startswith(b"HTTP/1.1 400")
+    assert server.ask("/v1/solve", {"puzzles": TEXTS[0]})[0] == 200
+    with pytest.raises(OSError):
+        while time.monotonic() < begin + 20:
+            slow[1].send(b"X-A: b\r\n")
+            time.sleep(0.05)
+    for connection in (slow[0], *slow[2:]):
+        assert connection.recv(1000) == b""
+    code, errors = server.end(signal.SIGINT)
+    assert code == 0
+    assert "Invalid HTTP request" in errors
+
+
+def test_what_cannot_be_served_is_told_in_a_line(bundle, tmp_path):
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = str(taken.getsockname()[1])
+    for arguments, words in (
+        ([str(tmp_path / "nothing")], "nothing"),
+        ([str(bundle), "--port", port], f"127.0.0.1:{port}"),
+        ([str(bundle), "--host", "0.0.0.0"], "--token-file"),
+        ([str(bundle), "--max-puzzles", "9", "--queue", "8"], "--queue"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "hrm_edge.cli", "serve", *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+        assert words in done.stderr
