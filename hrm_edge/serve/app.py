@@ -275,9 +275,7 @@ class Service:
 class _EventStream:
     """An answer as server-sent events; whoever hangs up has what is not answered cancelled."""
 
-    def __init__(
-        self, served: Served, asking: Asking, seconds: float, ended: Callable[[Asking], None]
-    ) -> None:
+    def __init__(self, served: Served, asking: Asking, seconds: float, ended: Callable[[Asking], None]) -> None:
         self._served, self._asking, self._seconds, self._ended = served, asking, seconds, ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
