@@ -78,12 +78,14 @@ def command(
         header_seconds=header_seconds,
     )
     from ..serve.bundles import Bundles, Loading, named
+    from .unexpected import tell
 
     paths, loading = named(bundles), Loading(threads, streams, queue)
     if mcp:
         from ..serve.mcp import run_stdio
 
-        run_stdio(_opened(Bundles(paths, loading)), limits)
+        if code := run_stdio(_opened(Bundles(paths, loading)), limits, tell):
+            raise typer.Exit(code)
         return
     token = read_token(token_file)
     require_token(host, token)
@@ -93,7 +95,6 @@ def command(
     from ..serve.app import Service
     from ..serve.server import Drain, listen, run, url_of
     from ..text import echo_json
-    from .unexpected import tell
 
     drain = Drain(drain_delay, drain_seconds)
     listening = listen(host, port)  # before bundles are loaded, as that takes longer
@@ -102,7 +103,12 @@ def command(
     async def main() -> int:
         served = _opened(Bundles(paths, loading))
         hosts = None if token else frozenset({"localhost", "127.0.0.1", "[::1]", host.lower()})
-        service = Service(served, limits, token, hosts, tell)
+        tools = None
+        if mcp_http:
+            from ..serve.mcp import Tools
+
+            tools = Tools(served, limits, tell)
+        service = Service(served, limits, token, hosts, tell, tools)
 
         def ready() -> None:
             announce(f"{', '.join(served.names)} at {url} (Ctrl-C stops it)")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -46,11 +46,21 @@ _STREAM = "text/event-stream"
 _SLACK = 5  # seconds beyond a puzzle's longest, in which a stream has to be read
 
 
+class ToolRoutes(Protocol):
+    """Tools over HTTP, as :mod:`.mcp` has them. ``busy``: calls under way."""
+
+    busy: int
+
+    def routes(self, *, local: bool) -> Sequence[BaseRoute]: ...
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]: ...
+
+
 class Service:
     """What answers requests. An ASGI application; its bundles belong to it from when it starts to when it ends.
 
     ``hosts``: names that a request may call this machine by; None where any will do. ``tell``: of what nothing
-    here expects. ``more``: routes beside these (the tools of language models), which need the token.
+    here expects. ``tools``: for language models, served beside these.
     """
 
     def __init__(
@@ -60,8 +70,10 @@ class Service:
         token: Token | None = None,
         hosts: frozenset[str] | None = None,
         tell: Tell = lambda error: None,
+        tools: ToolRoutes | None = None,
     ) -> None:
-        self.bundles, self.limits, self._token, self._tell = bundles, limits or Limits(), token, tell
+        self.bundles, self.limits, self._token = bundles, limits or Limits(), token
+        self.tell, self._tools = tell, tools
         self.phase = READY
         self._asking: set[Asking] = set()
         self.metrics = Metrics()
@@ -72,12 +84,15 @@ class Service:
         routes: list[BaseRoute] = [
             Route(each.path, each.handler, methods=[each.method], name=each.name) for each in self.operations
         ]
+        paths = {each.path: each.open for each in self.operations}
+        for route in tools.routes(local=hosts is not None) if tools else ():
+            routes.append(route)
+            paths[getattr(route, "path", "")] = False
         self._routed = Starlette(
             routes=routes,
             lifespan=self._lifespan,
             exception_handlers={HTTPException: _told, TooLarge: self._too_large, Exception: self._fault},
         )
-        paths = {each.path: each.open for each in self.operations}
         self.guard = Guard(self._routed, self.limits, self.metrics, token, hosts, paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +100,8 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        yield
+        async with self._tools.running() if self._tools else contextlib.nullcontext():
+            yield
         await self.bundles.close(drain=False)
 
     def _operations(self) -> list[Operation]:
@@ -207,7 +223,7 @@ class Service:
             raise HTTPException(404, f"bundle must be one of {known}{wrong}")
         seconds, metrics = self.limits.seconds, self.metrics
         try:
-            asking = Asking(served, asked, seconds=seconds, metrics=metrics, tell=self._tell, watched=watched)
+            asking = Asking(served, asked, seconds=seconds, metrics=metrics, tell=self.tell, watched=watched)
         except QueueFull:
             wait = metrics.retry_after(served.name, self.limits.queue)
             raise HTTPException(
@@ -220,6 +236,11 @@ class Service:
         """Its answers were sent, or nobody waits for them."""
         asking.cancel()
         self._asking.discard(asking)
+
+    @property
+    def unanswered(self) -> int:
+        """Requests and calls of tools that are thought about."""
+        return len(self._asking) + (self._tools.busy if self._tools else 0)
 
     def cancel(self) -> None:
         """Every request that is not answered is told that it was cancelled."""

@@ -47,7 +47,6 @@ class Guard:
         self.app, self._limits, self._metrics, self._token = app, limits, metrics, token
         self._hosts = None if hosts is None else frozenset(hosts)
         self._paths = paths
-        self.in_flight = 0  # requests whose response has not ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,7 +68,6 @@ class Guard:
                 ]
             await send(message)
 
-        self.in_flight += 1
         try:
             refused = self._refused(path, headers)
             if refused is None:
@@ -77,7 +75,6 @@ class Guard:
             else:
                 await refused(scope, receive, sending)
         finally:
-            self.in_flight -= 1
             method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
             self._metrics.requests.labels(method, label, str(status)).inc()
             self._metrics.request_seconds.labels(label).observe(time.perf_counter() - begin)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Callable, Generator, Iterator
@@ -18,9 +17,10 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..errors import HrmEdgeError, InputError
+from ..errors import InputError
 from ..progress import announce
 from .app import CLOSED, DRAINING, READY, Service
+from .log import log_to_lines
 
 _LARGEST_HEADERS = 2**15  # bytes
 _TICK = 0.05  # seconds between two looks at whether all is answered
@@ -127,15 +127,15 @@ class _Stop:
         self._service.phase = CLOSED
         try:
             async with asyncio.timeout(self._drain.seconds):
-                while self._service.guard.in_flight:
+                while self._service.unanswered:
                     await asyncio.sleep(_TICK)
         except TimeoutError:
-            announce(f"stopping: {self._service.guard.in_flight} requests took over {self._drain.seconds:g} s")
+            announce(f"stopping: {self._service.unanswered} requests took over {self._drain.seconds:g} s")
             self._cut(self._signal)
         self._server.should_exit = True
 
     def _cut(self, number: int) -> None:
-        if self._service.guard.in_flight:
+        if self._service.unanswered:
             self.code = 128 + number
         self._service.phase = CLOSED
         self._service.cancel()
@@ -169,10 +169,7 @@ class _Server(uvicorn.Server):
                 h11_max_incomplete_event_size=_LARGEST_HEADERS,
             )
         )
-        for name in ("uvicorn", "uvicorn.error"):
-            logger = logging.getLogger(name)
-            logger.handlers, logger.propagate = [_Told()], False
-            logger.setLevel(logging.WARNING)
+        log_to_lines(service.tell)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -215,11 +212,3 @@ def _protocol(header_seconds: float) -> type[H11Protocol]:
                 self._waiting = None
 
     return Protocol
-
-
-class _Told(logging.Handler):
-    """uvicorn's warnings as lines of ours. What is thrown in the service it is told of by itself."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info is None:
-            announce(str(HrmEdgeError(record.getMessage())))

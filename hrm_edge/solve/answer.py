@@ -61,11 +61,7 @@ class Solved(Shown):
     @property
     def why(self) -> str:
         """What is wrong with an answer that does not verify."""
-        changed = np.flatnonzero(self.task.givens(self.question) & (self.answer != self.question))
-        if changed.size and not self.task.by_example:
-            symbol = self.task.vocabulary[self.question[changed[0]]]
-            return f"it changes the given {symbol!r} at {self.task.where(changed[0])}"
-        return self.task.why_wrong(self.question, self.answer)
+        return why_wrong(self.task, self.question, self.answer)
 
     @property
     def several(self) -> bool:
@@ -99,6 +95,14 @@ class Solved(Shown):
         if self.trace is not None:
             content["trace"] = [self.task.format(guess) for guess in self.trace]
         return content
+
+
+def why_wrong(task: Task, question: np.ndarray, answer: np.ndarray) -> str:
+    """What is wrong with an ``answer`` int32[S] that does not verify; a given that it changes comes first."""
+    changed = np.flatnonzero(task.givens(question) & (answer != question))
+    if changed.size and not task.by_example:
+        return f"it changes the given {task.vocabulary[question[changed[0]]]!r} at {task.where(changed[0])}"
+    return task.why_wrong(question, answer)
 
 
 class Questions:
