@@ -24,6 +24,7 @@ ALLOWED = {
     "hrm_edge/api.py: warnings.warn": "load: as Python warns, of what printable has cleaned",
     "hrm_edge/progress.py: sys.stderr": "say: by write_lines",
     "hrm_edge/cli/__init__.py: sys.stdout": "abandoned where the reader had enough",
+    "hrm_edge/serve/mcp.py: os.write": "into its own pipe, what came in",
     "hrm_edge/workspace.py: os.write": "into its own file, whose it is",
 }
 
