@@ -50,7 +50,7 @@ def _milliseconds(text: str) -> float | None:
 
 
 _MEASURES = {
-    "size": _Measure(lambda row: row.size_mb, "MB", _megabytes),
+    "size": _Measure(lambda row: row.stored_mb, "MB", _megabytes),
     "ms": _Measure(lambda row: row.ms_per_puzzle, "ms", _milliseconds),
     "drop": _Measure(lambda row: row.drop, "points", _plain),
     "memory": _Measure(lambda row: row.peak_mb, "MB", _megabytes),

@@ -62,6 +62,11 @@ class Row:
         return f"{self.target} {self.precision}"
 
     @property
+    def stored_mb(self) -> float | None:
+        """What a device stores, in 10⁶ bytes: the bundle or, of source, what it is compiled to."""
+        return self.size_mb if self.flash_bytes is None else self.flash_bytes / 1e6
+
+    @property
     def drop(self) -> float | None:
         """Points of exact-solve accuracy that it lost."""
         return None if self.n is None or self.lost is None else 100 * (self.lost - (self.won or 0)) / self.n
@@ -103,7 +108,7 @@ def _dominates(row: Row, other: Row) -> bool:
 
 
 def _costs(row: Row) -> tuple[float, float, float]:
-    return row.size_mb or 0.0, row.ms_per_puzzle or 0.0, -(row.exact or 0.0)
+    return row.stored_mb or 0.0, row.ms_per_puzzle or 0.0, -(row.exact or 0.0)
 
 
 def read_benchmark(folder: Path) -> Benchmark | None:

@@ -49,7 +49,7 @@ def _number(name: str, digits: int, unit: float = 1.0) -> Callable[[Row], str | 
 _COLUMNS: tuple[tuple[str, Callable[[Row], str | None], bool], ...] = (
     ("exact", _exact, True),
     ("lost / won", _changed, True),
-    ("size MB", _number("size_mb", 2), False),
+    ("size MB", _number("stored_mb", 2), False),
     ("peak MB", _number("peak_mb", 0), False),
     ("ms/puzzle", _number("ms_per_puzzle", 2), False),
     ("ms/segment", _number("ms_per_segment", 2), False),
@@ -89,8 +89,8 @@ def _notes(result: Benchmark) -> Sequence[str]:
     )
     notes = [
         f"{result.checkpoint} ({result.task}) on {result.machine}, {result.threads} threads, batch 1; {compared}. "
-        f"{_BEST}: nothing here is smaller, faster and more accurate at once. Size: the bundle without a report. "
-        "Time: medians of interleaved rounds, learned halting."
+        f"{_BEST}: nothing here is smaller, faster and more accurate at once. Size: the bundle without a report; "
+        "of C, its code and weights as compiled. Time: medians of interleaved rounds, learned halting."
     ]
     if counted := sorted({row.emulated for row in result.rows if row.emulated}):
         notes.append(f"Instructions of a segment: counted by {', '.join(counted)}; they are no time.")
@@ -115,7 +115,7 @@ def write_pages(folder: Path, result: Benchmark) -> None:
 
 def benchmark_picture(result: Benchmark, kind: str) -> bytes:
     """Size against time, a mark a target, coloured by the accuracy lost; what has no time stands at the right."""
-    rows = [row for row in result.rows if row.state in ("runs", "built") and row.size_mb]
+    rows = [row for row in result.rows if row.state in ("runs", "built") and row.stored_mb]
     timed = [row for row in rows if row.ms_per_puzzle]
     untimed = [row for row in rows if not row.ms_per_puzzle]
     targets = list(dict.fromkeys(row.target for row in rows))
@@ -127,13 +127,13 @@ def benchmark_picture(result: Benchmark, kind: str) -> bytes:
         ax.set_xscale("log")
         ax.set_yscale("log")
         if result.best:
-            points = [(row.ms_per_puzzle, row.size_mb) for row in result.best]
+            points = [(row.ms_per_puzzle, row.stored_mb) for row in result.best]
             ax.scatter(*zip(*points, strict=True), s=150, facecolor="none", edgecolor=page["good"], zorder=2)
         longest = max((row.ms_per_puzzle or 0 for row in timed), default=1.0)
         places = {id(row): row.ms_per_puzzle or 2 * longest for row in rows}
         for row in rows:
             mark, colour = _MARKS[targets.index(row.target) % len(_MARKS)], page[_colour(row)]
-            ax.scatter([places[id(row)]], [row.size_mb or 0], s=34, marker=mark, color=colour, zorder=3)
+            ax.scatter([places[id(row)]], [row.stored_mb or 0], s=34, marker=mark, color=colour, zorder=3)
         if untimed:
             ax.axvline(1.5 * longest, color=page["line"], linewidth=1)
             ax.text(1.95 * longest, 1.01, "not timed here", transform=ax.get_xaxis_transform(), size=7,
@@ -146,7 +146,7 @@ def benchmark_picture(result: Benchmark, kind: str) -> bytes:
             printable(f"{result.checkpoint}, {result.threads} threads"), fontsize=10, pad=14, color=page["ink"]
         )
         ax.set_xlabel("ms a puzzle")
-        ax.set_ylabel("bundle, MB")
+        ax.set_ylabel("stored, MB")
         ax.margins(0.15)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -170,7 +170,7 @@ def _label(ax: Axes, places: Sequence[tuple[Row, float]], ink: str) -> None:
         drop = row.drop
         said = row.precision + (f" −{drop:.2g}" if drop and drop > 0 else "")
         width = 4.2 * len(said)
-        left, middle = 72 / ax.figure.dpi * ax.transData.transform((x, row.size_mb or 1))
+        left, middle = 72 / ax.figure.dpi * ax.transData.transform((x, row.stored_mb or 1))
         for aside, up in _ASIDES:
             begin = left + aside if aside > 0 else left + aside - width
             y = middle + up
@@ -179,5 +179,5 @@ def _label(ax: Axes, places: Sequence[tuple[Row, float]], ink: str) -> None:
         taken.append((begin, begin + width, y))
         look: Any = {"textcoords": "offset points", "size": 7, "color": ink, "va": "center"}
         ax.annotate(
-            printable(said), (x, row.size_mb or 1), (aside, up), ha="left" if aside > 0 else "right", **look
+            printable(said), (x, row.stored_mb or 1), (aside, up), ha="left" if aside > 0 else "right", **look
         )

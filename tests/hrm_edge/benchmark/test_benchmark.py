@@ -314,6 +314,18 @@ def test_a_goal_takes_the_best_in_the_order_stated(text, chosen):
     assert read_goal(text).choose(made(*ROWS)).target == chosen
 
 
+def test_source_is_as_large_as_what_it_is_compiled_to():
+    """Not as its text, of which a device stores nothing."""
+    source = row("c", 5.8, 2.4, lost=1, flash_bytes=458_000)
+    result = made(*ROWS, source)
+    assert read_goal("size=500KB,ms=10,drop=0.5").choose(result).target == "small"
+    assert read_goal("ms=10,size=500KB,drop=0.5").choose(result) is source
+    assert "c" in {each.target for each in result.best}
+    assert "both" not in {each.target for each in result.best}
+    table = benchmark_table(result)
+    assert dict(zip(table.head, table.rows[-1], strict=True))["size MB"] == "0.46"
+
+
 def test_a_goal_that_nothing_fits_names_the_nearest():
     with pytest.raises(InputError, match=r"nothing fits; nearest is both int8 with size 0\.5 MB, ms 2\.5 ms"):
         read_goal("size=450KB,ms=2.2").choose(made(*ROWS))
