@@ -25,8 +25,9 @@ from ...errors import InputError
 from ...files import cache_folder
 from ...text import printable
 
-# Fast math, which a CC may bring, would change answers, and round for the whole process that loads the library.
-_FLAGS = ("-std=c99", "-O3", "-fno-fast-math", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared")
+# Fast math, which a CC may bring, would change answers, and round for the whole process that loads the library. The
+# source itself says whether products are fused with sums; clang alone lets options overrule it.
+_FLAGS = ("-std=c99", "-O3", "-fno-fast-math", "-ffp-contract=on", "-fno-math-errno", "-fPIC", "-shared")
 _FOR_THIS_CPU = (("-march=native",), ("-mcpu=native",), ())
 _CANDIDATES = ("cc", "gcc", "clang")
 _DIGEST_BYTES = 32

@@ -32,10 +32,10 @@ const ended = () => ['good', 'bad', 'open'].includes(at('verdict').dataset.state
 
 
 @pytest.mark.parametrize(
-    ("target", "precision", "least"), [("onnx", "fp32", 100), ("onnx", "int8", 90), ("c", "int8", 90)]
+    ("target", "precision", "least"), [("onnx", "fp32", 100), ("onnx", "int8", 90), ("c", "int8", 100)]
 )
 def test_a_hundred_puzzles_are_answered_as_in_python(page, served, target, precision, least):
-    """In INT8 a few may differ: floats between the integer products round otherwise in WebAssembly."""
+    """C in INT8 is the same bits everywhere; some floats of ONNX round otherwise in WebAssembly."""
     engine = he.load_engine(bundle_of("sudoku-9x9", target, precision))
     puzzles = generate_puzzles(SUDOKU, 100, seed=2027)
     server = served(target=target, precision=precision)

@@ -133,7 +133,7 @@ def test_the_c_program_answers_as_the_network_does(tmp_path, one_trace, monkeypa
     (tmp_path / "bundle").mkdir()
     write_examples(tmp_path / "bundle", asked, answers, source.config.halt_max_steps, q_tolerance=1e-3)
     build_bundle(source, ExportOptions.for_target("c"), tmp_path / "bundle", "small")
-    flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-O1", "-ffp-contract=fast"]
+    flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-O1"]
     sources = ["-I", tmp_path / "bundle", EXAMPLES / "c" / "solve.c", tmp_path / "bundle" / "hrm.c"]
     command = ["cc", *flags, *sources, "-lm", "-o", tmp_path / "solve"]
     made = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)

@@ -24,7 +24,7 @@ SEGMENTS = 4
 # A 64-bit Arm core: what compiles for it, what runs that here, and the flags of one with and without dot products.
 ARM_CC, ARM_EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 ARM_MISSING = [name for name in (ARM_CC, ARM_EMULATOR) if not shutil.which(name)]
-ARM_FLAGS = ("-O3", "-ffp-contract=fast", "-static")
+ARM_FLAGS = ("-O3", "-static")
 DOTTED, UNDOTTED = "-march=armv8.2-a+dotprod", "-march=armv8-a"
 
 

@@ -12,7 +12,7 @@ from ....runtimes.c.weights import WEIGHTS
 _TEMPLATES = Path(__file__).parent / "templates" / "cortex-m"
 _CC, _QEMU = "arm-none-eabi-gcc", "qemu-system-arm"
 _CPU = ("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16")
-_FLAGS = ("-std=c99", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-ffunction-sections", "-I.")
+_FLAGS = ("-std=c99", "-O3", "-fno-math-errno", "-ffunction-sections", "-I.")
 _LINK = ("-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,--gc-sections", "-Tcount.ld", "-lm")
 _MACHINE = ("-M", "mps2-an500", "-nographic", "-monitor", "none", "-serial", "none", "-icount", "shift=0")
 _HOST = ("-semihosting-config", "enable=on,target=native")

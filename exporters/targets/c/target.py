@@ -81,7 +81,7 @@ class CTarget(Target):
         return figures if counted is None else figures._replace(instructions=counted, emulated=COUNTED_BY)
 
     def notes(self, options: ExportOptions) -> Sequence[str]:
-        return ("hrm.c compiles with any C99 compiler: cc -std=c99 -O3 -ffp-contract=fast -c hrm.c",)
+        return ("hrm.c compiles with any C99 compiler: cc -std=c99 -O3 -c hrm.c",)
 
     def tools(self, gpus: Sequence[str]) -> Tools:
         from ....runtimes.c.compiler import find

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from c_sources import COMPILERS, SEGMENTS, expected, graphs, written
+from c_sources import COMPILERS, SEGMENTS, answers, compiled, expected, graphs, written
 from traced_networks import calibration
 
 from hrm_edge.exporters.targets.c import emulated, wasm
@@ -43,19 +43,24 @@ console.log(JSON.stringify([steps, ...new Int32Array(hrm.memory.buffer, hrm.hrm_
 def folder(tmp_path, monkeypatch):
     """The source of a small network as a bundle has it."""
     monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
-    source = written(NAME)
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
+    (tmp_path / "bundle").mkdir()
+    _fill(tmp_path / "bundle", written(NAME))
+    return tmp_path / "bundle"
+
+
+def _fill(bundle, source):
     for name, text in (("hrm.h", source.header), ("hrm.c", source.source)):
         (bundle / name).write_text(text)
     trust(source.header.encode(), source.source.encode())
-    return bundle
 
 
 @pytest.mark.skipif(
     wasm.missing() is not None or not shutil.which("node"), reason="clang, wasm-ld or node is absent"
 )
-def test_webassembly_imports_nothing_and_computes_the_same(folder, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_webassembly_imports_nothing_and_computes_the_same(precision, folder, tmp_path):
+    """In INT8 to the last bit."""
+    _fill(folder, written(NAME, precision))
     size = wasm.build(folder, tmp_path / "hrm.wasm")
     assert size == (tmp_path / "hrm.wasm").stat().st_size
     (tmp_path / "think.mjs").write_text(SCRIPT)
@@ -64,8 +69,13 @@ def test_webassembly_imports_nothing_and_computes_the_same(folder, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     *segments, answer = map(json.loads, done.stdout.splitlines())
-    wanted = expected(*graphs(NAME), question)
-    np.testing.assert_allclose(np.array(segments, np.float32), wanted, atol=2e-4)
+    if precision == "int8":
+        (tmp_path / "native").mkdir()
+        wanted, _ = answers(compiled(tmp_path / "native", written(NAME, precision), COMPILERS[0], "-O3"), question)
+        np.testing.assert_array_equal(np.array(segments, np.float32), wanted)
+    else:
+        wanted = expected(*graphs(NAME), question)
+        np.testing.assert_allclose(np.array(segments, np.float32), wanted, atol=2e-4)
     assert answer == [3, *wanted[2, 2:].reshape(TASK.seq_len, -1).argmax(-1).tolist()]
 
 
