@@ -6,11 +6,14 @@ import pytest
 from sites import PUZZLE
 
 
-def test_it_works_offline_and_is_installable(page, served):
-    server = served()
+def test_it_is_loaded_once_and_works_offline_and_is_installable(page, site, serve):
+    server = serve(site())
     page.open(server.address)
     page.driver.execute_async_script("const done = arguments[0]; navigator.serviceWorker.ready.then(() => done())")
     page.until("navigator.serviceWorker.controller !== null")
+    assert sum(size for _, size in server.asked) < 1.01 * sum(
+        f.stat().st_size for f in site().rglob("*") if f.is_file()
+    )
     problems = page.driver.execute_cdp_cmd("Page.getInstallabilityErrors", {})["installabilityErrors"]
     assert [each for each in problems if each["errorId"] != "in-incognito"] == []
     server.stop()

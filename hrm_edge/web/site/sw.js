@@ -6,8 +6,9 @@ const VERSION = "";
 const PREFIX = `hrm-edge ${self.registration.scope} `;
 const NAME = PREFIX + VERSION;
 
+// What the page has just loaded is asked for again, but sent again only where the server has another by now.
 self.addEventListener("install", (event) => {
-  event.waitUntil(caches.open(NAME).then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: "reload" })))).then(() => self.skipWaiting()));
+  event.waitUntil(caches.open(NAME).then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: "no-cache" })))).then(() => self.skipWaiting()));
 });
 
 self.addEventListener("activate", (event) => {
