@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 2
 DEMO_BUNDLE := bundles/$(DEMO)-openvino-fp32-graph
 
-.PHONY: demo test executorch test-fast lint types contracts check fuzz soak faults test-web cpu-kinds dist train-demo clean
+.PHONY: demo test executorch test-distributed test-fast lint types contracts check fuzz soak faults test-web cpu-kinds dist train-demo clean
 
 # torch first and pinned: on its own, a range may resolve to a build with gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml
@@ -36,6 +36,17 @@ $(VENV)-executorch/.installed: pyproject.toml
 	@test -x $(VENV)-executorch/bin/python || $(PYTHON) -m venv $(VENV)-executorch
 	@$(VENV)-executorch/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(VENV)-executorch/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,executorch]'
+	@touch $@
+
+# Jobs on a Ray cluster of several nodes with kills, Parquet, and Triton's schema: packages that nothing else needs.
+DISTRIBUTED := tests/hrm_edge/jobs tests/hrm_edge/data/test_formats.py tests/exporters/test_triton.py
+test-distributed: $(VENV)-distributed/.installed
+	$(VENV)-distributed/bin/python -m pytest -n0 -rs $(DISTRIBUTED)
+
+$(VENV)-distributed/.installed: pyproject.toml
+	@test -x $(VENV)-distributed/bin/python || $(PYTHON) -m venv $(VENV)-distributed
+	@$(VENV)-distributed/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(VENV)-distributed/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,distributed]'
 	@touch $@
 
 test-fast: $(VENV)/.installed

@@ -33,6 +33,7 @@ from .quantize.plan import Calibrator, Plan, Recipe
 from .search.decide import Quantizing, decide
 from .targets import target_named
 from .targets.base import Context
+from .triton import TRITON, arrange
 
 # When few look at the answers the scales need not be good. When nobody can, as the weights are random and only time
 # is measured, one segment of one puzzle makes them and weights are rounded to nearest: seconds at the paper's size.
@@ -88,6 +89,8 @@ def write_graphs(
         describe(model, checkpoint, options, stem)
     torch_programs = programs(checkpoint.model, options.batch) if target.wants == "torch" else None
     written = target.write(torch_programs or graphs, context)
+    if options.layout == TRITON:
+        written = arrange(written, context.folder, checkpoint.name)
     packages = ("torch", "onnxscript", "onnx", *target.packages)
     manifest = Manifest(
         name=readable_name(name),
@@ -114,7 +117,8 @@ def write_graphs(
         gate=Gate(ran=False, passed=None, reason="not run yet"),
     )
     write_task(checkpoint.task, context.folder)
-    target.finish(manifest, context)
+    if options.layout != TRITON:  # to whose server every folder is a model
+        target.finish(manifest, context)
     explain(context.folder, manifest, checkpoint.task)
     return manifest, written.compiled
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,17 @@ from .calls import snippets
 from .targets import target_named
 
 
-def explain(folder: Path, manifest: Manifest, task: Task, accuracy: Mapping[str, Any] | None = None) -> None:
+def explain(
+    folder: Path,
+    manifest: Manifest,
+    task: Task,
+    accuracy: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> None:
     """Write `facts.json` and `README.md` into a bundle that is being made.
 
-    May be called again once more is known: its examples, and what the gate measured (``accuracy``).
+    May be called again once more is known: its examples, and what the gate measured (``accuracy``). ``notes``: what
+    is to be said besides what the target says.
     """
     target = target_named(manifest.target)
     facts = write_facts(folder, manifest, task)
@@ -29,5 +36,5 @@ def explain(folder: Path, manifest: Manifest, task: Task, accuracy: Mapping[str,
         facts,
         accuracy=accuracy,
         snippets=snippets(target.name, facts, files_in(folder)),
-        notes=target.device_notes(manifest),
+        notes=(*target.device_notes(manifest), *notes),
     )

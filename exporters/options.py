@@ -11,10 +11,12 @@ from ..limits import ROWS
 from ..packages import install
 from .targets import all_targets, target_named
 from .targets.base import LOOPS
+from .triton import TRITON, require_served
 
 # Compute capabilities × 10 that an engine is built for unless told otherwise: RTX 30, 40 and 50.
 COMPUTE_CAPABILITIES = (86, 89, 120)
 _DYNAMIC = "dynamic"
+LAYOUTS = ("bundle", TRITON)  # of the folder, the usual one first
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class ExportOptions:
     """What to build. ``batch``: rows of every call, or None for any number.
 
     ``compute_capabilities``: of GPUs, 86 for 8.6; ``ios``: the oldest iOS that it must run on. Each means something
-    to the one target that calls it its own. :meth:`for_target` fills in what a target does unless told otherwise.
+    to the one target that calls it its own. ``layout``: how the bundle's folder is arranged, one of `LAYOUTS`.
+    :meth:`for_target` fills in what a target does unless told otherwise.
     """
 
     target: str = "onnx"
@@ -31,12 +34,14 @@ class ExportOptions:
     batch: int | None = None
     compute_capabilities: tuple[int, ...] = COMPUTE_CAPABILITIES
     ios: int = 17
+    layout: str = LAYOUTS[0]
 
     def __post_init__(self) -> None:
         target = target_named(self.target)
         values: list[tuple[str, Any, Any]] = [
             ("--precision", self.precision, known_precisions()),
             ("--loop", self.loop, LOOPS),
+            ("--layout", self.layout, LAYOUTS),
         ]
         for owner in all_targets().values():
             values += [
@@ -53,6 +58,8 @@ class ExportOptions:
         ):
             if value not in known:
                 raise InputError(f"{flag} {value}: not for {self.target}; choose {' or '.join(known)}")
+        if self.layout == TRITON:
+            require_served(self.target)
         target.check(self)
         if self.batch is not None and not 1 <= self.batch <= ROWS:
             raise InputError(f"--batch must be a number of rows, from 1 to {ROWS}, or dynamic, not {self.batch}")
@@ -64,6 +71,7 @@ class ExportOptions:
         precision: str = "fp32",
         loop: str | None = None,
         batch: int | str | None = None,
+        layout: str | None = None,
         **own: Any,
     ) -> ExportOptions:
         """What `hrm-edge export` makes of its flags: what is None is as the target has it by default.
@@ -89,12 +97,13 @@ class ExportOptions:
         chosen = target_named(target)
         if batch is None:
             rows = chosen.default_batch
-        return cls(target, precision, loop or chosen.default_loop, rows, **given)
+        return cls(target, precision, loop or chosen.default_loop, rows, **given, layout=layout or LAYOUTS[0])
 
     @property
     def suffix(self) -> str:
         """Tells bundles of one checkpoint apart: ``onnx-fp32-graph``."""
-        return f"{self.target}-{self.precision}-{self.loop}{target_named(self.target).suffix(self)}"
+        laid_out = f"-{self.layout}" * (self.layout != LAYOUTS[0])
+        return f"{self.target}-{self.precision}-{self.loop}{target_named(self.target).suffix(self)}{laid_out}"
 
 
 def need_packages(name: str, gate: bool) -> None:

@@ -30,6 +30,7 @@ from .exporters.quantize.plan import Calibrator, Plan, wrong_scales
 from .exporters.search.decide import Decision, Quantizing, calibration_puzzles, decide, record
 from .exporters.targets import target_named
 from .exporters.targets.base import Context, Target
+from .exporters.triton import TRITON, configure
 from .files import replacing_folder
 from .measure.gate import GateReport, Judged, judge
 from .measure.selftest import answer_alone
@@ -358,5 +359,6 @@ class _Export:
     def _seal(self) -> Manifest:
         """Seal the bundle as it is now, with what it says of itself."""
         accuracy = self._verdict.to_dict() if self._verdict else None
-        explain(self.scratch, self.manifest, self.checkpoint.task, accuracy)
+        notes = configure(self.scratch, self.manifest) if self.options.layout == TRITON else ()
+        explain(self.scratch, self.manifest, self.checkpoint.task, accuracy, notes)
         return seal_bundle(self.scratch, self.manifest, accuracy)

@@ -33,6 +33,7 @@ def export(
     batch: int | str | None = None,
     compute_capability: str | None = None,
     ios: int | None = None,
+    layout: str | None = None,
     network: str | torch.nn.Module | None = None,
     weights: Path | str | None = None,
     key: str | None = None,
@@ -84,6 +85,7 @@ def export(
             "--batch": batch,
             "--compute-capability": compute_capability,
             "--ios": ios,
+            "--layout": layout,
         }
         others |= {"--network": network, "--puzzle-identifiers": puzzle_identifiers, "--reference": reference}
         _refuse_beside_goal(given | {flag: value is not None for flag, value in others.items()})
@@ -107,7 +109,7 @@ def export(
     from .models import keep_identifiers, load_checkpoint
 
     options = ExportOptions.for_target(
-        target, precision, loop, batch, compute_capabilities=compute_capability, ios=ios
+        target, precision, loop, batch, layout, compute_capabilities=compute_capability, ios=ios
     )
     target_named(target).need(options)
     if threads is not None:

@@ -69,6 +69,14 @@ class Tools(NamedTuple):
     note: str | None = None  # what else one should know
 
 
+@dataclass(frozen=True)
+class Served:
+    """How NVIDIA's Triton Inference Server runs a target's graphs: its backend, and what gives it one thread."""
+
+    backend: str
+    one_thread: Mapping[str, str] = field(default_factory=dict)
+
+
 class DeviceFigures(NamedTuple):
     """What an artifact takes on the device that it is for, as far as building or emulating it here tells."""
 
@@ -108,6 +116,9 @@ class Target(ABC):
     quantizes_outputs = False
     # Whether weights of few bits are stored as MatMulNBits, whose kernel rounds each input to int8.
     packs_weights = False
+
+    # What serves its graphs in a model repository (`--layout triton`); None: nothing does.
+    served_by: Served | None = None
 
     # Whether the products are compared with those asked for in every precision, as the compiler tells every type.
     always_audited = False

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .base import Context, Target, Written, as_in_graphs
+from .base import Context, Served, Target, Written, as_in_graphs
 
 if TYPE_CHECKING:
     import onnx
@@ -21,6 +21,7 @@ class OnnxTarget(Target):
     # onnxruntime silently computes most signed int8 products in float32 on a CPU.
     unsigned_int8 = packs_weights = True
     gate_package = "onnxruntime"
+    served_by = Served("onnxruntime", {"intra_op_thread_count": "1", "inter_op_thread_count": "1"})
 
     def write(self, graphs: dict[str, onnx.ModelProto], context: Context) -> Written:
         return as_in_graphs({stem: write_graph(m, context.folder, stem) for stem, m in graphs.items()}, graphs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...errors import InputError
 from ...packages import install
 from ...precision import BF16, Precision
-from .base import Context, Target, Written, as_in_graphs
+from .base import Context, Served, Target, Written, as_in_graphs
 from .onnx import serialized
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class OpenVINOTarget(Target):
     name, order = "openvino", 2
     packages = ("openvino",)
     precisions = ("fp32", "fp16", "bf16", "int8", "int8-weights", "int4-weights")
+    served_by = Served("openvino", {"INFERENCE_NUM_THREADS": "1"})
     remarks: ClassVar = {BF16.name: "in openvino on CPUs with AVX-512 BF16 or AMX"}
 
     def audits(self, precision: Precision) -> bool:

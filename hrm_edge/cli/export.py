@@ -84,6 +84,13 @@ def command(
         int | None,
         typer.Option("--ios", help="coreml: the oldest iOS that it must run on, 17 (the default) or 18."),
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="triton: the bundle's folder is a model repository of NVIDIA's Triton Inference Server "
+            f"({', '.join(name for name, each in _TARGETS.items() if each.served_by)})."
+        ),
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(
@@ -188,6 +195,7 @@ def command(
             batch=batch,
             compute_capability=compute_capability,
             ios=ios,
+            layout=layout,
             network=network,
             weights=weights,
             key=key,

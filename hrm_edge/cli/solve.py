@@ -115,9 +115,6 @@ def command(
     from ..solve.watch import Watch, told_all
     from ..web.recording import opened_recording
 
-    opened = open_bundle(bundle)
-    if doubt := warning(opened):
-        announce(f"warning: {doubt}")
     asking: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps, "retries": retries, "seed": seed}
     shown = {"--trace": trace, "--gif": gif, "--trace-html": trace_html, "--watch": watch, "--threads": threads}
     job = {"--workers": workers, "--distributed": distributed, "--address": address, "--force": force}
@@ -130,6 +127,9 @@ def command(
         return
     if alone := next((flag for flag, value in job.items() if value), None):
         raise InputError(f"{alone}: goes with -o, which names the file to write")
+    opened = open_bundle(bundle)
+    if doubt := warning(opened):
+        announce(f"warning: {doubt}")
     if watch and as_json:
         raise InputError("--watch and --json: one draws boards, the other prints objects; drop one")
     for written in (gif, trace_html):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -10,8 +11,7 @@ import numpy as np
 
 from ..data.formats import Block, Column
 from ..errors import InputError
-from ..runtimes import Engine
-from ..solve.retries import solve_with_retries
+from ..solve.scheduler import Outcome, Scheduler
 from ..tasks import Task
 from ..tasks.base import PAD
 
@@ -31,7 +31,7 @@ _LABELLED = (Column("as_labelled", "flag"), Column("wrong_cells", "number"))
 @dataclass(frozen=True, eq=False)
 class Answered:
     """What came of n rows: ``tokens`` [n, S] of any whole type; ``steps``, ``variant``, ``segments`` int32[n] and
-    ``halted``, ``verified`` bool[n] as in :class:`~hrm_edge.solve.retries.RetriedAnswers`; ``errors`` str[n], empty
+    ``halted``, ``verified`` bool[n] as in :class:`~hrm_edge.solve.requests.Outcome`; ``errors`` str[n], empty
     where there is none. A row with an error holds zeros."""
 
     tokens: np.ndarray
@@ -65,7 +65,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Asking:
-    """How puzzles are asked: the options of :func:`~hrm_edge.solve.retries.solve_with_retries`."""
+    """How puzzles are asked: options of :meth:`~hrm_edge.solve.scheduler.Scheduler.submit`."""
 
     halt: str = "learned"
     max_think_steps: int | None = None
@@ -81,41 +81,26 @@ def token_type(task: Task) -> np.dtype[Any]:
     return np.min_scalar_type(task.vocab_size - 1)
 
 
-def answer(engine: Engine, questions: np.ndarray, identifiers: np.ndarray | None, asking: Asking) -> Answered:
-    """Answer ``questions`` [n, S], int[n] ``identifiers`` beside them; a row that the engine refuses has an error.
-
-    One at a time, which on a CPU is quickest; only a bundle of fixed batch gets that many at once.
-    """
-    task = engine.task
-    made = Answered.blank(len(questions), task)
-    size = engine.batch or 1
-    for first in range(0, len(questions), size):
-        rows = np.arange(first, min(first + size, len(questions)))
+def answer(scheduler: Scheduler, questions: np.ndarray, identifiers: np.ndarray | None, asking: Asking) -> Answered:
+    """Answer ``questions`` [n, S], int[n] ``identifiers`` beside them; a row that is refused has an error."""
+    made = Answered.blank(len(questions), scheduler.engine.task)
+    asked: dict[int, Future[Outcome]] = {}
+    for row, question in enumerate(questions):
+        own = None if identifiers is None else int(identifiers[row])
         try:
-            made.put(rows, _asked(engine, questions[rows], identifiers, rows, asking))
-        except InputError:
-            for row in rows[:, None]:
-                try:
-                    made.put(row, _asked(engine, questions[row], identifiers, row, asking))
-                except InputError as error:
-                    made.errors[row] = str(error)
+            asked[row] = scheduler.submit(question, puzzle_identifier=own, **asking.options())
+        except InputError as error:
+            made.errors[row] = str(error)
+    for row, future in asked.items():
+        try:
+            outcome = future.result()
+        except InputError as error:
+            made.errors[row] = str(error)
+            continue
+        for name, values in made.arrays().items():
+            if name != "errors":
+                values[row] = getattr(outcome, name)
     return made
-
-
-def _asked(
-    engine: Engine, questions: np.ndarray, identifiers: np.ndarray | None, rows: np.ndarray, asking: Asking
-) -> Answered:
-    own = None if identifiers is None else identifiers[rows]
-    found = solve_with_retries(engine, questions.astype(np.int32), puzzle_identifiers=own, **asking.options())
-    return Answered(
-        tokens=found.answers.tokens,
-        steps=found.answers.steps,
-        halted=found.answers.halted,
-        verified=found.verified,
-        variant=found.variant,
-        segments=found.segments,
-        errors=np.full(len(rows), "", object),
-    )
 
 
 # -- what is written -------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from ..progress import Say
 from .answers import Answered
 
 _LOSSES = 4  # of workers, the last three over one row alone, until that is taken for what ends them
-_FAILED_STARTS = 5  # in a row, of all workers together, until nothing is expected of the next one
+_FAILED_STARTS = 4  # for each worker, all of them in a row without an answer, until nothing more is expected
+_LONGEST_WAIT = 30.0  # seconds between starts of one worker
 _SECONDS_TO_END = 5.0  # of workers that are at work when nobody waits for them any more
 _QUIET = 60.0  # seconds without an answer until somebody is told
 
@@ -67,7 +68,7 @@ def work(
 
     Raises InputError of any worker, and where none will start.
     """
-    waiting = _Waiting(pieces)
+    waiting = _Waiting(pieces, len(workers))
     done: queue.SimpleQueue[tuple[Piece, Answered | None] | Exception | str] = queue.SimpleQueue()
     threads = [threading.Thread(target=_serve, args=(worker, waiting, done.put), daemon=True) for worker in workers]
     for thread in threads:
@@ -101,8 +102,8 @@ def work(
 class _Waiting:
     """Pieces that nobody has, for all workers; `left`: rows that were not answered."""
 
-    def __init__(self, pieces: Iterable[Piece]) -> None:
-        self._pieces = deque(pieces)
+    def __init__(self, pieces: Iterable[Piece], workers: int) -> None:
+        self._pieces, self._workers, self._failed = deque(pieces), workers, 0
         self._changed = threading.Condition()
         self._closed = False
         self.left = sum(piece.last - piece.first for piece in self._pieces)
@@ -112,6 +113,7 @@ class _Waiting:
     def take(self) -> Piece | None:
         """The next piece, when there is one; None at the end."""
         with self._changed:
+            self._failed = 0  # who asks for more has started, or answered
             self._changed.wait_for(lambda: self._closed or self._pieces)
             return None if self._closed else self._pieces.popleft()
 
@@ -121,12 +123,17 @@ class _Waiting:
             self._pieces.extendleft(reversed(pieces))
             self._changed.notify_all()
 
-    def count(self, started: int, failed: bool = False) -> int:
-        """Note one worker more or less, or a start that failed; the failed ones in a row."""
+    def count(self, started: int) -> None:
+        """Note one worker more or less."""
         with self._changed:
             self.started += started
-            self.failed_starts = self.failed_starts + 1 if failed else 0 if started > 0 else self.failed_starts
-            return self.failed_starts
+
+    def failed(self) -> bool:
+        """Note a start that failed; whether so many did that none will succeed. A host that dies takes a while to
+        be known as dead, and the next workers are sent there too: while others answer, that is no reason to end."""
+        with self._changed:
+            self._failed += 1
+            return self._failed >= _FAILED_STARTS * self._workers
 
     def close(self) -> None:
         with self._changed:
@@ -141,17 +148,20 @@ class _Waiting:
 
 def _serve(worker: Worker, waiting: _Waiting, tell: Callable[..., None]) -> None:
     """One worker's thread, from start to end."""
+    failed = 0
     try:
         while not waiting.closed(0):
             try:
                 worker.start()
             except WorkerLost as lost:
-                if waiting.count(0, failed=True) >= _FAILED_STARTS:
+                failed += 1
+                if waiting.failed():
                     raise InputError(f"workers do not start: {lost}") from None
                 tell(str(lost))
-                if waiting.closed(1.0):
+                if waiting.closed(min(2.0**failed, _LONGEST_WAIT)):
                     return
                 continue
+            failed = 0
             waiting.count(+1)
             if not _answered(worker, waiting, tell):
                 return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +19,15 @@ from .. import __version__
 from ..bundle import MANIFEST, Bundle, open_bundle, require_unchanged
 from ..errors import HrmEdgeError, InputError
 from ..packages import install
-from ..runtimes import Engine, load_engine
+from ..runtimes import load_engine
 from ..runtimes.base import first_line
+from ..solve.scheduler import Scheduler
 from ..tasks.parallel import usable_cores
 from .answers import Answered, Asking, answer
 from .crew import Asked, Piece, WorkerLost
 from .workers import Workers
+
+_SECONDS_TO_CONNECT = 10.0
 
 
 class Actor:
@@ -45,13 +50,13 @@ class Actor:
             bundle = open_bundle(folder)
             if bundle.sha256 != sha256:
                 raise InputError("was sent another bundle than the job's; try again")
-            self._engine: Engine = load_engine(bundle, threads=1)
+            self._scheduler = Scheduler(load_engine(bundle, threads=1))
         self._asking = asking
-        return f"{os.uname().nodename if hasattr(os, 'uname') else 'a host'}, process {os.getpid()}"
+        return f"{socket.gethostname()}, process {os.getpid()}"
 
     def answer(self, questions: np.ndarray, identifiers: np.ndarray | None) -> dict[str, np.ndarray]:
         """The arrays of :class:`Answered`."""
-        return answer(self._engine, questions, identifiers, self._asking).arrays()
+        return answer(self._scheduler, questions, identifiers, self._asking).arrays()
 
 
 class RayWorker:
@@ -60,10 +65,10 @@ class RayWorker:
     def __init__(self, ray: Any, bundle: Any, sha256: str, asking: Asking, asked: Asked) -> None:
         self._ray, self._bundle, self._sha256, self._asking, self._asked = ray, bundle, sha256, asking, asked
         self._actor: Any = None
-        self._who = "a worker"
 
     def start(self) -> None:
         # A lost actor's own restarts would take the puzzles that it had asked before it has a place to run.
+        self._who = "a worker that was starting"
         self._actor = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor).remote()
         self._who = self._get(self._actor.open.remote(self._bundle, self._sha256, __version__, self._asking))
 
@@ -93,6 +98,7 @@ def ray_workers(bundle: Bundle, asking: Asking, count: int | None, address: str 
     """
     ray = _imported()
     address = address or os.environ.get("RAY_ADDRESS")
+    _require_reachable(address)
     here: dict[str, Any] = {"num_cpus": count or usable_cores(), "include_dashboard": False}
     try:
         ray.init(
@@ -113,6 +119,17 @@ def ray_workers(bundle: Bundle, asking: Asking, count: int | None, address: str 
         yield lambda asked: [RayWorker(ray, files, bundle.sha256, asking, asked) for _ in range(number)]
     finally:
         ray.shutdown()
+
+
+def _require_reachable(address: str | None) -> None:
+    """InputError where nobody listens at a host and port, which Ray itself tries for minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d{1,5})", address or "")
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), _SECONDS_TO_CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--distributed ray: no cluster at {address} ({first_line(error)})") from None
 
 
 def _imported() -> Any:

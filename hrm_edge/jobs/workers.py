@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from ..bundle import Bundle
 from ..errors import InputError
-from ..runtimes import Engine, load_engine
+from ..runtimes import load_engine
+from ..solve.scheduler import Scheduler
 from ..tasks.parallel import usable_cores
 from .answers import Answered, Asking, answer
 from .crew import Asked, Piece, Worker
@@ -23,17 +24,18 @@ class LocalWorker:
 
     def __init__(self, bundle: Bundle, asking: Asking, asked: Asked) -> None:
         self._bundle, self._asking, self._asked = bundle, asking, asked
-        self._engine: Engine | None = None
+        self._scheduler: Scheduler | None = None
 
     def start(self) -> None:
-        self._engine = load_engine(self._bundle, threads=1)
+        self._scheduler = Scheduler(load_engine(self._bundle, threads=1))
 
     def answer(self, piece: Piece) -> Answered:
-        assert self._engine is not None
-        return answer(self._engine, *self._asked(piece), self._asking)
+        assert self._scheduler is not None
+        return answer(self._scheduler, *self._asked(piece), self._asking)
 
     def stop(self) -> None:
-        """Nothing to do: its thread ends with the piece that it has."""
+        if self._scheduler is not None:
+            self._scheduler.close(drain=False)
 
 
 @contextmanager

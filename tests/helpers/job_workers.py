@@ -11,6 +11,7 @@ import toys
 
 from hrm_edge.jobs.answers import Answered, Asking, answer
 from hrm_edge.jobs.crew import Asked, Piece, WorkerLost
+from hrm_edge.solve.scheduler import Scheduler
 
 # Told what a worker is at ("start", or its piece) and how many such moments there were: whether it is lost there.
 Fate = Callable[[Any, int], bool]
@@ -19,25 +20,26 @@ Fate = Callable[[Any, int], bool]
 class ToyWorker:
     def __init__(self, asked: Asked, asking: Asking, fate: Fate, log: list[Piece], count: Iterator[int]) -> None:
         self.asked, self.asking, self.fate, self.log, self.count = asked, asking, fate, log, count
-        self.engine: Any = None
+        self.scheduler: Any = None
 
     def start(self) -> None:
         self._live("start")
-        self.engine = toys.host_engine()
+        self.scheduler = Scheduler(toys.host_engine())
 
     def answer(self, piece: Piece) -> Answered:
         self._live(piece)
-        made = answer(self.engine, *self.asked(piece), self.asking)
+        made = answer(self.scheduler, *self.asked(piece), self.asking)
         self._live(piece)  # as lost with its answers as without
         self.log.append(piece)
         return made
 
     def stop(self) -> None:
-        self.engine = None
+        if self.scheduler is not None:
+            self.scheduler.close(drain=False)
 
     def _live(self, at: Any) -> None:
         if self.fate(at, next(self.count)):
-            self.engine = None
+            self.stop()
             raise WorkerLost(f"killed at {at}")
 
 

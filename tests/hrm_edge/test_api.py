@@ -48,10 +48,23 @@ def bundles(tmp_path_factory):
 # -- names, defaults, errors -----------------------------------------------------------------------------
 
 
+# Of `solve`, what goes with -o alone, which is a function of its own.
+INTO_A_FILE = ("output", "workers", "distributed", "address", "on_error", "force")
+
+
+def test_solving_into_a_file_has_the_flags_of_the_command():
+    theirs = inspect.signature(cli_solve.command).parameters
+    ours = inspect.signature(he.solve_file).parameters
+    asked = ("halt", "max_think_steps", "retries", "seed", *INTO_A_FILE[1:])
+    assert {name: ours[name].default for name in asked} == {name: theirs[name].default for name in asked}
+    given = [name for name, each in ours.items() if each.kind is not each.KEYWORD_ONLY]
+    assert set(given) == {"bundle", "puzzles", "output", *asked}
+
+
 @pytest.mark.parametrize(
     ("function", "command", "printing"),
     [
-        (he.solve, cli_solve.command, {"as_json", "watch"}),
+        (he.solve, cli_solve.command, {"as_json", "watch", *INTO_A_FILE}),
         (he.evaluate, cli_evaluate.command, {"json_"}),
         (he.check, cli_check.command, {"json_"}),
         (he.train, cli_train.command, set()),

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import job_workers
@@ -153,10 +154,37 @@ def test_a_row_that_ends_workers_is_found(bundle, place, expected, on_error):
 
 
 def test_workers_that_never_start_end_the_job(bundle, place, monkeypatch):
-    monkeypatch.setattr(crew._Waiting, "closed", lambda self, seconds: False)
+    monkeypatch.setattr(crew, "_LONGEST_WAIT", 0)
     with pytest.raises(InputError, match="workers do not start: killed at start"):
         solve(bundle, place, fate=lambda at, count: at == "start")
     assert not (place / "out.jsonl").exists()
+
+
+def test_starts_that_fail_are_no_end_while_others_answer(monkeypatch):
+    """As where a host is dead and nobody knows yet: one worker answers, and others fail once for each answer."""
+    monkeypatch.setattr(crew, "_LONGEST_WAIT", 0)
+    permits, failed = threading.Semaphore(0), threading.Semaphore(0)
+
+    class Good:
+        def start(self):
+            pass
+
+        def stop(self):
+            permits.release(2)
+
+        def answer(self, piece):
+            permits.release()
+            assert failed.acquire(timeout=30)
+            return piece
+
+    class Bad(Good):
+        def start(self):
+            permits.acquire()
+            failed.release()
+            raise crew.WorkerLost("the host is gone")
+
+    came = list(crew.work([Piece(row, row + 1) for row in range(40)], [Good(), Bad(), Bad()]))
+    assert sorted(piece.first for piece, _ in came) == list(range(40))
 
 
 # -- going on ----------------------------------------------------------------------------------------------

@@ -1,0 +1,125 @@
+"""What a million puzzles cost on 1, 8 and 64 nodes, from what is measured here: `python million.py BUNDLE`.
+
+CPU time is measured, as a machine that does other work too has no wall time to go by; what takes no longer for more
+puzzles (opening the bundle, starting processes) is told apart by asking for few and for many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import hrm_edge as he
+from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, save_puzzles
+from hrm_edge.jobs.answers import Asking
+from hrm_edge.jobs.run import FileJob
+from hrm_edge.jobs.workers import workers_of
+
+MILLION = 1_000_000
+NODES = (1, 8, 64)
+FEW = 256
+
+
+def alone(bundle: Path, puzzles: PuzzleSet, rounds: int) -> list[float]:
+    """CPU-seconds a puzzle of one engine with one thread, asked one by one: a figure a round."""
+    engine = he.load_engine(bundle, threads=1)
+    engine.solve(puzzles.questions[:1])
+    found = []
+    for _ in range(rounds):
+        begin = time.process_time()
+        for question in puzzles.questions:
+            engine.solve(question[None])
+        found.append((time.process_time() - begin) / len(puzzles))
+    return found
+
+
+def job(bundle: Path, source: Path, output: Path, distributed: str | None, workers: int) -> dict[str, float]:
+    """CPU-seconds of one job: this process's, and those of the actors below it."""
+    opened, asking, actors = he.open_bundle(bundle), Asking(), {}
+
+    def look(what: str, done: int, total: int) -> None:
+        if distributed is not None:
+            actors.update(actors_below())
+
+    with workers_of(opened, asking, distributed, workers, "local" if distributed else None) as made:
+        begin = time.process_time()
+        FileJob(opened, [source], output, made, asking, replace=True, progress=look).run()
+        own = time.process_time() - begin
+    return {"own": own, "actors": sum(actors.values())}
+
+
+def actors_below() -> dict[int, float]:
+    """CPU-seconds of the actors' processes so far."""
+    import psutil
+
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "Actor" in " ".join(process.cmdline()):
+                times = process.cpu_times()
+                found[process.pid] = times.user + times.system
+    return found
+
+
+def a_puzzle(bundle: Path, folder: Path, distributed: str | None, workers: int, n: int) -> dict[str, float]:
+    """CPU-seconds a puzzle, and those that a job takes however few there are."""
+    output = folder / f"{distributed or 'here'}{workers}.csv"
+    few = job(bundle, folder / "few.csv", folder / "few-answers.csv", distributed, workers)
+    many = job(bundle, folder / "many.csv", output, distributed, workers)
+    slopes = {name: (many[name] - few[name]) / (n - FEW) for name in few}
+    return {**slopes, "start": sum(few.values()) - FEW * sum(slopes.values())}
+
+
+def million(answering: float, coordinating: float, cores: int) -> list[dict[str, float]]:
+    """Extrapolated: nodes of so many cores, each core as fast as one here, and one process that hands out."""
+    rows = []
+    for nodes in NODES:
+        all_cores, one = MILLION * answering / (nodes * cores), MILLION * coordinating
+        hours = MILLION * (answering + coordinating) / 3600
+        rows.append({"nodes": nodes, "seconds": max(all_cores, one), "core_hours": hours, "of_it_one_process": one})
+    return rows
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("bundle", type=Path)
+    arguments.add_argument("--n", type=int, default=1024, help="puzzles of a measurement")
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--cores", type=int, default=16, help="of a node that is extrapolated to")
+    given = arguments.parse_args()
+    puzzles = generate_puzzles(he.load_engine(given.bundle, threads=1).task, given.n, seed=2026)
+    kinds = [(None, 1), (None, 2)]
+    if importlib.util.find_spec("ray") is not None:
+        kinds += [("ray", 1), ("ray", 2)]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        save_puzzles(puzzles, folder / "many.csv")
+        few = generate_puzzles(puzzles.task, FEW, seed=2026)
+        save_puzzles(few, folder / "few.csv")
+        rounds = alone(given.bundle, few, given.rounds)
+        found = {
+            f"{distributed or 'here'}, {workers} workers": a_puzzle(
+                given.bundle, folder, distributed, workers, given.n
+            )
+            for distributed, workers in kinds
+        }
+        answers = {
+            (folder / f"{distributed or 'here'}{workers}.csv").read_bytes() for distributed, workers in kinds
+        }
+        assert len(answers) == 1, "who answers must not change a byte"
+    last = list(found.values())[-1]
+    engine = statistics.median(rounds)
+    # Without Ray nothing tells the handing out from the answering.
+    answering, coordinating = (last["actors"], last["own"]) if last["actors"] else (last["own"], 0.0)
+    told = {"engine alone": engine, "rounds": sorted(rounds), **found}
+    print(json.dumps({**told, "million": million(answering, coordinating, given.cores)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
