@@ -27,23 +27,24 @@ if TYPE_CHECKING:
 Place = str | os.PathLike[str]
 
 
-def load(path: Place, threads: int | None = None) -> Model:
+def load(path: Place, threads: int | None = None, streams: int = 1) -> Model:
     """Open a bundle, a checkpoint folder, or a shipped model by its name.
 
     >>> import hrm_edge as he
     >>> he.load("sudoku-9x9")
     <model sudoku-9x9 (torch fp32, host loop), solves sudoku-9x9>
 
-    ``threads``: CPU threads, all by default; for a checkpoint they are set for the whole process. A bundle whose
+    ``threads``: CPU threads, all by default; for a checkpoint they are set for the whole process. ``streams``:
+    puzzles thought over side by side, which share them: on CPUs many puzzles are answered sooner so. A bundle whose
     answers nobody has checked is warned of. InputError where there is none, it is damaged, or its backend is not
     installed (a checkpoint's is PyTorch).
     """
-    require_whole(1, threads=threads)
+    require_whole(1, threads=threads, streams=streams)
     if not isinstance(path, str | os.PathLike):
         raise InputError(
             f"load: takes the path of a bundle or a checkpoint, or the name of a shipped model, not {path!r:.60}"
         )
-    artifact = open_artifact(os.fspath(path), threads)
+    artifact = open_artifact(os.fspath(path), threads, streams=streams)
     if artifact.warning:
         warnings.warn(printable(artifact.warning), stacklevel=2)
     return Model(artifact.engine, artifact.path, artifact.label)
@@ -60,7 +61,9 @@ def solve(
     trace: bool = False,
     gif: Path | str | None = None,
     trace_html: Path | str | None = None,
+    check_solvable: bool = False,
     threads: int | None = None,
+    streams: int | None = None,
     *,
     tokens: bool | None = None,
     puzzle_identifiers: Any = None,
@@ -68,15 +71,15 @@ def solve(
 ) -> Solutions:
     """:func:`load` a model and have it :meth:`~hrm_edge.solve.model.Model.solve`; to ask more than once, load once.
 
-    ``gif``: a file that shows how one puzzle was thought over, a frame a segment; ``trace_html``: a page to step
-    through.
+    ``streams`` is 1 where it is None (the command measures what is best for a long file). ``gif``: a file that
+    shows how one puzzle was thought over, a frame a segment; ``trace_html``: a page to step through.
 
     >>> import hrm_edge as he
     >>> puzzle = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
     >>> he.solve("sudoku-9x9", puzzle).verified
     array([ True])
     """
-    model, film, recording = load(bundle, threads), None, None
+    model, film, recording = load(bundle, threads, streams or 1), None, None
     for written in (gif, trace_html):
         if written is not None:
             require_outside(model.path, Path(written))
@@ -99,6 +102,7 @@ def solve(
         tokens=tokens,
         puzzle_identifiers=puzzle_identifiers,
         watch=told_all([each for each in (film, recording, watch) if each is not None]),
+        check_solvable=check_solvable,
     )
     if film is not None and gif is not None:
         film.write(Path(gif))

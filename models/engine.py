@@ -28,7 +28,7 @@ class TorchEngine(Engine):
 
     loop, shows_segments = "host", True
 
-    def __init__(self, checkpoint: Checkpoint, compiled: bool = False) -> None:
+    def __init__(self, checkpoint: Checkpoint, compiled: bool = False, streams: int = 1) -> None:
         config = checkpoint.config
         super().__init__(
             checkpoint.task,
@@ -39,11 +39,12 @@ class TorchEngine(Engine):
             kept_identifiers=checkpoint.kept_identifiers,
             numbering=checkpoint.numbering,
             state=tuple(checkpoint.model.state),
+            streams=streams,
         )
         self.model = checkpoint.model.eval()
         self.segment = torch.compile(self.model.segment) if compiled else self.model.segment
-        # One solve at a time: two would share the same cores, and torch.compile may not be entered twice.
-        self.turn = threading.Lock()
+        # Other calls wait: more would share the same cores, and torch.compile may not be entered twice.
+        self.turn = threading.Semaphore(1 if compiled else streams)
 
     @torch.inference_mode()
     def _solve(self, request: Request) -> Answers:

@@ -65,6 +65,7 @@ class Backend(ABC):
     name: str  # the target, and the module
     title: str  # as people write it
     order = 100  # its place among the others in messages
+    streams = True  # whether calls at once may be quicker than one with all threads: of CPUs
 
     @abstractmethod
     def available(self) -> Available:
@@ -72,6 +73,8 @@ class Backend(ABC):
 
     def load(self, bundle: Bundle, task: Task, facts: dict[str, Any], threads: int | None) -> Engine:
         """An engine for an opened bundle; ``facts`` are :class:`Engine`'s. Raises :class:`InputError`.
+
+        ``threads``: CPU threads of each call, of which ``facts["streams"]`` come at once.
 
         Unless a backend knows better: its graphs, with the loop that the manifest names around them.
         """

@@ -134,6 +134,7 @@ class Engine(ABC):
     kept_identifiers: np.ndarray | None = None  # int32[…]: those that the model's table has left, rising; None: all
     numbering: Numbering | None = None  # whose the identifiers of its training were; None: unknown
     state: tuple[str, ...] = ()  # names of the state tensors, where segments show them
+    streams: int = 1  # calls that it was opened to answer side by side
 
     def solve(
         self,

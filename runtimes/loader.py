@@ -16,6 +16,7 @@ from ..files import require_utf8
 from ..identifiers import Numbering, parse_ranges
 from ..tasks import Task
 from ..tasks.carried import read_task
+from ..tasks.parallel import usable_cores
 from .base import Backend, Graph
 from .engine import Engine
 from .loops import engine_of, signature
@@ -54,16 +55,20 @@ def _find(name: str) -> Backend | None:
 
 
 def load_engine(
-    bundle: str | Path | Bundle, threads: int | None = None, stand_in: tuple[str, LoadGraph] | None = None
+    bundle: str | Path | Bundle,
+    threads: int | None = None,
+    stand_in: tuple[str, LoadGraph] | None = None,
+    streams: int = 1,
 ) -> Engine:
     """An engine for a bundle (a folder, or one already opened); ``threads``: CPU threads, all by default.
 
-    ``stand_in``: (name, load_graph) to run the bundle's graphs with instead of the backend they were made for.
+    ``streams``: how many callers it answers side by side, who share the threads (as those of a scheduler); answers
+    are the same. ``stand_in``: (name, load_graph) to run the bundle's graphs with instead of the backend they were
+    made for.
 
     Raises :class:`InputError` when the bundle is not whole or replaced meanwhile, or its backend is missing.
     """
-    if threads is not None and (type(threads) is not int or threads < 1):
-        raise InputError(f"threads must be a number of at least 1, not {threads!r}")
+    each = threads_each(threads, streams)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     require_utf8(opened.path)
     manifest = opened.manifest
@@ -77,15 +82,28 @@ def load_engine(
         "kept_identifiers": _kept_identifiers(opened),
         "numbering": _numbering(opened),
         "batch": None if manifest.batch == "dynamic" else manifest.batch,
+        "streams": streams,
     }
     if stand_in is not None:
         name, load_graph = stand_in
-        engine = engine_of(opened, task, {**facts, "backend": name}, lambda path: load_graph(path, threads))
+        engine = engine_of(opened, task, {**facts, "backend": name}, lambda path: load_graph(path, each))
     else:
         usable = _usable(opened)
-        engine = usable.load(opened, task, {**facts, "backend": usable.engine_name()}, threads)
+        engine = usable.load(opened, task, {**facts, "backend": usable.engine_name()}, each)
     require_unchanged(opened)
     return engine
+
+
+def threads_each(threads: int | None, streams: int = 1) -> int | None:
+    """CPU threads of each of ``streams`` that share ``threads``; None: all, of the only one. InputError."""
+    for name, count in (("threads", threads), ("streams", streams)):
+        if count is not None and (type(count) is not int or count < 1):
+            raise InputError(f"{name} must be a number of at least 1, not {count!r}")
+    if threads is not None and streams > threads:
+        raise InputError(f"{streams} streams share {threads} threads, and each needs one; ask for fewer streams")
+    if streams == 1:
+        return threads
+    return max(1, (threads or usable_cores()) // streams)
 
 
 def _usable(bundle: Bundle) -> Backend:

@@ -132,7 +132,7 @@ def _one_thread():
             "open_session",
             lambda model, threads=None, *more, **rest: opened(model, threads or 1, *more, **rest),
         )
-        patch.setattr(openvino, "_settings", lambda threads: settings(threads or 1))
+        patch.setattr(openvino, "_settings", lambda threads, *more: settings(threads or 1, *more))
         yield
 
 

@@ -15,6 +15,10 @@ FORMS = "text, table, JSON, XML or NumPy, compressed or not, or a folder in the 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 HALT = "When to stop thinking: " + "; ".join(f"{rule.name}: {rule.when}" for rule in RULES.values()) + "."
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
+Streams = Annotated[
+    int | None,
+    typer.Option(min=1, help="Puzzles thought over side by side, which share the threads."),
+]
 MaxThinkSteps = Annotated[
     int | None, typer.Option(min=1, help="Most segments per puzzle; the model's own by default.")
 ]

@@ -14,7 +14,7 @@ import typer
 from ..errors import InputError
 from ..progress import announce, progress
 from ..text import best_effort, echo, echo_json
-from .flags import HALT
+from .flags import HALT, Streams, Threads
 
 if TYPE_CHECKING:
     from ..solve.answer import Solved
@@ -67,7 +67,12 @@ def command(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show the board while the model thinks, segment by segment.")
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    check_solvable: Annotated[
+        bool,
+        typer.Option("--check-solvable", help="Have an exact solver look first, and refuse what has no solution."),
+    ] = False,
+    threads: Threads = None,
+    streams: Streams = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -109,14 +114,16 @@ def command(
     from ..bundle import open_bundle, require_outside
     from ..report.film import opened_film
     from ..runtimes import load_engine
-    from ..runtimes.loader import warning
+    from ..runtimes.loader import task_of, warning
     from ..solve.answer import read_puzzles, solve_each
+    from ..solve.choice import open_for_many
     from ..solve.live import LiveBoard
     from ..solve.watch import Watch, told_all
     from ..web.recording import opened_recording
 
     asking: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps, "retries": retries, "seed": seed}
     shown = {"--trace": trace, "--gif": gif, "--trace-html": trace_html, "--watch": watch, "--threads": threads}
+    shown |= {"--streams": streams, "--check-solvable": check_solvable}
     job = {"--workers": workers, "--distributed": distributed, "--address": address, "--force": force}
     if output is not None:
         if drop := next((flag for flag, value in shown.items() if value), None):
@@ -137,24 +144,25 @@ def command(
             require_outside(opened.path, written)
     film = opened_film(gif) if gif else None
     recording = opened_recording(trace_html, opened.manifest.name) if trace_html else None
-    engine = load_engine(opened, threads)
-    questions = read_puzzles(
-        puzzles or ["-"] * (data is None),
-        engine.task,
-        data,
-        to_watch=watch or film is not None or recording is not None,
-    )
+    watched = watch or film is not None or recording is not None
+    questions = read_puzzles(puzzles or ["-"] * (data is None), task_of(opened), data, to_watch=watched)
+    if streams is not None or watched or trace or questions.at_hand:
+        engine = load_engine(opened, threads, streams=streams or 1)
+    else:
+        engine = open_for_many(opened, threads, None if questions.live else questions.first(), announce)
     wrong = 0
     # Answers that are seen, as they come, need nothing beside them.
     with LiveBoard() as live, nullcontext() if watch or sys.stdout.isatty() else progress() as report:
         watches: list[Watch] = [each for each in (live if watch else None, film, recording) if each is not None]
-        for solved in solve_each(engine, questions, watch=told_all(watches), trace=trace, **asking):
+        for solved in solve_each(
+            engine, questions, watch=told_all(watches), trace=trace, check_solvable=check_solvable, **asking
+        ):
             live.clear()
             wrong += solved.right is False
             if as_json:
                 echo_json(solved.to_dict())
             else:
-                _draw(engine.task, solved, questions.count > 1)
+                _draw(engine.task, solved, questions.count > 1, questions.at_hand)
             if report is not None and questions.count > 1:
                 report("puzzles", solved.number, questions.total)
     if film is not None and gif is not None:
@@ -180,8 +188,8 @@ def _into_file(bundle: str, files: list[str | Path], output: Path, as_json: bool
             echo(str(done))
 
 
-def _draw(task: Task, solved: Solved, several: bool) -> None:
-    """An answer as a board with a caption; on a terminal in colour."""
+def _draw(task: Task, solved: Solved, several: bool, count: bool) -> None:
+    """An answer as a board with a caption; on a terminal in colour. ``count``: and whether there are others."""
     from ..console import Console
     from ..solve.pictures import drawn
     from ..tasks.boards import glyphs_for, trace_boards
@@ -196,4 +204,4 @@ def _draw(task: Task, solved: Solved, several: bool) -> None:
         show(f"puzzle {solved.number}")
     if solved.trace is not None:
         console.print(trace_boards(task, solved.question, solved.trace, glyphs))
-    show(drawn(solved, glyphs))
+    show(drawn(solved, glyphs, count=count))

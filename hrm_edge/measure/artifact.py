@@ -11,6 +11,7 @@ from ..bundle import MANIFEST, Bundle, open_bundle
 from ..errors import InputError
 from ..packages import install
 from ..runtimes import Engine, load_engine
+from ..runtimes.loader import threads_each
 from ..runtimes.loader import warning as bundle_warning
 from ..workspace import standing
 from ..zoo import zoo_elsewhere, zoo_models
@@ -56,10 +57,13 @@ def is_bundle(path: Path | str) -> bool:
     return (standing(Path(path)) / MANIFEST).is_file()
 
 
-def open_artifact(path: Path | str | Bundle, threads: int | None = None, compiled: bool = False) -> Artifact:
+def open_artifact(
+    path: Path | str | Bundle, threads: int | None = None, compiled: bool = False, streams: int = 1
+) -> Artifact:
     """Open a checkpoint (folder or shipped name) or a bundle, which may be opened already.
 
-    `threads`: CPU threads; for PyTorch they are set for the whole process. `compiled` runs a checkpoint
+    `threads`: CPU threads, which `streams` callers at once share; for PyTorch they are set for the whole process.
+    `compiled` runs a checkpoint
     through `torch.compile`. InputError where it is neither, damaged, or its backend is not installed.
     """
     if isinstance(path, Bundle) or is_bundle(path):
@@ -67,7 +71,7 @@ def open_artifact(path: Path | str | Bundle, threads: int | None = None, compile
         return Artifact(
             name=place.name or bundle.manifest.name,
             path=place,
-            engine=load_engine(bundle, threads),
+            engine=load_engine(bundle, threads, streams=streams),
             precision=bundle.manifest.precision,
             size_bytes=bundle.size,
             source_hash=bundle.manifest.source["content_hash"],
@@ -85,13 +89,13 @@ def open_artifact(path: Path | str | Bundle, threads: int | None = None, compile
     from ..models import load_checkpoint
     from ..models.engine import TorchEngine
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if (each := threads_each(threads, streams)) is not None:
+        torch.set_num_threads(each)
     checkpoint = load_checkpoint(path)
     return Artifact(
         name=checkpoint.name,
         path=checkpoint.path,
-        engine=TorchEngine(checkpoint, compiled),
+        engine=TorchEngine(checkpoint, compiled, streams),
         precision="fp32",
         size_bytes=checkpoint.size_bytes,
         source_hash=checkpoint.content_hash,

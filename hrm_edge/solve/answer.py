@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +18,8 @@ from ..errors import InputError
 from ..runtimes import Engine
 from ..tasks import Task
 from ..tasks.base import PAD
+from .many import Asked, outcomes
+from .requests import Outcome
 from .retries import solve_with_retries
 from .shown import Shown
 from .watch import Watch, watched
@@ -38,7 +42,7 @@ class Solved(Shown):
     verified: bool
     steps: int
     halted: bool
-    ms: float  # wall time from question to answer; a fixed batch shares its time equally
+    ms: float  # wall time from when it was begun to its answer
     variant: int  # 0 as asked, k the k-th symmetric variant
     segments: int  # over all variants
     trace: np.ndarray | None
@@ -61,6 +65,8 @@ class Solved(Shown):
     @property
     def why(self) -> str:
         """What is wrong with an answer that does not verify."""
+        if self.task.has_solver and self.task.solve(self.question) is None:
+            return "the puzzle has no solution; check its givens"
         return why_wrong(self.task, self.question, self.answer)
 
     @property
@@ -106,16 +112,28 @@ def why_wrong(task: Task, question: np.ndarray, answer: np.ndarray) -> str:
 
 
 class Questions:
-    """Puzzles as they come, in parts of what was at hand together. ``count``: how many have come so far."""
+    """Puzzles as they come, in parts of what was at hand together. ``count``: how many have come so far.
 
-    def __init__(self, parts: Iterable[Rows], files: Sequence[File] = ()) -> None:
+    ``at_hand``: all were, and none is in a file. ``live``: somebody may wait for answers before he asks on.
+    """
+
+    def __init__(self, parts: Iterable[Rows], files: Sequence[File] = (), at_hand: bool | None = None) -> None:
         self._parts, self._files = parts, files
         self.count = 0
+        self.at_hand = all(file.content is not None for file in files) if at_hand is None else at_hand
+        self.live = any(str(file.path) == STDIN for file in files)
 
     def __iter__(self) -> Iterator[Rows]:
         for rows in self._parts:
             self.count += len(rows.questions)
             yield rows
+
+    def first(self) -> Rows | None:
+        """What will come first, None where nothing does."""
+        parts = iter(self._parts)
+        rows = next(parts, None)
+        self._parts = parts if rows is None else itertools.chain([rows], parts)
+        return rows
 
     @property
     def total(self) -> int:
@@ -209,40 +227,107 @@ def _where(file: File, rows: Rows, before: int) -> Callable[[int], str]:
     return lambda row: f"{called} puzzle {before + row + 1}".strip()
 
 
-def check_solvable(puzzle: np.ndarray, task: Task, where: str = "") -> None:
-    """Raise :class:`InputError` unless int32[S] ``puzzle`` has a solution, as far as can be told."""
-    prefix = f"{where}: " if where else ""
+def require_questions(rows: Rows, task: Task) -> None:
+    """InputError naming the first of ``rows`` that its task's rules refuse at sight."""
+    wrong = task.first_wrong(rows.questions)
+    if wrong is None:
+        return
     try:
-        task.check_question(puzzle)
+        task.check_question(rows.questions[wrong])
     except InputError as error:
-        raise InputError(f"{prefix}not a {task.name} puzzle: {error}") from None
-    if task.has_solver and task.solve(puzzle) is None:
-        raise InputError(f"{prefix}the puzzle has no solution; check its givens: {task.format(puzzle)}")
+        raise InputError(f"{_prefix(rows, wrong)}not a {task.name} puzzle: {error}") from None
+
+
+def require_solvable(rows: Rows, task: Task) -> None:
+    """InputError naming the first of ``rows`` that the task's exact solver finds no solution of."""
+    for row, puzzle in enumerate(rows.questions if task.has_solver else ()):
+        if task.solve(puzzle) is None:
+            raise InputError(
+                f"{_prefix(rows, row)}the puzzle has no solution; check its givens: {task.format(puzzle)}"
+            )
+
+
+def _prefix(rows: Rows, row: int) -> str:
+    where = rows.where(row)
+    return f"{where}: " if where else ""
 
 
 def solve_each(
-    engine: Engine, questions: Questions, *, warm_up: bool = True, watch: Watch | None = None, **options: Any
+    engine: Engine,
+    questions: Questions,
+    *,
+    warm_up: bool = True,
+    watch: Watch | None = None,
+    trace: bool = False,
+    check_solvable: bool = False,
+    **options: Any,
 ) -> Iterator[Solved]:
-    """Check and answer one after the other; ``options`` are those of :func:`solve_with_retries`.
+    """Check and answer all, in order; ``options`` are those of :func:`solve_with_retries`.
 
-    One at a time, because that is quickest to the first answer and, on a CPU, to the last one as well; only a
-    bundle of fixed batch gets that many at once, unless ``watch`` is told every segment. Backends finish
-    compiling on their first call, so one segment is thrown away first, to time every puzzle alike; not with
-    ``warm_up`` False.
+    As many side by side as the engine has streams and its fixed batch rows, while others are read and what came
+    out is written; but one after the other where ``trace`` is kept or ``watch`` is told every segment. With
+    ``check_solvable`` the exact solver looks at each first: InputError where one has no solution. Else only one
+    that is asked by itself is refused so, and after its answer has turned out wrong. Backends finish compiling on
+    their first call, so one segment is thrown away first, to time every puzzle alike; not with ``warm_up`` False.
     """
-    size = 1 if watch else engine.batch or 1
-    together = -(-_CHECKED // size) * size
-    number = 0
+    checked = _checked(questions, engine.task, check_solvable)
+    solved: Iterator[Solved]
+    if watch is None and not trace:
+        came = outcomes(engine, checked, live=questions.live, warm_up=warm_up, **options)
+        solved = (_of(engine, *each, number) for number, each in enumerate(came, 1))
+    else:
+        solved = _one_by_one(engine, checked, warm_up, watch, {**options, "trace": trace})
+    for each in solved:
+        if not each.verified and questions.at_hand and questions.count == 1:
+            require_solvable(Rows(each.question[None], each.question[None], lambda row: ""), engine.task)
+        yield each
+
+
+def _checked(questions: Questions, task: Task, solvable: bool) -> Iterator[Rows]:
+    """What is asked, a few at a time: what is wrong is told when its turn comes, as of many looking takes long."""
     for rows in questions:
+        for first in range(0, len(rows.questions), _CHECKED):
+            some = rows.some(first, first + _CHECKED)
+            some = replace(some, where=functools.partial(_behind, rows.where, first))
+            require_questions(some, task)
+            if solvable:
+                require_solvable(some, task)
+            yield some
+
+
+def _behind(where: Callable[[int], str], first: int, row: int) -> str:
+    return where(first + row)
+
+
+def _one_by_one(
+    engine: Engine, parts: Iterator[Rows], warm_up: bool, watch: Watch | None, options: dict[str, Any]
+) -> Iterator[Solved]:
+    size, number = 1 if watch else engine.batch or 1, 0
+    for rows in parts:
         for first in range(0, len(rows.questions), size):
-            if first % together == 0:
-                for row in range(first, min(first + together, len(rows.questions))):
-                    check_solvable(rows.questions[row], engine.task, rows.where(row))
             some = rows.some(first, first + size)
             if number == 0 and warm_up:
                 engine.solve(some.questions, max_think_steps=1, puzzle_identifiers=some.identifiers)
             yield from _solved(engine, some, number, watch, options)
             number += len(some.questions)
+
+
+def _of(engine: Engine, asked: Asked, outcome: Outcome, number: int) -> Solved:
+    rows, row = asked
+    return Solved(
+        task=engine.task,
+        number=number,
+        question=rows.questions[row],
+        answer=outcome.tokens,
+        verified=outcome.verified,
+        steps=outcome.steps,
+        halted=outcome.halted,
+        ms=outcome.thinking_ms,
+        variant=outcome.variant,
+        segments=outcome.segments,
+        trace=None,
+        label=None if engine.task.has_rules else rows.answers[row],
+    )
 
 
 def _solved(

@@ -10,7 +10,7 @@ from ..errors import InputError, require_whole
 from ..runtimes import Engine
 from ..tasks import Task
 from ..text import printable
-from .answer import check_solvable, solve_each
+from .answer import require_questions, require_solvable, solve_each
 from .questions import questions_of
 from .solutions import Solutions
 from .trace import Trace, trace_puzzle
@@ -51,6 +51,7 @@ class Model:
         tokens: bool | None = None,
         puzzle_identifiers: Any = None,
         watch: Watch | None = None,
+        check_solvable: bool = False,
     ) -> Solutions:
         """Solve puzzles, as ``hrm-edge solve`` does, and say which answers keep the rules.
 
@@ -78,16 +79,25 @@ class Model:
                 and a board that could be either is refused.
             puzzle_identifiers: int[N], one a board, for models trained with several.
             watch: is told a :class:`~hrm_edge.solve.watch.Moment` after every segment, as it comes.
+            check_solvable: have an exact solver look at each first, which takes time; else it looks only at one
+                that is asked by itself and not answered right.
 
         Raises:
-            InputError: a puzzle can not be read, can be read in two ways, or has no solution; an option is wrong.
+            InputError: a puzzle can not be read, can be read in two ways, or was found to have no solution; an
+                option is wrong.
         """
         require_whole(0, seed=seed)
         questions = questions_of(
             puzzles, self.task, tokens=tokens, data=data, puzzle_identifiers=puzzle_identifiers
         )
         options: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps}
-        options |= {"retries": retries, "seed": seed, "trace": trace, "watch": watch}
+        options |= {
+            "retries": retries,
+            "seed": seed,
+            "trace": trace,
+            "watch": watch,
+            "check_solvable": check_solvable,
+        }
         solved = Solutions(self.task, solve_each(self.engine, questions, warm_up=not self._warm, **options))
         self._warm = True
         return solved
@@ -120,7 +130,8 @@ class Model:
         if count != 1:
             raise InputError(f"a trace is of one puzzle, not of {count}; ask for each by itself")
         (rows,) = asked
-        check_solvable(rows.questions[0], self.task, rows.where(0))
+        require_questions(rows, self.task)
+        require_solvable(rows, self.task)
         return trace_puzzle(
             self.engine,
             rows.questions,

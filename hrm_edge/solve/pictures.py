@@ -17,15 +17,15 @@ _WIDTH_OF_A_PAGE = 110  # of notebooks, in characters
 _STYLE = "font-family:monospace;line-height:1.2;white-space:pre;overflow-x:auto"
 
 
-def drawn(solved: Solved, glyphs: Glyphs = UNICODE) -> Text:
-    """An answer's board, what its marks mean, and what the answer is worth."""
+def drawn(solved: Solved, glyphs: Glyphs = UNICODE, count: bool = True) -> Text:
+    """An answer's board, what its marks mean, and what the answer is worth; ``count``: whether there are others."""
     task, question, answer = solved.task, solved.question, solved.answer
-    shown = board(task, question, answer, glyphs=glyphs), legend(task, question, answer, glyphs), caption(solved)
-    return Text("\n").join(shown)
+    marks = board(task, question, answer, glyphs=glyphs), legend(task, question, answer, glyphs)
+    return Text("\n").join((*marks, caption(solved, count)))
 
 
-def caption(solved: Solved) -> Text:
-    """What an answer is worth, and what it took, in one line."""
+def caption(solved: Solved, count: bool = True) -> Text:
+    """What an answer is worth, and what it took, in one line; ``count``: and whether there are other solutions."""
     if solved.right is None:
         verdict = (f"not judged: {solved.why}", "bold yellow")
     elif solved.task.has_rules:
@@ -39,7 +39,7 @@ def caption(solved: Solved) -> Text:
         facts.append(f"answered as symmetric variant {solved.variant}, {solved.segments} segments in all")
     elif solved.segments > solved.steps:
         facts.append(f"{solved.segments} segments over all variants")
-    if solved.several:
+    if count and solved.several:
         facts.append("the puzzle has several solutions, any of them counts")
     return Text.assemble(verdict, *(f", {fact}" for fact in facts))
 

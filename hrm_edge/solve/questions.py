@@ -62,7 +62,8 @@ def questions_of(
     if puzzle_identifiers is None:
         if task.by_example and texts is None and data is None and not isinstance(puzzles, PuzzleSet):
             raise _asked_by_example(task)
-        return Questions(itertools.chain.from_iterable(parts))
+        at_hand = all(part.at_hand for part in parts if isinstance(part, Questions))
+        return Questions(itertools.chain.from_iterable(parts), at_hand=at_hand)
     if texts is not None or data is not None or isinstance(puzzles, PuzzleSet):
         raise InputError("puzzle_identifiers go with lists and arrays of boards; files have their own")
     (rows,) = parts[0]

@@ -64,7 +64,7 @@ class Scheduler:
         require_whole(1, streams=streams, queue=queue)
         self.engine = engine
         self._room = queue
-        self._streams = Streams(engine, streams or 1)
+        self._streams = Streams(engine, streams or engine.streams)
         # A program that ends without closing ends what it asked before the backend is torn down.
         atexit.register(self._streams.close, False)
 

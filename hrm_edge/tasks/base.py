@@ -230,6 +230,15 @@ class Task(ABC):
     def check_question(self, tokens: Tokens) -> None:
         """Raise InputError when ``tokens[S]`` cannot be a puzzle: wrong shape, range or an open contradiction."""
 
+    def first_wrong(self, questions: np.ndarray) -> int | None:
+        """The first of ``questions[B, S]`` that :meth:`check_question` refuses; of many quicker than that."""
+        for row, tokens in enumerate(questions):
+            try:
+                self.check_question(tokens)
+            except InputError:
+                return row
+        return None
+
     @abstractmethod
     def verify(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
         """bool[B]: does ``answers[b]`` obey the rules and keep the givens of ``questions[b]``?"""

@@ -75,7 +75,7 @@ class C(Backend):
             task,
             bundle.manifest.architecture["halt_max_steps"],
             library,
-            threads=threads or usable_cores(),
+            threads=(threads or usable_cores()) * facts["streams"],
             shapes=shapes,
             verifies=bool(told["macros"].get("HRM_CAN_VERIFY")),
             state=states,

@@ -44,6 +44,7 @@ class CoreMl(Backend):
     """Core ML on a Mac; elsewhere the interpreter, whose answers are the program's and whose time is not."""
 
     name, title, order = "coreml", "Core ML", 4
+    streams = False
 
     def available(self) -> Available:
         if importlib.util.find_spec("coremltools") is None:

@@ -44,6 +44,7 @@ class TensorRt(Backend):
     """TensorRT on the GPU: a bundle's own engines, ones kept from before, or ones built now (which is said)."""
 
     name, title, order = "tensorrt", "TensorRT", 3
+    streams = False
 
     def available(self) -> Available:
         """What to install is empty when the driver or the GPU is missing."""

@@ -108,6 +108,17 @@ class Sudoku(Task):
                 if len(twins) > 1:
                     raise InputError(self._clash(index, int(value), twins))
 
+    def first_wrong(self, questions: np.ndarray) -> int | None:
+        if questions.ndim != 2 or questions.shape[1] != self.seq_len:
+            return super().first_wrong(questions)
+        inside = ((questions >= 1) & (questions < self.vocab_size)).all(axis=1)
+        # Values are bits: where none is there twice, their sum is what they are together.
+        bits = np.where(questions > self.blank, np.int64(1) << np.clip(questions - 2, 0, self.n - 1), 0)[
+            :, self.groups
+        ]
+        good = inside & (np.bitwise_or.reduce(bits, axis=2) == bits.sum(axis=2)).all(axis=1)
+        return None if good.all() else int(np.argmin(good))
+
     def _clash(self, group: int, value: int, cells: np.ndarray) -> str:
         kind, number = ("row", "column", "box")[group // self.n], group % self.n + 1
         rows, cols = cells // self.n + 1, cells % self.n + 1

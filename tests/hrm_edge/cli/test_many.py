@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import toys
 
@@ -11,6 +12,7 @@ from hrm_edge.cli import main
 from hrm_edge.data import choose
 from hrm_edge.data.puzzles import load_puzzles, open_puzzles
 from hrm_edge.errors import InputError
+from hrm_edge.runtimes import GraphLoop
 from hrm_edge.solve import answer
 
 pytest.importorskip("onnxruntime")
@@ -52,21 +54,30 @@ def test_no_more_than_a_part_is_looked_at_before_the_first_answer(made, worked, 
     monkeypatch.setattr("hrm_edge.cli.solve.echo_json", lambda content: at.append(len(worked)))
     if name == "-":
         monkeypatch.setattr("sys.stdin", (made / "p.txt").open())
-    assert run("solve", made / "toy", name if name == "-" else made / name, "--json") == 0
+    source = name if name == "-" else made / name
+    assert run("solve", made / "toy", source, "--json", "--check-solvable", "--streams", "1") == 0
     assert len(at) == MANY
-    assert at[0] == at[answer._CHECKED - 1] == answer._CHECKED
-    assert at[answer._CHECKED] == 2 * answer._CHECKED
+    assert at[0] <= 2 * answer._CHECKED
     assert at[-1] == MANY
 
 
-def test_a_fixed_batch_is_filled_with_what_was_looked_at(made, worked):
+def test_no_exact_solver_is_asked_unless_one_wants(made, worked):
+    assert run("solve", made / "toy", made / "p.txt", "--json", "--streams", "2") == 0
+    assert worked == []
+
+
+def test_a_fixed_batch_is_filled_with_what_was_read(made):
     batch = 48
-    questions = answer.read_puzzles([str(made / "p.txt")], TASK)
-    for solved in answer.solve_each(toys.host_engine(batch=batch), questions):
-        assert len(worked) % batch == 0 or len(worked) == MANY
-        if solved.number == 3 * batch:
-            break
-    assert len(worked) < MANY / 2
+    questions, calls = answer.read_puzzles([str(made / "p.txt")], TASK), []
+
+    def looped(tokens, *rest):
+        calls.append(len(np.unique(tokens, axis=0)))
+        return toys.looped(tokens, *rest)
+
+    engine = GraphLoop(TASK, toys.HALT_MAX_STEPS, looped, backend="toy", batch=batch)
+    assert len(list(answer.solve_each(engine, questions, warm_up=False))) == MANY
+    assert max(calls) > batch / 2  # a few are alike; and the first calls take what has come by then
+    assert len(calls) < MANY / 4
 
 
 def test_what_cannot_be_solved_is_told_when_its_turn_comes(made, tmp_path, capsys):
