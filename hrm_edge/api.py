@@ -171,6 +171,7 @@ def evaluate(
     halt: str = "learned",
     retries: int = 0,
     threads: int | None = None,
+    streams: int | None = None,
     seed: int = 0,
     *,
     say: Say = lambda line: None,
@@ -184,12 +185,12 @@ def evaluate(
     """
     from .measure.compare import open_comparison
 
-    require_whole(1, n=n, threads=threads)
+    require_whole(1, n=n, threads=threads, streams=streams)
     require_whole(0, retries=retries, seed=seed)
     several = [artifacts] if isinstance(artifacts, str | os.PathLike) else list(artifacts)
     if not several:
         raise InputError("give at least one checkpoint or bundle")
-    found = open_comparison(several, data, n, seed, threads, say=say, progress=progress)
+    found = open_comparison(several, data, n, seed, threads, streams or 1, say=say, progress=progress)
     for artifact in found.artifacts:
         if artifact.warning:
             say(f"warning: {artifact.warning}")

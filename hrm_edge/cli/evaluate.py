@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..text import echo, echo_json
-from .flags import HALT, Data, Json, MaxThinkSteps, N, Seed, Threads
+from .flags import HALT, Data, Json, MaxThinkSteps, N, Seed, Streams, Threads
 
 if TYPE_CHECKING:
     from ..data.puzzles import PuzzleSet
@@ -27,6 +27,7 @@ def command(
     halt: Annotated[str, typer.Option(help=HALT)] = "learned",
     retries: Annotated[int, typer.Option(min=0, help="Symmetric variants to try when a board is not right.")] = 0,
     threads: Threads = None,
+    streams: Streams = None,
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
@@ -44,7 +45,7 @@ def command(
     from ..progress import progress, say
 
     with progress() as report:
-        found = open_comparison(artifacts, data, n, seed, threads, say=say, progress=report)
+        found = open_comparison(artifacts, data, n, seed, threads, streams or 1, say=say, progress=report)
     for artifact in found.artifacts:
         if artifact.warning:
             say(f"warning: {artifact.warning}")

@@ -16,6 +16,7 @@ from ..progress import Progress
 from ..runtimes import Answers, Engine
 from ..runtimes.engine import joined
 from ..solve.retries import solve_with_retries
+from ..solve.scheduler import Outcome, Scheduler
 from ..tasks.base import PAD
 
 # Puzzles per call of an engine. Large enough for a continuous batch, small enough for progress and for a
@@ -142,8 +143,11 @@ def answer_all(
     """The engine's answers to every puzzle, in order, without a trace.
 
     With `retries` (see :func:`solve_with_retries`) `steps` counts the segments of all attempts. `calls`: the rows
-    of each call of the engine, of a number of puzzles.
+    of each call of the engine, of a number of puzzles. An engine of several streams is asked for each row alone.
     """
+    if engine.streams > 1 and calls is by_chunks:
+        asked: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt, "retries": retries, "seed": seed}
+        return _side_by_side(engine, puzzles, progress, asked)
 
     settings: dict[str, Any] = {"max_think_steps": max_think_steps, "halt": halt}
 
@@ -157,6 +161,26 @@ def answer_all(
     chunks = in_chunks(puzzles, progress, f"solving with {engine.backend}", calls)
     parts = [solve(some) for _, some in chunks]
     return joined(parts)
+
+
+def _side_by_side(
+    engine: Engine, puzzles: PuzzleSet, progress: Progress | None, options: dict[str, Any]
+) -> Answers:
+    identifiers = [None] * len(puzzles) if puzzles.identifiers is None else puzzles.identifiers
+    rows = zip(puzzles.questions, identifiers, strict=True)
+    came: list[Outcome] = []
+    with Scheduler(engine) as scheduler:
+        items = ({"tokens": tokens, "puzzle_identifier": each} for tokens, each in rows)
+        for outcome in scheduler.map(items, **options):
+            came.append(outcome)
+            if progress is not None:
+                progress(f"solving with {engine.backend}", len(came), len(puzzles))
+    return Answers(
+        tokens=np.stack([outcome.tokens for outcome in came]),
+        steps=np.array([outcome.segments for outcome in came], np.int32),
+        halted=np.array([outcome.halted for outcome in came]),
+        q=np.stack([outcome.q for outcome in came]),
+    )
 
 
 def evaluate(

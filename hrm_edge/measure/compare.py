@@ -91,6 +91,7 @@ def open_comparison(
     n: int | None = None,
     seed: int = 0,
     threads: int | None = None,
+    streams: int = 1,
     *,
     say: Say = lambda line: None,
     progress: Progress | None = None,
@@ -99,7 +100,7 @@ def open_comparison(
 
     InputError before any work: an artifact can not be opened, or does not solve these puzzles.
     """
-    artifacts = [open_artifact(Path(path), threads) for path in paths]
+    artifacts = [open_artifact(Path(path), threads, streams=streams) for path in paths]
     given = puzzles_for(artifacts, None if data is None else Path(data), n, seed, progress)
     puzzles = distinct_puzzles(given, say)
     for artifact in artifacts:

@@ -133,6 +133,14 @@ def test_openvino_reads_a_graph_once(tmp_path):
     np.testing.assert_array_equal(engine.solve(tokens).tokens, expected.tokens)
 
 
+@pytest.mark.parametrize(
+    ("threads", "streams", "said"), [(None, 0, "streams must be"), (2, 3, "3 streams share 2")]
+)
+def test_streams_must_be_a_number_and_have_a_thread_each(bundles, threads, streams, said):
+    with pytest.raises(InputError, match=said):
+        load_engine(bundles("onnx"), threads=threads, streams=streams)
+
+
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
 def test_threads_must_be_a_number(bundles, threads):
     with pytest.raises(InputError, match="threads must be"):

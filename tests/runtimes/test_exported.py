@@ -10,6 +10,7 @@ import shared_traces
 
 from hrm_edge.errors import InputError
 from hrm_edge.runtimes import HALT_MODES, load_engine
+from hrm_edge.solve.scheduler import Scheduler
 from hrm_edge.tasks import get_task
 
 torch = pytest.importorskip("torch")
@@ -55,10 +56,15 @@ def exported(tmp_path_factory):
     sources = {False: checkpoint(), True: checkpoint(num_puzzle_identifiers=3, puzzle_emb_ndim=32)}
 
     @functools.cache
-    def engine(target, loop, batch=None, several=False):
+    def bundle(target, loop, batch, several):
         folder = tmp_path_factory.mktemp("bundle")
         build_bundle(sources[several], ExportOptions(target, "fp32", loop, batch), folder, "small")
-        return sources[several], load_engine(folder, threads=1)
+        return folder
+
+    @functools.cache
+    def engine(target, loop, batch=None, several=False, threads=1, streams=1):
+        folder = bundle(target, loop, batch, several)
+        return sources[several], load_engine(folder, threads=threads, streams=streams)
 
     yield engine
     patch.undo()
@@ -109,6 +115,20 @@ def test_puzzle_identifiers(exported, target, loop):
     assert not np.array_equal(answers.tokens, engine.solve(QUESTIONS).tokens)
     with pytest.raises(InputError, match="between 0 and 2"):
         engine.solve(QUESTIONS, puzzle_identifiers=identifiers + 1)
+
+
+@pytest.mark.parametrize(("target", "loop"), KINDS)
+def test_neither_streams_nor_threads_change_a_number(exported, target, loop):
+    """What a scheduler answers is what was gated: bit for bit that of one stream with all threads."""
+    with Scheduler(exported(target, loop, threads=2, streams=2)[1]) as scheduler:
+        outcomes = list(scheduler.map(QUESTIONS))
+    for threads in (1, 2):
+        _, engine = exported(target, loop, threads=threads)
+        alone = [engine.solve(question[None]) for question in QUESTIONS]
+        for answers, outcome in zip(alone, outcomes, strict=True):
+            assert np.array_equal(answers.tokens[0], outcome.tokens)
+            assert np.array_equal(answers.q[0], outcome.q)
+            assert (answers.steps[0], answers.halted[0]) == (outcome.steps, outcome.halted)
 
 
 @pytest.mark.parametrize(("target", "loop"), KINDS)

@@ -96,7 +96,7 @@ def test_an_artifact_is_held_to_the_given_path_beside_any_shortest_one(tmp_path,
     model = SimpleNamespace(segment_flops=2_500_000)
     checkpoint = SimpleNamespace(task=puzzles.task, metadata={}, path="c", model=model)
     opened = Artifact("heart", tmp_path, engine, "fp32", 1, "0", checkpoint, None)
-    monkeypatch.setattr("hrm_edge.measure.compare.open_artifact", lambda *_: opened)
+    monkeypatch.setattr("hrm_edge.measure.compare.open_artifact", lambda *_, **__: opened)
     code, out, _ = run(capsys, "heart", "--data", tmp_path / "rings.csv")
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     found = {name: dict(zip(lines["puzzles"], lines[name], strict=True)) for name in ("a", "b", "all")}
