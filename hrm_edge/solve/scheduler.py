@@ -5,7 +5,6 @@ The queue and what becomes of a request are here; the threads that think are in 
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import functools
@@ -145,10 +144,14 @@ class Scheduler:
 
     async def solve(self, tokens: np.ndarray, **options: Any) -> Outcome:
         """:meth:`submit` for `asyncio`, which waits for room; cancelling the task cancels the request."""
+        import asyncio  # a command that solves a puzzle does without
+
         return await asyncio.wrap_future(await self._entered(tokens, options))
 
     async def stream(self, tokens: np.ndarray, **options: Any) -> AsyncIterator[SegmentOutput | Outcome]:
         """Each segment as it comes, and the :class:`Outcome` at last; who stops listening cancels the request."""
+        import asyncio
+
         loop, seen = asyncio.get_running_loop(), asyncio.Queue[Any]()
 
         def told(what: Any) -> None:
@@ -165,6 +168,8 @@ class Scheduler:
             future.cancel()
 
     async def _entered(self, tokens: np.ndarray, options: dict[str, Any]) -> Future[Outcome]:
+        import asyncio
+
         loop, room = asyncio.get_running_loop(), asyncio.Event()
         with self._streams.told_of_room(lambda: loop.call_soon_threadsafe(room.set)):
             while True:

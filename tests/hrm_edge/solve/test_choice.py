@@ -45,7 +45,10 @@ def test_few_puzzles_and_one_thread_are_not_worth_it(bundle, monkeypatch):
         assert choice.open_for_many(bundle, threads, asked, pytest.fail).streams == 1
 
 
-@pytest.mark.parametrize("kept", ["", "{", "[]", '{"streams": 3}', '{"streams": true}', '{"streams": "2"}', "[" * 9000])
+NO_CHOICE = ("", "{", "[]", '{"streams": 3}', '{"streams": true}', '{"streams": "2"}', "[" * 9000)
+
+
+@pytest.mark.parametrize("kept", NO_CHOICE)
 def test_what_is_no_choice_is_measured_again(bundle, tmp_path, kept):
     said = []
     choice.open_for_many(bundle, None, rows(MANY), said.append)
