@@ -40,7 +40,7 @@ from ...runtimes.loops import NEXT
 from .edit import ensure
 from .methods import Method, Repeated, call_methods
 from .passes import BATCH, clean, fold_views, split_products
-from .repeat import OneBlock, call_blocks
+from .repeat import OneOfEach, write_segment
 
 OPSET = 20
 # Any number but 0 and 1, which the tracer takes for constants.
@@ -261,9 +261,9 @@ def _trace(program: Program) -> onnx.ModelProto:
     module = program.module
     named = dict(module.state_dict())
     if isinstance(module, HRM):
-        segment = OneBlock(module)
-        model = _exported(Program(segment, program.inputs, (*program.outputs, "block")))
-        call_blocks(model, segment)
+        parts = OneOfEach(module)
+        model = _exported(Program(parts, program.inputs, parts.outputs))
+        write_segment(model, parts)
     elif isinstance(module, Wrapped):
         model = _exported_once(program) if "e" in program.inputs else _exported(program)
         fold_views(model)
