@@ -6,9 +6,12 @@ ZOO := sudoku-9x9
 DEMO := sudoku-9x9-hard
 FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 2
+SERVE_EXAMPLES ?= 100
+MINUTES ?= 5
 DEMO_BUNDLE := bundles/$(DEMO)-openvino-fp32-graph
 
-.PHONY: demo test executorch test-distributed test-fast lint types contracts check fuzz soak faults test-web cpu-kinds dist train-demo clean
+.PHONY: demo test executorch test-distributed test-serve serve-load test-fast lint types contracts check fuzz soak faults \
+	test-web cpu-kinds dist train-demo clean
 
 # torch first and pinned: on its own, a range may resolve to a build with gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml
@@ -98,6 +101,16 @@ cpu-kinds: $(VENV)/.installed
 test-web: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
 	$(BIN)/python -m pytest -s -o python_files='*.py' tests/browser
+
+# The service with what the suite skips: tools for language models, and its OpenAPI document held to it by schemathesis.
+# Then several clients for minutes (make serve-load), each answer compared with its own puzzle.
+test-serve: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[contract]'
+	SERVE_EXAMPLES=$(SERVE_EXAMPLES) $(BIN)/python -m pytest -n0 -s tests/hrm_edge/serve
+
+serve-load: $(VENV)/.installed
+	$(BIN)/hrm-edge export $(ZOO) --target openvino --loop graph --no-gate -o bundles/ci/openvino-fp32-graph
+	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/serve_load.py $(MINUTES) bundles/ci/openvino-fp32-graph
 
 # The sdist, the wheel that is built from it, and the bill of materials (CycloneDX), which the wheel holds too.
 dist: $(VENV)/.installed

@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Extras for work on the project itself, which no bill of the product lists.
-NOT_RUNTIME = ("dev", "dist", "browser", "distributed")
+NOT_RUNTIME = ("dev", "dist", "browser", "distributed", "contract")
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT, LICENCES = PYPROJECT["project"], PYPROJECT["tool"]["hrm-edge"]["licences"]
 STEM = f"hrm_edge-{hrm_edge.__version__}"
 ROOMS = ("models", "trainer", "exporters", "runtimes")
-NOT_RUNTIME = ("dev", "dist", "browser", "distributed")  # extras of people who work on hrm-edge
+NOT_RUNTIME = ("dev", "dist", "browser", "distributed", "contract")  # extras of people who work on hrm-edge
 
 
 def made_by(script, output, **more):

@@ -25,6 +25,7 @@ from .metrics import CONTENT_TYPE, Metrics
 from .openapi import Operation, document
 from .page import PAGE_POLICY, page
 from .records import (
+    Answer,
     BundleList,
     Done,
     Health,
@@ -127,7 +128,7 @@ class Service:
                 {200: (_STREAM, None)},
                 body=SolveRequest,
                 problems=asked,
-                events={"segment": Segment, "answer": None, "refused": Refused, "done": Done},
+                events={"segment": Segment, "answer": Answer, "refused": Refused, "done": Done},
             ),
             Operation("GET", "/v1/bundles", self._list, "What is served.", {200: ("application/json", BundleList)}),
             Operation(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -21,6 +23,9 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+
+
+_DISCARDED = 16  # times the largest body, of one that is too large
 
 
 class TooLarge(Exception):
@@ -73,6 +78,8 @@ class Guard:
             if refused is None:
                 await self.app(scope, self._bounded(receive), sending)
             else:
+                if b"expect" not in headers:  # who asks first sends nothing yet
+                    await self._discard(receive)
                 await refused(scope, receive, sending)
         finally:
             method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
@@ -100,10 +107,22 @@ class Guard:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._limits.body:
+                if message.get("more_body"):
+                    await self._discard(receive)
                 raise TooLarge
             return message
 
         return receiving
+
+    async def _discard(self, receive: Receive) -> None:
+        """Read what still comes, up to a point: the response to who is cut off while sending would be lost."""
+        size, more = 0, True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.body_seconds):
+                while more and size < _DISCARDED * self._limits.body:
+                    message = await receive()
+                    size += len(message.get("body", b""))
+                    more = message.get("more_body", False)
 
 
 def too_large(limits: Limits) -> JSONResponse:

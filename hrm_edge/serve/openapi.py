@@ -14,6 +14,13 @@ from .settings import Limits
 
 _REFERENCE = "#/components/schemas/{model}"
 _STREAM = "text/event-stream"
+_EVENT = _REFERENCE.format(model="Event")
+_UNMODELLED: dict[str, dict[str, Any]] = {
+    "application/json": {"type": "object"},
+    "text/html": {"type": "string"},
+    "text/plain": {"type": "string"},
+    _STREAM: {"$ref": _EVENT},
+}
 _PROBLEMS = {
     400: "The body is no JSON.",
     401: "The token is missing, or another.",
@@ -42,7 +49,7 @@ class Operation:
     problems: tuple[int, ...] = ()
     open: bool = False  # to who has no token
     streams: bool = False  # also as events, to who accepts these
-    events: Mapping[str, type[Wire] | None] = field(default_factory=dict)
+    events: Mapping[str, type[Wire]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,13 +60,15 @@ def document(operations: Sequence[Operation], limits: Limits, *, protected: bool
     """The document of a service with these limits; ``protected``: it has a token."""
     read: set[type[Wire]] = {each.body for each in operations if each.body}
     written = {model for each in operations for _, model in each.answers.values() if model} | {Problem}
-    written |= {model for each in operations for model in each.events.values() if model}
+    events = {name: model for each in operations for name, model in each.events.items()}
+    written |= set(events.values())
     order = [(model, "validation") for model in read] + [(model, "serialization") for model in written]
     _, schemas = models_json_schema(
         sorted(order, key=lambda pair: pair[0].__name__),  # type: ignore[arg-type]
         ref_template=_REFERENCE,
     )
     definitions = schemas["$defs"]
+    definitions["Event"] = _event(events)
     asked = definitions["SolveRequest"]["properties"]
     for choice in asked["puzzles"]["anyOf"]:
         if choice["type"] == "array":
@@ -93,10 +102,10 @@ def _described(each: Operation, protected: bool) -> dict[str, Any]:
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     responses: dict[str, Any] = {}
     for status, (media, model) in each.answers.items():
-        schema = {"$ref": _REFERENCE.format(model=model.__name__)} if model else _unmodelled(media)
+        schema = {"$ref": _REFERENCE.format(model=model.__name__)} if model else _UNMODELLED[media]
         content = {media: {"schema": schema}}
         if each.streams:
-            content[_STREAM] = {"schema": _unmodelled(_STREAM)}
+            content[_STREAM] = {"schema": {"$ref": _EVENT}}
         responses[str(status)] = {
             "description": "Answered." if status < 400 else "Not so.",
             "content": content,
@@ -110,8 +119,12 @@ def _described(each: Operation, protected: bool) -> dict[str, Any]:
     return described
 
 
-def _unmodelled(media: str) -> dict[str, Any]:
-    return {"type": "object"} if media == "application/json" else {"type": "string"}
+def _event(events: Mapping[str, type[Wire]]) -> dict[str, Any]:
+    """One server-sent event."""
+    models = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in events.values()]
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": models}}
+    properties = {"event": {"enum": list(events)}, "data": data}
+    return {"type": "object", "required": ["event", "data"], "properties": properties}
 
 
 def _refusal(status: int) -> dict[str, Any]:

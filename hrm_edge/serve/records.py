@@ -8,14 +8,21 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .. import limits
 from ..halting import HALT_MODES, LEARNED
 
 Halt = StrEnum("Halt", {name: name for name in HALT_MODES})  # type: ignore[misc]
 
-Token = Annotated[int, Field(ge=0, lt=limits.VOCABULARY)]
+
+def _whole(value: Any) -> Any:
+    """To JSON, 3.0 is the whole number that 3 is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)  # behind the limits, which JSON Schema would lose otherwise
+Token = Annotated[int, Field(ge=0, lt=limits.VOCABULARY), _WHOLE]
 Text = Annotated[str, Field(min_length=1, max_length=4 * limits.SEQUENCE)]
 Tokens = Annotated[list[Token], Field(min_length=1, max_length=limits.SEQUENCE)]
 
@@ -42,19 +49,20 @@ class SolveRequest(Wire):
     ]
     bundle: Annotated[str | None, Field(description="Its name, where several are served.")] = None
     max_think_steps: Annotated[
-        int | None, Field(ge=1, description="Segments at most; null: as many as in training.")
+        Annotated[int, Field(ge=1), _WHOLE] | None,
+        Field(description="Segments at most; null: as many as in training."),
     ] = None
     halt: Annotated[Halt, Field(description="When to stop thinking.")] = Halt(LEARNED.name)
     retries: Annotated[
-        int, Field(ge=0, le=RETRIES, description="Symmetric variants to try of what does not verify.")
+        int, Field(ge=0, le=RETRIES, description="Symmetric variants to try of what does not verify."), _WHOLE
     ] = 0
-    seed: Annotated[int, Field(ge=0, lt=2**63, description="Which variants are tried.")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Which variants are tried."), _WHOLE] = 0
     deadline: Annotated[
         float | None, Field(gt=0, allow_inf_nan=False, description="Seconds from now for each puzzle.")
     ] = None
-    priority: Annotated[int, Field(ge=-PRIORITY, le=PRIORITY, description="Larger goes first.")] = 0
+    priority: Annotated[int, Field(ge=-PRIORITY, le=PRIORITY, description="Larger goes first."), _WHOLE] = 0
     puzzle_identifiers: Annotated[
-        list[Annotated[int, Field(ge=0, lt=limits.IDENTIFIERS)]] | None,
+        list[Annotated[int, Field(ge=0, lt=limits.IDENTIFIERS), _WHOLE]] | None,
         Field(description="One a puzzle, for models that were trained with several."),
     ] = None
 

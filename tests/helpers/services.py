@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +21,10 @@ from hrm_edge.runtimes import Engine, HostLoop
 from hrm_edge.serve import bundles
 from hrm_edge.serve.app import Service
 from hrm_edge.serve.bundles import Bundles, Loading
+
+ROOT = Path(__file__).parents[2]
+SERVE = [sys.executable, "-m", "hrm_edge.cli", "serve"]
+SECRET = "a-token-of-twenty-characters"
 
 
 class Gated(HostLoop):
@@ -130,3 +139,52 @@ async def until(right: Callable[[], Any]) -> Any:
         while not (found := right()):
             await asyncio.sleep(0.002)
     return found
+
+
+# -- as a process --------------------------------------------------------------------------------------------
+
+
+class Process:
+    """One `hrm-edge serve` of bundles, with flags, on a free port."""
+
+    def __init__(self, *arguments: str | Path, token: str | None = SECRET) -> None:
+        command = [*SERVE, *map(str, arguments), "--port", "0", "--json", "--threads", "1"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        if token:
+            environment["HRM_EDGE_TOKEN"] = token
+        self.run = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.run.stdout is not None
+        self.told = json.loads(self.run.stdout.readline())
+        self.port = int(self.told["url"].rpartition(":")[2])
+
+    def ask(self, path: str, body: Any = None, *, token: str | None = SECRET, wait: bool = True) -> Any:
+        """(status, body), the body read where it is JSON; without ``wait`` the connection that it comes by."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)
+        if not wait:
+            return connection
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        is_json = response.headers["content-type"] == "application/json"
+        return response.status, json.loads(content) if is_json else content
+
+    def busy(self) -> float:
+        """How many puzzles it has."""
+        lines = self.ask("/metrics")[1].decode().split("\n")
+        return next(float(x.split()[-1]) for x in lines if x.startswith("hrm_edge_puzzles_in_progress{"))
+
+    def until_busy(self) -> None:
+        while not self.busy():
+            time.sleep(0.02)
+
+    def end(self, number: int) -> tuple[int, str]:
+        """The exit code after a signal, and all that was printed."""
+        self.run.send_signal(number)
+        _, errors = self.run.communicate(timeout=60)
+        return self.run.returncode, errors

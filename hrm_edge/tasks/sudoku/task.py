@@ -101,12 +101,12 @@ class Sudoku(Task):
     def check_question(self, tokens: Tokens) -> None:
         tokens = np.asarray(tokens)
         self._check_tokens(tokens)
-        for index, cells in enumerate(self.groups):
-            values = tokens[cells]
-            for value in np.unique(values[values > self.blank]):
-                twins = cells[values == value]
-                if len(twins) > 1:
-                    raise InputError(self._clash(index, int(value), twins))
+        values = np.sort(tokens[self.groups], axis=1)
+        twice = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] > self.blank)
+        for index in np.flatnonzero(twice.any(axis=1)):
+            value = values[index, 1:][twice[index]][0]
+            cells = self.groups[index]
+            raise InputError(self._clash(int(index), int(value), cells[tokens[cells] == value]))
 
     def first_wrong(self, questions: np.ndarray) -> int | None:
         if questions.ndim != 2 or questions.shape[1] != self.seq_len:

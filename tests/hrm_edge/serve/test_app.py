@@ -66,16 +66,17 @@ def test_answers_are_the_engines(run, halt, retries):
 
 def test_one_text_a_drawn_board_and_tokens_are_the_same_puzzle(run):
     board = toys.TASK.render(PUZZLES[0])
+    floats = [float(token) for token in PUZZLES[0]]  # in JSON whole numbers too
     assert board.count("\n") == 4
 
     async def work(service):
-        asked = (TEXTS[0], [TEXTS[0], board, PUZZLES[0].tolist()])
+        asked = (TEXTS[0], [TEXTS[0], board, PUZZLES[0].tolist(), floats])
         return [(await ask(service, "/v1/solve", {"puzzles": each})).json()["results"] for each in asked]
 
-    (alone,), three = run(work)
-    assert {alone["answer"], *(each["answer"] for each in three)} == {alone["answer"]}
-    assert [each["tokens"] is None for each in (alone, *three)] == [True, True, True, False]
-    assert toys.TASK.format(np.array(three[2]["tokens"])) == alone["answer"]
+    (alone,), all_four = run(work)
+    assert {alone["answer"], *(each["answer"] for each in all_four)} == {alone["answer"]}
+    assert [each["tokens"] is None for each in (alone, *all_four)] == [True, True, True, False, False]
+    assert toys.TASK.format(np.array(all_four[2]["tokens"])) == alone["answer"]
 
 
 def test_what_is_wrong_with_one_puzzle_is_told_by_its_place(run):
@@ -102,6 +103,8 @@ def test_what_is_wrong_with_one_puzzle_is_told_by_its_place(run):
         ({"puzzles": [[True]]}, 422, "list of puzzles"),
         ({"puzzles": "1", "puzzle": "1"}, 422, "unknown field 'puzzle'"),
         ({"puzzles": "1", "retries": "3"}, 422, "retries"),
+        ({"puzzles": "1", "retries": 1.5}, 422, "retries"),
+        ({"puzzles": "1", "retries": -1}, 422, "retries"),
         ({"puzzles": "1", "max_think_steps": 0}, 422, "max_think_steps"),
         ({"puzzles": "1", "halt": "sometimes"}, 422, "halt"),
         ({"puzzles": "1", "deadline": 0}, 422, "deadline"),

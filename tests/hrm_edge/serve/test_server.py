@@ -1,12 +1,10 @@
 """`hrm-edge serve` as a process on a socket: what signals do, its time limits, its exit codes and its lines."""
 
-import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,10 +18,9 @@ pytest.importorskip("onnx")
 
 import numpy as np
 import toys
+from services import SECRET, SERVE, Process
 
 ROOT = Path(__file__).parents[3]
-SERVE = [sys.executable, "-m", "hrm_edge.cli", "serve"]
-SECRET = "a-token-of-twenty-characters"
 PUZZLES = toys.puzzles(6)
 TEXTS = [toys.TASK.format(row) for row in PUZZLES]
 RIGHT = [toys.TASK.format(row) for row in toys.host_engine().solve(PUZZLES).tokens]
@@ -34,49 +31,6 @@ LONG = {"puzzles": TEXTS[0], "halt": "fixed", "max_think_steps": 4000}  # a seco
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return toys.write_toy_bundle(tmp_path_factory.mktemp("served") / "toy")
-
-
-class Process:
-    """One server; ``url`` host and port."""
-
-    def __init__(self, bundle, *flags, token=SECRET):
-        command = [*SERVE, str(bundle), "--port", "0", "--json", "--threads", "1"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        if token:
-            environment["HRM_EDGE_TOKEN"] = token
-        self.run = subprocess.Popen(
-            [*command, *flags], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.told = json.loads(self.run.stdout.readline())
-        self.port = int(self.told["url"].rpartition(":")[2])
-
-    def ask(self, path, body=None, *, token=SECRET, wait=True):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)
-        if not wait:
-            return connection
-        response = connection.getresponse()
-        content = response.read()
-        connection.close()
-        is_json = response.headers["content-type"] == "application/json"
-        return response.status, json.loads(content) if is_json else content
-
-    def busy(self):
-        """How many puzzles it has."""
-        lines = self.ask("/metrics")[1].decode().split("\n")
-        return next(float(x.split()[-1]) for x in lines if x.startswith("hrm_edge_puzzles_in_progress{"))
-
-    def until_busy(self):
-        while not self.busy():
-            time.sleep(0.02)
-
-    def end(self, number):
-        self.run.send_signal(number)
-        _, errors = self.run.communicate(timeout=60)
-        return self.run.returncode, errors
 
 
 @pytest.fixture
