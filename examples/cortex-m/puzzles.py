@@ -8,6 +8,8 @@ from pathlib import Path
 def main(folder: str, count: str) -> None:
     facts = json.loads((Path(folder) / "facts.json").read_text("utf-8"))
     some = facts["examples"][: int(count)]
+    if not some:
+        sys.exit(f"{folder}: holds no examples, as it was exported with --no-gate; export it again")
     print(f"#define PUZZLES {len(some)}")
     for name, key in (("questions", "question_tokens"), ("expected", "answer_tokens")):
         rows = ",\n    ".join("{" + ", ".join(map(str, each[key])) + "}" for each in some)
