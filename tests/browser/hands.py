@@ -132,6 +132,7 @@ def test_thinking_can_be_stopped_and_limited(page, served):
     page.until("document.getElementById('at').max > 0")
     page.js("document.getElementById('think').click()")
     page.until_ended()
+    page.until("document.getElementById('at').value === document.getElementById('at').max")  # all is shown
     assert "stopped by you" in page.text("facts")
     assert int(page.js("return document.getElementById('at').max")) < 17 * 32
     page.ask(PUZZLE)

@@ -101,8 +101,8 @@ class Page {
     this.worker.postMessage({ kind: "stop" });
     this.id += 1; // what still comes is of no account
     this.#setBusy(false);
-    this.viewer.run.done = true;
-    if (this.viewer.run.segments.length) showEnd(this.viewer, ["stopped by you"]);
+    this.viewer.run.done = this.viewer.run.interrupted = true;
+    if (this.viewer.run.segments.length) showEnd(this.viewer);
     else this.#tellReady();
   }
 
@@ -146,10 +146,10 @@ class Page {
   /** Whether an example is answered as it was where the bundle was gated. */
   #compared() {
     const { examples, asked } = this.task.facts;
-    const { question, limit } = this.viewer.run;
+    const { question, limit, interrupted } = this.viewer.run;
     const example = examples.find((each) => each.question_tokens.length && each.question_tokens.every((token, cell) => token === question[cell]));
     const { answer, steps, attempt } = this.viewer.verdict();
-    if (!example || attempt || byId("halt").value !== asked?.halt || limit !== asked.max_think_steps) return [];
+    if (!example || attempt || interrupted || byId("halt").value !== asked?.halt || limit !== asked.max_think_steps) return [];
     const same = example.answer_tokens.every((token, cell) => token === answer[cell]) && example.steps === steps;
     return [same ? "answer and segments as in Python" : "Python answered otherwise"];
   }

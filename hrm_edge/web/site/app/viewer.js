@@ -16,7 +16,7 @@ import { milliseconds, percent, plural, shownAs } from "./words.js";
  * @property {number} attempt 0 for the board as asked, k for its k-th variant
  * @property {?{tokens: Int32Array, odds: Float32Array}} likely the likeliest tokens of each cell, CANDIDATES a cell
  */
-/** @typedef {{question: Int32Array, segments: Seen[], done: boolean, limit: number}} Run */
+/** @typedef {{question: Int32Array, segments: Seen[], done: boolean, limit: number, interrupted?: boolean}} Run */
 
 
 const PACE = 520; // milliseconds that a segment is shown for, however fast it was
@@ -209,7 +209,7 @@ export class Viewer extends EventTarget {
     const last = own.at(-1);
     const verified = this.task.verify(question, last.guess);
     const total = segments.reduce((sum, seen) => sum + (seen.ms ?? 0), 0);
-    const ended = last.stopped ? "it decided to stop" : "the limit ended it";
+    const ended = this.run.interrupted ? "stopped by you" : last.stopped ? "it decided to stop" : "the limit ended it";
     const others = attempt ? `as symmetric board ${attempt}` : final.attempt ? `nor did ${plural(final.attempt, "symmetric board")}` : "";
     return {
       verified,
