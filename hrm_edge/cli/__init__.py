@@ -7,6 +7,7 @@ import importlib
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -35,16 +36,6 @@ COMMANDS = (
 )
 _NAMES = {"evaluate": "eval", "import_": "import"}  # where Python has its own idea of the name
 
-app = typer.Typer(
-    name="hrm-edge",
-    help="Compile, check and run Hierarchical Reasoning Models on devices.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # brackets in help texts are meant as brackets
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -54,7 +45,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
@@ -63,19 +53,36 @@ def _options(
     """Compile, check and run Hierarchical Reasoning Models on devices."""
 
 
-for _module in COMMANDS:
-    _name = _NAMES.get(_module, _module)
-    _command = importlib.import_module(f".{_module}", __name__)
-    if isinstance(_command.command, typer.Typer):
-        app.add_typer(_command.command, name=_name)
-    else:
-        app.command(name=_name, cls=getattr(_command, "Command", None))(_command.command)
+def _app(modules: Sequence[str]) -> typer.Typer:
+    """The command line with the commands of these modules."""
+    app = typer.Typer(
+        name="hrm-edge",
+        help="Compile, check and run Hierarchical Reasoning Models on devices.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # brackets in help texts are meant as brackets
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for module in modules:
+        name = _NAMES.get(module, module)
+        command = importlib.import_module(f".{module}", __name__)
+        if isinstance(command.command, typer.Typer):
+            app.add_typer(command.command, name=name)
+        else:
+            app.command(name=name, cls=getattr(command, "Command", None))(command.command)
+    return app
 
 
 @functools.cache
-def _command_line() -> Any:
-    """All commands with their flags, read from their functions: once, as that takes as long as a small command."""
-    return typer.main.get_command(app)
+def command_line(name: str | None = None) -> Any:
+    """What parses arguments, all commands in it; where they begin with a command's ``name``, that one alone.
+
+    Flags are read from the commands' functions, which for all of them takes as long as a small command itself.
+    """
+    asked = [module for module in COMMANDS if _NAMES.get(module, module) == name]
+    return typer.main.get_command(_app(asked or COMMANDS))
 
 
 # typer carries a click of its own; this is its error for a wrong flag, value or command.
@@ -105,7 +112,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
                 before[number] = signal.signal(number, interrupt)
     try:
         with told_of_threads():
-            code = _command_line()(args=argv, standalone_mode=False) or 0
+            given = sys.argv[1:] if argv is None else argv
+            code = command_line(given[0] if given else None)(args=argv, standalone_mode=False) or 0
     except HrmEdgeError as error:
         code = _fail(str(error), error.exit_code)
     except _UsageError as error:

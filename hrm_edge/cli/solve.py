@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +17,11 @@ from ..text import best_effort, echo, echo_json
 from .flags import HALT, Streams, Threads
 
 if TYPE_CHECKING:
+    from ..report.film import Film
     from ..solve.answer import Solved
+    from ..solve.live import LiveBoard
     from ..tasks import Task
+    from ..web.recording import Recording
 
 
 class Command(typer.core.TyperCommand):
@@ -112,14 +115,11 @@ def command(
     standard error counts those); 2 when a puzzle or the bundle is wrong.
     """
     from ..bundle import open_bundle, require_outside
-    from ..report.film import opened_film
     from ..runtimes import load_engine
     from ..runtimes.loader import task_of, warning
     from ..solve.answer import read_puzzles, solve_each
     from ..solve.choice import open_for_many
-    from ..solve.live import LiveBoard
     from ..solve.watch import Watch, told_all
-    from ..web.recording import opened_recording
 
     asking: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps, "retries": retries, "seed": seed}
     shown = {"--trace": trace, "--gif": gif, "--trace-html": trace_html, "--watch": watch, "--threads": threads}
@@ -142,8 +142,7 @@ def command(
     for written in (gif, trace_html):
         if written is not None:
             require_outside(opened.path, written)
-    film = opened_film(gif) if gif else None
-    recording = opened_recording(trace_html, opened.manifest.name) if trace_html else None
+    film, recording = _films(gif, trace_html, opened.manifest.name)
     watched = watch or film is not None or recording is not None
     questions = read_puzzles(puzzles or ["-"] * (data is None), task_of(opened), data, to_watch=watched)
     if streams is not None or watched or trace or questions.at_hand:
@@ -152,12 +151,13 @@ def command(
         engine = open_for_many(opened, threads, None if questions.live else questions.first(), announce)
     wrong = 0
     # Answers that are seen, as they come, need nothing beside them.
-    with LiveBoard() as live, nullcontext() if watch or sys.stdout.isatty() else progress() as report:
-        watches: list[Watch] = [each for each in (live if watch else None, film, recording) if each is not None]
+    with _live(watch) as live, nullcontext() if watch or sys.stdout.isatty() else progress() as report:
+        watches: list[Watch] = [each for each in (live, film, recording) if each is not None]
         for solved in solve_each(
             engine, questions, watch=told_all(watches), trace=trace, check_solvable=check_solvable, **asking
         ):
-            live.clear()
+            if live is not None:
+                live.clear()
             wrong += solved.right is False
             if as_json:
                 echo_json(solved.to_dict())
@@ -186,6 +186,30 @@ def _into_file(bundle: str, files: list[str | Path], output: Path, as_json: bool
             echo_json(done.to_dict())
         else:
             echo(str(done))
+
+
+def _live(watch: bool) -> AbstractContextManager[LiveBoard | None]:
+    """The board that is drawn while the model thinks, where somebody watches."""
+    if not watch:
+        return nullcontext()
+    from ..solve.live import LiveBoard
+
+    return LiveBoard()
+
+
+def _films(gif: Path | None, trace_html: Path | None, name: str) -> tuple[Film | None, Recording | None]:
+    """What is to be filled with how puzzles are thought over. Where nothing is, all that could is not imported."""
+    film: Film | None = None
+    recording: Recording | None = None
+    if gif is not None:
+        from ..report.film import opened_film
+
+        film = opened_film(gif)
+    if trace_html is not None:
+        from ..web.recording import opened_recording
+
+        recording = opened_recording(trace_html, name)
+    return film, recording
 
 
 def _draw(task: Task, solved: Solved, several: bool, count: bool) -> None:

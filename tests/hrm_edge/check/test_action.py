@@ -8,10 +8,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-import typer
 from toys import write_toy_bundle
 
-from hrm_edge.cli import app
+from hrm_edge.cli import command_line
 from hrm_edge.packages import TORCH
 
 yaml = pytest.importorskip("yaml")
@@ -46,7 +45,7 @@ def test_no_input_is_pasted_into_a_script():
 
 
 def test_every_flag_exists():
-    command = typer.main.get_command(app).commands["check"]
+    command = command_line().commands["check"]
     known = {name for parameter in command.params for name in parameter.opts}
     used = set(re.findall(r"--[a-z][a-z-]+", SCRIPTS["Check"]["run"]))
     assert {"--markdown", "--junit", "--update-baseline"} <= used <= known
