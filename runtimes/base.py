@@ -94,6 +94,13 @@ class Backend(ABC):
         tell, and so proves nothing."""
         return None
 
+    def product(self, precision: str, size: int, threads: int) -> Callable[[], object] | None:
+        """One matrix product of ``size`` × ``size`` as it computes it, to be called as often as one likes.
+
+        None: it has none in this precision, or what makes one is not installed.
+        """
+        return None
+
     def compiled_name(self, name: str) -> str:
         """A product's name among `compiled_products`, where its format can not hold the graph's own."""
         return name

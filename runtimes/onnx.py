@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,35 @@ class OnnxRuntime(Backend):
         # Fusion renames nodes, but the value they make keeps its name.
         return [CompiledProduct(n.output[0], *_kinds(n)) for n in _nodes(graph) if n.op_type in _PRODUCTS]
 
+    def product(self, precision: str, size: int, threads: int) -> Callable[[], object] | None:
+        """Needs the package onnx, which writes the graph."""
+        if not self.available().usable or importlib.util.find_spec("onnx") is None:
+            return None
+        kinds = {"fp32": (np.float32, np.float32, np.float32), "int8": (np.uint8, np.int8, np.int32)}
+        if precision not in kinds:
+            return None
+        left, right, made = kinds[precision]
+        session = open_session(_product(left, right, made, size), threads)
+        given = np.ones((size, size), left)
+        return lambda: session.run(None, {"x": given})
+
 
 BACKEND = OnnxRuntime()
+
+
+def _product(left: Any, right: Any, made: Any, size: int) -> bytes:
+    """``x left[size, size]`` by a stored matrix of the type ``right``, as a model."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    types = [helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in (left, made)]
+    x, y = (helper.make_tensor_value_info(n, kind, [size, size]) for n, kind in zip("xy", types, strict=True))
+    weight = numpy_helper.from_array(np.random.default_rng(0).integers(-9, 9, (size, size)).astype(right), "w")
+    operator = "MatMul" if left is np.float32 else "MatMulInteger"
+    graph = helper.make_graph([helper.make_node(operator, ["x", "w"], ["y"])], "product", [x], [y], [weight])
+    opset = onnx.helper.make_opsetid("", 20)
+    written: bytes = helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+    return written
 
 
 def imported() -> Any:

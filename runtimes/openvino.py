@@ -6,7 +6,7 @@ import importlib.util
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,13 @@ class OpenVino(Backend):
         free = [item.any_name for item in _free(read)]
         return _ByRows(compiled, free) if free else compiled(None)
 
+    def product(self, precision: str, size: int, threads: int) -> Callable[[], object] | None:
+        if not self.available().usable or precision not in ("fp32", BF16.name, "int8"):
+            return None
+        request = imported().Core().compile_model(_product(precision, size), "CPU", _settings(threads))
+        infer, given = request.create_infer_request(), np.full((size, size), 0.5, np.float32)
+        return lambda: infer.infer([given], share_inputs=True)
+
     def multiplies_bfloat16(self) -> bool:
         """Whether this CPU has products of bfloat16 (AVX-512 BF16 or AMX); OpenVINO must be installed to tell.
 
@@ -146,6 +153,27 @@ def _opted_in() -> bool:
         return (Path.home() / "intel" / "openvino_telemetry").read_text().strip() == "1"
     except (OSError, ValueError, RuntimeError):
         return False
+
+
+def _product(precision: str, size: int) -> Any:
+    """``x float32[size, size]`` by a stored matrix, as a model, with what makes its operands narrow."""
+    openvino = imported()
+    ops = openvino.opset13
+    rng = np.random.default_rng(0)
+    x = ops.parameter([size, size], np.float32)
+    if precision == "int8":
+        stored = ops.constant(rng.integers(-127, 128, (size, size)).astype(np.int8))
+        weight = ops.multiply(ops.convert(stored, "f32"), ops.constant(np.full((1, size), 1 / 64, np.float32)))
+        ends = [ops.constant(np.float32(end)) for end in (-2, 2, -2, 2)]
+        made = ops.matmul(ops.fake_quantize(x, *ends, 255), weight, False, False)
+    else:
+        weight, left = ops.constant(rng.standard_normal((size, size), np.float32)), x
+        if precision == BF16.name:
+            weight, left = ops.convert(weight, "bf16"), ops.convert(x, "bf16")
+        made = ops.matmul(left, weight, False, False)
+        if precision == BF16.name:
+            made = ops.convert(made, "f32")
+    return openvino.Model([made], [x], "product")
 
 
 def _for_rows(read: Any, rows: int | None) -> Any:

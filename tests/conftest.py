@@ -156,10 +156,10 @@ def _one_trace():
 
 @contextlib.contextmanager
 def _own_memory():
-    from hrm_edge.measure import memory, speed
+    from hrm_edge.measure import cold, speed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "peak_memory", lambda *_, **__: (memory.own_peak_mb(), ""))
+        patch.setattr(speed, "peak_memory", lambda *_, **__: (cold.own_peak_mb(), ""))
         yield
 
 

@@ -109,7 +109,8 @@ def test_what_is_fine(code):
 READERS = {
     "hrm_edge/measure/arithmetic.py: Path('/proc/cpuinfo').read_text": "the system's",
     "runtimes/openvino.py: (Path.home() / 'intel' / 'openvino_telemetry').read_text": "that package's own",
-    "hrm_edge/measure/memory.py: Path('/proc/self/status').read_text": "the system's",
+    "hrm_edge/measure/clock.py: Path(f'/proc/self/task/{thread}/schedstat').read_text": "the system's",
+    "hrm_edge/measure/cold.py: Path('/proc/self/status').read_text": "the system's",
     "models/checkpoint.py: (path / CARD).read_text": "shown as far as it can be",
 }
 

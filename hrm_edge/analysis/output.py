@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import InputError
 from ..files import check_file, write_atomically
 from ..report.svg import require_matplotlib
-from .tables import Table
+
+
+class HasMarkdown(Protocol):
+    """A table, or several."""
+
+    def markdown(self) -> str: ...
+
 
 PLOTS = (".png", ".svg")
 KINDS = (*PLOTS, ".json", ".md")
@@ -27,7 +33,7 @@ def check_outputs(paths: Sequence[Path]) -> None:
             require_matplotlib()
 
 
-def write_outputs(paths: Sequence[Path], content: Any, table: Table, picture: Callable[[str], bytes]) -> None:
+def write_outputs(paths: Sequence[Path], content: Any, table: HasMarkdown, picture: Callable[[str], bytes]) -> None:
     """Write each of `paths`: `content` as JSON, the table or `picture("png" or "svg")`, whole or not at all."""
     for path in paths:
         if path.suffix == ".json":

@@ -26,8 +26,8 @@ from ..measure import speed
 from ..measure.arithmetic import cpu
 from ..measure.artifact import open_artifact
 from ..measure.cache import cache_file
+from ..measure.cold import peak_memory
 from ..measure.gate import GateReport, readable
-from ..measure.memory import peak_memory
 from ..measure.reference import has_reference_answers, identity
 from ..models import Checkpoint, load_checkpoint
 from ..models.engine import TorchEngine
@@ -333,7 +333,7 @@ def _accuracy(report: GateReport | None) -> dict[str, Any]:
 
 def _times(row: speed.SpeedRow) -> dict[str, Any]:
     return {
-        "ms_per_puzzle": round(row.ms_per_puzzle, 4),
+        "ms_per_puzzle": None if row.ms_per_puzzle is None else round(row.ms_per_puzzle, 4),
         "ms_per_segment": round(row.ms_per_segment, 4),
         "speedup": None if row.ratio_vs_eager is None else round(row.ratio_vs_eager, 3),
     }

@@ -230,7 +230,8 @@ class Runner:
         pair = [open_artifact(path, threads) for path in (case.checkpoint.path, case.artifact.path)]
         refuse_changed(case, pair[1].bundle)
         batch = pair[1].engine.batch or 1
-        settings = Settings(threads, batch, rounds=1, per_round=1, memory=False)
+        # Whether the machine is busy or not: the verdict takes the ratios' spread into account, and says so.
+        settings = Settings(threads, batch, rounds=1, per_round=1, memory=False, most_waiting=1.0)
         puzzles = next(iter(case.data.values()), None) or any_puzzles(pair[1].engine.task, batch)
         report = self._reporting(f"timing {case.label}")
         ratios, notes = [], set()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..text import best_effort, echo, echo_json
-from .flags import Data, Json, N, Seed, Threads
+from .flags import Data, Json, N, Output, Seed, Threads
 
 if TYPE_CHECKING:
     from ..analysis.tables import Table
@@ -19,13 +19,6 @@ command = typer.Typer(
     help="Accuracy against segments and retries, halting, participation ratio, ablations; as tables and plots.",
     no_args_is_help=True,
 )
-
-Output = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "-o", "--output", help="FILE.png or .svg: the plot; .json: the numbers; .md: a table. Repeatable."
-    ),
-]
 
 
 @command.command()

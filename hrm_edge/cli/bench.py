@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..text import echo, echo_json
-from .flags import Json
+from .flags import Json, Output
 
 if TYPE_CHECKING:
-    from ..data.puzzles import PuzzleSet
-    from ..measure.speed import SpeedReport
+    from ..analysis.bench_table import Tables
 
 
 def command(
@@ -36,77 +36,96 @@ def command(
     precision: Annotated[
         str, typer.Option(help="Precision of what is exported here, or several: fp32,int8.")
     ] = "fp32",
-    batch: Annotated[int, typer.Option(min=1, help="Puzzles per call, the same for all.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Every round times every engine once.")] = 9,
+    batch: Annotated[str, typer.Option(help="Puzzles per call, the same for all, or several: 1,8,64.")] = "1",
+    rounds: Annotated[int, typer.Option(min=1, help="Every round times every engine and ceiling once.")] = 9,
     segments: Annotated[int, typer.Option(min=1, help="Segments of a fixed-length call.")] = 8,
     n: Annotated[
         int | None, typer.Option(min=1, help="Puzzles solved with learned halting, over all rounds.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads, the same for all.")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="CPU threads, the same for all, or several: 1,2; all by default.")
+    ] = None,
     torch_compile: Annotated[bool, typer.Option("--torch-compile", help="Add PyTorch compiled.")] = False,
-    memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Peak memory, each in its own process.")
+    naive: Annotated[
+        bool,
+        typer.Option("--naive/--no-naive", help="Beside what is exported here, what PyTorch's own exporter makes."),
     ] = True,
+    cold: Annotated[
+        int, typer.Option(min=0, help="Processes in which each starts cold, for time and peak memory; 0: none.")
+    ] = 1,
+    streams: Annotated[
+        bool, typer.Option("--streams/--no-streams", help="Puzzles a second by the scheduler's streams.")
+    ] = True,
+    against: Annotated[
+        Path | None,
+        typer.Option("--compare", help="FILE.json of an earlier run: tells what noise does not explain."),
+    ] = None,
+    fail_on_slower: Annotated[
+        bool, typer.Option("--fail-on-slower", help="With --compare: exit code 1 where an engine is slower.")
+    ] = False,
+    output: Output = None,
     json_: Json = False,
 ) -> None:
-    """Interleaved rounds of all engines in one process; medians, and ratios taken within each round."""
-    from ..analysis.bench import compiled, paths_to_time
-    from ..data.choose import any_puzzles
-    from ..measure.artifact import open_artifact
-    from ..measure.speed import Settings, bench, default_threads
+    """Interleaved rounds of all engines in one process; medians, and ratios taken within each round.
+
+    Beside them in the same rounds the machine's ceilings: matrix products of each library here, and memory that is
+    copied. A ratio is told of rounds in which at most a fifth of the time went by waiting for a CPU, or not at all.
+    """
+    from ..analysis.bench import what_to_time
+    from ..analysis.bench_record import compare, read_record, slower
+    from ..analysis.bench_run import BenchOptions, known_lists, run_bench
+    from ..analysis.bench_table import bench_picture, bench_tables
+    from ..analysis.output import check_outputs, write_outputs
+    from ..errors import GateFailed, InputError
+    from ..measure.speed import default_threads
     from ..progress import progress, say
 
-    per_round = -(-n // (rounds * batch)) if n else (1 if random_weights else 4)
-    settings = Settings(
-        threads=threads or default_threads(),
-        batch=batch,
+    check_outputs(output or [])
+    if fail_on_slower and against is None:
+        raise InputError("--fail-on-slower: slower than what? give --compare FILE.json too")
+    then = None if against is None else read_record(against)
+    options = BenchOptions(
+        threads=known_lists("--threads", threads) if threads else (default_threads(),),
+        batches=known_lists("--batch", batch),
         rounds=rounds,
         segments=segments,
-        per_round=per_round,
-        memory=memory,
+        n=n,
+        cold=cold,
+        streams=streams,
         random_weights=random_weights is not None,
+        data=data,
     )
     with tempfile.TemporaryDirectory(prefix="hrm-edge-bench-") as scratch:
-        paths = paths_to_time(artifacts or [], random_weights, precision.split(","), Path(scratch))
-        opened = [open_artifact(path, settings.threads) for path in paths]
-        for artifact in opened:
-            if "(interpreted)" in artifact.engine.backend:
-                say(f"note: {artifact.name} is interpreted here: its time says nothing of Core ML's")
-        if torch_compile:
-            opened.insert(1, compiled(opened, settings.threads))
-        puzzles = any_puzzles(opened[0].engine.task, rounds * per_round * batch, data, opened[0].checkpoint)
-        say(f"{len(opened)} engines, {rounds} rounds, {settings.threads} threads, batch {batch}")
+        timings = what_to_time(
+            artifacts or [],
+            random_weights,
+            precision.split(","),
+            Path(scratch),
+            say,
+            naive=naive,
+            compiled=torch_compile,
+        )
         with progress() as show:
-            report = bench(opened, puzzles, settings, show)
+            record = run_bench(timings, options, say, show)
+    changes, notes = ([], []) if then is None else compare(then, record)
+    tables = bench_tables(record, changes)
+    content = {**record.to_dict(), "changes": [asdict(change) for change in changes], "changes_notes": notes}
+    write_outputs(output or [], record.to_dict(), tables, partial(bench_picture, record))
     if json_:
-        echo_json(asdict(report))
+        echo_json(content)
     else:
-        _print(report, puzzles)
+        _print(tables, notes)
+    if fail_on_slower and (worse := slower(changes)):
+        raise GateFailed(f"{len(worse)} of {len(changes)} engines are slower than in {against}: {worse[0].line}")
 
 
-def _print(report: SpeedReport, puzzles: PuzzleSet) -> None:
+def _print(tables: Tables, notes: list[str]) -> None:
     from .tables import print_rows
 
-    settings = report.settings
-    head = ("engine", "runs as", "ms/segment", "× eager", "ms/puzzle", "exact", "peak MB", "size MB")
-    rows = [
-        (
-            *(row.engine, f"{row.backend} {row.precision}, {row.loop} loop", f"{row.ms_per_segment:.2f}"),
-            "–" if row.ratio_vs_eager is None else f"{row.ratio_vs_eager:.2f}",
-            f"{row.ms_per_puzzle:.1f}",
-            "–" if row.exact is None else f"{row.exact:.1%}",
-            "–" if row.peak_rss_mb is None else f"{row.peak_rss_mb:.0f}",
-            f"{row.size_mb:.2f}",
-        )
-        for row in report.rows
-    ]
-    print_rows(head, rows, left=2)
-    echo(
-        f"Medians of {settings.rounds} interleaved rounds, {settings.threads} threads, batch {settings.batch}. "
-        f"A segment: calls of {settings.segments} with halting off. A puzzle: learned halting, "
-        f"{report.puzzles} puzzles of {puzzles.name}."
-    )
-    for name, value in report.ceilings.items():
-        echo(f"  {name.replace('_', ' ')}: {value:.4g}")
-    for note in report.notes:
-        echo(f"  note: {note}")
+    for title, table in tables.parts:
+        echo(title)
+        print_rows(table.head, table.rows, left=table.left)
+        for note in table.notes:
+            echo(f"  {note}")
+    for note in notes:
+        echo(f"  then and now: {note}")

@@ -36,3 +36,9 @@ N = Annotated[
 Seed = Annotated[
     int, typer.Option(min=0, help="Seed of what --n draws from --data, and of --retries; nothing else.")
 ]
+Output = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-o", "--output", help="FILE.png or .svg: the plot; .json: the numbers; .md: a table. Repeatable."
+    ),
+]

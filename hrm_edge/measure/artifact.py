@@ -57,6 +57,15 @@ def is_bundle(path: Path | str) -> bool:
     return (standing(Path(path)) / MANIFEST).is_file()
 
 
+def require_checkpoint(path: Path | str) -> None:
+    """InputError where nothing stands there, or a checkpoint without the PyTorch that it takes."""
+    if not Path(path).exists() and str(path) not in {model.name for model in zoo_models()}:
+        known = "`hrm-edge models` lists those that ship"
+        raise InputError(f"{path}: no such checkpoint or bundle; {known}{zoo_elsewhere()}")
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(f"{path}: a checkpoint needs PyTorch to run; run: {install('train')}")
+
+
 def open_artifact(
     path: Path | str | Bundle, threads: int | None = None, compiled: bool = False, streams: int = 1
 ) -> Artifact:
@@ -79,11 +88,7 @@ def open_artifact(
             warning=bundle_warning(bundle),
             bundle=bundle,
         )
-    if not Path(path).exists() and str(path) not in {model.name for model in zoo_models()}:
-        known = "`hrm-edge models` lists those that ship"
-        raise InputError(f"{path}: no such checkpoint or bundle; {known}{zoo_elsewhere()}")
-    if importlib.util.find_spec("torch") is None:
-        raise InputError(f"{path}: a checkpoint needs PyTorch to run; run: {install('train')}")
+    require_checkpoint(path)
     import torch
 
     from ..models import load_checkpoint

@@ -20,13 +20,13 @@ def command_untrained(arguments: list[str], traces: Path | None) -> None:
 
     from hrm_edge.benchmark import run
     from hrm_edge.cli import main
-    from hrm_edge.measure import memory, speed
+    from hrm_edge.measure import cold, speed
     from hrm_edge.measure.gate import GateReport
 
     GateReport.judged = True
     shared_traces.folder = traces
     build.trace_start, build.trace_segment = shared_traces.trace_start, shared_traces.trace_segment
-    run.peak_memory = speed.peak_memory = lambda *_, **__: (memory.own_peak_mb(), "")
+    run.peak_memory = speed.peak_memory = lambda *_, **__: (cold.own_peak_mb(), "")
     main(arguments)
 
 

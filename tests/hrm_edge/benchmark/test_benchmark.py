@@ -64,7 +64,6 @@ def counted(monkeypatch, one_trace):
     monkeypatch.setattr(plan, "collect_ranges", count("calibrate", plan.collect_ranges))
     monkeypatch.setattr(module.speed, "bench", count("time", module.speed.bench))
     monkeypatch.setattr(module, "peak_memory", lambda *_, **__: (10.0, ""))
-    monkeypatch.setattr(module.speed, "_SGEMM", 32)
     return counts
 
 
@@ -106,7 +105,7 @@ def test_what_is_shared_is_made_once_and_what_is_done_is_kept(small, tmp_path, c
         assert (row.lost, row.won, row.n) == (accuracy["lost"], accuracy["won"], accuracy["n"])
         assert row.exact == accuracy["bundle"]["exact"]
         assert row.ms_per_puzzle > 0
-        assert row.speedup > 0
+        assert row.speedup is None or row.speedup > 0, "None: the machine was busy"
     assert result.reference.ms_per_segment > 0
 
     def none(*arguments, **options):

@@ -118,9 +118,6 @@ def test_n_caps_a_data_set(folder, capsys):
 
 
 def test_speed_is_measured_and_kept_only_where_a_rule_asks(based, capsys, monkeypatch):
-    from hrm_edge.measure import speed as bench
-
-    monkeypatch.setattr(bench, "_SGEMM", 32)
     threads = torch.get_num_threads()
     assert json.loads((based / "baseline.json").read_text())["checks"]["toy"]["toy"]["speed_ratio"] is None
     speed = "checkpoint = 'float'\nmin_speed_ratio = 0\nmax_speed_loss = 1\n"
