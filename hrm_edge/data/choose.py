@@ -156,5 +156,8 @@ def apart(puzzles: PuzzleSet, others: list[PuzzleSet | None]) -> PuzzleSet:
     taken = {mark for other in others if other is not None for mark in fingerprints(other)}
     free = np.flatnonzero(~seen_before(taken, puzzles))
     if not free.size:
-        raise InputError(f"every puzzle of {puzzles.name} is measured on; give others with --calibration-data")
+        raise InputError(
+            f"all {len(puzzles)} puzzles of {puzzles.name} are measured or calibrated on already; "
+            "give more with --calibration-data, or calibrate on fewer with --calibration"
+        )
     return puzzles.select(free)

@@ -62,6 +62,15 @@ def ask_otherwise(engine: Engine, reference: Engine, puzzles: PuzzleSet, right: 
     return found
 
 
+def segments_asked(limit: int, usual: float) -> tuple[float, float]:
+    """(the engine's, the reference's) segments that :func:`ask_otherwise` takes, of a row each, about.
+
+    ``limit``: segments at most, as trained; ``usual``: those that a row takes under learned halting.
+    """
+    boards, halting = 2 * PROBES, 2 * PROBES * usual
+    return boards * 2 * (1 + 2) + PROBES * (limit + 1) + halting, boards * (limit + 1) + halting
+
+
 def can_verify(engine: Engine) -> bool:
     """Whether the engine takes `verified`: a loop in a graph does for tasks with groups."""
     return engine.task.has_rules and (engine.loop == "host" or engine.task.groups is not None)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..bundle.examples import HOW_MANY
 from ..data.puzzles import PuzzleSet
 from ..errors import GateFailed, InputError
 from ..precision import FP32
@@ -30,7 +31,7 @@ from ..runtimes import Answers, Engine
 from ..runtimes.engine import joined
 from .accuracy import answer_all, by_chunks, check_match, rightness, token_accuracy
 from .arithmetic import arithmetic_of
-from .calls import Asked, ask_otherwise, call_rows
+from .calls import Asked, ask_otherwise, call_rows, segments_asked
 from .statistics import CONFIDENCE, drop_interval, percent, upper_bound
 
 if TYPE_CHECKING:
@@ -141,8 +142,8 @@ def judge(
     from ..models.engine import TorchEngine
 
     confidence = CONFIDENCE if more is None else LOOK_CONFIDENCE
-    asked, sides = puzzles, paired_answers(engine, checkpoint, puzzles, say=say, progress=progress)
-    right = rightness(puzzles, sides[0].tokens)
+    sides = paired_answers(engine, checkpoint, puzzles, say=say, progress=progress, otherwise=True)
+    asked, right = puzzles, rightness(puzzles, sides[0].tokens)
     calls = ask_otherwise(engine, TorchEngine(checkpoint), puzzles, right)
     for look in range(1, LOOKS + 1):
         report = compare(
@@ -176,16 +177,23 @@ def _longer(asked: PuzzleSet, more: Callable[[int], PuzzleSet]) -> PuzzleSet:
 
 
 def paired_answers(
-    engine: Engine, checkpoint: Checkpoint, puzzles: PuzzleSet, *, say: Say, progress: Progress | None = None
+    engine: Engine,
+    checkpoint: Checkpoint,
+    puzzles: PuzzleSet,
+    *,
+    say: Say,
+    progress: Progress | None = None,
+    otherwise: bool = False,
 ) -> tuple[Answers, Answers]:
     """(the float reference's answers, the bundle's) to the same puzzles, through the runtime that a user would use.
 
-    The reference's answers are cached. `say` is told how long it will take before it starts.
+    The reference's answers are cached. `say` is told how long it will take before it starts; `otherwise`: with the
+    other ways to ask behind it.
     """
     from .reference import reference_answers
 
     check_match(engine, puzzles)
-    seconds, cached = estimate_seconds(engine, checkpoint, puzzles)
+    seconds, cached = estimate_seconds(engine, checkpoint, puzzles, otherwise)
     kept = " (the reference's answers are kept from before)" if cached else ""
     say(f"gate: {len(puzzles)} puzzles from {puzzles.name}, about {readable(seconds)}{kept}")
     reference = reference_answers(checkpoint, puzzles, progress=progress)
@@ -327,20 +335,35 @@ def _notes(report: GateReport) -> Iterator[str]:
 # -- the time it takes ---------------------------------------------------------------------------------
 
 
-def estimate_seconds(engine: Engine, checkpoint: Checkpoint, puzzles: PuzzleSet) -> tuple[float, bool]:
-    """(seconds the gate will take, whether the reference's answers are cached), from timing a few puzzles."""
+def estimate_seconds(
+    engine: Engine, checkpoint: Checkpoint, puzzles: PuzzleSet, otherwise: bool = False
+) -> tuple[float, bool]:
+    """(seconds the gate will take, whether the reference's answers are cached), from timing a few puzzles.
+
+    Counted in segments of a row each: of few puzzles, the other ways to ask take most.
+    """
     from ..models.engine import TorchEngine
     from .reference import has_reference_answers
 
     cached = has_reference_answers(checkpoint, puzzles)
     few = puzzles.select(np.arange(min(_TIMED, len(puzzles))))
-    first = few.select(np.arange(1))
     seconds = 0.0
-    for timed in [engine] if cached else [engine, TorchEngine(checkpoint)]:
-        timed.solve(first.questions, 1, "fixed", puzzle_identifiers=first.identifiers)  # warm up
+    # Behind the gate an example of each call is asked once more, alone.
+    sides = [
+        (engine, len(puzzles) + otherwise * HOW_MANY),
+        (TorchEngine(checkpoint), 0 if cached else len(puzzles)),
+    ]
+    for side, (timed, count) in enumerate(sides):
+        if not count and not otherwise:
+            continue
+        for rows in (1, 2):  # a backend may compile for one and for several
+            some = few.select(np.arange(min(rows, len(few))))
+            timed.solve(some.questions, 1, "fixed", puzzle_identifiers=some.identifiers)  # warm up
         start = time.perf_counter()
-        answer_all(timed, few, calls=by_chunks if timed is not engine else call_rows)
-        seconds += (time.perf_counter() - start) * len(puzzles) / len(few)
+        answers = answer_all(timed, few, calls=call_rows if timed is engine else by_chunks)
+        taken, usual = time.perf_counter() - start, float(answers.steps.mean())
+        segments = usual * count + otherwise * segments_asked(engine.halt_max_steps, usual)[side]
+        seconds += taken * segments / answers.steps.sum()
     return seconds, cached
 
 

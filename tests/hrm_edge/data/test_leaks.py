@@ -91,6 +91,8 @@ def test_calibration_puzzles_in_another_dress_are_a_leak(change):
     with pytest.raises(InputError, match="tests: 5 of the 12 puzzles"):
         refuse_leak(seen, puzzles, "tests")
     assert len(apart(puzzles, [change(puzzles.select(np.arange(5)))])) == 7
+    with pytest.raises(InputError, match=r"all 12 puzzles of .* measured or calibrated on .* --calibration"):
+        apart(puzzles, [None, change(puzzles)])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,7 @@ import toys
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.measure.accuracy import rightness
-from hrm_edge.measure.calls import ask_otherwise, call_rows, unusual_boards
+from hrm_edge.measure.calls import ask_otherwise, call_rows, segments_asked, unusual_boards
 from hrm_edge.measure.gate import LOOK_CONFIDENCE, compare, judge
 from hrm_edge.precision import FP32
 from hrm_edge.runtimes import Answers, GraphLoop
@@ -144,6 +144,24 @@ def test_a_loop_that_cannot_verify_is_not_asked_to(judged):
     engine, right = toys.graph_engine(), rightness(PUZZLES, PUZZLES.questions)
     calls = ask_otherwise(engine, toys.host_engine(), PUZZLES, right)
     assert [asked.call for asked in calls][-1].startswith("verified")
+
+
+def test_the_other_ways_to_ask_are_counted_before_they_are_asked(judged):
+    engines = [toys.graph_engine(), toys.host_engine()]
+    usual = float(engines[1].solve(PUZZLES.questions).steps.mean())
+    taken = [0, 0]
+    for side, engine in enumerate(engines):
+        solve = engine._solve
+
+        def counted(request, side=side, solve=solve):
+            answers = solve(request)
+            taken[side] += int(answers.steps.sum())
+            return answers
+
+        engine._solve = counted
+    ask_otherwise(*engines, PUZZLES, rightness(PUZZLES, PUZZLES.questions))
+    for told, counted in zip(segments_asked(toys.HALT_MAX_STEPS, usual), taken, strict=True):
+        assert 0.5 < told / counted < 2
 
 
 # -- as many puzzles as it takes -----------------------------------------------------------------------
