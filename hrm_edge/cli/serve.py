@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .flags import Json, Threads
+from .flags import Json, Streams, Threads
 
 if TYPE_CHECKING:
     from ..serve.bundles import Bundles
@@ -35,9 +35,7 @@ def command(
         typer.Option(help="A file with the token that callers must show; or set HRM_EDGE_TOKEN."),
     ] = None,
     threads: Threads = None,
-    streams: Annotated[
-        int | None, typer.Option(min=1, help="Puzzles thought about side by side; measured by default.")
-    ] = None,
+    streams: Streams = None,
     queue: Annotated[int, typer.Option(min=1, help="Puzzles of a bundle that may wait; 429 beyond.")] = 1024,
     max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 2**20,
     max_puzzles: Annotated[int, typer.Option(min=1, help="Puzzles of a request.")] = 256,

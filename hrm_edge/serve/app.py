@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..records import problem as first_problem
 from ..solve.scheduler import QueueFull
 from ..text import printable
-from .asking import Asking, Result, Tell
+from .asking import Asking, Tell
 from .bundles import Bundles, Served
+from .events import STREAM, EventStream, unless_gone
 from .guard import Guard, TooLarge, problem, too_large
 from .metrics import CONTENT_TYPE, Metrics
 from .openapi import Operation, document
@@ -42,8 +43,6 @@ from .settings import Limits, Token
 T = TypeVar("T")
 
 READY, DRAINING, CLOSED = "ready", "draining", "closed"  # as asked for; told not to be; refused what is new
-_HEARTBEAT = 15  # seconds between signs of life in a stream that has nothing to tell
-_STREAM = "text/event-stream"
 _SLACK = 5  # seconds beyond a puzzle's longest, in which a stream has to be read
 
 
@@ -125,7 +124,7 @@ class Service:
                 self._think,
                 "Answers puzzles as server-sent events: `segment` for each guess, `answer` or `refused` for each "
                 "puzzle, and `done`. Hanging up cancels what is not answered.",
-                {200: (_STREAM, None)},
+                {200: (STREAM, None)},
                 body=SolveRequest,
                 problems=asked,
                 events={"segment": Segment, "answer": Answer, "refused": Refused, "done": Done},
@@ -165,11 +164,11 @@ class Service:
     # -- puzzles ---------------------------------------------------------------------------------------------
 
     async def _solve(self, request: Request) -> Response | ASGIApp:
-        if _STREAM in request.headers.get("accept", ""):
+        if STREAM in request.headers.get("accept", ""):
             return await self._think(request)
         served, asking = self._begun(await self._read(request), watched=False)
         try:
-            results = await _unless_gone(request.receive, asking.results())
+            results = await unless_gone(request.receive, asking.results())
         finally:
             self._ended(asking)
         if results is None:
@@ -180,7 +179,7 @@ class Service:
 
     async def _think(self, request: Request) -> ASGIApp:
         served, asking = self._begun(await self._read(request), watched=True)
-        return _EventStream(served, asking, self.limits.seconds + _SLACK, self._ended)
+        return EventStream(served, asking, self.limits.seconds + _SLACK, self._ended)
 
     async def _read(self, request: Request) -> SolveRequest:
         """The request's body. HTTPException says what is wrong with it."""
@@ -292,86 +291,6 @@ class Service:
 
     async def _fault(self, request: Request, error: Exception) -> Response:
         return problem(500, "this service failed at it, which is told in its log")
-
-
-class _EventStream:
-    """An answer as server-sent events; whoever hangs up has what is not answered cancelled."""
-
-    def __init__(self, served: Served, asking: Asking, seconds: float, ended: Callable[[Asking], None]) -> None:
-        self._served, self._asking, self._seconds, self._ended = served, asking, seconds, ended
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            async with asyncio.timeout(self._seconds):
-                await _unless_gone(receive, self._sent(send))
-        except TimeoutError:
-            pass  # nobody reads it: it ends as it stands
-        finally:
-            self._ended(self._asking)
-
-    async def _sent(self, send: Send) -> None:
-        headers = [(b"content-type", f"{_STREAM}; charset=utf-8".encode()), (b"x-accel-buffering", b"no")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        events = self._asking.events()
-        async for event in _with_heartbeats(events):
-            if event is None:
-                await _send(send, b": still here\n\n")
-            else:
-                kind = {Segment: "segment", Refused: "refused"}.get(type(event), "answer")
-                await _send(send, _event(kind, event))
-        served = self._served
-        done = Done(bundle=served.name, task=served.task.name, refused=self._asking.refused)
-        await _send(send, _event("done", done))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _send(send: Send, content: bytes) -> None:
-    await send({"type": "http.response.body", "body": content, "more_body": True})
-
-
-def _event(kind: str, content: Wire) -> bytes:
-    return f"event: {kind}\ndata: {content.model_dump_json()}\n\n".encode()
-
-
-async def _with_heartbeats(events: AsyncIterator[Segment | Result]) -> AsyncIterator[Segment | Result | None]:
-    """The events, and None where none came for a while."""
-    coming: asyncio.Task[Segment | Result | None] | None = None
-    try:
-        while True:
-            coming = coming or asyncio.create_task(_next(events))
-            done, _ = await asyncio.wait([coming], timeout=_HEARTBEAT)
-            if not done:
-                yield None
-                continue
-            if (event := coming.result()) is None:
-                return
-            coming = None
-            yield event
-    finally:
-        if coming is not None:
-            coming.cancel()
-
-
-async def _next(events: AsyncIterator[Segment | Result]) -> Segment | Result | None:
-    """The next event; None at their end."""
-    return await anext(events, None)
-
-
-async def _unless_gone(receive: Receive, work: Awaitable[T]) -> T | None:
-    """What ``work`` gives; None, and it is cancelled, where the client hangs up before."""
-
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
-    finally:
-        for each in (working, watching):
-            each.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
 
 
 _CLOSE = {"connection": "close"}

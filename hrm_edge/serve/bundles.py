@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from ..bundle import Bundle, open_bundle
-from ..bundle.examples import EXAMPLES
+from ..bundle.examples import EXAMPLES, read_examples, tokens_of
+from ..data.formats import Rows
 from ..errors import HrmEdgeError, InputError
 from ..measure.selftest import self_test
+from ..progress import announce
 from ..runtimes import Engine, load_engine
 from ..runtimes.loader import warning
+from ..solve.choice import WORTH, open_for_many
 from ..solve.scheduler import Scheduler
 from ..tasks import Task
 from .records import BundleInfo, Reloaded
@@ -40,7 +43,10 @@ class Served:
 
 @dataclass(frozen=True)
 class Loading:
-    """How bundles are loaded: CPU threads of a call, calls at once, and puzzles that may wait."""
+    """How bundles are loaded: CPU threads in all, puzzles side by side who share them, and puzzles that may wait.
+
+    Without ``streams`` as many as answer the most: that is measured on a bundle's own examples, and kept.
+    """
 
     threads: int | None = None
     streams: int | None = None
@@ -73,7 +79,7 @@ def load(name: str, path: Path, loading: Loading, times: int = 1) -> Served:
     InputError where it can not be opened or run, GateFailed where it answers otherwise than at its gate.
     """
     opened = open_bundle(path)
-    engine = load_engine(opened, loading.threads)
+    engine = _engine(opened, loading)
     tested = _tested(opened, engine)
     if tested is None:
         _warm_up(engine)
@@ -100,8 +106,27 @@ def serve(name: str, opened: Bundle, engine: Engine, tested: str | None, loading
         sha256=opened.sha256,
         loaded=times,
     )
-    scheduler = Scheduler(engine, streams=loading.streams, queue=loading.queue)
+    scheduler = Scheduler(engine, queue=loading.queue)
     return Served(name, engine, scheduler, info)
+
+
+def _engine(opened: Bundle, loading: Loading) -> Engine:
+    if loading.streams is not None:
+        return load_engine(opened, loading.threads, streams=loading.streams)
+    rows = None
+    if EXAMPLES in opened.manifest.files:
+        carried = read_examples(opened).examples
+        questions = tokens_of([each.question for each in carried], opened)
+        identifiers = np.array([each.puzzle_identifier for each in carried])
+        alone = opened.manifest.architecture["num_puzzle_identifiers"] == 1
+        again = np.arange(WORTH) % len(carried)  # to measure by, few do as well as many
+        rows = Rows(
+            questions[again],
+            questions[again] * 0,
+            lambda row: "",
+            identifiers=None if alone else identifiers[again],
+        )
+    return open_for_many(opened, loading.threads, rows, announce)
 
 
 def _tested(opened: Bundle, engine: Engine) -> str | None:

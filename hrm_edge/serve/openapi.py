@@ -9,17 +9,17 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from .. import __version__
+from .events import STREAM
 from .records import Problem, Wire
 from .settings import Limits
 
 _REFERENCE = "#/components/schemas/{model}"
-_STREAM = "text/event-stream"
 _EVENT = _REFERENCE.format(model="Event")
 _UNMODELLED: dict[str, dict[str, Any]] = {
     "application/json": {"type": "object"},
     "text/html": {"type": "string"},
     "text/plain": {"type": "string"},
-    _STREAM: {"$ref": _EVENT},
+    STREAM: {"$ref": _EVENT},
 }
 _PROBLEMS = {
     400: "The body is no JSON.",
@@ -105,7 +105,7 @@ def _described(each: Operation, protected: bool) -> dict[str, Any]:
         schema = {"$ref": _REFERENCE.format(model=model.__name__)} if model else _UNMODELLED[media]
         content = {media: {"schema": schema}}
         if each.streams:
-            content[_STREAM] = {"schema": {"$ref": _EVENT}}
+            content[STREAM] = {"schema": {"$ref": _EVENT}}
         responses[str(status)] = {
             "description": "Answered." if status < 400 else "Not so.",
             "content": content,

@@ -156,7 +156,7 @@ def main(minutes: float, bundles: list[str]) -> int:
     names = [f"b{number}" for number, _ in enumerate(bundles)]
     loads = [Load(Path(bundle), name) for name, bundle in zip(names, bundles, strict=True)]
     arguments = [f"{name}={bundle}" for name, bundle in zip(names, bundles, strict=True)]
-    server = Process(*arguments, "--streams", "2", "--queue", "256")
+    server = Process(*arguments, "--threads", "2", "--streams", "2", "--queue", "256")
     begin = time.monotonic()
     until = begin + 60 * minutes
     clients = [Client(number, server.port, loads, until) for number in range(CLIENTS)]

@@ -17,6 +17,7 @@ from typing import Any
 
 import toys
 
+from hrm_edge.bundle import Bundle
 from hrm_edge.runtimes import Engine, HostLoop
 from hrm_edge.serve import bundles
 from hrm_edge.serve.app import Service
@@ -54,7 +55,13 @@ def serving(
     for name in names:
         if not (folder / name).exists():
             toys.write_hollow_bundle(folder / name)
-    patch.setattr(bundles, "load_engine", lambda opened, threads: make(opened.path))
+
+    def load(opened: Bundle, threads: int | None, streams: int) -> Engine:
+        engine = make(opened.path)
+        engine.streams = streams
+        return engine
+
+    patch.setattr(bundles, "load_engine", load)
     return Service(Bundles({name: folder / name for name in names}, Loading(None, streams, queue)), **options)
 
 
@@ -148,7 +155,7 @@ class Process:
     """One `hrm-edge serve` of bundles, with flags, on a free port."""
 
     def __init__(self, *arguments: str | Path, token: str | None = SECRET) -> None:
-        command = [*SERVE, *map(str, arguments), "--port", "0", "--json", "--threads", "1"]
+        command = [*SERVE, *map(str, arguments), "--port", "0", "--json"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         if token:
             environment["HRM_EDGE_TOKEN"] = token

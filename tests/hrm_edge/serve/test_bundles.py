@@ -13,8 +13,10 @@ from services import Gated, ask, serving, until
 from hrm_edge.bundle.examples import write_examples
 from hrm_edge.data.puzzles import PuzzleSet
 from hrm_edge.errors import GateFailed, InputError
-from hrm_edge.serve.bundles import named
+from hrm_edge.serve import bundles
+from hrm_edge.serve.bundles import Loading, named
 from hrm_edge.serve.settings import Limits, Token
+from hrm_edge.solve.choice import WORTH
 from hrm_edge.solve.scheduler import Closed
 
 SECRET = "a-token-of-twenty-characters"
@@ -81,6 +83,27 @@ def test_what_answers_otherwise_than_at_its_gate_is_not_served(gated, monkeypatc
     assert asyncio.run(main(lambda path: toys.host_engine())).startswith("equal: 0 of 16")
     with pytest.raises(GateFailed):
         asyncio.run(main(lambda path: wrong_engine()))
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_streams_are_chosen_by_its_own_examples_unless_they_are_given(carried, request, tmp_path, monkeypatch):
+    asked = []
+
+    def choose(opened, threads, rows, say):
+        asked.append((threads, rows))
+        return toys.host_engine()
+
+    request.getfixturevalue("gated") if carried else toys.write_hollow_bundle(tmp_path / "toy")
+    monkeypatch.setattr(bundles, "open_for_many", choose)
+    bundles.load("toy", tmp_path / "toy", Loading(threads=3)).scheduler.close()
+    ((threads, rows),) = asked
+    assert threads == 3
+    if carried:
+        own = {tuple(row) for row in PUZZLES.tolist()}
+        assert len(rows.questions) == WORTH
+        assert {tuple(row) for row in rows.questions.tolist()} <= own
+    else:
+        assert rows is None
 
 
 def test_what_answers_otherwise_does_not_take_the_place_of_what_does_not(gated, monkeypatch):
