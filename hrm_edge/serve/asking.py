@@ -170,7 +170,9 @@ class Asking:
         """Think no more about what has no answer yet; what is answered stays so."""
         if self._timer is not None:
             self._timer.cancel()
-        for future in self._futures:
+        # Forgotten too: they know of this request, and a cycle would keep a bundle that was replaced in memory.
+        futures, self._futures = self._futures, []
+        for future in futures:
             future.cancel()
 
     def _expire(self) -> None:

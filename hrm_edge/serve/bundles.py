@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from ..tasks import Task
 from .records import BundleInfo, Reloaded
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SECONDS_TO_SEND = 0.5  # the last answers of a bundle that was replaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +140,15 @@ def _tested(opened: Bundle, engine: Engine) -> str | None:
     return found.summary
 
 
+async def _retire(scheduler: Scheduler) -> None:
+    """Let what was asked be answered, and then give back the engine's memory, which requests that are over would
+    hold for minutes, as they know each other in circles."""
+    await asyncio.to_thread(scheduler.close)
+    del scheduler
+    await asyncio.sleep(_SECONDS_TO_SEND)
+    await asyncio.to_thread(gc.collect)
+
+
 def _warm_up(engine: Engine) -> None:
     """Backends finish compiling on their first call. (Where identifiers are asked for, this is none.)"""
     with contextlib.suppress(InputError):
@@ -182,7 +193,7 @@ class Bundles:
         except (HrmEdgeError, OSError) as error:
             return Reloaded(name=name, sha256=old.info.sha256, error=str(InputError(str(error))))
         self._served[name] = new
-        task = asyncio.create_task(asyncio.to_thread(old.scheduler.close))
+        task = asyncio.create_task(_retire(old.scheduler))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
         return Reloaded(name=name, sha256=new.info.sha256, error=None)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -66,6 +67,20 @@ def test_it_answers_reloads_drains_and_ends_with_0(server):
     assert "toy: reloaded" in errors
     assert SECRET not in errors + json.dumps(server.told)
     assert "Traceback" not in errors
+
+
+def test_what_the_readme_shows_works(server, capsys):
+    from hrm_edge.serve.records import SolveRequest
+
+    text = (ROOT / "hrm_edge" / "serve" / "README.md").read_text("utf-8")
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = python.replace("http://127.0.0.1:8000", server.told["url"])
+    exec(compile(code, "README.md", "exec"), {"puzzle": TEXTS[0], "token": SECRET})
+    assert capsys.readouterr().out.split()[0] == RIGHT[0]
+    asked = re.findall(r"-d '(\{.*?\})'", text, re.DOTALL)
+    assert len(asked) == 2
+    for body in asked:
+        SolveRequest.model_validate_json(body)
 
 
 @pytest.mark.parametrize("server", [["--drain-seconds", "0.2"]], indirect=True)
