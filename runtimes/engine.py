@@ -301,8 +301,7 @@ def checked_tokens(tokens: Any, task: Task) -> np.ndarray:
             f"token {values[row, column]} of puzzle {row}, cell {column} is outside {task.name}'s "
             f"vocabulary (0 to {task.vocab_size - 1})"
         )
-    allowed = np.isin(np.arange(task.vocab_size), task.question_tokens)
-    if not (held := allowed[values]).all():
+    if not (held := task.in_questions[values]).all():
         row, column = np.argwhere(~held)[0]
         raise InputError(
             f"token {values[row, column]} of puzzle {row}, cell {column} is {_meaning(values[row, column], task)}, "

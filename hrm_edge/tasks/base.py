@@ -222,6 +222,11 @@ class Task(ABC):
         """Tokens that a question may have: all but padding, unless a task says otherwise."""
         return np.arange(1, self.vocab_size)
 
+    @functools.cached_property
+    def in_questions(self) -> np.ndarray:
+        """bool[V]: which tokens those are."""
+        return np.isin(np.arange(self.vocab_size), self.question_tokens)
+
     def givens(self, questions: np.ndarray) -> np.ndarray:
         """bool[..., S]: the cells that a right answer leaves as they are."""
         return np.asarray(questions) != self.blank

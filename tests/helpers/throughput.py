@@ -108,7 +108,7 @@ def main(bundle: str, file: str, count: int = 32, rounds: int = 5) -> None:
         f"scheduler, {STREAMS} streams of 1 thread": scheduled(streams),
         f"solve from a file, {STREAMS} streams of 1 thread": from_a_file(streams),
     }
-    if isinstance(double, HostLoop):
+    if isinstance(double, HostLoop) and double.batch in (None, BATCH):
         wide = load_engine(bundle, threads=STREAMS)
         assert isinstance(wide, HostLoop)
         wide.slots = BATCH
