@@ -22,13 +22,21 @@ from ..models.checkpoint import NUMBERING, require_replaceable, sketch_model
 from ..models.network import Wrapped
 from ..tasks import Task
 from . import qat
-from .config import TrainConfig, with_later_fields
+from .config import MEASURING, TrainConfig, with_later_fields
 from .cost import step_flops
 from .data import Sampler, Source, numbering
 from .distributed import World, leaving
 from .first import Architecture, first_model, with_identifiers
 from .halting import halting_margin
-from .measure import EVAL_SEGMENTS, accuracy, by_source, exact_by_segments
+from .measure import (
+    EVAL_SEGMENTS,
+    accuracy,
+    affordable,
+    by_source,
+    exact_by_segments,
+    final_segments,
+    seconds_each,
+)
 from .metrics import METRICS, Metrics, require_metrics
 from .optim import Average
 from .prepare import Measured, keep_sources, kept_sources, measured_on, require_sources, unseen
@@ -219,19 +227,26 @@ def _final_figures(
 ) -> dict[str, Any]:
     """What the finished checkpoint's metadata tell of it: when it may halt, which is set here, and its accuracy."""
     task, config, figures = run.task, run.config, dict[str, Any]()
+    tests = [_not_trained_on(puzzles, sources, metrics) for puzzles in measured.tests]
+    sets, n = [measured.held_out, *tests], config.final_puzzles
+    model = run.evaluated_model()
+    each = seconds_each(model, measured.held_out, n)
+    if config.minutes:
+        margin = 0.5 * model.config.halt_max_steps / max(final_segments(model))
+        times = len(by_source(sets, 1)) * (1 if config.qat == "off" else len(qat.MEASURED)) + margin
+        n = affordable(n, 60 * config.minutes * MEASURING, each, times)
     if not run.model.config.learns_halting:
         metrics.say("the network has no halting head to calibrate")
     elif task.generates:
-        calibration = margin_puzzles(task, config.final_puzzles // 2)
+        calibration = margin_puzzles(task, n // 2)
         metrics.say(f"looking when {len(calibration)} other puzzles may halt")
         figures["halt_margin"] = run.halt_margin = halting_margin(run.evaluated_model(), calibration)
     else:
         metrics.say(f"{task.name} puzzles cannot be generated, so early halting is left as it was learned")
-    tests = [_not_trained_on(puzzles, sources, metrics) for puzzles in measured.tests]
-    puzzles = by_source([measured.held_out, *tests], config.final_puzzles)
+    puzzles = by_source(sets, n)
     for field, variant in qat.variants(run.evaluated_model(), initial).items():
         what = "" if config.qat == "off" else qat.MEASURED[field]
-        figures[field] = accuracy(variant, puzzles, metrics, run.step, what)
+        figures[field] = accuracy(variant, puzzles, metrics, run.step, what, each)
     return figures
 
 

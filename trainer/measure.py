@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,8 @@ EVAL_SEGMENTS = (1, 2, 4, 8, 16)
 FINAL_SEGMENTS = (*EVAL_SEGMENTS, 32)
 FINAL_CALLS = (1, 4, 16, 64, 256)  # of a network whose segments are calls
 _ROWS = 64  # puzzles that think together
+_TIMED = 16  # puzzles from which the time that measuring takes is told
+_LEAST = 16  # puzzles that a card measures on, however little time there is
 
 
 @torch.inference_mode()
@@ -80,14 +83,39 @@ def by_source(sets: list[PuzzleSet], most: int) -> dict[str, PuzzleSet]:
     return found
 
 
+def final_segments(model: HRM | Wrapped) -> tuple[int, ...]:
+    """Numbers of segments after which a finished model is measured."""
+    return FINAL_CALLS if model.config.keeps_answers else FINAL_SEGMENTS
+
+
+def seconds_each(model: HRM | Wrapped, puzzles: PuzzleSet, most: int) -> float:
+    """Seconds that measuring on a puzzle takes, told by a few, of ``most`` at most; 0 where none has an answer."""
+    known = np.flatnonzero([] if puzzles.answers is None else puzzles.answers.any(axis=1))
+    few = puzzles.select(known[: max(1, min(_TIMED, most // _TIMED))])
+    if not len(few):
+        return 0.0
+    begun = time.perf_counter()
+    exact_by_segments(model, few, final_segments(model))
+    return (time.perf_counter() - begun) / len(few)
+
+
+def affordable(most: int, seconds: float, each: float, times: float) -> int:
+    """Puzzles, ``most`` at most, that ``seconds`` are enough for, at ``times`` so many ``each``; never too few."""
+    return min(most, max(_LEAST, int(seconds / (each * times)))) if each * times else most
+
+
 def accuracy(
-    model: HRM | Wrapped, puzzles: dict[str, PuzzleSet], metrics: Metrics, step: int, what: str
+    model: HRM | Wrapped, puzzles: dict[str, PuzzleSet], metrics: Metrics, step: int, what: str, each: float
 ) -> dict[str, Any]:
-    """A finished model's accuracy by source and number of segments; ``what`` tells several models apart."""
+    """A finished model's accuracy by source and number of segments; ``what`` tells several models apart.
+
+    ``each``: seconds that a puzzle takes, about.
+    """
     found = {}
     for source, chosen in puzzles.items():
-        metrics.say(f"measuring on {len(chosen)} puzzles of {source}" + (f" ({what})" if what else ""))
-        exact = exact_by_segments(model, chosen, FINAL_CALLS if model.config.keeps_answers else FINAL_SEGMENTS)
+        about = f", about {each * len(chosen):.0f} s"
+        metrics.say(f"measuring on {len(chosen)} puzzles of {source}" + (f" ({what})" if what else "") + about)
+        exact = exact_by_segments(model, chosen, final_segments(model))
         found[source] = {"n": len(chosen), "exact_by_segments": exact}
         measured = {"measured": what} if what else {}
         metrics.write({"step": step, "source": source, **measured, **found[source]}, 1.0)

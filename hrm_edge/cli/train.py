@@ -47,7 +47,7 @@ def command(
     test: Annotated[
         Path | None, typer.Option(help="Puzzles for the finished model's card, measured by source.")
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Stop after this much training time.")] = 0.0,
+    minutes: Annotated[float, typer.Option(help="Stop after this much time, a tenth of it for measuring.")] = 0.0,
     steps: Annotated[int, typer.Option(help="Stop after this many steps.")] = 0,
     config: Annotated[Path | None, typer.Option(help="TOML file with [arch] and [train] tables.")] = None,
     set_: Annotated[

@@ -19,10 +19,11 @@ from hrm_edge.errors import InputError
 from hrm_edge.models import HRMConfig, build_model, load_checkpoint
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import TrainConfig, TrainingDiverged, load_recipe, measure, train
+from hrm_edge.trainer.config import MEASURING
 from hrm_edge.trainer.data import Sampler, Source
 from hrm_edge.trainer.distributed import World
 from hrm_edge.trainer.losses import act_losses
-from hrm_edge.trainer.measure import FINAL_SEGMENTS
+from hrm_edge.trainer.measure import FINAL_SEGMENTS, affordable
 from hrm_edge.trainer.run import Run
 from hrm_edge.trainer.slots import Slots
 
@@ -169,8 +170,16 @@ def test_compiled_segments_train_as_eager_ones(tmp_path):
 
 def test_minutes_bound_the_run():
     config = TrainConfig(minutes=2.0)
-    assert config.progress(10**6, 60.0) == 0.5
+    training = 1 - MEASURING
+    assert config.progress(10**6, 60.0 * training) == pytest.approx(0.5)
     assert TrainConfig(minutes=2.0, steps=100).progress(75, 60.0) == 0.75
+
+
+def test_minutes_bound_what_is_measured_behind_it():
+    assert affordable(1000, 12.0, each=0.02, times=2.0) == 300
+    assert affordable(200, 12.0, each=0.02, times=2.0) == 200
+    assert affordable(1000, 0.1, each=0.02, times=2.0) == 16  # a figure all the same
+    assert affordable(1000, 12.0, each=0.0, times=2.0) == 1000
 
 
 def command(output, steps, *more):
