@@ -1,6 +1,6 @@
 """The work of a job that has not ended, beside its output: what was read, and each shard's answers, all proven.
 
-Beside NAME it is called `.NAME.hrm-edge-work`, and only the process that holds NAME's workspace touches it. `rows`
+Beside NAME it is called `.NAME.work.hrm-edge`, and only the process that holds NAME's workspace touches it. `rows`
 holds what was read, `errors.json` why some of it could not be, and `job.json`, which is written last, what the job
 is: the bundle, the input and the options by their hashes. Every shard's name holds the hash of its content, and the
 content the job's own hash: whatever is cut off, damaged, or of another job, is no shard.
@@ -96,7 +96,7 @@ class Work:
 
     def __init__(self, output: Path) -> None:
         target = behind(output)
-        self.path = target.with_name(f".{target.name}.hrm-edge-work")
+        self.path = target.with_name(f".{target.name}.work.hrm-edge")
 
     def standing(self) -> Job | None:
         """The job whose work stands there; None: nothing does, or nothing whole. InputError: it is not ours."""

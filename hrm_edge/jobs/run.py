@@ -184,11 +184,12 @@ class FileJob:
     def _wrong(self, rows: Rows) -> dict[int, str]:
         """Why some of these rows are no puzzles."""
         wrong = dict(rows.errors)
-        for row, question in enumerate(rows.questions):
-            if row in wrong:
-                continue
+        left = np.array([row for row in range(len(rows.questions)) if row not in wrong], np.int64)
+        while (first := self.task.first_wrong(rows.questions[left])) is not None:
+            row = int(left[first])
+            left = left[first + 1 :]
             try:
-                self.task.check_question(question)
+                self.task.check_question(rows.questions[row])
             except InputError as error:
                 if not self._recorded:
                     raise self._refused(rows.where(row), str(error)) from None

@@ -224,6 +224,7 @@ class Scenario:
     target: str  # under `place`
     state: Callable[[Path], Any] = field(default=lambda path: contents(path))
     steps: bool = False  # it writes several things, one after the other, each of them whole
+    kept: bool = False  # where it fails, what is done is kept beside for the same command to go on
 
 
 def contents(path: Path) -> dict[str, str] | str | None:
@@ -353,7 +354,8 @@ class Trial:
             raise Wrong("the old was not put back")
         # What a disk refuses to remove stays until the next time.
         place = Path(f"{self.place}.gone") if fault.name == "vanish" else place
-        self._nothing_else(place, litter=fault.name in ("EACCES", "EIO", "EROFS", "vanish"))
+        litter = fault.name in ("EACCES", "EIO", "EROFS", "vanish") or (self.scenario.kept and code != 0)
+        self._nothing_else(place, litter=litter)
         return f"exit {code}, {stands or 'a step'} stands"
 
     def _state(self, place: Path) -> Any:

@@ -48,6 +48,7 @@ def scenarios(folder: Path) -> list[Scenario]:
         gate=toys.Gate(ran=False, passed=None, reason="toy"),
         source={"name": "small", "content_hash": load_checkpoint(inputs / "small").content_hash},
     )
+    toys.write_toy_bundle(inputs / "sound", loop="graph")
     (inputs / "arc" / "training").mkdir(parents=True)
     (inputs / "arc" / "evaluation").mkdir()
     pair = {"input": [[1, 2], [3, 4]], "output": [[1]]}
@@ -153,6 +154,18 @@ def scenarios(folder: Path) -> list[Scenario]:
     def fetched(place: Path) -> list[Any]:
         return ["data", "download", "sapientinc/sudoku-extreme", "--force", "-o", place / "puzzles.csv"]
 
+    def answered(place: Path) -> list[Any]:
+        return [
+            "solve",
+            inputs / "sound",
+            inputs / "puzzles.csv",
+            "--workers",
+            1,
+            "--force",
+            "-o",
+            place / "answers.csv",
+        ]
+
     def updated(place: Path) -> list[Any]:
         return ["check", place / "spec.toml", "--update-baseline"]
 
@@ -171,6 +184,8 @@ def scenarios(folder: Path) -> list[Scenario]:
         Scenario("convert over one", written_back, copied("public", "public"), "public"),
         Scenario("data arc over a set", built, copied("built", "set"), "set"),
         Scenario("data download over a file", fetched, copied("puzzles.csv", "puzzles.csv"), "puzzles.csv"),
+        Scenario("solve -o", answered, nothing, "answers.csv", kept=True),
+        Scenario("solve -o over a file", answered, copied("puzzles.csv", "answers.csv"), "answers.csv", kept=True),
         Scenario("check --update-baseline", updated, checked, "baseline.json"),
         Scenario("check --update-baseline over one", updated, checked_before, "baseline.json"),
         Scenario("train", resumed, nothing, "run", trained, steps=True),

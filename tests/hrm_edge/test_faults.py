@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open
 # All of both with HRM_EDGE_FAULTS=all, which takes a quarter of an hour.
 OFTEN = ("export over a bundle", "import over a checkpoint", "data generate over a set", "train, resumed")
 SELDOM = (
+    *("solve -o", "solve -o over a file"),
     *("export", "export --target openvino", "import", "convert over one", "data generate", "train"),
     *("data convert over a file", "data arc over a set", "data download over a file"),
     *("check --update-baseline", "check --update-baseline over one"),

@@ -118,7 +118,7 @@ def test_a_killed_command_is_gone_on_with(cluster, place):
     done = solve(cluster, place, "cut.csv")
     assert done.kept >= ROWS // 4 - SHARD
     assert same(place, "cut.csv")
-    assert not (place / ".cut.csv.hrm-edge-work").exists()
+    assert not (place / ".cut.csv.work.hrm-edge").exists()
 
 
 def test_a_bundle_that_changed_on_the_way_is_not_run(cluster, place, monkeypatch):
@@ -135,6 +135,25 @@ def test_a_bundle_that_changed_on_the_way_is_not_run(cluster, place, monkeypatch
 def test_no_cluster_is_one_line(place):
     with pytest.raises(InputError, match=r"--distributed ray: no cluster at 127\.0\.0\.1:1 "):
         he.solve_file(place / "toy", place / "in.csv", place / "no.csv", distributed="ray", address="127.0.0.1:1")
+
+
+def test_the_shipped_model_says_on_a_cluster_what_it_says_here(cluster, tmp_path):
+    """sudoku-9x9 in OpenVINO, Parquet in and out."""
+    from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
+    from hrm_edge.tasks import get_task
+
+    made = he.export("sudoku-9x9", target="openvino", gate=False, output=tmp_path / "bundle").folder
+    save_puzzles(generate_puzzles(get_task("sudoku-9x9"), 200, seed=4), tmp_path / "in.parquet")
+    he.solve_file(made, tmp_path / "in.parquet", tmp_path / "here.parquet", workers=1)
+    he.solve_file(
+        made,
+        tmp_path / "in.parquet",
+        tmp_path / "ray.parquet",
+        workers=2,
+        distributed="ray",
+        address=cluster.address,
+    )
+    assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
 
 
 def test_a_killed_node_loses_nothing(cluster, place, started):

@@ -248,7 +248,7 @@ def test_a_killed_process_is_gone_on_with(bundle, place, expected):
 def test_what_is_damaged_or_of_another_job_is_answered_anew(bundle, place, expected):
     stop_after(bundle, place, "other.jsonl", 3, seed=1)  # the same rows, of another job
     stop_after(bundle, place, "out.jsonl", 4)
-    work, other = (place / f".{name}.hrm-edge-work" for name in ("out.jsonl", "other.jsonl"))
+    work, other = (place / f".{name}.work.hrm-edge" for name in ("out.jsonl", "other.jsonl"))
     first, second, *_ = sorted(work.glob("*.npz"))
     first.write_bytes(first.read_bytes()[:-1] + b"!")
     second.unlink()
@@ -301,11 +301,11 @@ def test_what_stands_there_is_replaced_only_when_told_so(bundle, place):
     assert left(place) == ["out.jsonl"]
     solve(bundle, place, force=True)
     assert len(rows(place / "out.jsonl")) == ROWS
-    (place / ".strange.jsonl.hrm-edge-work").mkdir()
-    (place / ".strange.jsonl.hrm-edge-work" / "letter").write_text("mine")
+    (place / ".strange.jsonl.work.hrm-edge").mkdir()
+    (place / ".strange.jsonl.work.hrm-edge" / "letter").write_text("mine")
     with pytest.raises(InputError, match="is in the way and not ours"):
         solve(bundle, place, "strange.jsonl", force=True)
-    assert (place / ".strange.jsonl.hrm-edge-work" / "letter").read_text() == "mine"
+    assert (place / ".strange.jsonl.work.hrm-edge" / "letter").read_text() == "mine"
 
 
 # -- what is no puzzle -------------------------------------------------------------------------------------
