@@ -19,6 +19,7 @@ from ..runtimes.engine import checked_halt
 from ..runtimes.loader import task_of
 from ..solve.answer import Questions
 from ..tasks.base import PAD
+from ..workspace import undisturbed, written
 from .answers import Answered, Asking, block, columns
 from .crew import Piece, work
 from .folder import Job, Work, job_of, row_type
@@ -71,19 +72,23 @@ class FileJob:
         """InputError: what is asked for, a row, or what stands at the output. Then the work so far is kept."""
         self.task = task_of(self.bundle)
         self._check()
+        before = len(written())
+        self.work = Work(self.output)
         try:
             with replacing_file(self.output, result=True) as scratch:
-                self.work = Work(self.output)
                 self._require_free()
                 self._read()
                 kept = self._answer()
                 done = self._write(scratch, kept)
-            self.work.clear()
         except BlockingIOError as error:
             raise InputError(f"{self.output}: {error.strerror}; wait until it has ended") from None
         except OSError as error:
             where = error.filename or self.output
             raise InputError(f"{where}: {error.strerror or error}; the same command goes on from there") from None
+        finally:
+            if self.output in written()[before:]:  # also where a signal came just then
+                with undisturbed():
+                    self.work.clear()
         return done
 
     @property
