@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,19 @@ class CompiledProduct:
     name: str
     left: str  # "float32", "int8", …
     right: str
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """What a compiled graph spends in operators of one kind: so many of them, and milliseconds of one run.
+
+    ``kernel``: what computes it, by the backend's own name; empty where it does not say.
+    """
+
+    operator: str
+    kernel: str
+    count: int
+    ms: float
 
 
 class Available(NamedTuple):
@@ -101,6 +114,14 @@ class Backend(ABC):
         """
         return None
 
+    def profile(self, path: Path, threads: int | None, runs: int) -> list[OperatorTime] | None:
+        """Where the time of a graph of floats goes, one row, the longest first; None: the backend does not tell.
+
+        Of each compiled operator the shortest of ``runs`` counts, as others may use the machine, or the mean where
+        the backend tells no more. Looking costs time of its own: shares say more than sums.
+        """
+        return None
+
     def compiled_name(self, name: str) -> str:
         """A product's name among `compiled_products`, where its format can not hold the graph's own."""
         return name
@@ -143,6 +164,16 @@ class Backend(ABC):
         :class:`InputError`.
         """
         return None
+
+
+def by_kind(runs: Sequence[Mapping[str, tuple[str, str, float]]]) -> list[OperatorTime]:
+    """Of several runs, each of which tells an operator's kind, kernel and milliseconds by its name."""
+    kinds: dict[tuple[str, str], list[float]] = {}
+    for name, (operator, kernel, _) in runs[0].items():
+        shortest = min(run[name][2] for run in runs if name in run)
+        kinds.setdefault((operator, kernel), []).append(shortest)
+    found = [OperatorTime(*kind, len(times), sum(times)) for kind, times in kinds.items()]
+    return sorted(found, key=lambda each: -each.ms)
 
 
 class Idle(Generic[T]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +14,9 @@ import numpy as np
 
 from ..bundle.self_contained import check_self_contained
 from ..errors import InputError
+from ..files import read_text
 from ..packages import install
-from .base import Available, Backend, CompiledProduct, Graph, first_line
+from .base import Available, Backend, CompiledProduct, Graph, OperatorTime, by_kind, first_line
 
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
@@ -67,6 +69,28 @@ class OnnxRuntime(Backend):
         session = open_session(_product(left, right, made, size), threads)
         given = np.ones((size, size), left)
         return lambda: session.run(None, {"x": given})
+
+    def profile(self, path: Path, threads: int | None, runs: int) -> list[OperatorTime]:
+        with tempfile.TemporaryDirectory(prefix="hrm-edge-profile-") as scratch:
+            prefix = str(Path(scratch) / "profile")
+            session = open_session(str(path), threads, enable_profiling=True, profile_file_prefix=prefix)
+            rng = np.random.default_rng(0)
+            shapes = {
+                each.name: [size if isinstance(size, int) else 1 for size in each.shape]
+                for each in session.get_inputs()
+            }
+            given = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+            for _ in range(runs + 1):
+                session.run(None, given)
+            events = json.loads(read_text(Path(session.end_profiling())))
+        told: dict[str, list[tuple[str, float]]] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                place = f"{event['args'].get('node_index', '')} {event['name']}"
+                told.setdefault(place, []).append((event["args"]["op_name"], 1e-3 * event["dur"]))
+        return by_kind(
+            [{name: (times[i][0], "", times[i][1]) for name, times in told.items()} for i in range(1, runs + 1)]
+        )
 
 
 BACKEND = OnnxRuntime()

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..packages import install
 from ..precision import BF16
-from .base import Available, Backend, CompiledProduct, Graph, Idle, first_line
+from .base import Available, Backend, CompiledProduct, Graph, Idle, OperatorTime, by_kind, first_line
 from .loops import engine_of
 
 if TYPE_CHECKING:
@@ -85,6 +85,24 @@ class OpenVino(Backend):
         request = imported().Core().compile_model(_product(precision, size), "CPU", _settings(threads))
         infer, given = request.create_infer_request(), np.full((size, size), 0.5, np.float32)
         return lambda: infer.infer([given], share_inputs=True)
+
+    def profile(self, path: Path, threads: int | None, runs: int) -> list[OperatorTime]:
+        core = imported().Core()
+        model = _for_rows(core.read_model(str(path)), 1)
+        request = core.compile_model(
+            model, "CPU", {**_settings(threads), "PERF_COUNT": True}
+        ).create_infer_request()
+        rng = np.random.default_rng(0)
+        given = [rng.standard_normal(list(item.shape), np.float32) for item in model.inputs]
+        for _ in range(runs + 1):
+            request.infer(given)
+        told = {
+            # The plugin's times are means of all runs so far.
+            each.node_name: (each.node_type, each.exec_type, 1e3 * each.real_time.total_seconds())
+            for each in request.get_profiling_info()
+            if each.real_time.total_seconds() > 0
+        }
+        return by_kind([told])
 
     def multiplies_bfloat16(self) -> bool:
         """Whether this CPU has products of bfloat16 (AVX-512 BF16 or AMX); OpenVINO must be installed to tell.

@@ -52,6 +52,21 @@ class Throughput:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ProfileRow:
+    """What a segment of one engine spends in one kind of compiled operator, one row of puzzles; see `--profile`."""
+
+    engine: str
+    backend: str
+    precision: str
+    threads: OneOrMore
+    operator: str
+    kernel: str
+    count: OneOrMore
+    ms: Size
+    share: Fraction
+
+
+@dataclass(frozen=True, config=STRICT)
 class BenchRecord:
     """Everything that one run measured, and where. ``source``: the content hash of the first artifact's weights.
 
@@ -75,6 +90,7 @@ class BenchRecord:
     ceilings: tuple[CeilingRow, ...]
     cold: tuple[ColdRow, ...]
     throughput: tuple[Throughput, ...]
+    profile: tuple[ProfileRow, ...]
     notes: tuple[str, ...]
     format_version: int = FORMAT_VERSION
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -24,13 +24,15 @@ from ..measure.statistics import median_interval
 from ..measure.work import Work
 from ..packages import version_of
 from ..progress import Progress, Say
+from ..runtimes import backend
 from ..solve.scheduler import Scheduler
 from ..tasks.parallel import usable_cores
-from .bench_record import BenchRecord, ColdRow, Throughput
+from .bench_record import BenchRecord, ColdRow, ProfileRow, Throughput
 
 _PACKAGES = ("torch", "onnxruntime", "openvino", "ai-edge-litert")
 # Puzzles that wait for streams in one round, for each stream; rounds at the most.
 _ASKED, _ROUNDS = 8, 5
+_PROFILED = 9  # runs
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class BenchOptions:
     n: int | None = None  # puzzles with learned halting, over all rounds
     cold: int = 1  # processes started for each engine; 0: none
     streams: bool = True
+    profile: bool = False
     random_weights: bool = False
     data: Path | None = None
 
@@ -112,6 +115,7 @@ def run_bench(
         ceilings=tuple(found.ceilings),
         cold=tuple(cold),
         throughput=tuple(throughput),
+        profile=tuple(_profile(first, options, found.notes)) if options.profile else (),
         notes=tuple(dict.fromkeys(found.notes)),
     )
 
@@ -169,11 +173,10 @@ def _cold_starts(
     found: list[list[ColdStart]] = [[] for _ in timings]
     for turn in range(options.cold):
         for number, (timing, artifact) in enumerate(zip(timings, opened, strict=True)):
-            backend = artifact.engine.backend
-            if timing.opened is not None and backend != "torch.compile":
+            compiled = artifact.engine.backend == "torch.compile"
+            if timing.opened is not None and not compiled:
                 continue  # made here, and no file that a process could open
             batch = artifact.engine.batch or options.batches[0]
-            compiled = backend == "torch.compile"
             cold, why_not = start_cold(timing.path, batch=batch, threads=options.threads[0], compiled=compiled)
             if cold is None:
                 notes.append(f"{artifact.label}: no cold start ({why_not})")
@@ -199,6 +202,23 @@ def _cold_starts(
             )
         )
     return rows
+
+
+def _profile(opened: Sequence[Artifact], options: BenchOptions, notes: list[str]) -> Iterator[ProfileRow]:
+    """Where the time of a segment goes, of each bundle that has it as a graph of its own."""
+    for artifact in opened:
+        bundle = artifact.bundle
+        if bundle is None or "segment" not in bundle.manifest.graphs:
+            continue
+        file = bundle.path / bundle.manifest.graphs["segment"]
+        times = backend(bundle.manifest.target).profile(file, options.threads[0], _PROFILED)
+        if times is None:
+            notes.append(f"{artifact.name}: no profile, as {bundle.manifest.target} does not tell")
+            continue
+        whole = max(1e-9, sum(each.ms for each in times))
+        for each in times:
+            kind = (artifact.name, artifact.engine.backend, artifact.precision, options.threads[0])
+            yield ProfileRow(*kind, each.operator, each.kernel, each.count, each.ms, each.ms / whole)
 
 
 # -- puzzles from many callers -------------------------------------------------------------------------

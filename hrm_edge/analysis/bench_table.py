@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .bench_record import BenchRecord, Change
 
 _NONE = "–"
+_SHOWN = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def bench_tables(record: BenchRecord, changes: Sequence[Change] = ()) -> Tables:
         parts.append(("Cold start", _cold(record)))
     if record.throughput:
         parts.append(("Puzzles a second", _throughput(record)))
+    if record.profile:
+        parts.append(("Where a segment's time goes", _profile(record)))
     if changes:
         parts.append(("Then and now", _changes(changes)))
     return Tables(parts)
@@ -129,6 +132,20 @@ def _throughput(record: BenchRecord) -> Table:
         for row in record.throughput
     ]
     return Table(head, rows, 3, ["Learned halting, one thread a stream; streams: the scheduler's."])
+
+
+def _profile(record: BenchRecord) -> Table:
+    """What is below one part in a hundred is left out here, and stands in the JSON."""
+    rows = [
+        [
+            *(row.engine, row.operator, row.kernel or _NONE),
+            *(str(row.count), f"{row.ms:.3f}", f"{row.share:.1%}"),
+        ]
+        for row in record.profile
+        if row.share >= _SHOWN
+    ]
+    note = "Compiled operators of one segment, one row, by the backends' own profilers; bundles with a host loop."
+    return Table(["engine", "operator", "kernel", "n", "ms", "share"], rows, 3, [note])
 
 
 def _changes(changes: Sequence[Change]) -> Table:

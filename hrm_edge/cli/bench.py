@@ -56,6 +56,9 @@ def command(
     streams: Annotated[
         bool, typer.Option("--streams/--no-streams", help="Puzzles a second by the scheduler's streams.")
     ] = True,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Where each host-loop bundle's segment spends its time, by operator.")
+    ] = False,
     against: Annotated[
         Path | None,
         typer.Option("--compare", help="FILE.json of an earlier run: tells what noise does not explain."),
@@ -92,6 +95,7 @@ def command(
         n=n,
         cold=cold,
         streams=streams,
+        profile=profile,
         random_weights=random_weights is not None,
         data=data,
     )

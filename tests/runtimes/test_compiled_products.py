@@ -177,3 +177,16 @@ def test_the_failure_names_layers(missing, expected, said):
     with pytest.raises(GateFailed) as caught:
         raise_unless_quantized(products, "b", "int8")
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_profile_has_every_product_that_was_compiled(written, target):
+    files, _ = written(target, "int8", "host")
+    (segment,) = (file for file in files if file.stem == "segment")
+    times = backend(target).profile(segment, 1, 2)
+    assert [each.ms for each in times] == sorted((each.ms for each in times), reverse=True)
+    integers = [each for each in times if "Integer" in each.operator or "i8" in each.kernel.lower()]
+    products = [p for p in compiled(target, [segment]) if p.right == "int8"]
+    assert sum(each.count for each in integers if "Mat" in each.operator or "Full" in each.operator) == len(
+        products
+    )

@@ -50,6 +50,7 @@ def record(*rows, **changes):
         "ceilings": (CeilingRow("torch", "fp32", 2, 100.0, (99.0, 101.0)),),
         "cold": (),
         "throughput": (),
+        "profile": (),
         "notes": (),
         "rows": rows,
     }

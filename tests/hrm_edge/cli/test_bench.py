@@ -112,6 +112,7 @@ def test_several_threads_and_rows_cold_starts_streams_files_and_a_comparison(fol
     more = ["--rounds", 2, "--segments", 1, "--n", 2]
     both = [folder / "toy-host", folder / "toy-graph"]
     outputs = [part for file in written for part in ("-o", file)]
+    outputs.append("--profile")
     code, out, _ = run(capsys, *both, *more, "--threads", "1,2", "--batch", "1,3", *outputs)
     assert code == 0
     record = json.loads(written[0].read_text())
@@ -120,7 +121,15 @@ def test_several_threads_and_rows_cold_starts_streams_files_and_a_comparison(fol
     assert [row["engine"] for row in record["cold"]] == ["toy-host", "toy-graph"]
     assert all(row["peak_rss_mb"] >= row["above_bare_mb"] for row in record["cold"])
     assert {row["streams"] for row in record["throughput"]} >= {0, 1}
-    for heading in ("Engines", "The machine's ceilings", "Cold start", "Puzzles a second"):
+    assert {row["engine"] for row in record["profile"]} == {"toy-host"}, "the only one with a segment of its own"
+    assert sum(row["share"] for row in record["profile"]) == pytest.approx(1)
+    for heading in (
+        "Where a segment's time goes",
+        "Engines",
+        "The machine's ceilings",
+        "Cold start",
+        "Puzzles a second",
+    ):
         assert heading in out
         assert f"## {heading}" in written[1].read_text()
     assert written[2].read_bytes().startswith(b"\x89PNG")
