@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 Cells = str | list[str]  # of a board, row by row: a character each, or a text each
 
-# Lines that programs write beside boards: "Grid 01", and what `solve` and `data show` say.
+# Lines that programs write beside boards: "Grid 01", and what `solve` and `data show` say. What may be marks and
+# spaces twice in a row gives none back, as a long line of them that is no such title would take for ever.
 _WORDS = re.compile(
-    r"(?!solu|answer|solved|l(?:ö|oe)sung)[^\W\d_]{3,}[\s.:#_-]*(?:no\.?|nr\.?|#)?\s*\d{1,6}(?:\s*[(\[][^()\[\]]*[)\]])?\W*"
+    r"(?!solu|answer|solved|l(?:ö|oe)sung)[^\W\d_]{3,}[\s.:#_-]*+(?:no\.?|nr\.?)?\s*+\d{1,6}(?:\s*[(\[][^()\[\]]*[)\]])?\W*"
     r"|sep=.?"
     r"|(?:\S[·'!]? (?:given|answered|breaks a rule)(?: {3})?)+"
     r"|\d+\. .+, rating \d+|\d+ puzzles: .*",

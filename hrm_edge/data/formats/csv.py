@@ -26,7 +26,10 @@ def _fits(file: File) -> bool:
     header = _header(file.start)
     if not header:
         return file.path.name.lower().endswith((".csv", ".csv.gz"))
-    headers = _headers(header)
+    try:
+        headers = _headers(header)
+    except csv.Error:  # a "name" of more characters than any field has
+        return False
     return any(column_of(names, QUESTION) or (mark != "|" and _are_words(names)) for mark, names in headers.items())
 
 

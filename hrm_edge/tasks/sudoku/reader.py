@@ -15,7 +15,7 @@ from .symbols import Symbols
 if TYPE_CHECKING:
     from . import Sudoku
 
-_SECTION = re.compile(r"\[\s*([^\W\d_][\w .-]*?)\s*\]")
+_SECTION = re.compile(r"\[\s*([^\W\d_](?:[\w .-]*[\w.-])?)\s*\]")  # its name ends in one way only
 _PUZZLE = ("puzzle", "question", "sudoku")
 
 

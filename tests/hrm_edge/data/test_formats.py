@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import signal
 import threading
 import zipfile
 from pathlib import Path
@@ -334,3 +335,36 @@ def test_a_board_may_begin_with_a_sign_of_xml():
     task = defined_task(TaskDefinition("signs", 1, 4, ("<", ">", "1", "2"), None, (), (), ()))
     for text, tokens in (("<1>2", [1, 3, 2, 4]), ("<<12", [1, 1, 3, 4]), ("< > > <", [1, 2, 2, 1])):
         assert [question.tolist() for question in asked(text, task)] == [tokens]
+
+
+@pytest.fixture
+def bounded():
+    """What takes CPU time without end is stopped: this is no timing, as all of it is done in a hundredth."""
+    before = signal.signal(signal.SIGVTALRM, lambda *_: pytest.fail("has no end"))
+    signal.setitimer(signal.ITIMER_VIRTUAL, 20)
+    yield
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.parametrize(
+    "line", ["abc" + " " * 200_000 + "x", "[ab" + " " * 200_000 + "x]x", "ab" + " .#" * 70_000]
+)
+def test_a_long_line_that_is_nearly_a_title_is_refused_at_once(tmp_path, bounded, line):
+    (tmp_path / "p.txt").write_text(f"{line}\n{P}\n")
+    with pytest.raises(InputError, match="line 1: puzzle has"):
+        load_puzzles(tmp_path / "p.txt", NINE)
+
+
+@pytest.mark.parametrize(
+    "title", ["Grid 01", "Puzzle no. 5 (easy)", "Puzzle #12", "Level - nr 3:", "[ Puzzle 1 ]", "[Puzzle]"]
+)
+def test_titles_are_no_puzzles(tmp_path, title):
+    (tmp_path / "p.txt").write_text(f"{title}\n{P}\n")
+    assert len(load_puzzles(tmp_path / "p.txt", NINE)) == 1
+
+
+def test_a_header_longer_than_a_field_may_be_is_no_csv(tmp_path):
+    (tmp_path / "p.csv").write_text('"' + "a," * 100_000 + "\n")
+    with pytest.raises(InputError, match="line 1"):
+        load_puzzles(tmp_path / "p.csv", NINE)
