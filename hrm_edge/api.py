@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .bundle import require_outside
 from .errors import InputError, require_whole
+from .files import require_apart
 from .measure.artifact import open_artifact
 from .packages import install
 from .progress import Progress, Say
@@ -80,9 +80,8 @@ def solve(
     array([ True])
     """
     model, film, recording = load(bundle, threads, streams or 1), None, None
-    for written in (gif, trace_html):
-        if written is not None:
-            require_outside(model.path, Path(written))
+    given = [puzzles] if isinstance(puzzles, str | os.PathLike) else []
+    require_apart([None if each is None else Path(each) for each in (gif, trace_html)], [*given, data])
     if gif is not None:
         from .report.film import opened_film
 
@@ -273,7 +272,7 @@ def check(
     from .check.run import run_check
 
     places = check_places(markdown, junit)
-    report = run_check(spec, update_baseline=update_baseline, say=say, progress=progress)
+    report = run_check(spec, update_baseline=update_baseline, writes=places, say=say, progress=progress)
     write_reports(report, *places)
     report.raise_if_failed()
     return report

@@ -27,6 +27,10 @@ class InputError(HrmEdgeError):
     """Something given to us (a puzzle, file, config, bundle, flag) is wrong. Exit code 2."""
 
 
+class ArtifactError(InputError):
+    """A compiled artifact gives what no network can: at a gate it fails, elsewhere the bundle is wrong."""
+
+
 class GateFailed(HrmEdgeError):
     """What was built answers worse than its reference, so it is not published. Exit code 1."""
 

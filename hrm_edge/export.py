@@ -19,7 +19,7 @@ from .bundle.manifest import Manifest
 from .bundle.quantization import QUANTIZATION, Products, Quantization
 from .callables import make_callable
 from .data.puzzles import PuzzleSet
-from .errors import GateFailed
+from .errors import ArtifactError, GateFailed
 from .exporters import emulator
 from .exporters.audit import prove
 from .exporters.build import BundleGraphs, build_graphs, trace, write_graphs
@@ -288,15 +288,18 @@ class _Export:
         instead = None if self._target.runs_here() else (emulator.NAME, emulator.load_graph)
         engine = load_engine(self.scratch, self.threads, stand_in=instead)
         reference = self.gate.reference or self.checkpoint
-        found = judge(
-            engine,
-            reference,
-            puzzles,
-            self.gate.more,
-            max_drop=self.gate.max_drop,
-            say=self.say,
-            progress=self.progress,
-        )
+        try:
+            found = judge(
+                engine,
+                reference,
+                puzzles,
+                self.gate.more,
+                max_drop=self.gate.max_drop,
+                say=self.say,
+                progress=self.progress,
+            )
+        except ArtifactError as error:
+            raise GateFailed(f"{what}: {str(error).rpartition(';')[0]}; nothing was published") from error
         stand_in = self._target.stood_in_by()
         notes = (stand_in, *found.report.notes) if stand_in else found.report.notes
         self.judged = replace(found, report=replace(found.report, notes=notes))

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from .errors import InputError
@@ -111,7 +111,11 @@ def replacing_file(path: Path, result: bool = False) -> Iterator[Path]:
         yield work / NEW
         sync(work / NEW)
         with undisturbed():
-            os.replace(work / NEW, path)
+            try:
+                os.replace(work / NEW, path)
+            except OSError as error:
+                error.filename = str(named)  # and not what of ours was to take its place
+                raise
             sync_quietly(path.parent)
             if result:
                 written().append(named)
@@ -151,6 +155,26 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file")
     check_place(path)
+
+
+def require_apart(written: Iterable[Path | None], read: Iterable[Path | str | None]) -> None:
+    """InputError where a file that is written is one of those that are read, or is named twice; asked before any
+    work."""
+    taken = {os.path.realpath(each): "is read too" for each in read if each is not None and _exists(each)}
+    for path in written:
+        if path is None:
+            continue
+        place = os.path.realpath(path)
+        if place in taken:
+            raise InputError(f"{path}: {taken[place]}, and would be lost; give another place")
+        taken[place] = "is to be written twice"
+
+
+def _exists(path: Path | str) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a text that no file can be called
+        return False
 
 
 def check_place(path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
@@ -27,10 +28,12 @@ T = TypeVar("T")
 # What asks a program to stop; SIGHUP is no signal on Windows.
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 NEW = "new"
+MANIFEST, MANIFEST_BYTES = "manifest.json", 2**24  # of a bundle, and the most that it may have
 
 _OWNER, _OLD = "owner", "old"
 _MARK = "hrm-edge writes beside this folder; it may be deleted when that has ended: process "
 _SECONDS_TO_WAIT = 10.0  # for another writer of one file, which takes milliseconds
+_OF_A_MANIFEST = {"digest", "files", "gate", "graphs"}  # with which no other program's is confused
 _READINGS = 5  # of a folder in whose place another one comes every time
 _written: list[Path] = []
 # What Macs, Windows and their file servers leave in folders that somebody looked into, in small letters.
@@ -129,7 +132,11 @@ def being_made(path: Path) -> bool:
 
 @contextlib.contextmanager
 def workspace(target: Path, wait: bool = False) -> Iterator[Path]:
-    """This process's own folder beside ``target``, which is then whole; gone afterwards."""
+    """This process's own folder beside ``target``, which is then whole; gone afterwards.
+
+    InputError where ``target`` lies in a bundle.
+    """
+    _require_outside_bundles(target)
     work = workspace_of(target)
     until = time.monotonic() + _SECONDS_TO_WAIT
     handle, understood = None, False
@@ -156,6 +163,21 @@ def workspace(target: Path, wait: bool = False) -> Iterator[Path]:
                         _leave(work, target, handle)
                     else:
                         os.close(handle)
+
+
+def _require_outside_bundles(target: Path) -> None:
+    """A bundle with a file more opens no more, whichever command wrote it."""
+    for folder in target.parents:
+        try:
+            if (folder / MANIFEST).stat().st_size > MANIFEST_BYTES:
+                continue
+            content = json.loads((folder / MANIFEST).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and content.keys() >= _OF_A_MANIFEST:
+            raise InputError(
+                f"{target}: lies inside {folder}, a bundle, which may not change; give a place outside"
+            )
 
 
 @contextlib.contextmanager

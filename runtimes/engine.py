@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import ArtifactError, InputError
 from ..halting import FIXED, RULES, halting_head
 from ..identifiers import Numbering, format_ranges, rows_of
 from ..tasks.base import PAD
@@ -212,7 +212,7 @@ class Engine(ABC):
         """InputError unless what an artifact gives is an array of this shape, of ``whole`` or other numbers."""
         wanted = np.integer if whole else np.floating
         if output.shape != shape or not np.issubdtype(output.dtype, wanted):
-            raise InputError(
+            raise ArtifactError(
                 f"the artifact gives {name} as {output.dtype} of shape {list(output.shape)}, and {self.task.name} "
                 f"needs {'whole numbers' if whole else 'floats'} of shape {list(shape)}; export the bundle again"
             )

@@ -18,7 +18,7 @@ from ..data.puzzles import PuzzleSet
 from ..errors import HrmEdgeError, InputError
 from ..files import check_replaceable, owning, read_text, recover, require_utf8, write_atomically
 from ..models import Checkpoint
-from ..models.checkpoint import NUMBERING, require_replaceable, sketch_model
+from ..models.checkpoint import NUMBERING, WEIGHTS, require_replaceable, sketch_model
 from ..models.network import Wrapped
 from ..tasks import Task
 from . import qat
@@ -79,6 +79,10 @@ def _same_run(folder: Path, recipe: dict[str, Any]) -> None:
 
 def _require_own(folder: Path, sources: int) -> None:
     """InputError where the run would write over what no run has written; puts right what a killed run left."""
+    if (folder / WEIGHTS).exists():  # whoever named the folder later would get these, and not what was trained
+        raise InputError(
+            f"{folder}: is a checkpoint itself, which hides the one of a run in it; choose another --output"
+        )
     kept = [f"data/source{index}.npz" for index in range(sources)]
     for name in ("checkpoint", "state", METRICS, "run.json", *kept):
         recover(folder / name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import InputError
-from ..files import check_file, write_atomically
+from ..files import check_file, require_apart, write_atomically
 from ..report.svg import require_matplotlib
 
 
@@ -22,9 +22,10 @@ PLOTS = (".png", ".svg")
 KINDS = (*PLOTS, ".json", ".md")
 
 
-def check_outputs(paths: Sequence[Path]) -> None:
-    """InputError for a name whose ending says nothing or that cannot be written, and for plots without matplotlib;
-    asked before long work."""
+def check_outputs(paths: Sequence[Path], data: Path | None = None) -> None:
+    """InputError for a name whose ending says nothing or that cannot be written, or that is given twice or is the
+    ``data``, and for plots without matplotlib; asked before long work."""
+    require_apart(paths, [data])
     for path in paths:
         if path.suffix not in KINDS:
             raise InputError(f"-o {path}: end it in {', '.join(KINDS[:-1])} or {KINDS[-1]}")

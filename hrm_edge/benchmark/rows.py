@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
-from ..bundle import MANIFEST
+from ..bundle import open_bundle
 from ..errors import InputError
-from ..files import read_text, sha256, write_atomically
+from ..files import read_text, write_atomically
 from ..records import STRICT, Count, MaybeFraction, MaybeSize, OneOrMore, Size, from_json, newer_version
 
 FORMAT_VERSION = 1
@@ -143,9 +143,19 @@ def kept_rows(folder: Path, rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def _stands(folder: Path, row: Row) -> bool:
+    """Whether a row's bundle is whole, and came to what the row says of it."""
     if row.bundle is None:
         return row.state == "failed"
+    if row.bundle != Path(row.bundle).name:
+        return False  # elsewhere
     try:
-        return sha256(folder / row.bundle / MANIFEST) == row.manifest
-    except OSError:
+        bundle = open_bundle(folder / row.bundle)
+    except InputError:
         return False
+    found = bundle.accuracy
+    told = (
+        (None,) * 5
+        if found is None
+        else (found.n, found.lost, found.won, found.reference.exact, found.bundle.exact)
+    )
+    return (bundle.sha256, *told) == (row.manifest, row.n, row.lost, row.won, row.exact_reference, row.exact)

@@ -21,7 +21,7 @@ from ..export import Exported, GateOptions, Shared, export_bundle
 from ..exporters.build import QUICK, trace
 from ..exporters.search.decide import Quantizing
 from ..exporters.targets import target_named
-from ..files import check_place, check_replaceable, require_utf8, sha256
+from ..files import check_place, check_replaceable, owning, require_utf8, sha256
 from ..measure import speed
 from ..measure.arithmetic import cpu
 from ..measure.artifact import open_artifact
@@ -35,7 +35,7 @@ from ..packages import version_of
 from ..precision import precision_named
 from ..progress import Progress, Say
 from .candidates import Candidate, candidates, runs_as
-from .rows import Benchmark, Row, kept_rows, read_benchmark, write_benchmark
+from .rows import PAGE, PLOT, RECORD, Benchmark, Row, kept_rows, read_benchmark, write_benchmark
 from .table import write_pages
 
 GATE_PUZZLES = 200  # to begin with: half a point is one of them, and the gate asks more where that is close
@@ -78,8 +78,18 @@ def run_benchmark(
         opened = load_checkpoint(checkpoint)
         folder = output or Path("bundles") / f"{opened.name}-benchmark"
         require_utf8(folder)
-        check_place(folder / MANIFEST)
+        check_place(folder / RECORD)
+        stack.enter_context(owning(folder / "benchmark", named=folder))  # a second one would undo its rows
+        _require_own_pages(folder)
         return _Run(opened, wanted, folder, say, progress).run(), folder
+
+
+def _require_own_pages(folder: Path) -> None:
+    """InputError where the table and the plot would take the place of somebody else's files."""
+    for file in (folder / PAGE, folder / PLOT):
+        if file.exists() and not (folder / RECORD).exists():
+            raise InputError(f"{file}: is there without a {RECORD}, and would be lost; move it away, or choose "
+                             "another folder with -o")  # fmt: skip
 
 
 @dataclass

@@ -13,15 +13,12 @@ from typing import Any
 from ..errors import InputError
 from ..files import files_in, sha256
 from ..records import from_json, newer_version
-from ..workspace import unmixed
+from ..workspace import MANIFEST, MANIFEST_BYTES, unmixed
 from .accuracy import Accuracy, read_accuracy
 from .manifest import FORMAT_VERSION, FileEntry, Manifest
 
-MANIFEST = "manifest.json"
 ACCURACY = "accuracy.json"
 
-# A manifest is a few kilobytes; more is not one, and is not worth the memory.
-_LARGEST_JSON = 16 * 2**20
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 
 
@@ -99,12 +96,6 @@ def _open(path: Path) -> Bundle:
     return Bundle(path, manifest, _accuracy(path, manifest), own)
 
 
-def require_outside(read: Path, output: Path) -> None:
-    """InputError where ``output`` would lie in the folder that is read: a bundle with a file more opens no more."""
-    if read.resolve() in output.resolve().parents:
-        raise InputError(f"{output}: lies inside {read}, which may not change; give a place outside")
-
-
 def require_replaceable(folder: Path, *, gated: bool) -> None:
     """InputError where a bundle in the place of ``folder`` would lose anything but an older bundle.
 
@@ -162,8 +153,8 @@ def _no_manifest(path: Path) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     """A JSON object exactly as :func:`_dump` writes it: any other bytes were not written by us."""
-    if path.stat().st_size > _LARGEST_JSON:
-        raise InputError(f"{path}: is too large to be what it says ({_LARGEST_JSON >> 20} MiB at most)")
+    if path.stat().st_size > MANIFEST_BYTES:
+        raise InputError(f"{path}: is too large to be what it says ({MANIFEST_BYTES >> 20} MiB at most)")
     raw = path.read_bytes()
     try:
         content = json.loads(raw, object_pairs_hook=_unique_keys, parse_constant=_no_constant)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import GateFailed, InputError
+from ..files import require_apart
 from ..progress import Progress, Say
 from ..runtimes import backend
 from .baseline import Baseline, BundleEntry, changes, read_baseline, require_replaceable, write_baseline
@@ -58,14 +60,21 @@ class CheckReport:
 
 
 def run_check(
-    path: Path | str, *, update_baseline: bool = False, say: Say | None = None, progress: Progress | None = None
+    path: Path | str,
+    *,
+    update_baseline: bool = False,
+    writes: Sequence[Path | None] = (),
+    say: Say | None = None,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Measure and judge everything a spec names. `update_baseline` writes the baseline instead of comparing.
+    `writes`: where its report is to be written, which may be nothing that is read.
 
     Nothing is raised for a rule that fails, and then no baseline is written either. InputError for a mistake in the
     spec, in what it names or in the baseline; before anything is measured.
     """
     spec, say = read_spec(path), say or (lambda line: None)
+    require_apart(writes, [spec.path, spec.baseline, *(data.path for each in spec.checks for data in each.data)])
     old = _old_baseline(spec, update_baseline, say)
     runner = Runner(spec, progress)
     cases = [

@@ -51,7 +51,7 @@ def segments(
     from ..measure.compare import puzzles_for
     from ..progress import progress, say
 
-    check_outputs(output or [])
+    check_outputs(output or [], data)
     numbers = _whole_numbers("--segments", counts)
     opened = [open_artifact(path, threads) for path in artifacts]
     with progress() as report:
@@ -108,7 +108,7 @@ def halting(
     from ..measure.compare import puzzles_for
     from ..progress import progress, say
 
-    check_outputs(output or [])
+    check_outputs(output or [], data)
     opened = open_artifact(artifact, threads)
     if opened.warning:
         say(f"warning: {opened.warning}")
@@ -158,7 +158,7 @@ def participation(
     from ..analysis.tables import participation_table
     from ..progress import progress
 
-    check_outputs(output or [])
+    check_outputs(output or [], data)
     if threads is not None:
         import torch
 

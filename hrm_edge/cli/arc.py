@@ -29,14 +29,16 @@ def command(
 ) -> None:
     """Answer every held-out test input as two attempts, by a vote over its augmented views."""
     from ..arc.vote import count_votes, read_test, score, submission
+    from ..data.public_layout import IDENTIFIERS
     from ..data.puzzles import judged
-    from ..files import check_file, write_atomically
+    from ..files import check_file, require_apart, write_atomically
     from ..measure.accuracy import answer_all, check_match, rightness
     from ..measure.artifact import open_artifact
     from ..progress import progress, say
 
     if output is not None:
         check_file(output)
+        require_apart([output], [data / IDENTIFIERS])
     opened = open_artifact(artifact, threads)
     if opened.warning:
         say(f"warning: {opened.warning}")

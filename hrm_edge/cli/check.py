@@ -50,7 +50,7 @@ def command(
 
     places = check_places(markdown, junit)
     with progress() as show:
-        report = run_check(spec, update_baseline=update_baseline, say=say, progress=show)
+        report = run_check(spec, update_baseline=update_baseline, writes=places, say=say, progress=show)
     # First, as a file may still fail to be written, on a disk that has filled up: the figures are not lost then.
     with best_effort():
         if json_:

@@ -114,7 +114,8 @@ def command(
     Exit code 0 when every puzzle was thought over, whether or not its answer verified (the last line on
     standard error counts those); 2 when a puzzle or the bundle is wrong.
     """
-    from ..bundle import open_bundle, require_outside
+    from ..bundle import open_bundle
+    from ..files import require_apart
     from ..runtimes import load_engine
     from ..runtimes.loader import task_of, warning
     from ..solve.answer import read_puzzles, solve_each
@@ -139,9 +140,7 @@ def command(
         announce(f"warning: {doubt}")
     if watch and as_json:
         raise InputError("--watch and --json: one draws boards, the other prints objects; drop one")
-    for written in (gif, trace_html):
-        if written is not None:
-            require_outside(opened.path, written)
+    require_apart((gif, trace_html), [*(puzzles or ()), data])
     film, recording = _films(gif, trace_html, opened.manifest.name)
     watched = watch or film is not None or recording is not None
     questions = read_puzzles(puzzles or ["-"] * (data is None), task_of(opened), data, to_watch=watched)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..bundle import Bundle, require_outside
+from ..bundle import Bundle, require_unchanged
 from ..bundle.examples import examples_in
 from ..errors import InputError
-from ..files import check_replaceable, files_in, replacing_folder
+from ..files import check_place, check_replaceable, files_in, replacing_folder
 from ..portable import FACTS, portable_facts
 from ..progress import Say
 from ..tasks.carried import read_task
@@ -49,13 +49,14 @@ def build_site(bundle: Bundle, output: Path, wishes: Wishes | None = None, say: 
     InputError where ``output`` holds anything else, or no page can run the bundle.
     """
     check_replaceable(output, require_site)
-    require_outside(bundle.path, output)
+    check_place(output)
     engine = engine_for(bundle)
     say("collecting what thinks in the page")
     parts = engine.parts(bundle, wishes or Wishes())
     say("writing the site")
     content = _content(bundle, parts.files, parts.named, parts.words)
-    with replacing_folder(output, require_site) as folder:
+    require_unchanged(bundle)  # else the page could be of two
+    with replacing_folder(output, require_site, result=True) as folder:
         for name, data in content.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import ArtifactError, InputError
 from ...halting import RULES
 from ..engine import Answers, Engine, Request
 from .host import padded
@@ -47,8 +47,7 @@ class GraphLoop(Engine):
         tokens, steps, q = self._ask(request, request.max_think_steps)
         trace = None
         if request.trace:
-            longest = min(int(steps.max()), request.max_think_steps)
-            guesses = [self._ask(request, count)[0] for count in range(1, longest)]
+            guesses = [self._ask(request, count)[0] for count in range(1, int(steps.max()))]
             trace = np.stack([*guesses, tokens])
         return Answers(tokens, steps, self.stops(request, slice(None), tokens, q), q, trace)
 
@@ -65,15 +64,22 @@ class GraphLoop(Engine):
                 extra = [padded(request.puzzle_identifiers[first : first + self.rows], missing)]
             outputs = self.model(padded(tokens, missing), limit, halt, *extra)
             parts.append([output[: len(tokens)] for output in outputs])
-            self._require_answers(len(tokens), *parts[-1])
+            self._require_answers(len(tokens), max_think_steps, *parts[-1])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
-    def _require_answers(self, rows: int, tokens: np.ndarray, steps: np.ndarray, q: np.ndarray) -> None:
+    def _require_answers(
+        self, rows: int, max_think_steps: int, tokens: np.ndarray, steps: np.ndarray, q: np.ndarray
+    ) -> None:
         self.require("answers", tokens, (rows, self.task.seq_len), whole=True)
         self.require("steps", steps, (rows,), whole=True)
         self.require("q", q, (rows, 2))
+        if not (steps.min() >= 1 and steps.max() <= max_think_steps):
+            raise ArtifactError(
+                f"the artifact says that it took {steps.min()} to {steps.max()} segments, and at most "
+                f"{max_think_steps} were asked for; export the bundle again"
+            )
         if not (tokens.min() >= 0 and tokens.max() < self.task.vocab_size):
-            raise InputError(
+            raise ArtifactError(
                 f"the artifact answers with tokens from {tokens.min()} to {tokens.max()}, and those of "
                 f"{self.task.name} are 0 to {self.task.vocab_size - 1}; export the bundle again"
             )

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import toys
 from fault_injection import deliver
 from forked import Forked, context
 
@@ -21,6 +22,7 @@ from hrm_edge.files import (
     owning,
     recover,
     replacing_folder,
+    require_apart,
     write_atomically,
 )
 from hrm_edge.workspace import standing, undisturbed, unmixed, workspace, workspace_of
@@ -421,3 +423,47 @@ def test_a_disk_without_locks_is_written_to_all_the_same(tmp_path, monkeypatch):
     put(tmp_path / "book", "one")
     assert content(tmp_path) == {"book", "book/page"}
     assert files.sha256(tmp_path / "book" / "page")
+
+
+def test_nothing_is_written_into_a_bundle(tmp_path):
+    toys.write_hollow_bundle(tmp_path / "toy")
+    (tmp_path / "link").symlink_to("toy")
+    before = content(tmp_path)
+    for place in (tmp_path / "toy", tmp_path / "toy" / "deep" / "in", tmp_path / "link"):
+        for write in (
+            lambda path: write_atomically(path, "x"),
+            lambda path: put(path, "x"),
+            check_place,
+            check_file,
+        ):
+            with pytest.raises(InputError, match="lies inside .*toy, a bundle, which may not change"):
+                write(place / "x")
+    assert content(tmp_path) == before
+    for other in ("{}", "[]", "not JSON", '{"manifest_version": 3, "name": "an extension"}', "[" * 9999):
+        (tmp_path / "manifest.json").write_text(other)
+        write_atomically(tmp_path / "sub" / "x", "x")
+
+
+def test_what_is_read_or_written_already_is_no_place_for_a_result(tmp_path):
+    (tmp_path / "p.csv").write_text("mine")
+    (tmp_path / "link").symlink_to("p.csv")
+    read = ["..3.31..13.2.2..", "a\0b", None, tmp_path / "p.csv"]
+    require_apart([tmp_path / "new", None, tmp_path / "other"], read)
+    for path in (tmp_path / "p.csv", tmp_path / "link", tmp_path / "none" / ".." / "p.csv"):
+        with pytest.raises(InputError, match="is read too, and would be lost"):
+            require_apart([path], read)
+    with pytest.raises(InputError, match="is to be written twice"):
+        require_apart([tmp_path / "new", tmp_path / "." / "new"], read)
+
+
+def test_a_file_that_cannot_be_replaced_is_named_as_it_was_given(tmp_path, monkeypatch):
+    """As one that is mounted by itself, which is how containers are given a single file."""
+
+    def mounted(old, new):
+        raise OSError(16, "Device or resource busy", old, None, new)
+
+    monkeypatch.setattr(os, "replace", mounted)
+    with pytest.raises(OSError, match="busy") as caught:
+        write_atomically(tmp_path / "baseline.json", "x")
+    assert caught.value.filename == str(tmp_path / "baseline.json")
+    assert content(tmp_path) == set()

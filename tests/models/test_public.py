@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from safetensors.torch import save_file
 from hrm_edge.errors import InputError
 from hrm_edge.models import public
 from hrm_edge.models.public import find_weights, import_public
+from hrm_edge.models.stored import save_pickled
 
 MODEL = sudoku_trm(puzzle_emb_len=16, no_ACT_continue=True)
 ARCH = {name: MODEL.config.to_dict()[name] for name in NAMED}
@@ -268,3 +271,10 @@ def test_a_config_that_asks_for_a_network_that_no_machine_has(folder, monkeypatc
     (folder / "all_config.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setattr(public, "build_model", lambda *_: pytest.fail("memory was taken"))
     refused(folder, f"{field} is {value}; it must be at most")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_weights_that_a_full_disk_refuses_are_told_in_a_line():
+    with pytest.raises(InputError, match="cannot be written; is the disk full") as caught:
+        save_pickled(state(), Path("/dev/full"))
+    assert "\n" not in str(caught.value)

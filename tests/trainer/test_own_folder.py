@@ -91,6 +91,14 @@ def test_what_no_run_has_written_is_not_written_over(tmp_path, make, named):
     assert everything(tmp_path) == before
 
 
+def test_a_checkpoint_holds_no_run_that_its_own_weights_would_hide(folder, tmp_path):
+    shutil.copytree(folder / "checkpoint", tmp_path / "model")
+    before = everything(tmp_path / "model")
+    with pytest.raises(InputError, match="is a checkpoint itself"):
+        run(tmp_path / "model")
+    assert everything(tmp_path / "model") == before
+
+
 @pytest.mark.parametrize("part", ["checkpoint", "state"])
 def test_a_users_file_in_a_runs_own_folder_stops_it_before_any_work(folder, part):
     (folder / part / "notes.txt").write_text("mine")

@@ -13,12 +13,13 @@ import hrm_edge as he
 from hrm_edge.benchmark import run as module
 from hrm_edge.benchmark.candidates import candidates
 from hrm_edge.benchmark.goal import read_goal
-from hrm_edge.benchmark.rows import Benchmark, Row, read_benchmark
+from hrm_edge.benchmark.rows import Benchmark, Row, kept_rows, read_benchmark
 from hrm_edge.benchmark.table import benchmark_picture, benchmark_table
 from hrm_edge.bundle import open_bundle
 from hrm_edge.cli import main
 from hrm_edge.errors import GateFailed, InputError
 from hrm_edge.exporters.targets import all_targets
+from hrm_edge.files import owning
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -117,6 +118,24 @@ def test_what_is_shared_is_made_once_and_what_is_done_is_kept(small, tmp_path, c
         patch.setattr(module.speed, "bench", none)
         again = he.benchmark(small, output=folder, **ASKED)
         assert again.rows == result.rows == read_benchmark(folder).rows
+    # Figures that are not the bundle's own are not believed, and a damaged bundle is none that is there.
+    record = (folder / "benchmark.json").read_text()
+    kept = kept_rows(folder, result.rows)
+    assert len(kept) == 4
+    for changes in ({"lost": 7}, {"exact": 1.0}, {"bundle": f"../{folder.name}/{result.rows[0].bundle}"}):
+        assert not kept_rows(folder, [replace(result.rows[0], **changes)]), changes
+    graph = folder / result.rows[0].bundle / "model.onnx"
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert [each.name for each in kept_rows(folder, result.rows).values()] == [
+        each.name for each in result.rows[1:]
+    ]
+    with pytest.raises(InputError, match=r"model\.onnx"):
+        he.benchmark(small, output=folder, **ASKED)
+    graph.write_bytes(content)
+    with owning(folder / "benchmark"), pytest.raises(InputError, match="is writing there"):
+        he.benchmark(small, output=folder, **ASKED)
+    assert (folder / "benchmark.json").read_text() == record
     manifest = (folder / "openvino-fp32-graph" / "manifest.json").read_bytes()
     (folder / "openvino-fp32-graph" / "manifest.json").write_text("{}")
     with pytest.raises(InputError):  # what somebody changed is not replaced
@@ -230,6 +249,14 @@ def test_a_folder_with_another_record_is_left_alone(small, tmp_path):
     with pytest.raises(InputError, match=r"benchmark\.json: "):
         he.benchmark(small, output=tmp_path, **ASKED)
     assert [file.name for file in tmp_path.iterdir()] == ["benchmark.json"]
+
+
+@pytest.mark.parametrize("name", ["benchmark.md", "benchmark.png"])
+def test_somebodys_files_under_the_names_of_its_pages_stay(small, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: is there without a benchmark.json"):
+        he.benchmark(small, output=tmp_path, **ASKED)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "mine")]
 
 
 # -- the table ---------------------------------------------------------------------------------------------

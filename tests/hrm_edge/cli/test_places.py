@@ -226,3 +226,38 @@ def test_a_check_that_says_no_is_asked_about_a_file_too(tmp_path):
     with pytest.raises(InputError, match="is no puzzle set"):
         save_puzzles(generate_puzzles(TASK, 2, seed=0), tmp_path / "set")
     assert (tmp_path / "set").read_text() == "mine"
+
+
+@pytest.mark.parametrize("flag", ["--junit", "--markdown"])
+@pytest.mark.parametrize("name", ["spec.toml", "baseline.json", "p.csv", "twice"])
+def test_a_check_writes_over_nothing_that_it_reads(spec, folder, capsys, monkeypatch, flag, name):
+    spec.write_text(SPEC + 'data = "p.csv"\nmin_exact = 0\n')
+    (folder / "baseline.json").write_text("{}")
+    before = everything(folder)
+    monkeypatch.setattr(Runner, "measure", lambda *_: pytest.fail("measured"))
+    others = ["--junit", "twice", "--markdown"] if name == "twice" else [flag]
+    code, out, err = run(capsys, "check", spec, "--update-baseline", *others, name)
+    assert (code, out) == (2, "")
+    assert f"hrm-edge: {name}: is " in err
+    assert everything(folder) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("solve", "toy", "p.csv", "--trace-html", "p.csv"),
+        ("solve", "toy", "--data", "p.csv", "--trace-html", "p.csv"),
+        ("solve", "toy", "p.csv", "--gif", "x.gif", "--trace-html", "x.gif"),
+        ("analyze", "halting", "toy", "--data", "p.json", "-o", "p.json"),
+        ("analyze", "segments", "toy", "--data", "p.csv", "-o", "x.md", "-o", "x.md"),
+        ("data", "generate", "--task", TASK.name, "--n", "2", "-o", "toy/x.csv"),
+        ("data", "convert", "p.csv", "--task", TASK.name, "-o", "toy/x"),
+    ],
+)
+def test_no_command_writes_over_what_it_reads_or_into_a_bundle(spec, folder, capsys, arguments):
+    shutil.copy("p.csv", "p.json")
+    before = everything(folder)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert "would be lost" in err or "lies inside" in err
+    assert everything(folder) == before

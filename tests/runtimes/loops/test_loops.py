@@ -311,14 +311,17 @@ def test_a_start_whose_states_change_their_shape_is_refused_in_one_line():
         HostLoop(toys.TASK, 8, start, segment, backend="toy", slots=2).solve(PUZZLES)
 
 
-def test_steps_that_no_loop_took_are_not_traced_one_by_one():
+@pytest.mark.parametrize("took", [0, -3, 5, 2**31 - 1])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_steps_that_no_loop_took_are_refused_in_one_line(took, rows):
+    """Else they are told as what was thought, and a trace asks for each of them."""
     asked = []
 
     def model(tokens, limit, halt):
         asked.append(int(limit))
         answer, steps, q = toys.looped(tokens, limit, halt)
-        return [answer, np.full_like(steps, 2**31 - 1), q]
+        return [answer, np.append(steps[:-1], np.int32(took)), q]
 
-    answers = GraphLoop(toys.TASK, 8, model, backend="toy").solve(PUZZLES[:2], 4, trace=True)
-    assert asked == [4, 1, 2, 3]
-    assert len(answers.trace) == 4
+    with pytest.raises(InputError, match=f"it took .*{took} .*segments, and at most 4 were asked for"):
+        GraphLoop(toys.TASK, 8, model, backend="toy").solve(PUZZLES[:rows], 4, trace=True)
+    assert asked == [4]
