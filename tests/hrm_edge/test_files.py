@@ -436,7 +436,7 @@ def test_nothing_is_written_into_a_bundle(tmp_path):
             check_place,
             check_file,
         ):
-            with pytest.raises(InputError, match="lies inside .*toy, a bundle, which may not change"):
+            with pytest.raises(InputError, match=r"lies inside .*toy, a bundle, which may not change"):
                 write(place / "x")
     assert content(tmp_path) == before
     for other in ("{}", "[]", "not JSON", '{"manifest_version": 3, "name": "an extension"}', "[" * 9999):
