@@ -80,8 +80,8 @@ def solve(
     array([ True])
     """
     model, film, recording = load(bundle, threads, streams or 1), None, None
-    given = [puzzles] if isinstance(puzzles, str | os.PathLike) else []
-    require_apart([None if each is None else Path(each) for each in (gif, trace_html)], [*given, data])
+    given = puzzles if isinstance(puzzles, str | Path) else None
+    require_apart([None if each is None else Path(each) for each in (gif, trace_html)], [given, data])
     if gif is not None:
         from .report.film import opened_film
 

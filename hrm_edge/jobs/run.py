@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle, require_outside
+from ..bundle import Bundle
 from ..data.formats import STDIN, Block, File, Rows, format_of, table_writer_of
 from ..errors import InputError
-from ..files import replacing_file
+from ..files import replacing_file, require_apart
 from ..progress import Progress, Say
 from ..runtimes.engine import checked_halt
 from ..runtimes.loader import task_of
@@ -104,7 +104,7 @@ class FileJob:
         if self.on_error not in ON_ERROR:
             raise InputError(f"--on-error {self.on_error}: choose {' or '.join(ON_ERROR)}")
         self.tabulate = table_writer_of(self.output)
-        require_outside(self.bundle.path, self.output)
+        require_apart([self.output], self.files)
         if self.output.is_dir():
             raise InputError(f"{self.output}: is a folder; name a file")
         if self.task.by_example:

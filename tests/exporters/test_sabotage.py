@@ -269,8 +269,6 @@ def test_a_trip_count_that_is_constant(tmp_path, monkeypatch, target):
     monkeypatch.setattr(build, "wrap_in_loop", constant)
     source = checkpoint(traced("grid")[0])
     gate = GateOptions(generate_puzzles(TASK, 8, 5), max_drop=100, not_judged=True)
-    with pytest.raises(
-        GateFailed, match="it took 6 to 6 segments, and at most 1 were asked for"
-    ):
+    with pytest.raises(GateFailed, match="it took 6 to 6 segments, and at most 1 were asked for"):
         export_bundle(source, ExportOptions(target, "fp32", "graph"), tmp_path / "b", gate)
     assert not (tmp_path / "b").exists()
