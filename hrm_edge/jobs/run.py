@@ -116,8 +116,6 @@ class FileJob:
         for path in self.files:
             if str(path) == STDIN:
                 raise InputError("-o goes on where it was cut off, and so reads files; save standard input to one")
-            if path.exists() and self.output.exists() and path.samefile(self.output):
-                raise InputError(f"{self.output}: is what is read; give -o another name")
 
     def _require_free(self) -> None:
         """Whose work stands there, and whether the output may be replaced."""

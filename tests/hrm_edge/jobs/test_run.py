@@ -371,7 +371,7 @@ def test_arguments_that_do_not_go_together(bundle, place, capsys):
         ([*out, "--halt", "never"], "halt must be one of"),
         (["-o", place / "out.txt"], "cannot write .*out.txt: end it in .* or .jsonl"),
         (["-o", place], "end it in"),
-        (["-o", place / "in.csv"], "is what is read"),
+        (["-o", place / "in.csv"], "is read too, and would be lost"),
     ):
         assert command(bundle, place / "in.csv", *arguments) == 2
         assert re.search(what, capsys.readouterr().err), what
