@@ -41,7 +41,9 @@ def test_the_service_is_as_its_document_says(tmp_path):
     command += [f"{server.told['url']}/openapi.json", "-H", f"Authorization: Bearer {SECRET}", "--no-color"]
     command += ["--max-examples", examples, "--seed", seed, "--suppress-health-check", "all"]
     hooks = {"SCHEMATHESIS_HOOKS": "serve_hooks", "PYTHONPATH": str(HELPERS)}
-    done = subprocess.run(command, env={**os.environ, **hooks}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, **hooks}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     code, errors = server.end(signal.SIGTERM)
     told = "\n".join(line[:300] for line in done.stdout.splitlines()[-80:])
     assert done.returncode == 0, told + done.stderr[-2000:]
