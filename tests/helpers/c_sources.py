@@ -1,6 +1,7 @@
 """Small networks as C, the driver that runs them, and the same numbers from onnxruntime."""
 
 import functools
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,6 +46,15 @@ def written(name, precision="fp32", apart=False) -> Source:
     steps, rule = model.config.halt_max_steps, model.config.no_ACT_continue
     with mock.patch.object(source, "MOST_NUMBERS", 0 if apart else source.MOST_NUMBERS):
         return write_source(*single, TASK, name=name, max_think_steps=steps, no_ACT_continue=rule)
+
+
+@functools.cache
+def sanitizers(compiler) -> tuple[str, ...]:
+    """The flags of both, where the compiler has their libraries, which distributions may pack apart."""
+    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    command = [compiler, *flags, "-x", "c", "-", "-o", os.devnull]
+    done = subprocess.run(command, input=b"int main(void) { return 0; }", capture_output=True, check=False)
+    return flags if done.returncode == 0 else ()
 
 
 def compiled(folder, made, compiler, *flags) -> Path:

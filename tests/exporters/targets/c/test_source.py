@@ -17,6 +17,7 @@ from c_sources import (
     compiled,
     expected,
     graphs,
+    sanitizers,
     written,
 )
 from small_networks import TASK
@@ -40,8 +41,7 @@ def test_every_network_computes_what_its_graphs_say(number, tmp_path):
     name, compiler = list(CONFIGS)[number], COMPILERS[number % len(COMPILERS)]
     model, start, segment = graphs(name)
     plain = ("-DHRM_PLAIN",) if number % 3 == 0 else ("-march=native",)
-    checks = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    program = compiled(tmp_path, written(name), compiler, "-O1", *checks, *plain)
+    program = compiled(tmp_path, written(name), compiler, "-O1", *sanitizers(compiler), *plain)
     identifier = model.config.num_puzzle_identifiers - 1
     for question in calibration().questions[:2]:
         numbers, (learned, fixed, verified) = answers(program, question, identifier)
@@ -95,7 +95,7 @@ def test_an_arm_core_computes_what_the_graphs_say(tmp_path):
 @pytest.mark.parametrize(("name", "precision"), [("rope", "fp32"), ("units", "fp32"), ("grid", "int8")])
 def test_weights_in_a_file_of_their_own_compute_the_same_to_the_last_bit(name, precision, tmp_path):
     """Under both sanitizers; the driver also sees that weights of another model, or fewer, are not taken."""
-    checks = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-march=native")
+    checks = ("-O1", *sanitizers(COMPILERS[-1]), "-march=native")
     told = []
     for apart in (False, True):
         made = written(name, precision, apart)
