@@ -15,7 +15,7 @@ DEMO_BUNDLE := bundles/$(DEMO)-openvino-fp32-graph
 
 # torch first and pinned: on its own, a range may resolve to a build with gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml
-	@echo "Setting up $(VENV) (once) ..."
+	@echo "Setting up $(VENV), once: 2 GB of packages, for some minutes without a word ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hrm-edge needs Python 3.11 or newer")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0

@@ -144,6 +144,7 @@ def judge(
     confidence = CONFIDENCE if more is None else LOOK_CONFIDENCE
     sides = paired_answers(engine, checkpoint, puzzles, say=say, progress=progress, otherwise=True)
     asked, right = puzzles, rightness(puzzles, sides[0].tokens)
+    say(f"gate: asking a few of them in other ways, of up to {2 * engine.halt_max_steps} segments")
     calls = ask_otherwise(engine, TorchEngine(checkpoint), puzzles, right)
     for look in range(1, LOOKS + 1):
         report = compare(
