@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -106,6 +106,29 @@ def test_a_file_gives_every_field_even_those_with_a_default(path, words):
     del inside[path[-1]]
     with pytest.raises(InputError, match=rf"^here: {words.replace('[', '.')}; export".replace("]", ".")):
         from_json(Whole, json.dumps(content), "here")
+
+
+@refusing
+@dataclass(frozen=True, config=STRICT)
+class Bounded:
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    tries: Annotated[int, Field(ge=0, le=9)] = 3
+    mode: Literal["quick", "sure"] = "quick"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("share", 0.0, "above 0.0"),
+        ("share", 1.0, "below 1.0"),
+        ("tries", -1, "0 or more"),
+        ("tries", 10, "9 or less"),
+        ("mode", "both", "'quick' or 'sure'"),
+    ],
+)
+def test_a_bound_is_told_in_words(field, value, words):
+    with pytest.raises(InputError, match=f"bounded: {field} must be {words}, not {value!r}$"):
+        Bounded(**{field: value})
 
 
 def test_too_many_entries():
