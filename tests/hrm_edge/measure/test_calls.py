@@ -7,7 +7,7 @@ import pytest
 import toys
 
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
-from hrm_edge.errors import InputError
+from hrm_edge.errors import ArtifactError, InputError
 from hrm_edge.measure.accuracy import rightness
 from hrm_edge.measure.calls import ask_otherwise, call_rows, segments_asked, unusual_boards
 from hrm_edge.measure.gate import LOOK_CONFIDENCE, compare, judge
@@ -76,7 +76,6 @@ def groups_that_never_hold(tokens, limit, halt):
 
 
 SABOTAGE = {
-    constant_trip_count: r"fixed, 1 segment: .* took 8 segments",
     constant_trip_count_that_lies: r"fixed, 9 segments: 8 of 8 puzzles took 8 segments",
     three_segments_for_one: r"fixed, 1 segment: \d+ of \d+ guesses are nearer to the reference's after \d",
     fixed_is_something_else: r"fixed, 1 segment: answers \d+ of 16 boards with the question itself",
@@ -122,6 +121,11 @@ def test_what_is_broken_in_one_way_to_ask_fails(judged, looped):
     report = judged(looped).report
     assert not report.passed
     assert re.search(SABOTAGE[looped], report.reason), report.reason
+
+
+def test_what_takes_more_segments_than_it_was_asked_for_is_no_artifact(judged):
+    with pytest.raises(ArtifactError, match="took 8 to 8 segments, and at most 1 were asked for"):
+        judged(constant_trip_count)
 
 
 def test_half_of_the_puzzles_are_asked_alone_the_others_in_every_number_of_rows():

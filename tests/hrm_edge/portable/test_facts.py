@@ -11,7 +11,7 @@ import toys
 from datasets import write_latin, write_lookup
 from toys import HALT_MAX_STEPS, accuracy, host_engine, manifest, write_bundle, write_hollow_bundle
 
-from hrm_edge.bundle import open_bundle, seal_bundle
+from hrm_edge.bundle import MANIFEST, open_bundle, seal_bundle
 from hrm_edge.bundle.examples import EXAMPLES, write_examples
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.portable import FACTS, portable_facts, write_facts
@@ -269,6 +269,7 @@ def test_a_bundle_lists_and_hashes_them_and_they_hold_its_examples(tmp_path):
 def test_a_bundle_without_them_opens(tmp_path):
     path = write_hollow_bundle(tmp_path / "old")
     assert FACTS not in open_bundle(path).manifest.files
+    (path / MANIFEST).unlink()  # what is being made is no bundle yet
     write_facts(path, manifest(), toys.TASK)
     seal_bundle(path, manifest(), accuracy())
     assert FACTS in open_bundle(path).manifest.files

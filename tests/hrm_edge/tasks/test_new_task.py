@@ -121,8 +121,10 @@ def test_data_makes_and_shows_it(run):
 
 def test_solve_answers_it(run, tmp_path, monkeypatch):
     task = get_task("stripes-2x4")
-    toys.write_hollow_bundle(tmp_path / "bundle", task=task.name, vocabulary=task.vocabulary)
-    monkeypatch.setattr("hrm_edge.runtimes.load_engine", lambda *_: engine(task))
+    architecture = {**toys.manifest().architecture, "seq_len": task.seq_len}
+    fields = {"task": task.name, "vocabulary": task.vocabulary, "architecture": architecture}
+    toys.write_hollow_bundle(tmp_path / "bundle", **fields)
+    monkeypatch.setattr("hrm_edge.runtimes.load_engine", lambda *_, **__: engine(task))
     code, out, _ = run("solve", "bundle", QUESTION, "--trace")
     assert code == 0
     assert "segment 2: 6 changed" in out
