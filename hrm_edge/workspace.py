@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import re
@@ -50,13 +51,13 @@ def undisturbed() -> Iterator[None]:
     """A block that no wish to stop cuts in two: a signal that comes meanwhile acts at its end."""
     came: list[int] = []
     before = {}
-    if threading.current_thread() is threading.main_thread():  # where Python's handlers run, and the only setter
-        for number in STOP_SIGNALS:
-            handler = signal.getsignal(number)
-            if callable(handler):
-                before[number] = handler
-                signal.signal(number, lambda number, frame: came.append(number))
     try:
+        if threading.current_thread() is threading.main_thread():  # where handlers run, and which alone sets them
+            for number in STOP_SIGNALS:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    before[number] = handler
+                    signal.signal(number, lambda number, frame: came.append(number))
         yield
     finally:
         for number, handler in before.items():
@@ -158,11 +159,27 @@ def workspace(target: Path, wait: bool = False) -> Iterator[Path]:
             raise
         finally:
             if handle is not None:
-                with undisturbed():
-                    if understood:
-                        _leave(work, target, handle)
-                    else:
-                        os.close(handle)
+                leave = functools.partial(_leave, work, target) if understood else os.close
+                _once(lambda: leave(handle))
+
+
+def _once(call: Callable[[], object]) -> None:
+    """Undisturbed, also where a wish to stop comes just before that."""
+    begun = False
+
+    def begin() -> None:
+        nonlocal begun
+        begun = True
+        call()
+
+    try:
+        with undisturbed():
+            begin()
+    except BaseException:
+        if not begun:
+            with undisturbed():
+                begin()
+        raise
 
 
 def _require_outside_bundles(target: Path) -> None:

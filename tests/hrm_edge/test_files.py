@@ -1,5 +1,6 @@
 """Files and folders are replaced whole, by one writer, where they are ours; readers change nothing."""
 
+import contextlib
 import os
 import signal
 import stat
@@ -12,6 +13,7 @@ from fault_injection import deliver
 from forked import Forked, context
 
 from hrm_edge import files
+from hrm_edge import workspace as workspaces
 from hrm_edge.errors import InputError
 from hrm_edge.files import (
     check_file,
@@ -375,6 +377,24 @@ def test_a_wish_to_stop_waits_for_the_end_of_what_must_not_be_cut(monkeypatch):
     finally:
         assert signal.signal(signal.SIGTERM, before) is stop
     assert done == ["all of it"]
+
+
+def test_a_wish_to_stop_that_comes_just_before_it_is_held_off_leaves_nothing(tmp_path, monkeypatch):
+    real, calls = workspaces.undisturbed, []
+
+    @contextlib.contextmanager
+    def late():
+        calls.append(1)
+        if len(calls) == 2:  # the first takes the workspace
+            raise KeyboardInterrupt
+        with real():
+            yield
+
+    monkeypatch.setattr(workspaces, "undisturbed", late)
+    with pytest.raises(KeyboardInterrupt), workspace(tmp_path / "page"):
+        (tmp_path / "page").write_text("one")
+    assert content(tmp_path) == {"page"}
+    assert len(calls) == 3
 
 
 def test_what_was_moved_away_while_it_was_written_is_not_published_by_half(tmp_path):
