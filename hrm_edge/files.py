@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from .errors import InputError
+from .signals import undisturbed
 from .text import decoded
 from .workspace import (
     NEW,
@@ -21,7 +22,6 @@ from .workspace import (
     swap,
     sync,
     sync_quietly,
-    undisturbed,
     workspace,
     workspace_of,
     written,

@@ -15,19 +15,16 @@ import json
 import os
 import re
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from .errors import InputError
+from .signals import once, undisturbed
 
 T = TypeVar("T")
 
-# What asks a program to stop; SIGHUP is no signal on Windows.
-STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 NEW = "new"
 MANIFEST, MANIFEST_BYTES = "manifest.json", 2**24  # of a bundle, and the most that it may have
 
@@ -44,26 +41,6 @@ _SYSTEM_FILES = {".ds_store", ".localized", "thumbs.db", "ehthumbs.db", "desktop
 def is_system_file(name: str) -> bool:
     """Whether a file of this name is the operating system's: no part of anything, not read, and no hindrance."""
     return name.lower() in _SYSTEM_FILES or name.startswith("._")
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """A block that no wish to stop cuts in two: a signal that comes meanwhile acts at its end."""
-    came: list[int] = []
-    before = {}
-    try:
-        if threading.current_thread() is threading.main_thread():  # where handlers run, and which alone sets them
-            for number in STOP_SIGNALS:
-                handler = signal.getsignal(number)
-                if callable(handler):
-                    before[number] = handler
-                    signal.signal(number, lambda number, frame: came.append(number))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in came:
-            before[number](number, None)
 
 
 def written() -> list[Path]:
@@ -160,26 +137,7 @@ def workspace(target: Path, wait: bool = False) -> Iterator[Path]:
         finally:
             if handle is not None:
                 leave = functools.partial(_leave, work, target) if understood else os.close
-                _once(lambda: leave(handle))
-
-
-def _once(call: Callable[[], object]) -> None:
-    """Undisturbed, also where a wish to stop comes just before that."""
-    begun = False
-
-    def begin() -> None:
-        nonlocal begun
-        begun = True
-        call()
-
-    try:
-        with undisturbed():
-            begin()
-    except BaseException:
-        if not begun:
-            with undisturbed():
-                begin()
-        raise
+                once(lambda: leave(handle))
 
 
 def _require_outside_bundles(target: Path) -> None:

@@ -6,7 +6,7 @@ import signal
 import threading
 from types import FrameType
 
-from ..workspace import STOP_SIGNALS
+from ..signals import STOP_SIGNALS
 
 
 class Stopping:

@@ -92,7 +92,8 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 def main(argv: list[str] | None = None) -> NoReturn:
     """Console entry point: one clear line and an exit code instead of a traceback, for any user's mistake."""
     from ..errors import HrmEdgeError
-    from ..workspace import STOP_SIGNALS, written
+    from ..signals import STOP_SIGNALS
+    from ..workspace import written
     from .unexpected import tell, told_of_threads
 
     prepare_streams()

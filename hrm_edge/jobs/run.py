@@ -17,9 +17,10 @@ from ..files import replacing_file, require_apart
 from ..progress import Progress, Say
 from ..runtimes.engine import checked_halt
 from ..runtimes.loader import task_of
+from ..signals import undisturbed
 from ..solve.answer import Questions
 from ..tasks.base import PAD
-from ..workspace import undisturbed, written
+from ..workspace import written
 from .answers import Answered, Asking, block, columns
 from .crew import Piece, work
 from .folder import Job, Work, job_of, row_type

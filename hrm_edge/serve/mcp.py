@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute
 from .. import __version__
 from ..errors import HrmEdgeError, InputError
 from ..halting import LEARNED, VERIFIED
-from ..workspace import STOP_SIGNALS
+from ..signals import STOP_SIGNALS
 from .asking import Tell, read_question
 from .bundles import Bundles, Served
 from .log import log_to_lines

@@ -6,10 +6,10 @@ import json
 
 import pytest
 import shared_traces
+from commands import export
 from small_networks import TASK, network
 
 from hrm_edge.bundle import open_bundle
-from hrm_edge.cli import main
 from hrm_edge.exporters import build
 from hrm_edge.measure.selftest import self_test
 from hrm_edge.models import save_checkpoint
@@ -46,14 +46,6 @@ def quick(monkeypatch, tmp_path, traces):
         monkeypatch.setattr(build, name, lambda model, restored=restored: restored())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-
-
-def export(*arguments) -> int:
-    try:
-        main(["export", *map(str, arguments)])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 def spoil(monkeypatch):

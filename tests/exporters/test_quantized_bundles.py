@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from commands import export as command
 from small_networks import TASK, network
 from traced_networks import CONFIGS, expected_products, traced
 from ungated import build_bundle
 
 from hrm_edge.bundle import open_bundle
 from hrm_edge.bundle.quantization import QUANTIZATION, read_quantization
-from hrm_edge.cli import main
 from hrm_edge.data.choose import gate_puzzles
 from hrm_edge.data.leaks import fingerprints
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
@@ -313,14 +313,6 @@ def test_layers_called_many_times_are_stored_once_in_the_bundle(tmp_path, monkey
 
 
 # -- through the command -------------------------------------------------------------------------------
-
-
-def command(*arguments) -> int:
-    try:
-        main(["export", *map(str, arguments)])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 @pytest.mark.parametrize(("target", "precision"), [("onnx", "int8"), ("openvino", "int4-weights")])

@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+from commands import export as command
 from small_exports import SITE, export, refused, scaled
 from small_networks import TASK, network
 from traced_networks import CONFIGS, expected_products, traced
@@ -17,7 +18,6 @@ from traced_networks import CONFIGS, expected_products, traced
 from hrm_edge.bundle import Manifest, open_bundle, seal_bundle
 from hrm_edge.bundle.quantization import Products, read_quantization
 from hrm_edge.check.run import run_check
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.errors import GateFailed, InputError
 from hrm_edge.export import GateOptions, export_bundle
@@ -52,14 +52,6 @@ def trained(tmp_path):
     }
     metadata = {"quantization": table, "held_out": {"seed": 5, "difficulty": "ordinary", "n": 40}}
     return save_checkpoint(tmp_path / "tuned", model, TASK.name, "card", metadata)
-
-
-def command(*arguments) -> int:
-    try:
-        main(["export", *map(str, arguments)])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 def one_line(capsys) -> str:

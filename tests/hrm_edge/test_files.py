@@ -12,8 +12,7 @@ import toys
 from fault_injection import deliver
 from forked import Forked, context
 
-from hrm_edge import files
-from hrm_edge import workspace as workspaces
+from hrm_edge import files, signals
 from hrm_edge.errors import InputError
 from hrm_edge.files import (
     check_file,
@@ -27,7 +26,8 @@ from hrm_edge.files import (
     require_apart,
     write_atomically,
 )
-from hrm_edge.workspace import standing, undisturbed, unmixed, workspace, workspace_of
+from hrm_edge.signals import undisturbed
+from hrm_edge.workspace import standing, unmixed, workspace, workspace_of
 
 SYSTEM = (".DS_Store", "._weights.bin", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "ehthumbs.db")
 
@@ -380,21 +380,21 @@ def test_a_wish_to_stop_waits_for_the_end_of_what_must_not_be_cut(monkeypatch):
 
 
 def test_a_wish_to_stop_that_comes_just_before_it_is_held_off_leaves_nothing(tmp_path, monkeypatch):
-    real, calls = workspaces.undisturbed, []
+    real, calls = signals.undisturbed, []
 
     @contextlib.contextmanager
     def late():
         calls.append(1)
-        if len(calls) == 2:  # the first takes the workspace
+        if len(calls) == 1:
             raise KeyboardInterrupt
         with real():
             yield
 
-    monkeypatch.setattr(workspaces, "undisturbed", late)
+    monkeypatch.setattr(signals, "undisturbed", late)
     with pytest.raises(KeyboardInterrupt), workspace(tmp_path / "page"):
         (tmp_path / "page").write_text("one")
     assert content(tmp_path) == {"page"}
-    assert len(calls) == 3
+    assert len(calls) == 2
 
 
 def test_what_was_moved_away_while_it_was_written_is_not_published_by_half(tmp_path):

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from commands import exit_code as command
 from small_networks import TASK, network
 from traced_networks import CONFIGS, expected_products, traced
 
 import hrm_edge.exporters.quantize
 from hrm_edge.bundle import open_bundle
 from hrm_edge.bundle.quantization import read_quantization
-from hrm_edge.cli import main
 from hrm_edge.cli.export import _precisions
 from hrm_edge.exporters import build
 from hrm_edge.exporters.graph.edit import array_of, initializers
@@ -130,12 +130,6 @@ def restless() -> onnx.ModelProto:
     initializers(segment.graph)["q_head.bias"].raw_data = np.array([-50, 0], np.float32).tobytes()
     assert array_of(initializers(segment.graph)["q_head.bias"])[0] == -50
     return segment
-
-
-def command(*arguments) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main(list(map(str, arguments)))
-    return stopped.value.code or 0
 
 
 def test_what_lists_precisions_lists_it(ternary, tmp_path, capsys):

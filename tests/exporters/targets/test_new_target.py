@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import exit_code as command
 from small_networks import TASK, network
 from traced_networks import CONFIGS, expected_products, traced
 
 import hrm_edge.exporters.targets
 import hrm_edge.runtimes
 from hrm_edge.bundle import open_bundle
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.export import GateOptions, export_bundle
@@ -192,12 +192,6 @@ def restless(i):
         if tensor.name == "q_head.bias":
             tensor.raw_data = np.array([-50, 0], np.float32).tobytes()
     return graph
-
-
-def command(*arguments) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main(list(map(str, arguments)))
-    return stopped.value.code or 0
 
 
 @pytest.mark.parametrize("flags", [("--precision", "fp32"), ("--precision", "int8", "--loop", "host")])
