@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from .engine import Engine
 
-_making_tables, _tables_made = threading.Lock(), False
+_making, _tables_made = threading.Lock(), False
+_core: Any = None
 
 
 class OpenVino(Backend):
@@ -36,7 +37,7 @@ class OpenVino(Backend):
             return Available(False, None, "openvino is not installed", install(self.name))
         try:
             openvino = imported()
-            devices = openvino.Core().available_devices
+            devices = core().available_devices
         except Exception as error:  # a broken install fails in ways of its own
             return Available(False, None, f"openvino does not load: {first_line(error)}", install(self.name))
         if "CPU" not in devices:
@@ -54,7 +55,6 @@ class OpenVino(Backend):
         openvino = imported()
         if path.suffix != ".xml":  # it would read any kind of graph, of which some name files beside them
             raise InputError(f"{path}: OpenVINO's graphs end in .xml; export the bundle again")
-        core = openvino.Core()
 
         def refused(error: Exception) -> InputError:
             return InputError(
@@ -63,7 +63,7 @@ class OpenVino(Backend):
             )
 
         try:
-            read = core.read_model(str(path))  # once: another file may stand there when it is compiled again
+            read = core().read_model(str(path))  # once: another file may stand there when it is compiled again
         except Exception as error:  # OpenVINO raises plain RuntimeError, among others
             raise refused(error) from error
 
@@ -72,7 +72,7 @@ class OpenVino(Backend):
                 model = _for_rows(read, rows)
                 # Compiling may give an output the names of values it was fused with; the file's own name counts.
                 names = [output.any_name for output in model.outputs]
-                return _Compiled(core.compile_model(model, "CPU", _settings(threads, streams)), names)
+                return _Compiled(core().compile_model(model, "CPU", _settings(threads, streams)), names)
             except Exception as error:
                 raise refused(error) from error
 
@@ -82,16 +82,15 @@ class OpenVino(Backend):
     def product(self, precision: str, size: int, threads: int) -> Callable[[], object] | None:
         if not self.available().usable or precision not in ("fp32", BF16.name, "int8"):
             return None
-        request = imported().Core().compile_model(_product(precision, size), "CPU", _settings(threads))
+        request = core().compile_model(_product(precision, size), "CPU", _settings(threads))
         infer, given = request.create_infer_request(), np.full((size, size), 0.5, np.float32)
         return lambda: infer.infer([given], share_inputs=True)
 
     def profile(self, path: Path, threads: int | None, runs: int) -> list[OperatorTime]:
-        core = imported().Core()
-        model = _for_rows(core.read_model(str(path)), 1)
-        request = core.compile_model(
-            model, "CPU", {**_settings(threads), "PERF_COUNT": True}
-        ).create_infer_request()
+        model = _for_rows(core().read_model(str(path)), 1)
+        request = (
+            core().compile_model(model, "CPU", {**_settings(threads), "PERF_COUNT": True}).create_infer_request()
+        )
         rng = np.random.default_rng(0)
         given = [rng.standard_normal(list(item.shape), np.float32) for item in model.inputs]
         for _ in range(runs + 1):
@@ -109,7 +108,7 @@ class OpenVino(Backend):
 
         Without them it computes a bf16 graph in float32 or, with plain AVX-512, takes each product apart.
         """
-        return "BF16" in imported().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
     def unverified_warning(self, bundle: Bundle) -> str | None:
         if bundle.manifest.precision != BF16.name or not self.available().usable or self.multiplies_bfloat16():
@@ -126,9 +125,8 @@ class OpenVino(Backend):
         same settings; it is the same operators with the same constants. A graph that is compiled twice, as
         `load_graph` does, has the products of both: one that they compile in two ways has the types of both.
         """
-        core = imported().Core()
-        read = core.read_model(str(path))
-        return _of_all([_products(core, _for_rows(read, rows)) for rows in ((1, None) if _free(read) else (None,))])
+        read = core().read_model(str(path))
+        return _of_all([_products(_for_rows(read, rows)) for rows in ((1, None) if _free(read) else (None,))])
 
 
 BACKEND = OpenVino()
@@ -151,6 +149,21 @@ def imported() -> Any:
     return openvino
 
 
+def core() -> Any:
+    """OpenVINO's Core, of which a process has one, made here and nowhere else and never given back.
+
+    The CPU plugin of each Core gives the thread that first uses it a stack for signals, and unmaps that when it is
+    freed (2026.4). Freed in another thread, or before one that was made later, the stack stays the thread's: its
+    next signal that Python handles ends the process with a segmentation fault.
+    """
+    global _core
+    openvino = imported()
+    with _making:
+        if _core is None:
+            _core = openvino.Core()
+        return _core
+
+
 def _make_tables(openvino: Any) -> None:
     """Have the binding make its tables of types here, in one thread.
 
@@ -158,7 +171,7 @@ def _make_tables(openvino: Any) -> None:
     threads that first ask at once may each wait for ever for what the other holds (2026.4).
     """
     global _tables_made
-    with _making_tables:
+    with _making:
         if not _tables_made:
             openvino.Type.f32.to_dtype()
             openvino.Tensor(np.zeros(1, np.float32), shared_memory=True)
@@ -202,10 +215,10 @@ def _for_rows(read: Any, rows: int | None) -> Any:
     return model
 
 
-def _products(core: Any, model: Any) -> list[CompiledProduct]:
+def _products(model: Any) -> list[CompiledProduct]:
     found = []
     for part in _with_bodies(model):
-        for item in core.compile_model(part, "CPU", _settings(None)).get_runtime_model().get_ops():
+        for item in core().compile_model(part, "CPU", _settings(None)).get_runtime_model().get_ops():
             info = item.get_rt_info()
             if info["layerType"].astype(str) in ("FullyConnected", "MatMul"):
                 kinds = [item.input_value(i).get_element_type().get_type_name() for i in (0, 1)]

@@ -54,10 +54,10 @@ def write_graph(model: onnx.ModelProto, folder: Path, stem: str) -> str:
     """
     if importlib.util.find_spec("openvino") is None:
         raise InputError(f"target openvino needs OpenVINO, which is not installed; run: {install('openvino')}")
-    from ...runtimes.openvino import imported
+    from ...runtimes.openvino import core, imported
 
     openvino = imported()
-    converted = openvino.Core().read_model(model=serialized(model))
+    converted = core().read_model(model=serialized(model))
     _name_steadily(converted)
     # The metadata's entries are there already, below "framework".
     converted.set_rt_info(model.doc_string, "description")

@@ -238,7 +238,7 @@ def other_for_one_row(monkeypatch, other):
     real = openvino._for_rows
 
     def for_rows(read, rows):
-        return real(openvino.imported().Core().read_model(str(other)) if rows == 1 else read, rows)
+        return real(openvino.core().read_model(str(other)) if rows == 1 else read, rows)
 
     monkeypatch.setattr(openvino, "_for_rows", for_rows)
 

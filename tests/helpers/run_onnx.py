@@ -30,11 +30,10 @@ def _onnxruntime(content):
 
 
 def _openvino(content):
-    from hrm_edge.runtimes.openvino import imported
+    from hrm_edge.runtimes.openvino import core
 
-    core = imported().Core()
-    model = core.read_model(model=content)
+    model = core().read_model(model=content)
     names = [output.any_name for output in model.outputs]
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
-    compiled = core.compile_model(model, "CPU", settings)
+    compiled = core().compile_model(model, "CPU", settings)
     return lambda feeds: {name: value.copy() for name, value in zip(names, compiled(feeds).values(), strict=True)}

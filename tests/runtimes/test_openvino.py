@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import toys
 
 pytest.importorskip("openvino")
 
@@ -35,3 +36,35 @@ def test_first_calls_from_several_threads_do_not_wait_for_each_other():
     for process in started:
         said = process.communicate(timeout=60)[1].decode()
         assert process.returncode == 0, said
+
+
+FREED = """
+import gc, signal, sys, threading
+from hrm_edge.runtimes import load_engine
+
+def free():
+    del opened[0]
+    gc.collect()
+
+heard = []
+signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+opened = [load_engine(sys.argv[1], threads=1) for _ in range(2)]
+while opened:
+    if sys.argv[2] == "here":
+        free()
+    else:
+        thread = threading.Thread(target=free)
+        thread.start()
+        thread.join()
+signal.raise_signal(signal.SIGTERM)
+assert heard == [signal.SIGTERM]
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals have no stack of their own there")
+@pytest.mark.parametrize("where", ["here", "in a thread"])
+def test_a_signal_is_heard_after_engines_were_freed_in_the_order_they_were_opened(tmp_path, where):
+    """With a Core for each, both end in a segmentation fault."""
+    bundle = toys.write_toy_bundle(tmp_path / "toy", "openvino")
+    done = subprocess.run([sys.executable, "-c", FREED, bundle, where], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
