@@ -15,6 +15,7 @@ FILES = sorted(
     if str(file.relative_to(ROOT)) not in HOMES
 )
 _CALLS = {"print", "typer.echo", "typer.secho", "click.echo", "warnings.warn", "rich.print", "os.write"}
+_CALLS |= {"faulthandler.enable", "faulthandler.dump_traceback"}
 _STREAMS = {"sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__"}
 _NAMES = {"rich.console.Console", "rich.print", "rich.get_console", "sys.stdout", "sys.stderr"}
 _FLAGS = ("markup", "emoji", "highlight")
@@ -24,6 +25,7 @@ ALLOWED = {
     "hrm_edge/api.py: warnings.warn": "load: as Python warns, of what printable has cleaned",
     "hrm_edge/progress.py: sys.stderr": "say: by write_lines",
     "hrm_edge/cli/__init__.py: sys.stdout": "abandoned where the reader had enough",
+    "hrm_edge/cli/serve.py: faulthandler.enable": "a crash of a library: files and functions, in ASCII",
     "hrm_edge/serve/mcp.py: os.write": "into its own pipe, what came in",
     "hrm_edge/workspace.py: os.write": "into its own file, whose it is",
 }

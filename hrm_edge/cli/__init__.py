@@ -145,7 +145,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
             code = tell(error)
     finally:
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if signal.getsignal(number) is interrupt:  # else a command had a reason to leave it otherwise
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
     if interrupted or code == 130:
         if done := written():
             # What was asked for stands there whole, and a code that says otherwise would be believed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,6 +79,7 @@ def command(
     from ..serve.bundles import Bundles, Loading, named
     from .unexpected import tell
 
+    faulthandler.enable(2)  # on standard error: a crash of a library tells where each thread was
     paths, loading = named(bundles), Loading(threads, streams, queue)
     if mcp:
         from ..serve.mcp import run_stdio

@@ -199,6 +199,7 @@ class Bundles:
         return Reloaded(name=name, sha256=new.info.sha256, error=None)
 
     async def close(self, *, drain: bool) -> None:
-        """Let go of all of them, when nothing asks any more."""
-        schedulers = [served.scheduler for served in self]
-        await asyncio.gather(*(asyncio.to_thread(each.close, drain=drain) for each in schedulers), *self._retiring)
+        """Let go of all of them, when nothing asks any more, and of what a reload that is under way opens."""
+        async with self._reloading:
+            closing = [asyncio.to_thread(served.scheduler.close, drain=drain) for served in self]
+            await asyncio.gather(*closing, *self._retiring)

@@ -82,7 +82,8 @@ class _Stop:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals do here what they do to a service, and after it what they did before."""
+        """Signals do here what they do to a service, and after it what they did before; but one that reloads finds
+        nothing to load any more, and would end the process in the midst of its ending well."""
         acts = {"SIGINT": self._stop, "SIGTERM": self._stop, "SIGHUP": self._reload}
         before: dict[int, Any] = {}
         for name, act in acts.items():
@@ -93,7 +94,8 @@ class _Stop:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                reloads = number == getattr(signal, "SIGHUP", None)
+                signal.signal(number, signal.SIG_IGN if reloads else handler)
 
     def _calling(self, act: Callable[[int], None]) -> Callable[[int, object], None]:
         def handle(number: int, frame: object) -> None:
@@ -111,7 +113,8 @@ class _Stop:
             self._cut(number)
 
     def _reload(self, number: int) -> None:
-        self._begin(self._reloaded())
+        if self._service.phase == READY:
+            self._begin(self._reloaded())
 
     def _begin(self, work: Any) -> None:
         task = self._loop.create_task(work)

@@ -69,6 +69,21 @@ def test_it_answers_reloads_drains_and_ends_with_0(server):
     assert "Traceback" not in errors
 
 
+def test_a_reload_that_comes_as_it_ends_changes_nothing(server):
+    server.run.send_signal(signal.SIGTERM)
+    while server.run.poll() is None:
+        server.run.send_signal(signal.SIGHUP)
+        time.sleep(0.001)
+    assert server.run.returncode == 0
+
+
+def test_a_crash_tells_where_each_thread_was(server):
+    code, told = server.end(signal.SIGSEGV)
+    assert code == -signal.SIGSEGV
+    assert "Segmentation fault" in told
+    assert len(re.findall("^(Current thread|Thread) ", told, re.MULTILINE)) > 1
+
+
 def test_what_the_readme_shows_works(server, capsys):
     from hrm_edge.serve.records import SolveRequest
 
