@@ -317,7 +317,8 @@ class _Export:
         if self.gate.not_judged and found.report.only_unjudged:
             gate = Gate(ran=False, passed=None, reason=f"not judged: {found.report.reason}")
         else:
-            found.report.raise_if_failed(what, self._precision.advice)
+            dropped = found.report.drop_points > found.report.max_drop
+            found.report.raise_if_failed(what, self._precision.advice(dropped))
             gate = Gate(ran=True, passed=True, reason=stand_in)
         self.manifest = replace(self.manifest, gate=gate)
 

@@ -71,10 +71,10 @@ class Precision:
         """
         return 0.01 if self.is_full else 0.5
 
-    @property
-    def advice(self) -> str:
-        """The end of the line that says a bundle answers worse than it may."""
-        return f"; {self.instead}, or allow more with --max-drop" if self.instead else ""
+    def advice(self, dropped: bool) -> str:
+        """The end of the line that says a bundle answers otherwise than it may. ``dropped``: it solves fewer."""
+        more = ", or allow more with --max-drop" if dropped else ""
+        return f"; {self.instead}{more}" if self.instead else ""
 
 
 def _float(name: str, dtype: str, bits: int, instead: str) -> Precision:
