@@ -10,7 +10,7 @@ SERVE_EXAMPLES ?= 100
 MINUTES ?= 5
 DEMO_BUNDLE := bundles/$(DEMO)-openvino-fp32-graph
 
-.PHONY: demo test executorch test-distributed test-serve serve-load test-fast lint types contracts check fuzz soak faults \
+.PHONY: demo test executorch test-distributed test-serve serve-load throughput test-fast lint types contracts check fuzz soak faults \
 	test-web cpu-kinds dist train-demo clean
 
 # torch first and pinned: on its own, a range may resolve to a build with gigabytes of CUDA libraries.
@@ -51,6 +51,17 @@ $(VENV)-distributed/.installed: pyproject.toml
 	@$(VENV)-distributed/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(VENV)-distributed/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,distributed]'
 	@touch $@
+
+# Puzzles a second in every way of asking (engine, file, scheduler, jobs, Ray's actors, service), and PyTorch's beside
+# them; 10 minutes on two idle cores.
+THROUGHPUT := $(foreach target,onnx openvino,$(foreach precision,fp32 int8,$(target)-$(precision)))
+throughput: $(VENV)-distributed/.installed
+	for made in $(THROUGHPUT); do \
+		test -d bundles/throughput/$$made || $(VENV)-distributed/bin/hrm-edge export $(ZOO) --target $${made%-*} \
+			--precision $${made#*-} -o bundles/throughput/$$made || exit 1; \
+	done
+	PYTHONPATH=.:tests/helpers $(VENV)-distributed/bin/python tests/helpers/throughput.py --checkpoint $(ZOO) \
+		$(addprefix bundles/throughput/,$(THROUGHPUT))
 
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow"
