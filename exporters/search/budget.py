@@ -9,7 +9,6 @@ import onnx
 
 from ...bundle.quantization import Trial
 from ...errors import GateFailed
-from ...measure.gate import MAX_HALT_SHIFT
 from ...measure.statistics import CONFIDENCE, drop_interval
 from ...models.ranges import ESTIMATORS
 from ...progress import Say
@@ -23,9 +22,6 @@ _HALT_SHIFT = 0.02  # of the mean number of segments
 # Standard errors of the drop that a budget is kept with, as the gate will ask about other puzzles: what is looked
 # for, and what is taken when no number of layers with more bits gives that.
 _ROOM, _LEAST_ROOM = 0.75, 0.5
-# Of what halting may move at the gate, the part that a plan may use up here: by a thousand other puzzles it moved
-# by 5.4 % where it had moved by 3.0 %.
-_HALT_ROOM = 0.5
 LOOKS = 3  # at a plan, each at twice as many puzzles as the one before
 LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / LOOKS  # so that together they err no more often than one (Bonferroni)
 # Of the puzzles that change sides, this part more is lost than won: 120 against 70 over eight plans of the shipped
@@ -100,7 +96,8 @@ def badness(trial: Trial) -> tuple[bool, float, float, float]:
 
     Who halts later may well solve more; that is another model, not a better calibrated one.
     """
-    return abs(_halt_shift(trial)) > _HALT_SHIFT, trial.drop_points, _changed(trial), 1 - trial.halt_agree
+    shift = trial.steps_mean / trial.float_steps_mean - 1
+    return abs(shift) > _HALT_SHIFT, trial.drop_points, _changed(trial), 1 - trial.halt_agree
 
 
 def _changed(trial: Trial) -> float:
@@ -148,8 +145,8 @@ def meet_budget(
     if within(first, max_drop):
         return Choice(plan, first)
     say(
-        f"{first.drop_points:.2f} ± {first.drop_error:.2f} points lost, {max_drop:g} allowed, halting moved by "
-        f"{100 * _halt_shift(first):+.1f} %: looking for the layers that need more bits"
+        f"{first.drop_points:.2f} ± {first.drop_error:.2f} points lost, {max_drop:g} allowed: "
+        "looking for the layers that need more bits"
     )
     order = sorted(measure(), key=badness, reverse=True)
     made = [(plan, first)]
@@ -182,16 +179,9 @@ def meet_budget(
 
 
 def within(trial: Trial, max_drop: float, room: float = _ROOM) -> bool:
-    """Whether the drop stays in the budget with so many standard errors of room, and halting where it was; luck is
-    not believed."""
+    """Whether the drop stays in the budget with so many standard errors of room; luck is not believed."""
     usual = _LOST_ON_AVERAGE * 100 * _changed(trial)
-    holds = max(trial.drop_points, usual) + room * trial.drop_error <= max_drop
-    return holds and abs(_halt_shift(trial)) <= _HALT_ROOM * MAX_HALT_SHIFT
-
-
-def _halt_shift(trial: Trial) -> float:
-    """By how much the mean number of segments moved, as a fraction."""
-    return trial.steps_mean / trial.float_steps_mean - 1
+    return max(trial.drop_points, usual) + room * trial.drop_error <= max_drop
 
 
 def _best_with_less_room(made: list[tuple[Plan, Trial]], max_drop: float) -> tuple[Plan, Trial] | None:

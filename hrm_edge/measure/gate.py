@@ -32,7 +32,7 @@ from ..runtimes.engine import joined
 from .accuracy import answer_all, by_chunks, check_match, rightness, token_accuracy
 from .arithmetic import arithmetic_of
 from .calls import Asked, ask_otherwise, call_rows, segments_asked
-from .statistics import CONFIDENCE, drop_interval, percent, upper_bound
+from .statistics import CONFIDENCE, drop_interval, percent, shift_interval, upper_bound
 
 if TYPE_CHECKING:
     from ..models import Checkpoint
@@ -156,17 +156,29 @@ def judge(
             confidence=confidence,
             calls=calls,
         )
-        decided = report.settled or not (report.passed or report.drop_points > max_drop)
-        longer = asked if decided or more is None or look == LOOKS else _longer(asked, more)
+        open_ = what_is_open(report, sides)
+        longer = _longer(asked, more) if open_ and more is not None and look < LOOKS else asked
         if len(longer) <= len(asked):
             break
-        low, high = report.drop_interval
-        say(f"gate: {low:.2f} to {high:.2f} points lost on n={report.n}, {max_drop:g} allowed: asking more puzzles")
+        say(f"gate: {open_} on n={report.n}: asking more puzzles")
         added = longer.select(np.arange(len(asked), len(longer)))
         others = paired_answers(engine, checkpoint, added, say=say, progress=progress)
         asked, sides = longer, (joined([sides[0], others[0]]), joined([sides[1], others[1]]))
     report = replace(report, reference_name=checkpoint.name, reference_hash=checkpoint.content_hash)
     return Judged(replace(report, arithmetic=arithmetic_of(engine)), asked, *sides)
+
+
+def what_is_open(report: GateReport, sides: tuple[Answers, Answers]) -> str:
+    """The limit that chance may have decided about, with what is known of it; empty: none, or another failed."""
+    low, high = report.drop_interval
+    if not report.settled and (report.passed or report.drop_points > report.max_drop):
+        return f"{low:.2f} to {high:.2f} points lost, {report.max_drop:g} allowed,"
+    limit = report.max_halt_shift
+    low, high = shift_interval(sides[0].steps, sides[1].steps, report.confidence)
+    near = low <= limit <= high or low <= -limit <= high
+    if near and (report.passed or abs(report.halt_shift) > limit):
+        return f"halting moved by {100 * low:+.1f} to {100 * high:+.1f} %, {100 * limit:g} allowed,"
+    return ""
 
 
 def _longer(asked: PuzzleSet, more: Callable[[int], PuzzleSet]) -> PuzzleSet:

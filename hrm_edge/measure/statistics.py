@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
+import numpy as np
+
 CONFIDENCE = 0.95
 
 
@@ -35,6 +37,13 @@ def drop_interval(lost: float, won: float, n: float, confidence: float = CONFIDE
     a, b = (lost + 1) / (n + 2), (won + 1) / (n + 2)
     half = _z(confidence) * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
     return 100 * max(-1.0, a - b - half), 100 * min(1.0, a - b + half)
+
+
+def shift_interval(before: np.ndarray, after: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of mean(after) / mean(before) − 1 over n pairs (number[n], of means above 0), delta method."""
+    ratio = after.mean() / before.mean()
+    error = (after - ratio * before).std() / (before.mean() * math.sqrt(len(before)))
+    return float(ratio - 1 - _z(confidence) * error), float(ratio - 1 + _z(confidence) * error)
 
 
 def mcnemar(lost: int, won: int) -> float:

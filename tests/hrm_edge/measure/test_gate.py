@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from scripted import TASK, Scripted, puzzle_set, spoiled
 from hrm_edge.data.choose import gate_puzzles
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, save_puzzles
 from hrm_edge.errors import GateFailed, InputError
-from hrm_edge.measure.gate import compare, paired_answers, readable, upper_bound
+from hrm_edge.measure.gate import compare, paired_answers, readable, upper_bound, what_is_open
 from hrm_edge.runtimes import Answers
 from hrm_edge.tasks import get_task
 
@@ -54,6 +55,26 @@ def test_that_nothing_differs_settles_only_what_was_asked_often_enough():
     assert any("0 lost of n=200: with 95 % confidence at most 1.49 points" in note for note in report.notes)
     assert dataclasses.replace(report, n=400).settled
     assert dataclasses.replace(report, max_drop=3.0).settled
+
+
+@pytest.mark.parametrize(
+    ("later", "passed", "open_"),
+    [(0, True, False), (0.03, True, False), (0.18, True, True), (0.22, False, True), (0.5, False, False)],
+)
+def test_halting_that_moved_by_about_the_limit_is_asked_about_again(later, passed, open_):
+    """Of puzzles that take 4 segments a part takes 5: of a fifth the limit of 5 % is chance's to say."""
+    steps = np.full(N, 4) + (np.arange(N) < later * N)
+    sides = answers(), answers(steps=steps)
+    report = gate(*sides, max_drop=3)  # which is settled
+    assert (report.passed, bool(what_is_open(report, sides))) == (passed, open_)
+    if open_:
+        assert re.search(r"halting moved by \+[34]\.\d to \+[567]\.\d %, 5 allowed", what_is_open(report, sides))
+
+
+def test_what_failed_for_another_reason_is_not_asked_about_again():
+    sides = answers(), answers(range(40), steps=np.full(N, 4) + (np.arange(N) < 0.18 * N))
+    report = gate(*sides)
+    assert (report.passed, report.settled, what_is_open(report, sides)) == (False, True, "")
 
 
 def test_two_percent_of_spoiled_answers_fail_with_the_reason():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrm_edge.measure.statistics import drop_interval, interval, mcnemar, median_interval
+from hrm_edge.measure.statistics import drop_interval, interval, mcnemar, median_interval, shift_interval
 
 
 def binomial(n: int, rate: float) -> list[float]:
@@ -114,3 +114,24 @@ def test_the_median_interval_of_few_values_is_their_range():
     assert median_interval([3.0]) == (3.0, 3.0)
     assert median_interval([2.0, 1.0]) == (1.0, 2.0)
     assert median_interval([5.0, 1.0, 3.0]) == (1.0, 5.0)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_interval_of_a_shift_holds_the_true_one_about_as_often_as_it_claims(confidence):
+    """Pairs that go together, as segments of one puzzle do on both sides; the truth by a million of them."""
+    rng = np.random.default_rng(5)
+
+    def draw(n):
+        before = rng.geometric(0.3, n)
+        return before, np.maximum(1, before + rng.integers(-1, 3, n) * (rng.random(n) < 0.4))
+
+    before, after = draw(10**6)
+    truth = after.mean() / before.mean() - 1
+    found = [shift_interval(*draw(400), confidence) for _ in range(2000)]
+    held = np.mean([low <= truth <= high for low, high in found])
+    assert abs(held - confidence) < 0.03
+
+
+def test_a_shift_that_every_pair_has_is_certain():
+    before = np.array([1, 2, 5])
+    assert shift_interval(before, 2 * before) == (1, 1)
