@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import sys
 import threading
@@ -15,6 +17,7 @@ import numpy as np
 from ..errors import InputError
 from ..packages import install
 from ..precision import BF16
+from ._openvino_cache import Cache, Source
 from .base import Available, Backend, CompiledProduct, Graph, Idle, OperatorTime, by_kind, first_line
 from .loops import engine_of
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from .engine import Engine
 
+_TELEMETRY, _CONVERTER = "openvino_telemetry", "openvino.tools.ovc"
 _making, _tables_made = threading.Lock(), False
 _core: Any = None
 
@@ -45,16 +49,20 @@ class OpenVino(Backend):
         return Available(True, _version(openvino), None, "")
 
     def load(self, bundle: Bundle, task: Task, facts: dict[str, Any], threads: int | None) -> Engine:
-        return engine_of(bundle, task, facts, lambda path: self.load_graph(path, threads, facts["streams"]))
+        return engine_of(
+            bundle, task, facts, lambda path: self.load_graph(path, threads, facts["streams"], keep=True)
+        )
 
-    def load_graph(self, path: Path, threads: int | None, streams: int = 1) -> Graph:
+    def load_graph(self, path: Path, threads: int | None, streams: int = 1, *, keep: bool = False) -> Graph:
         """A graph that takes any number of rows is compiled for one at once, and for any other when first asked.
 
-        The plugin runs a fixed shape 5 to 15 % faster than a free one.
+        The plugin runs a fixed shape 5 to 15 % faster than a free one. ``keep``: what was compiled is kept, and
+        taken where it was before; it gives the same answers (`_openvino_cache.py`).
         """
         openvino = imported()
         if path.suffix != ".xml":  # it would read any kind of graph, of which some name files beside them
             raise InputError(f"{path}: OpenVINO's graphs end in .xml; export the bundle again")
+        settings = _settings(threads, streams)
 
         def refused(error: Exception) -> InputError:
             return InputError(
@@ -62,22 +70,30 @@ class OpenVino(Backend):
                 "export the bundle again"
             )
 
-        try:
-            read = core().read_model(str(path))  # once: another file may stand there when it is compiled again
-        except Exception as error:  # OpenVINO raises plain RuntimeError, among others
-            raise refused(error) from error
-
-        def compiled(rows: int | None) -> _Compiled:
+        def compiled(single: bool) -> tuple[_Compiled, list[str]]:
+            """For single rows or, where ``single`` is False, for any number; the inputs whose rows are free."""
             try:
-                model = _for_rows(read, rows)
-                # Compiling may give an output the names of values it was fused with; the file's own name counts.
-                names = [output.any_name for output in model.outputs]
-                return _Compiled(core().compile_model(model, "CPU", _settings(threads, streams)), names)
-            except Exception as error:
+                cached = cache.read(single)
+                if cached is None:
+                    read = source.model(core(), openvino.Tensor)
+                    free = [item.any_name for item in _free(read)]
+                    model = _for_rows(read, 1 if single and free else None)
+                    # Compiling may name an output after what it was fused with; the file's own name counts.
+                    names = [output.any_name for output in model.outputs]
+                    cached = core().compile_model(model, "CPU", settings), names, free
+                    cache.write(single, *cached)
+                made, names, free = cached
+                return _Compiled(made, names, source), free
+            except Exception as error:  # OpenVINO raises plain RuntimeError, among others
                 raise refused(error) from error
 
-        free = [item.any_name for item in _free(read)]
-        return _ByRows(compiled, free) if free else compiled(None)
+        try:
+            source = Source(path)
+        except OSError as error:
+            raise refused(error) from error
+        cache = Cache(core(), source, openvino.__version__, settings, keep)
+        first, free = compiled(True)
+        return _ByRows(first, lambda: compiled(False)[0], free) if free else first
 
     def product(self, precision: str, size: int, threads: int) -> Callable[[], object] | None:
         if not self.available().usable or precision not in ("fp32", BF16.name, "int8"):
@@ -136,15 +152,12 @@ def imported() -> Any:
     """openvino, imported here and nowhere else; ImportError where it is not installed.
 
     As it is imported it sends that it was, and writes an identifier of the user into the home folder. The package
-    that does so it can do without, and does so here, but for users who opted in.
+    that does so it can do without, and does so here, but for users who opted in. Nor is its converter of other
+    formats imported before somebody asks for it, which takes as long as the runtime itself.
     """
-    if "openvino" not in sys.modules and not _opted_in():
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
+    with _held_off(*(() if "openvino" in sys.modules else (_TELEMETRY, _CONVERTER))):
         import openvino
-    finally:
-        if "openvino_telemetry" in sys.modules and sys.modules["openvino_telemetry"] is None:
-            del sys.modules["openvino_telemetry"]
+    vars(openvino).setdefault("__getattr__", _converter)
     _make_tables(openvino)
     return openvino
 
@@ -162,6 +175,27 @@ def core() -> Any:
         if _core is None:
             _core = openvino.Core()
         return _core
+
+
+@contextlib.contextmanager
+def _held_off(*modules: str) -> Iterator[None]:
+    """A block in which these cannot be imported for the first time; telemetry can by users who opted in."""
+    held = [name for name in modules if name not in sys.modules and not (name == _TELEMETRY and _opted_in())]
+    sys.modules.update(dict.fromkeys(held))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in held:
+            if sys.modules.get(name, held) is None:
+                del sys.modules[name]
+
+
+def _converter(name: str) -> Any:
+    """``openvino.convert_model``, for who asks for it."""
+    if name != "convert_model":
+        raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+    with _held_off(_TELEMETRY):
+        return importlib.import_module(_CONVERTER).convert_model
 
 
 def _make_tables(openvino: Any) -> None:
@@ -267,8 +301,8 @@ def _with_bodies(model: Any) -> Iterator[Any]:
 class _Compiled:
     """A compiled graph. An infer request serves one call at a time, and there are as many as callers."""
 
-    def __init__(self, model: Any, names: list[str]) -> None:
-        self._names = names
+    def __init__(self, model: Any, names: list[str], source: Source) -> None:
+        self._names, self._source = names, source  # whose memory the weights are in
         self._requests: Idle[Any] = Idle(model.create_infer_request)
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -281,11 +315,10 @@ class _Compiled:
 class _ByRows:
     """One graph for single rows and one for any other number, the latter compiled when first needed."""
 
-    def __init__(self, compiled: Any, free: list[str]) -> None:
-        self._compile = compiled
+    def __init__(self, single: _Compiled, compile_any: Callable[[], _Compiled], free: list[str]) -> None:
+        self._single, self._compile = single, compile_any
         self._input = free[0]
         self._lock = threading.Lock()
-        self._single: _Compiled = compiled(1)
         self._any: _Compiled | None = None
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -293,7 +326,7 @@ class _ByRows:
             return self._single(feeds)
         with self._lock:
             if self._any is None:
-                self._any = self._compile(None)
+                self._any = self._compile()
         return self._any(feeds)
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import multiprocessing
 import os
 import signal
 import sys
 import time
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -87,6 +85,9 @@ def _drawn(task: Task, n: int, seed: int, difficulty: str, processes: int) -> It
     chunks = [range(i, min(i + size, n)) for i in range(done, n, size)]
     if not chunks:
         return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     # Fresh processes, because a fork of one whose libraries run threads (torch's do) may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, initializer=_ignore_interrupt)

@@ -15,7 +15,6 @@ import json
 import os
 import shlex
 import shutil
-import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -24,13 +23,13 @@ from pathlib import Path
 from ...errors import InputError
 from ...files import cache_folder
 from ...text import printable
+from .._kept import keep, kept
 
 # Fast math, which a CC may bring, would change answers, and round for the whole process that loads the library. The
 # source itself says whether products are fused with sums; clang alone lets options overrule it.
 _FLAGS = ("-std=c99", "-O3", "-fno-fast-math", "-ffp-contract=on", "-fno-math-errno", "-fPIC", "-shared")
 _FOR_THIS_CPU = (("-march=native",), ("-mcpu=native",), ())
 _CANDIDATES = ("cc", "gcc", "clang")
-_DIGEST_BYTES = 32
 _LIBRARY = "hrm.so"
 _SECONDS = 600  # a compiler that takes longer hangs
 
@@ -70,10 +69,10 @@ def compiled(header: bytes, source: bytes, what: object) -> ctypes.CDLL:
     told = [hashlib.sha256(part).hexdigest() for part in (header, source)]
     key = hashlib.sha256(json.dumps([*told, command, version, flags, cpu]).encode()).hexdigest()
     place = cache_folder() / "c" / f"{key}.so"
-    library = _kept(place)
+    library = kept(place)
     if library is None:
         library = _build(command, flags, header, source, what)
-        _keep(place, library)
+        keep(place, library)
     return _load(library, what)
 
 
@@ -116,55 +115,6 @@ def _run(command: Sequence[str], folder: Path | None = None) -> str:
         why = next((line for line in lines if "error" in line), lines[0] if lines else f"exit {done.returncode}")
         raise InputError(printable(f"{command[0]}: {why.strip()}"))
     return done.stdout.decode(errors="replace")
-
-
-# -- what is kept ----------------------------------------------------------------------------------------
-
-
-def private(descriptor: int) -> bool:
-    """Whether an open file is a plain one, the user's own, and nobody else may write it."""
-    facts = os.fstat(descriptor)
-    own = not hasattr(os, "getuid") or facts.st_uid == os.getuid()
-    return stat.S_ISREG(facts.st_mode) and own and not facts.st_mode & 0o022
-
-
-def read_private(path: Path) -> bytes | None:
-    """The content of a file that nobody else can have written; None: there is none such."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        with open(descriptor, "rb") as file:
-            return file.read() if private(file.fileno()) else None
-    except OSError:
-        return None
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Keep a file for this user alone, where that can be done; a link that stands there is not followed."""
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # For this user alone from the first, and not by the umask, which all threads have in common.
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix="writing-")
-        stack.callback(Path(scratch).unlink, missing_ok=True)
-        with open(handle, "wb") as file:
-            file.write(content)
-        os.replace(scratch, path)
-
-
-def _kept(place: Path) -> bytes | None:
-    content = read_private(place)
-    if content is None:
-        return None
-    digest, library = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    return library if _digest(place, library) == digest else None
-
-
-def _keep(place: Path, library: bytes) -> None:
-    write_private(place, _digest(place, library) + library)
-
-
-def _digest(place: Path, library: bytes) -> bytes:
-    """Of a library under its name: in a folder that others may write, ours could be given another one's name."""
-    return hashlib.sha256(place.name.encode() + library).digest()
 
 
 def _load(library: bytes, what: object) -> ctypes.CDLL:

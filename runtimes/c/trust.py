@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...files import cache_folder
-from .compiler import read_private, write_private
+from .._kept import read_private, write_private
 
 TRUST = "HRM_EDGE_TRUST_SOURCE"
 _exported: set[str] = set()  # in this process, where nothing can be kept

@@ -317,7 +317,10 @@ def test_nothing_is_written_about_the_user(tmp_path, target, package):
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env={**environment, "HOME": str(home)}
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**environment, "HOME": str(home), "HRM_EDGE_CACHE": os.devnull},
     )
     assert done.stdout == "[]\n", done.stderr
     assert list(home.iterdir()) == []

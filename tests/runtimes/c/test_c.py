@@ -19,7 +19,7 @@ from hrm_edge.export import GateOptions, export_bundle
 from hrm_edge.exporters import build
 from hrm_edge.exporters.options import ExportOptions
 from hrm_edge.models.engine import TorchEngine
-from hrm_edge.runtimes import load_engine
+from hrm_edge.runtimes import _kept, load_engine
 from hrm_edge.runtimes.c import BACKEND, compiler, trust
 
 pytestmark = pytest.mark.skipif(not compiler.find()[0], reason="there is no C compiler")
@@ -135,16 +135,16 @@ def test_what_was_kept_for_one_source_does_not_stand_for_another(scratch):
     with pytest.raises(InputError, match="was not exported here"):
         trust.require_trusted(b"header", b"theirs", "b")
     place = scratch / "cache" / "c" / "one.so"
-    compiler._keep(place, b"library")
-    assert compiler._kept(place) == b"library"
-    assert compiler._kept(place.rename(place.with_name("other.so"))) is None
+    _kept.keep(place, b"library")
+    assert _kept.kept(place) == b"library"
+    assert _kept.kept(place.rename(place.with_name("other.so"))) is None
 
 
 def test_threads_that_keep_files_leave_the_umask_alone(scratch, monkeypatch):
     """It is the whole process's."""
     monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
-    compiler._keep(scratch / "cache" / "c" / "one.so", b"library")
-    assert compiler._kept(scratch / "cache" / "c" / "one.so") == b"library"
+    _kept.keep(scratch / "cache" / "c" / "one.so", b"library")
+    assert _kept.kept(scratch / "cache" / "c" / "one.so") == b"library"
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(bundle, scratch, monkeypatch):
