@@ -83,6 +83,18 @@ def test_what_reports_on_its_users_is_imported_in_one_place(package):
     assert found == [f"runtimes/{'onnx' if package == 'onnxruntime' else package}.py: imported"]
 
 
+def test_openvino_has_one_core():
+    """Of several, one that is freed may leave a thread without its stack for signals."""
+    found = [
+        str(file.relative_to(ROOT))
+        for room in ("hrm_edge", "models", "trainer", "exporters", "runtimes")
+        for file in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "Core"
+    ]
+    assert found == ["runtimes/openvino.py"]
+
+
 def importing(code: str, package: str) -> Iterator[str]:
     """The innermost function around each import of a package or of a part of it, in whatever form."""
 
