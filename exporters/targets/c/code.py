@@ -25,7 +25,7 @@ from .ir import (
     Step,
     View,
 )
-from .schedule import TILE, Rows, Unit
+from .schedule import Rows, Unit
 
 # A function on scalars → its C expression, and the kernel of the templates that it needs.
 _EXPRESSIONS = {
@@ -131,9 +131,10 @@ class Writer:
         if len(unit.ops) == 1 and not unit.local:
             self.op(unit.ops[0])
             return
-        self.open(f"for (int row = 0; row < {unit.rows}; row += {TILE})")
-        left = f"{unit.rows} - row < {TILE} ? {unit.rows} - row : {TILE}"
-        self.line(f"const int rows = {left if unit.rows % TILE else TILE};")
+        tile = unit.tile
+        self.open(f"for (int row = 0; row < {unit.rows}; row += {tile})")
+        left = f"{unit.rows} - row < {tile} ? {unit.rows} - row : {tile}"
+        self.line(f"const int rows = {left if unit.rows % tile else tile};")
         self.rows, self.local = "rows", unit.local
         for op in unit.ops:
             self.op(op)

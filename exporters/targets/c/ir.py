@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 Kind = Literal["float", "int8_t", "int32_t"]
+PANEL = 16  # columns of a float weight that lie together
 
 
 @dataclass(eq=False)
@@ -201,7 +202,13 @@ class Softmax(Op):
 
 @dataclass(eq=False)
 class Product(Op):
-    """``[…, M, K] @ […, K, N]`` in float; columns lie side by side in all three."""
+    """``[…, M, K] @ […, K, N]`` in float; columns lie side by side in all three.
+
+    ``packed``: the right one is a constant, stored as ``[N / 16, K, 16]``.
+    """
+
+    packed: bool = False
+    attributes = ("packed",)
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .ir import Convolution, IntProduct, Lookup, Product, SparseProduct, View
+from .ir import PANEL, Convolution, IntProduct, Lookup, Product, SparseProduct, View
 
 if TYPE_CHECKING:
     from .code import Writer
@@ -21,11 +21,12 @@ def _matrix(w: Writer, view: View) -> tuple[str, str, int]:
 def product(w: Writer, op: Product) -> None:
     w.kernels.add("matmul")
     left, right = op.inputs
-    K, N = right.shape[-2:]
-    if all(view.as_rows() for view in (left, op.output)) and not any(right.strides[:-2]):
+    K, N = left.shape[-1], op.output.shape[-1]
+    if all(view.as_rows() for view in (left, op.output)) and (op.packed or not any(right.strides[:-2])):
         (x, rows, ldx), (y, _, ldy) = _matrix(w, left), _matrix(w, op.output)
         weight = w.names.pointer(right.buffer) + _plus(right.offset)
-        w.product("hrm_matmul", op, x, ldx, weight, right.strides[-2], y, ldy, rows, K, N)
+        panel = right.strides[0] if op.packed else PANEL
+        w.product("hrm_matmul", op, x, ldx, weight, right.strides[-2], panel, y, ldy, rows, K, N)
         return
     with w.block():
         views = [*op.inputs, op.output]
@@ -36,8 +37,8 @@ def product(w: Writer, op: Product) -> None:
 
         def body(_: list[str]) -> None:
             x, weight, y = (f"{name} + {w.index(k)}" for k, name in enumerate("xwy"))
-            strides = [view.strides[-2] for view in views]
-            w.product("hrm_matmul", op, x, strides[0], weight, strides[1], y, strides[2], left.shape[-2], K, N)
+            ldx, ldw, ldy = (view.strides[-2] for view in views)
+            w.product("hrm_matmul", op, x, ldx, weight, ldw, PANEL, y, ldy, left.shape[-2], K, N)
 
         w.loops(w.nest(batch, op.output.shape[:-2]), [], body)
 

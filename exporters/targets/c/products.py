@@ -9,7 +9,7 @@ import onnx
 
 from ....errors import InputError
 from ...graph.edit import attribute
-from .ir import Convolution, IntProduct, Loop, Product, SparseProduct, Step, View, fresh
+from .ir import PANEL, Convolution, IntProduct, Loop, Product, SparseProduct, Step, View, fresh
 from .lowering import Form, Lowering, Quantized
 
 # Columns that an int8 weight is stored for are a multiple of this, rows of 4: what vector units multiply at once.
@@ -35,16 +35,29 @@ def _matmul(work: Lowering, node: onnx.NodeProto) -> None:
 def _product(work: Lowering, node: onnx.NodeProto, left: View, right: View, shape: tuple[int, ...]) -> View:
     if len(left.shape) < 2 or len(right.shape) < 2:
         raise InputError(f"--target c: {node.name} multiplies a vector, which has no form in C")
-    left, right = work.dense(left), work.dense(right)
-    batch = shape[:-2]
-    order = work.output_order(node.output[0], len(shape))
-    return work.emit(
-        Product(
-            [left.broadcast((*batch, *left.shape[-2:])), right.broadcast((*batch, *right.shape[-2:]))],
-            fresh(shape, order=order),
-            node.name,
-        )
-    )
+    left, batch = work.dense(left), shape[:-2]
+    made = fresh(shape, order=work.output_order(node.output[0], len(shape)))
+    if left.as_rows() and made.as_rows() and _packs(work, node, right):
+        assert right.buffer.data is not None
+        weight = work.stored(in_panels(right.buffer.data.reshape(right.shape)))
+        return work.emit(Product([left, weight], made, node.name, packed=True))
+    right = work.dense(right)
+    inputs = [each.broadcast((*batch, *each.shape[-2:])) for each in (left, right)]
+    return work.emit(Product(inputs, made, node.name))
+
+
+def _packs(work: Lowering, node: onnx.NodeProto, right: View) -> bool:
+    """Whether a weight is stored in panels: where none is half empty, and nothing reads the weight as it stands."""
+    readers = work.readers[node.input[1]]
+    alike = all(reader.op_type == node.op_type and reader.input[0] != node.input[1] for reader in readers)
+    known = right.buffer.data is not None and right.whole and len(right.shape) == 2
+    return known and alike and not right.shape[1] % PANEL
+
+
+def in_panels(weight: np.ndarray) -> np.ndarray:
+    """float32[K, N] as float32[N / 16, K, 16]: what is multiplied at once is read from one place to the next."""
+    K, N = weight.shape
+    return weight.reshape(K, N // PANEL, PANEL).transpose(1, 0, 2)
 
 
 def _sparse(work: Lowering, node: onnx.NodeProto, known: np.ndarray, view: View, shape: tuple[int, ...]) -> View:

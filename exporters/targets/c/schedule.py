@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from .blocks import Call, Item, reads, writes
 from .ir import Buffer, IntProduct, Loop, Op, Product, Reduce, Softmax, Step, View
 
-TILE = 8  # rows at a time
+# Rows at a time: few, so that what lies between operations is small; more where weights outgrow the caches near a
+# core, and would come from afar for each few.
+_TILE, _LARGE_TILE = 8, 48
+_LARGE = 1 << 20  # bytes of float weights
 _ALIGNED = 64  # bytes, of what a vector unit reads
 
 
@@ -135,11 +138,18 @@ def _rename(item: Item, old: Buffer, new: Buffer) -> None:
 
 @dataclass(eq=False)
 class Rows:
-    """Operations that run together on :data:`TILE` of ``rows`` rows after the other."""
+    """Operations that run together on :attr:`tile` of ``rows`` rows after the other."""
 
     rows: int
     ops: list[Op]
     local: set[Buffer] = field(default_factory=set)  # as large as a tile
+
+    @property
+    def tile(self) -> int:
+        """How many rows at a time."""
+        weights = {op.inputs[1].buffer for op in self.ops if isinstance(op, Product) and op.packed}
+        large = sum(weight.bytes for weight in weights) > _LARGE
+        return min(self.rows, _LARGE_TILE if large else _TILE)
 
 
 Unit = Item | Rows
@@ -150,7 +160,7 @@ def rows_of(op: Op) -> int | None:
     views = [*op.inputs, op.output]
     if isinstance(op, Product | IntProduct):
         right, views = op.inputs[1], [op.inputs[0], op.output]
-        if isinstance(op, Product) and any(right.strides[:-2]):
+        if isinstance(op, Product) and not op.packed and any(right.strides[:-2]):
             return None
     elif isinstance(op, Reduce):
         if op.axes != (len(op.shape) - 1,):
@@ -253,7 +263,7 @@ def plan_memory(units: Sequence[Unit], outside: set[Buffer], frames: dict[int, i
         for part in parts:
             for buffer in (*reads(part), *writes(part)):
                 if buffer in local and isinstance(unit, Rows):
-                    seen(buffer, time, time, buffer.bytes // unit.rows * min(TILE, unit.rows))
+                    seen(buffer, time, time, buffer.bytes // unit.rows * unit.tile)
                 else:
                     seen(buffer, begin, end, buffer.bytes)
             time += 1
