@@ -156,6 +156,11 @@ class Engine(ABC):
         """
         return self.answer(self.request(tokens, max_think_steps, halt, trace, puzzle_identifiers))
 
+    def in_whole_calls(self) -> Engine:
+        """The same, whose artifact is given all rows of a call at once, as by those who ask it without this code;
+        for the engine itself that may be slower."""
+        return self
+
     def answer(self, request: Request) -> Answers:
         """:meth:`solve` of arguments that :meth:`request` has checked."""
         return self._solve(request) if len(request.tokens) else self._no_answers(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,9 +16,8 @@ from .host import padded
 #   → (answer int32[b, S], steps int32[b], q float32[b, 2])
 Model = Callable[..., Sequence[np.ndarray]]
 
-# Rows per call when the artifact takes any number. A call lasts as long as its slowest row, and rows that
-# have halted are still computed, so many rows would only wait for each other.
-DEFAULT_ROWS = 8
+# Rows of a call, where whoever asks the artifact itself gives it several.
+SEVERAL_ROWS = 8
 
 
 @dataclass(eq=False, repr=False)
@@ -27,15 +26,22 @@ class GraphLoop(Engine):
 
     The callable returns only each row's last guess, so a trace is made by asking again for 1, 2, … segments:
     exact, because the loop is deterministic, but about T/2 times the work.
+
+    ``rows``: of a call, where the artifact takes any number. A call lasts as long as its slowest row and computes
+    those that have halted until then, so on a CPU each row has one of its own. ``most``: that it may have.
     """
 
     loop = "graph"
 
     model: Model
-    rows: int = field(default=DEFAULT_ROWS, kw_only=True)
+    rows: int = field(default=1, kw_only=True)
+    most: int = field(default=SEVERAL_ROWS, kw_only=True)
 
     def __post_init__(self) -> None:
         self.rows = self.batch or self.rows
+
+    def in_whole_calls(self) -> GraphLoop:
+        return replace(self, rows=self.most)
 
     def _solve(self, request: Request) -> Answers:
         rule = RULES[request.halt]

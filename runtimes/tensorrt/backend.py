@@ -18,7 +18,7 @@ from ...tasks import Task
 from ..base import Available, Backend, Compiled
 from ..engine import Engine
 from ..loops import by_position, require_state_outside, signature
-from ..loops.graph import DEFAULT_ROWS, GraphLoop
+from ..loops.graph import SEVERAL_ROWS, GraphLoop
 from ..loops.host import DEFAULT_SLOTS
 from ..loops.slots import SlotLoop
 from .cuda import Gpu, find_gpu
@@ -79,8 +79,8 @@ class TensorRt(Backend):
         if manifest.loop == "graph":
             model = engines["model"]
             call = by_position(DeviceCall(model), *signature(bundle, "model"))
-            most = model.rows[1] if model.rows else DEFAULT_ROWS
-            return GraphLoop(task, steps, call, rows=min(DEFAULT_ROWS, most), **facts)
+            most = min(SEVERAL_ROWS, model.rows[1] if model.rows else SEVERAL_ROWS)
+            return GraphLoop(task, steps, call, rows=most, most=most, **facts)  # a GPU has room for all of them
         return _slot_loop(task, steps, engines["start"], engines["segment"], facts)
 
     def mark_verified(self, bundle: Bundle) -> None:

@@ -272,3 +272,26 @@ def test_a_trip_count_that_is_constant(tmp_path, monkeypatch, target):
     with pytest.raises(GateFailed, match="it took 6 to 6 segments, and at most 1 were asked for"):
         export_bundle(source, ExportOptions(target, "fp32", "graph"), tmp_path / "b", gate)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_graph_that_is_wrong_for_several_rows_which_the_engine_never_gives_it(tmp_path, monkeypatch):
+    """Who runs the graph without this code may give it as many rows as its inputs say."""
+    from hrm_edge.runtimes import onnx
+
+    real = onnx.as_graph
+
+    def as_graph(session):
+        run = real(session)
+
+        def echoing(feeds):
+            outputs = run(feeds)
+            return outputs if len(feeds["tokens"]) == 1 else {**outputs, "answer": feeds["tokens"]}
+
+        return echoing
+
+    monkeypatch.setattr(onnx, "as_graph", as_graph)
+    gate = GateOptions(generate_puzzles(TASK, 8, 5), max_drop=100, not_judged=True)
+    options = ExportOptions("onnx", "fp32", "graph")
+    with pytest.raises(GateFailed, match="boards with the question itself"):
+        export_bundle(checkpoint(traced("grid")[0]), options, tmp_path / "b", gate)
+    assert not (tmp_path / "b").exists()

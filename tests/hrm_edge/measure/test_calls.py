@@ -19,7 +19,7 @@ PUZZLES = generate_puzzles(toys.TASK, N, seed=5)
 
 
 def graph(looped) -> GraphLoop:
-    return GraphLoop(toys.TASK, toys.HALT_MAX_STEPS, looped, backend="toy")
+    return GraphLoop(toys.TASK, toys.HALT_MAX_STEPS, looped, backend="toy").in_whole_calls()
 
 
 def echo(tokens):

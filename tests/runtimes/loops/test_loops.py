@@ -200,6 +200,24 @@ def test_identifiers_reach_the_network():
     assert seen[3:] == [[3, 1], [2]]
 
 
+@pytest.mark.parametrize(
+    ("options", "alone", "together"), [({}, [1] * 9, [8, 1]), ({"batch": 4}, [4] * 3, [4] * 3)]
+)
+def test_a_row_waits_for_no_other_unless_several_are_asked_for(options, alone, together):
+    seen = []
+
+    def model(tokens, limit, halt):
+        seen.append(len(tokens))
+        return toys.looped(tokens, limit, halt)
+
+    engine = GraphLoop(toys.TASK, 8, model, backend="toy", **options)
+    wanted = engine.solve(PUZZLES[:9])
+    assert seen == alone
+    seen.clear()
+    assert same(engine.in_whole_calls().solve(PUZZLES[:9]), wanted)
+    assert seen == together
+
+
 def test_verified_in_a_graph_needs_a_rule_it_can_hold():
     class Ungrouped(type(toys.TASK)):
         def __init__(self):
