@@ -124,6 +124,7 @@ def solve_file(
     on_error: str = "fail",
     force: bool = False,
     *,
+    check_solvable: bool = False,
     say: Say = lambda line: None,
     progress: Progress = lambda what, done, total: None,
 ) -> Done:
@@ -145,7 +146,7 @@ def solve_file(
     opened = open_bundle(os.fspath(bundle))
     if doubt := warning(opened):
         say(f"warning: {doubt}")
-    asking = Asking(halt, max_think_steps, retries, seed)
+    asking = Asking(halt, max_think_steps, retries, seed, check_solvable)
     listed = [puzzles] if isinstance(puzzles, str | os.PathLike) else list(puzzles)
     with workers_of(opened, asking, distributed, workers, address) as made:
         return FileJob(

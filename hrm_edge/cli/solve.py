@@ -124,14 +124,15 @@ def command(
 
     asking: dict[str, Any] = {"halt": halt, "max_think_steps": max_think_steps, "retries": retries, "seed": seed}
     shown = {"--trace": trace, "--gif": gif, "--trace-html": trace_html, "--watch": watch, "--threads": threads}
-    shown |= {"--streams": streams, "--check-solvable": check_solvable}
+    shown |= {"--streams": streams}
     job = {"--workers": workers, "--distributed": distributed, "--address": address, "--force": force}
     if output is not None:
         if drop := next((flag for flag, value in shown.items() if value), None):
             raise InputError(f"-o and {drop}: with -o rows are written, by engines of one thread; drop one of them")
         files: list[str | Path] = [*(puzzles or []), *([data] if data else [])]
-        where = {"distributed": distributed, "workers": workers, "address": address}
-        _into_file(bundle, files, output, as_json, **asking, **where, on_error=on_error, force=force)
+        where: dict[str, Any] = {"distributed": distributed, "workers": workers, "address": address}
+        where |= {"on_error": on_error, "force": force, "check_solvable": check_solvable}
+        _into_file(bundle, files, output, as_json, **asking, **where)
         return
     if alone := next((flag for flag, value in job.items() if value), None):
         raise InputError(f"{alone}: goes with -o, which names the file to write")

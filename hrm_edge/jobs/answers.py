@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data.formats import Block, Column
 from ..errors import InputError
+from ..solve.answer import require_solution
 from ..solve.scheduler import Outcome, Scheduler
 from ..tasks import Task
 from ..tasks.base import PAD
@@ -65,15 +66,18 @@ class Answered:
 
 @dataclass(frozen=True)
 class Asking:
-    """How puzzles are asked: options of :meth:`~hrm_edge.solve.scheduler.Scheduler.submit`."""
+    """How puzzles are asked: options of :meth:`~hrm_edge.solve.scheduler.Scheduler.submit`, and whether an exact
+    solver looks first (``check_solvable``)."""
 
     halt: str = "learned"
     max_think_steps: int | None = None
     retries: int = 0
     seed: int = 0
+    check_solvable: bool = False
 
     def options(self) -> dict[str, Any]:
-        return asdict(self)
+        """Those of the scheduler."""
+        return {name: value for name, value in asdict(self).items() if name != "check_solvable"}
 
 
 def token_type(task: Task) -> np.dtype[Any]:
@@ -83,11 +87,14 @@ def token_type(task: Task) -> np.dtype[Any]:
 
 def answer(scheduler: Scheduler, questions: np.ndarray, identifiers: np.ndarray | None, asking: Asking) -> Answered:
     """Answer ``questions`` [n, S], int[n] ``identifiers`` beside them; a row that is refused has an error."""
-    made = Answered.blank(len(questions), scheduler.engine.task)
+    task = scheduler.engine.task
+    made = Answered.blank(len(questions), task)
     asked: dict[int, Future[Outcome]] = {}
     for row, question in enumerate(questions):
         own = None if identifiers is None else int(identifiers[row])
         try:
+            if asking.check_solvable:
+                require_solution(question, task)
             asked[row] = scheduler.submit(question, puzzle_identifier=own, **asking.options())
         except InputError as error:
             made.errors[row] = str(error)

@@ -52,6 +52,7 @@ class Job:
     retries: FromZero
     seed: FromZero
     input: Sha256
+    check_solvable: bool = False
     rows: FromZero = 0
     rows_sha256: Text = "none"
     errors_sha256: Text = "none"
@@ -71,6 +72,8 @@ class Job:
         for name in ("halt", "max_think_steps", "retries", "seed"):
             if getattr(self, name) != getattr(other, name):
                 return f"--{name.replace('_', '-')} {getattr(other, name)}"
+        if self.check_solvable != other.check_solvable:
+            return f"{'no ' * self.check_solvable}--check-solvable"
         return None
 
 
@@ -81,7 +84,7 @@ def job_of(bundle_sha256: str, asking: Asking, files: Iterable[Path]) -> Job:
         inner = sorted(files_in(path)) if path.is_dir() else [""]
         for name in inner:
             digest.update(f"{name}\0{sha256(path / name if name else path)}\n".encode())
-    return Job(hrm_edge=__version__, bundle=bundle_sha256, input=digest.hexdigest(), **asking.options())
+    return Job(hrm_edge=__version__, bundle=bundle_sha256, input=digest.hexdigest(), **asdict(asking))
 
 
 def row_type(task: Task, labelled: bool) -> np.dtype[Any]:

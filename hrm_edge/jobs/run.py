@@ -75,12 +75,17 @@ class FileJob:
         self._check()
         before = len(written())
         self.work = Work(self.output)
+        self.shards: dict[int, str] = {}  # files of what is answered, by number
         try:
             with replacing_file(self.output, result=True) as scratch:
                 self._require_free()
                 self._read()
-                kept = self._answer()
-                done = self._write(scratch, kept)
+                try:
+                    kept = self._answer()
+                    done = self._write(scratch, kept)
+                except KeyboardInterrupt:
+                    self._tell_what_is_kept()
+                    raise
         except BlockingIOError as error:
             raise InputError(f"{self.output}: {error.strerror}; wait until it has ended") from None
         except OSError as error:
@@ -91,6 +96,14 @@ class FileJob:
                 with undisturbed():
                     self.work.clear()
         return done
+
+    def _tell_what_is_kept(self) -> None:
+        size, rows = self.job.shard_rows, self.job.rows
+        kept = sum(min(size, rows - number * size) for number in self.shards)
+        if kept:
+            self.say(f"{kept} of {rows} puzzles are answered and kept; the same command goes on from there")
+        else:
+            self.say(f"no answer is kept before the first {min(size, rows or size)} are there")
 
     @property
     def _recorded(self) -> bool:
@@ -221,7 +234,8 @@ class FileJob:
         missing = [Piece(*span) for number, span in enumerate(spans) if number not in self.shards]
         if not missing:
             return kept
-        with closing(work(missing, self.workers(self._asked), self.say)) as answers:
+        workers = self.workers(self._asked)[: len(missing)]
+        with closing(work(missing, workers, self.say)) as answers:
             for piece, made in answers:
                 number = piece.first // size
                 first, last = spans[number]

@@ -1,4 +1,4 @@
-"""Who answers: engines of this process, with one thread each, or by name those of a cluster."""
+"""Who answers: engines of this machine, with one thread each, or by name those of a cluster."""
 
 from __future__ import annotations
 
@@ -8,34 +8,14 @@ from typing import TypeAlias
 
 from ..bundle import Bundle
 from ..errors import InputError
-from ..runtimes import load_engine
-from ..solve.scheduler import Scheduler
 from ..tasks.parallel import usable_cores
-from .answers import Answered, Asking, answer
-from .crew import Asked, Piece, Worker
+from .answers import Asking
+from .crew import Asked, Worker
+from .here import LocalWorker
 
 Workers: TypeAlias = Callable[[Asked], Sequence[Worker]]  # made when it is known where a piece's rows are
 
 DISTRIBUTED = ("ray",)  # what `--distributed` takes
-
-
-class LocalWorker:
-    """One engine here; what ends it ends this process."""
-
-    def __init__(self, bundle: Bundle, asking: Asking, asked: Asked) -> None:
-        self._bundle, self._asking, self._asked = bundle, asking, asked
-        self._scheduler: Scheduler | None = None
-
-    def start(self) -> None:
-        self._scheduler = Scheduler(load_engine(self._bundle, threads=1))
-
-    def answer(self, piece: Piece) -> Answered:
-        assert self._scheduler is not None
-        return answer(self._scheduler, *self._asked(piece), self._asking)
-
-    def stop(self) -> None:
-        if self._scheduler is not None:
-            self._scheduler.close(drain=False)
 
 
 @contextmanager

@@ -240,11 +240,17 @@ def require_questions(rows: Rows, task: Task) -> None:
 
 def require_solvable(rows: Rows, task: Task) -> None:
     """InputError naming the first of ``rows`` that the task's exact solver finds no solution of."""
-    for row, puzzle in enumerate(rows.questions if task.has_solver else ()):
-        if task.solve(puzzle) is None:
-            raise InputError(
-                f"{_prefix(rows, row)}the puzzle has no solution; check its givens: {task.format(puzzle)}"
-            )
+    for row, puzzle in enumerate(rows.questions):
+        try:
+            require_solution(puzzle, task)
+        except InputError as error:
+            raise InputError(f"{_prefix(rows, row)}{error}: {task.format(puzzle)}") from None
+
+
+def require_solution(question: np.ndarray, task: Task) -> None:
+    """InputError where the task's exact solver finds none of ``question`` int[S]."""
+    if task.has_solver and task.solve(question) is None:
+        raise InputError("the puzzle has no solution; check its givens")
 
 
 def _prefix(rows: Rows, row: int) -> str:

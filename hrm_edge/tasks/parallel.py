@@ -7,10 +7,10 @@ import itertools
 import os
 import signal
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def _drawn(task: Task, n: int, seed: int, difficulty: str, processes: int) -> It
     pool = ProcessPoolExecutor(processes, context, initializer=_ignore_interrupt)
     try:
         repeat = itertools.repeat
-        with _main_left_out(task):
+        with main_left_out(task):
             parts = pool.map(_range, repeat(task), repeat(seed), repeat(difficulty), chunks)
         for part in parts:
             yield from part
@@ -101,18 +101,24 @@ def _drawn(task: Task, n: int, seed: int, difficulty: str, processes: int) -> It
         pool.shutdown(cancel_futures=True)
 
 
+_hiding = threading.Lock()
+
+
 @contextlib.contextmanager
-def _main_left_out(task: Task) -> Iterator[None]:
+def main_left_out(task: Task | None = None) -> Iterator[None]:
     """A block in which processes start without running the user's script anew, unless it defines the task."""
-    main, hidden = vars(sys.modules["__main__"]), dict[str, Any]()
-    if type(task).__module__ != "__main__":
-        hidden = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    if task is not None and type(task).__module__ == "__main__":
+        yield
+        return
+    with _hiding:  # or one thread would take for the script's what another has hidden
+        main = vars(sys.modules["__main__"])
+        hidden = {str(name): main[name] for name in ("__file__", "__spec__") if name in main}
         main["__spec__"] = None
         main.pop("__file__", None)
-    try:
-        yield
-    finally:
-        main.update(hidden)
+        try:
+            yield
+        finally:
+            main.update(hidden)
 
 
 def _ignore_interrupt() -> None:

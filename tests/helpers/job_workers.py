@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import toys
 
+from hrm_edge.jobs import here
 from hrm_edge.jobs.answers import Answered, Asking, answer
 from hrm_edge.jobs.crew import Asked, Piece, WorkerLost
 from hrm_edge.solve.scheduler import Scheduler
@@ -66,3 +71,37 @@ def in_place_of_engines(fate: Fate = lambda at, count: False) -> Iterator[list[P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "workers_of", stand_ins)
         yield log
+
+
+# -- in processes of their own ---------------------------------------------------------------------------
+
+DEADLY = 37  # the row of `toys.puzzles(150, seed=5)` that ends whoever begins it
+
+
+def deadly(connection: Any, bundle: Any, asking: Asking) -> None:
+    """A local worker's process, whose engine is ended by one row as by the kernel that lacks memory."""
+    row = toys.puzzles(150, seed=5)[DEADLY]
+
+    def start(tokens: np.ndarray) -> Any:
+        if (tokens == row).all(axis=1).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return toys.start(tokens)
+
+    _worked(start, connection, bundle, asking)
+
+
+def slow(connection: Any, bundle: Any, asking: Asking) -> None:
+    """A local worker's process that takes a while over each row."""
+
+    def start(tokens: np.ndarray) -> Any:
+        time.sleep(0.01)
+        return toys.start(tokens)
+
+    _worked(start, connection, bundle, asking)
+
+
+def _worked(start: Any, *given: Any) -> None:
+    here.load_engine = lambda bundle, threads: toys.HostLoop(
+        toys.TASK, toys.HALT_MAX_STEPS, start, toys.segment, backend="toy"
+    )
+    here._work(*given)

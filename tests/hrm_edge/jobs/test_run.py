@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import job_workers
@@ -19,8 +21,9 @@ import toys
 
 import hrm_edge as he
 from hrm_edge.cli import main
-from hrm_edge.errors import InputError
-from hrm_edge.jobs import crew, folder, run
+from hrm_edge.errors import HrmEdgeError, InputError
+from hrm_edge.jobs import crew, folder, here, run
+from hrm_edge.jobs.answers import Asking
 from hrm_edge.jobs.crew import Piece
 
 ROWS = 150
@@ -151,6 +154,40 @@ def test_a_row_that_ends_workers_is_found(bundle, place, expected, on_error):
     }
     assert found[:37] + found[38:] == [row | {"error": None} for row in expected[:37] + expected[38:]]
     assert done.errors == 1
+
+
+@pytest.mark.parametrize("on_error", ["fail", "record"])
+def test_a_row_that_ends_a_workers_process_is_found(bundle, place, expected, monkeypatch, on_error):
+    """Really: the engine kills the process that it is in, of two, each time that it is given the row."""
+    monkeypatch.setattr(here, "_work", job_workers.deadly)
+    said, row = [], job_workers.DEADLY
+    options = {"on_error": on_error, "workers": 2, "say": said.append}
+    if on_error == "fail":
+        with pytest.raises(InputError, match=f"row {row + 1}: it ended every worker that it was given to"):
+            he.solve_file(bundle, place / "in.csv", place / "out.jsonl", **options)
+        return
+    done = he.solve_file(bundle, place / "in.csv", place / "out.jsonl", **options)
+    found = rows(place / "out.jsonl")
+    assert found[row]["error"] == "it ended every worker that it was given to"
+    assert found[row]["answer"] is None
+    assert found[:row] + found[row + 1 :] == [
+        each | {"error": None} for each in expected[:row] + expected[row + 1 :]
+    ]
+    assert (done.rows, done.errors) == (ROWS, 1)
+    assert sum("was ended by SIGKILL" in line for line in said) >= crew._LOSSES
+    assert left(place) == ["out.jsonl"]
+    assert not multiprocessing.active_children()
+
+
+def test_what_is_raised_in_a_workers_process_is_raised_here(place, tmp_path_factory):
+    """A bundle that changes between opening it and loading it in the process."""
+    made = toys.write_toy_bundle(tmp_path_factory.mktemp("changed") / "toy", loop="graph")
+    opened = he.open_bundle(made)
+    worker = here.LocalWorker(opened, Asking(), lambda piece: None)
+    (made / "model.onnx").write_bytes(b"another")
+    with pytest.raises(HrmEdgeError):
+        worker.start()
+    worker.stop()
 
 
 def test_workers_that_never_start_end_the_job(bundle, place, monkeypatch):
@@ -308,6 +345,58 @@ def test_what_stands_there_is_replaced_only_when_told_so(bundle, place):
     assert (place / ".strange.jsonl.work.hrm-edge" / "letter").read_text() == "mine"
 
 
+def test_who_stops_a_job_is_told_what_is_kept(bundle, place, capsys, monkeypatch):
+    write, answered = folder.Work.write_shard, iter(range(100))
+
+    def interrupted(*given):
+        if next(answered) == 3:
+            raise KeyboardInterrupt
+        return write(*given)
+
+    with monkeypatch.context() as patch, job_workers.in_place_of_engines():
+        patch.setattr(folder.Work, "write_shard", interrupted)
+        assert command(bundle, place / "in.csv", "-o", place / "out.jsonl") == 130
+    kept = f"hrm-edge: {3 * SHARD} of {ROWS} puzzles are answered and kept; the same command goes on from there"
+    assert capsys.readouterr().err.splitlines()[-2:] == [kept, "hrm-edge: stopped"]
+    done, _ = solve(bundle, place)
+    assert done.kept == 3 * SHARD
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal's signals are POSIX's")
+def test_a_terminals_interrupt_reaches_the_command_alone(bundle, place, expected):
+    """Ctrl-C goes to every process of a terminal, of which the workers say nothing."""
+    code = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(job_workers.__file__).parent)!r})\n"
+        "import job_workers\n"
+        "from hrm_edge.cli import main\n"
+        "from hrm_edge.jobs import folder, here, run\n"
+        "built = run.job_of\n"
+        f"run.job_of = lambda *given: folder.replace(built(*given), shard_rows={SHARD})\n"
+        "here._work = job_workers.slow\n"
+        "main(sys.argv[1:])\n"
+    )
+    given = ["solve", bundle, place / "in.csv", "-o", place / "out.jsonl", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, given)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    work = place / ".out.jsonl.work.hrm-edge"
+    until = time.monotonic() + 60
+    while not list(work.glob("*.npz")) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    kept = len(list(work.glob("*.npz")))
+    assert process.returncode == 130, said
+    lines = [line.rpartition("\r")[2].strip() for line in said.splitlines()]
+    assert [line for line in lines if "Traceback" in line or "Error" in line] == []
+    assert lines[-1] == "hrm-edge: stopped"
+    assert re.fullmatch(rf"hrm-edge: \d+ of {ROWS} puzzles are answered and kept; the same .*", lines[-2])
+    done, _ = solve(bundle, place)
+    assert done.kept >= kept * SHARD - SHARD
+    assert rows(place / "out.jsonl") == expected
+
+
 # -- what is no puzzle -------------------------------------------------------------------------------------
 
 BAD = ["1.3Q............", "11..............", "1.3............."[:-1], ""]
@@ -357,6 +446,24 @@ def test_a_row_that_is_no_puzzle_fails_in_one_line_and_leaves_nothing(bundle, po
         assert any(why in said for why in WHY)
         assert said.count("\n") == 1
         assert left(poisoned) == ["in.jsonl"]
+
+
+def test_what_has_no_solution_is_told_where_one_wants_to_know(bundle, place, questions, capsys):
+    nothing_fits = "12....3........."  # the first row lacks a 3, which its second box has elsewhere
+    lines = [*toys.TASK.format_many(questions[:4]), nothing_fits]
+    (place / "in.csv").write_text("question\n" + "".join(f"{text}\n" for text in lines))
+    done, _ = solve(bundle, place, on_error="record")
+    assert done.errors == 0
+    done, _ = solve(bundle, place, "told.jsonl", on_error="record", check_solvable=True)
+    assert [row["error"] for row in rows(place / "told.jsonl")] == [
+        *[None] * 4,
+        "the puzzle has no solution; check its givens",
+    ]
+    with job_workers.in_place_of_engines():
+        assert command(bundle, place / "in.csv", "-o", place / "o.csv", "--check-solvable") == 2
+        assert "row 5: the puzzle has no solution" in capsys.readouterr().err
+        assert command(bundle, place / "in.csv", "-o", place / "o.csv") == 2
+    assert "is kept there, with --check-solvable; end that one first" in capsys.readouterr().err
 
 
 def test_arguments_that_do_not_go_together(bundle, place, capsys):
