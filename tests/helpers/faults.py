@@ -196,6 +196,7 @@ def scenarios(folder: Path) -> list[Scenario]:
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
     """Traces and generated puzzles are made once, and no operations counted: they touch no file that is watched."""
+    import job_workers
     import shared_traces
 
     from hrm_edge.data import download, puzzles
@@ -223,6 +224,8 @@ def quick() -> Iterator[None]:
         patches.enter_context(mock.patch.object(puzzles, "generate_distinct", generate))
         patches.enter_context(mock.patch.object(download, "_fetch", fetch))
         patches.enter_context(mock.patch.object(hrm, "count_flops", return_value=1))
+        # Else a job's worker is a process, which takes a second to start and writes nothing.
+        patches.enter_context(job_workers.in_place_of_engines())
         for name in ("trace_start", "trace_segment"):
             patches.enter_context(mock.patch.object(build, name, getattr(shared_traces, name)))
         yield
