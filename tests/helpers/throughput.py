@@ -76,7 +76,7 @@ def _side_by_side(work: Callable[[], None], count: int) -> None:
 
 
 def refilled(engine: Engine) -> Way:
-    """All in one call: a host loop refills its rows, a graph loop's calls wait for their slowest."""
+    """All in one call: a host loop refills its rows, a graph loop has a call for each."""
     return lambda puzzles: engine.solve(puzzles).tokens
 
 
