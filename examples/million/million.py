@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -40,7 +41,7 @@ def alone(bundle: Path, puzzles: PuzzleSet, rounds: int) -> list[float]:
 
 
 def job(bundle: Path, source: Path, output: Path, distributed: str | None, workers: int) -> dict[str, float]:
-    """CPU-seconds of one job: this process's, and those of the actors below it."""
+    """CPU-seconds of one job: this process's with those of its own workers, and those of the actors below it."""
     opened, asking, actors, looking = he.open_bundle(bundle), Asking(), {}, [0.0]
 
     def look(what: str, done: int, total: int) -> None:
@@ -50,10 +51,18 @@ def job(bundle: Path, source: Path, output: Path, distributed: str | None, worke
             looking[0] += time.process_time() - begin
 
     with workers_of(opened, asking, distributed, workers, "local" if distributed else None) as made:
-        begin = time.process_time()
+        begin, ended = time.process_time(), of_ended()
         FileJob(opened, [source], output, made, asking, replace=True, progress=look).run()
         own = time.process_time() - begin - looking[0]
+        if distributed is None:
+            own += of_ended() - ended
     return {"own": own, "actors": sum(actors.values())}
+
+
+def of_ended() -> float:
+    """CPU-seconds of the processes below this one that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def actors_below() -> dict[int, float]:
