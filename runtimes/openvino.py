@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import InputError
 from ..packages import install
 from ..precision import BF16
+from ..tasks.parallel import usable_cores
 from ._openvino_cache import Cache, Source
 from .base import Available, Backend, CompiledProduct, Graph, Idle, OperatorTime, by_kind, first_line
 from .loops import engine_of
@@ -349,6 +350,9 @@ def _settings(threads: int | None, streams: int = 1) -> dict[str, Any]:
     settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads * streams
+        # It would tie its threads to the first cores, which those of other processes here are tied to as well: two
+        # of one thread each, as of a job, took turns on one core.
+        settings["ENABLE_CPU_PINNING"] = threads * streams >= usable_cores()
     if streams > 1:  # else calls that come at once wait for each other
         settings["NUM_STREAMS"] = streams
     return settings

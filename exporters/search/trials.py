@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,6 +27,7 @@ from ...measure.reference import identity, reference_answers
 from ...models import Checkpoint
 from ...progress import Progress
 from ...runtimes import Answers, HostLoop, backend
+from ...runtimes.engine import joined
 from ...runtimes.loops import by_position, signature_of
 from ...tasks.parallel import usable_cores
 from .. import emulator
@@ -56,19 +58,31 @@ class Trials:
         threads: int | None = None,
         progress: Progress | None = None,
         more: Callable[[int], PuzzleSet] | None = None,
+        before: Trials | None = None,
+        reference: Answers | None = None,
     ):
-        """``more(n)``: at most n puzzles that begin with ``puzzles``."""
+        """``more(n)``: at most n puzzles that begin with ``puzzles``. ``before``: the same on the first of them,
+        whose answers are kept. ``reference``: the float's answers, where they are known."""
         self.checkpoint, self.start, self.target, self.puzzles = checkpoint, start, target, puzzles
         self.threads, self.progress, self._more = threads, progress, more
         show = _named(progress, "float answers to compare choices with")
-        self.reference = reference_answers(checkpoint, puzzles, progress=show)
+        self._before, known = before, 0 if before is None else len(before.puzzles)
+        self._added = puzzles.select(np.arange(known, len(puzzles)))  # to those before
+        if reference is None:
+            reference = reference_answers(checkpoint, self._added, progress=show)
+            reference = reference if before is None else joined([before.reference, reference])
+        self.reference: Answers = reference
 
     def fewer(self, n: int) -> Trials:
         """The same on the first ``n`` puzzles."""
         if n >= len(self.puzzles):
             return self
         some = self.puzzles.select(np.arange(n))
-        return Trials(self.checkpoint, self.start, self.target, some, self.threads, self.progress)
+        fields = {name: values[:n] for name, values in vars(self.reference).items() if values is not None}
+        return Trials(
+            *(self.checkpoint, self.start, self.target, some, self.threads, self.progress),
+            reference=Answers(**fields),
+        )
 
     @functools.cached_property
     def longer(self) -> Trials | None:
@@ -80,7 +94,10 @@ class Trials:
             return None
         if len(puzzles) <= n:
             return None
-        return Trials(self.checkpoint, self.start, self.target, puzzles, self.threads, self.progress, self._more)
+        return Trials(
+            *(self.checkpoint, self.start, self.target, puzzles, self.threads, self.progress, self._more),
+            before=self,
+        )
 
     def run(self, what: str, segment: onnx.ModelProto) -> Trial:
         """Answer all puzzles with ``segment`` in a host loop, and count."""
@@ -93,7 +110,11 @@ class Trials:
             "backend": [name, backend(runs_on).available()[1]],  # and its version, as answers depend on both
             "threads": self.threads or usable_cores(),  # a backend may split its sums among them
         }
-        return self._compare(what, cached_answers("trials", key, self.puzzles, lambda: self._answer(what, segment)))
+        return self._compare(what, self._answers(what, segment, key))
+
+    def _answers(self, what: str, segment: onnx.ModelProto, key: dict[str, Any]) -> Answers:
+        added = cached_answers("trials", key, self._added, lambda: self._answer(what, segment))
+        return added if self._before is None else joined([self._before._answers(what, segment, key), added])
 
     def _answer(self, what: str, segment: onnx.ModelProto) -> Answers:
         with tempfile.TemporaryDirectory(prefix="hrm-edge-trial-") as scratch:
@@ -112,7 +133,7 @@ class Trials:
                 num_puzzle_identifiers=config.num_puzzle_identifiers,
                 kept_identifiers=self.checkpoint.kept_identifiers,
             )
-            return answer_all(engine, self.puzzles, progress=_named(self.progress, f"trying {what}"))
+            return answer_all(engine, self._added, progress=_named(self.progress, f"trying {what}"))
 
     def _compare(self, what: str, answers: Answers) -> Trial:
         right = rightness(self.puzzles, self.reference.tokens)

@@ -68,3 +68,15 @@ def test_a_signal_is_heard_after_engines_were_freed_in_the_order_they_were_opene
     bundle = toys.write_toy_bundle(tmp_path / "toy", "openvino")
     done = subprocess.run([sys.executable, "-c", FREED, bundle, where], capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize(("threads", "streams", "tied"), [(1, 1, False), (1, 2, True), (2, 1, True)])
+def test_threads_are_tied_to_cores_only_where_all_cores_are_this_process_s(threads, streams, tied, monkeypatch):
+    """Each process ties them to the first cores: two of one thread would share one core."""
+    from hrm_edge.runtimes import openvino
+
+    monkeypatch.setattr(openvino, "usable_cores", lambda: 2)
+    compiled = openvino.core().compile_model(
+        openvino._product("fp32", 16), "CPU", openvino._settings(threads, streams)
+    )
+    assert bool(compiled.get_property("ENABLE_CPU_PINNING")) == tied

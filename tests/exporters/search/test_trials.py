@@ -1,6 +1,7 @@
 """Real trials: what a segment gets right beside the float one, and which of them need no engine again."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
@@ -145,6 +146,26 @@ def test_fewer_are_the_first_ones(cache, rope):
     np.testing.assert_array_equal(some.puzzles.questions, puzzles.questions[:5])
     assert len(some.reference.tokens) == 5
     assert trials.fewer(24) is trials.fewer(99) is trials
+
+
+def test_more_puzzles_begin_with_those_that_are_answered(cache, rope, loads):
+    """Only what is added is asked, of the float model and of the candidate; what comes of it is that of all."""
+    source, start, segment, puzzles = rope
+    trials = Trials(
+        source, start, "onnx", puzzles.select(np.arange(6)), 1, more=lambda n: puzzles.select(np.arange(n))
+    )
+    candidate = with_bias(segment, 1e4)
+    trials.run("hasty", candidate)
+    longer = trials.longer
+    found = longer.run("hasty", candidate)
+    assert found.n == 12
+    sizes = sorted(
+        len(answer_cache.np.load(io.BytesIO(f.read_bytes()[32:]))["steps"]) for f in (cache / "trials").iterdir()
+    )
+    assert sizes == [6, 6]
+    direct = Trials(source, start, "onnx", puzzles.select(np.arange(12)), 1)
+    np.testing.assert_array_equal(longer.reference.tokens, direct.reference.tokens)
+    assert direct.run("hasty", candidate) == found
 
 
 def test_each_layer_is_quantized_alone(cache, rope, traced):

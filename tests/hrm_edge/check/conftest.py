@@ -32,7 +32,7 @@ def folder(made, tmp_path, monkeypatch):
     from hrm_edge.measure import reference
 
     monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(reference, "TorchEngine", lambda *_: host_engine())
+    monkeypatch.setattr(reference, "TorchEngine", lambda *_, **__: host_engine())
     monkeypatch.chdir(tmp_path)
     for name in ("float", "retrained", "puzzles.csv", "honest", "degraded"):
         (tmp_path / name).symlink_to(made / name)

@@ -125,7 +125,7 @@ def test_speed_is_measured_and_kept_only_where_a_rule_asks(based, capsys, monkey
     # The engine that stands in for PyTorch must be told apart from the bundle's.
     eager = host_engine()
     eager.backend = "torch"
-    monkeypatch.setattr(reference, "TorchEngine", lambda *_: eager)
+    monkeypatch.setattr(reference, "TorchEngine", lambda *_, **__: eager)
     assert run(capsys, "spec.toml", "--update-baseline")[0] == 0
     assert json.loads((based / "b.json").read_text())["checks"]["x"]["toy"]["speed_ratio"] > 0
     code, out, _ = run(capsys, "spec.toml", "--json")

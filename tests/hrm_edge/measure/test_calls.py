@@ -97,7 +97,7 @@ def judged(monkeypatch, tmp_path):
 
     monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
     for module in (reference, engine):
-        monkeypatch.setattr(module, "TorchEngine", lambda _: toys.host_engine())
+        monkeypatch.setattr(module, "TorchEngine", lambda _, **__: toys.host_engine())
     config = HRMConfig(toys.TASK.vocab_size, toys.S, hidden_size=16, num_heads=2, H_layers=1, L_layers=1)
     save_checkpoint(tmp_path / "m", build_model(config, toys.TASK), toys.TASK.name, "# test", {})
     checkpoint = load_checkpoint(tmp_path / "m")

@@ -215,7 +215,7 @@ def checkpoint(tmp_path, monkeypatch):
     held_out = {"held_out": {"seed": 3, "difficulty": "ordinary", "n": 500}}
     save_checkpoint(tmp_path / "m", build_model(config, TASK), TASK.name, "# test", held_out)
     loaded = load_checkpoint(tmp_path / "m")
-    monkeypatch.setattr(reference, "TorchEngine", lambda _: scripted(own_puzzles(loaded)))
+    monkeypatch.setattr(reference, "TorchEngine", lambda _, **__: scripted(own_puzzles(loaded)))
     return loaded
 
 

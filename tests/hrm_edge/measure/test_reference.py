@@ -16,6 +16,7 @@ from hrm_edge.measure.reference import has_reference_answers, reference_answers
 from hrm_edge.models import HRMConfig, build_model, load_checkpoint, save_checkpoint
 from hrm_edge.models.engine import TorchEngine
 from hrm_edge.runtimes import HostLoop
+from hrm_edge.runtimes.engine import joined
 from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")
@@ -147,8 +148,8 @@ def test_several_threads_get_the_same_answers(checkpoint, puzzles):
 def solved(monkeypatch):
     """Counts how often the reference really computes."""
     calls = []
-    compute = reference.answer_all
-    monkeypatch.setattr(reference, "answer_all", lambda *a, **k: calls.append(1) or compute(*a, **k))
+    compute = reference._computed
+    monkeypatch.setattr(reference, "_computed", lambda *a, **k: calls.append(1) or compute(*a, **k))
     return calls
 
 
@@ -191,7 +192,7 @@ def test_everything_that_computes_answers_is_in_the_key():
     assert {"exporters/emulator.py", "targets/openvino.py", "solve/retries.py", "hrm_edge/identifiers.py"} <= names
 
 
-def test_other_code_cpu_packages_threads_and_identifiers_are_computed_again(
+def test_other_code_cpu_packages_and_identifiers_are_computed_again(
     checkpoint, puzzles, cache, solved, monkeypatch
 ):
     reference_answers(checkpoint, puzzles)
@@ -214,9 +215,35 @@ def test_other_code_cpu_packages_threads_and_identifiers_are_computed_again(
         patch.setattr(checkpoint.model, "config", longer)
         reference_answers(checkpoint, puzzles, max_think_steps=6)
     assert len(solved) == 7
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_answers_are_those_of_one_thread_bit_for_bit_however_many_there_are(
+    checkpoint, puzzles, cache, solved, threads, monkeypatch
+):
+    """As many callers, each on rows of its own; afterwards PyTorch has as many threads as before."""
+    monkeypatch.setattr(reference, "ROWS", 7)
+    expected = [TorchEngine(checkpoint).solve(puzzles.questions[first : first + 7]) for first in range(0, N, 7)]
+    seen = []
+    torch.set_num_threads(threads)
+    found = reference_answers(checkpoint, puzzles, progress=lambda what, done, total: seen.append((done, total)))
+    assert torch.get_num_threads() == threads
+    assert same(found, joined(expected))
+    assert seen == [(min(7 * (i + 1), N), N) for i in range(len(expected))]
+    torch.set_num_threads(4 - threads)
+    assert has_reference_answers(checkpoint, puzzles)
+
+
+def test_another_s_network_is_asked_by_one_caller_at_a_time(checkpoint, puzzles, cache, monkeypatch):
+    """It may keep on itself what it computes with."""
+    monkeypatch.setattr(reference, "HRM", type(None))
+    torch.set_num_threads(3)
+    with reference._callers(checkpoint) as (count, rows, _):
+        assert (count, rows) == (1, 64)
+    assert same(reference_answers(checkpoint, puzzles), TorchEngine(checkpoint).solve(puzzles.questions))
+    assert has_reference_answers(checkpoint, puzzles)
     torch.set_num_threads(2)
-    reference_answers(checkpoint, puzzles)
-    assert len(solved) == 8
+    assert not has_reference_answers(checkpoint, puzzles)
 
 
 def test_the_code_of_a_task_that_does_not_ship_counts():
