@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
 
 _DIGEST_BYTES = 32
+_LARGEST = 2**30  # bytes: of what is larger nothing is read
+_SCRATCH = "writing-"
 
 
 def private(descriptor: int) -> bool:
@@ -21,9 +24,12 @@ def private(descriptor: int) -> bool:
 def read_private(path: Path) -> bytes | None:
     """The content of a file that nobody else can have written; None: there is none such."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        # What is no file, as a pipe, would be waited for.
+        plain = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, os.O_RDONLY | plain)
         with open(descriptor, "rb") as file:
-            return file.read() if private(file.fileno()) else None
+            fits = os.fstat(file.fileno()).st_size <= _LARGEST
+            return file.read() if fits and private(file.fileno()) else None
     except OSError:
         return None
 
@@ -33,7 +39,7 @@ def write_private(path: Path, *content: bytes) -> None:
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         path.parent.mkdir(0o700, parents=True, exist_ok=True)
         # For this user alone from the first, and not by the umask, which all threads have in common.
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix="writing-")
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=_SCRATCH)
         stack.callback(Path(scratch).unlink, missing_ok=True)
         with open(handle, "wb") as file:
             for part in content:
@@ -64,11 +70,17 @@ def private_folder(folder: Path) -> bool:
     return stat.S_ISDIR(facts.st_mode) and _of_this_user(facts)
 
 
-def only_newest(folder: Path, count: int) -> None:
-    """Remove all files of a folder but those that were used last."""
+def only_newest(folder: Path, count: int, ours: str) -> None:
+    """Remove what was kept in a folder but what was used last; ``ours`` matches the names of what is kept.
+
+    Nothing else is touched, nor what a link leads to: the user may have named a folder that holds other things.
+    """
+    if not private_folder(folder):
+        return
+    names = re.compile(f"({ours})|{_SCRATCH}.*")  # what was being written when its process was ended
     with contextlib.suppress(OSError):
-        files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
-        for file in files[count:]:
+        files = [file for file in folder.iterdir() if names.fullmatch(file.name)]
+        for file in sorted(files, key=lambda file: file.lstat().st_mtime, reverse=True)[count:]:
             file.unlink(missing_ok=True)
 
 

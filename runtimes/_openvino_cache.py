@@ -23,12 +23,13 @@ from ..files import cache_folder
 from ..tasks.parallel import usable_cores
 from . import _kept
 
+_NAMES = r"[0-9a-f]{64}\.blob"
 _FILES = 64  # kept at most: those that were used last
 _LARGEST = 2**25  # bytes of a graph: what is larger takes as long to read and to write as to compile
 
 
 class Source:
-    """A graph's files, read once: what is hashed is what is compiled, whatever stands there later. OSError."""
+    """A graph's files, opened once: what is hashed is what is compiled, whatever comes in their place. OSError."""
 
     def __init__(self, path: Path) -> None:
         self.text = path.read_bytes()
@@ -58,7 +59,7 @@ class Cache:
     """The blobs of one graph under the same settings; one of single rows, one of any number."""
 
     def __init__(self, core: Any, source: Source, version: str, settings: dict[str, Any], wanted: bool) -> None:
-        self._core, self._settings = core, settings
+        self._core, self._source, self._settings = core, source, settings
         self._key: list[Any] | None = None
         self._folder = cache_folder() / "openvino"
         if wanted and source.size <= _LARGEST:
@@ -91,13 +92,18 @@ class Cache:
         """Keep a compiled model, where that can be done."""
         if self._key is None:
             return
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(0o700, parents=True, exist_ok=True)
+        # In another's folder it would not be read; and weights may have been written over since they were hashed.
+        if not _kept.private_folder(self._folder) or self._source.digests() != self._key[:2]:
+            return
         try:
             blob = made.export_model()
         except Exception:  # one that cannot be kept is compiled anew
             return
         content = blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob)
         _kept.keep(self._place(single), json.dumps([names, free]).encode() + b"\n" + content)
-        _kept.only_newest(self._folder, _FILES)
+        _kept.only_newest(self._folder, _FILES, _NAMES)
 
 
 def _code() -> list[str]:

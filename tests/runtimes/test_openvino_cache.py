@@ -12,7 +12,8 @@ import toys
 
 pytest.importorskip("openvino")
 
-from hrm_edge.runtimes import load_engine, openvino
+from hrm_edge.runtimes import _kept, load_engine, openvino
+from hrm_edge.runtimes._openvino_cache import Cache, Source
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +119,6 @@ def test_what_was_meddled_with_is_compiled_anew(tmp_path, cache, compiled, what)
 
 def test_a_blob_that_is_whole_and_that_openvino_does_not_take_is_compiled_anew(tmp_path, cache, compiled):
     """As after a change of OpenVINO's that its version does not tell."""
-    from hrm_edge.runtimes import _kept
-
     bundle = toys.write_toy_bundle(tmp_path / "b", "openvino")
     wanted = asked(bundle)
     most = len(compiled)
@@ -148,20 +147,61 @@ def test_another_graph_and_other_settings_have_blobs_of_their_own(tmp_path, cach
 
 
 def test_what_was_used_last_is_kept(tmp_path):
-    from hrm_edge.runtimes import _kept
-
     for number in range(9):
         _kept.keep(tmp_path / f"{number}", b"x")
         os.utime(tmp_path / f"{number}", (number, number))
     os.utime(tmp_path / "2")
-    _kept.only_newest(tmp_path, 3)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["2", "7", "8"]
+    for name in ("letter", "writing-cut"):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (1, 1))
+    (tmp_path / "gone").symlink_to("nowhere")
+    _kept.only_newest(tmp_path, 3, "[0-9]")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["2", "7", "8", "gone", "letter"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_cache_folder_with_other_things_in_it_loses_none(tmp_path, cache, linked):
+    cache.parent.mkdir()
+    other = tmp_path / "letters" if linked else cache
+    other.mkdir(0o700)
+    letters = [other / f"{number}.txt" for number in range(99)]
+    for letter in letters:
+        letter.write_text("x")
+    if linked:
+        cache.symlink_to(other)
+    load_engine(toys.write_toy_bundle(tmp_path / "b", "openvino"), threads=1)
+    assert all(letter.exists() for letter in letters)
+    assert linked == (len(list(other.iterdir())) == len(letters))  # nothing is written where a link leads
+
+
+def test_weights_that_are_written_over_meanwhile_are_not_kept_under_the_name_of_others(exported, cache, tmp_path):
+    bundle = shutil.copytree(exported[0], tmp_path / "b")
+    file = next(bundle.glob("*.bin"))
+    core, imported = openvino.core(), openvino.imported()
+    source = Source(file.with_suffix(".xml"))
+    kept = Cache(core, source, imported.__version__, {}, True)
+    with file.open("r+b") as weights:
+        weights.seek(file.stat().st_size // 2)
+        weights.write(b"\1\2")
+    model = core.compile_model(source.model(core, imported.Tensor), "CPU", {})
+    kept.write(True, model, [], [])
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    assert _kept.read_private(tmp_path / "pipe") is None
+
+
+def test_what_would_fill_the_memory_is_not_read(tmp_path):
+    with open(os.open(tmp_path / "large", os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+        file.truncate(2**40)
+    assert _kept.read_private(tmp_path / "large") is None
 
 
 def test_what_is_compiled_is_what_was_hashed(tmp_path):
     """A file that comes in its place meanwhile is not compiled under its name."""
-    from hrm_edge.runtimes._openvino_cache import Source
-
     bundle = toys.write_toy_bundle(tmp_path / "b", "openvino", "graph")
     other = toys.write_toy_bundle(tmp_path / "c", "openvino", "graph", 1)
     core, source = openvino.core(), Source(bundle / "model.xml")
