@@ -78,6 +78,7 @@ class Backend(ABC):
     name: str  # the target, and the module
     title: str  # as people write it
     order = 100  # its place among the others in messages
+    cold_without_cache = False  # whether a cold start needs nothing that was kept (trust, minutes of building)
     streams = True  # whether calls at once may be quicker than one with all threads: of CPUs
 
     @abstractmethod

@@ -36,6 +36,7 @@ class OpenVino(Backend):
     """OpenVINO's CPU plugin."""
 
     name, title, order = "openvino", "OpenVINO", 2
+    cold_without_cache = True
 
     def available(self) -> Available:
         if importlib.util.find_spec("openvino") is None:

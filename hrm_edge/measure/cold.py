@@ -6,6 +6,7 @@ In one process the engines could not be told apart, hence `python -m hrm_edge.me
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -26,9 +27,10 @@ class ColdStart:
     """One process that did nothing else.
 
     Seconds, by the clock and of its CPU time: ``start`` of the interpreter and of hrm-edge, ``import`` of the
-    backend's library, ``open`` of the artifact (its files are hashed), ``compile`` of its graphs, ``first``
-    answer: two segments of empty boards. Memory in MB (10⁶ bytes), resident: ``bare`` with the library loaded and
-    nothing opened, ``peak`` at the end; None where the system does not tell.
+    backend's library, ``open`` of the artifact (its files are hashed), ``compile`` of its graphs (a C library or a
+    TensorRT engine that is kept is loaded), ``first`` answer: two segments of empty boards. Memory in MB (10⁶
+    bytes), resident: ``bare`` with the library loaded and nothing opened, ``peak`` at the end; None where the
+    system does not tell.
     """
 
     seconds: dict[str, float]
@@ -52,8 +54,12 @@ class ColdStart:
 def start_cold(
     path: Path | str, *, batch: int, threads: int, compiled: bool = False
 ) -> tuple[ColdStart | None, str]:
-    """(what a process of its own told, why not when it is None)."""
+    """(what a process of its own told, why not when it is None). Nothing kept is read where that can be."""
+    from ..runtimes import backends
+
     wanted = {"path": str(path), "batch": batch, "threads": threads, "compiled": compiled, "begin": time.time()}
+    backend = backends().get(_target(Path(path)))
+    forgets = {"HRM_EDGE_CACHE": os.devnull} if backend is not None and backend.cold_without_cache else {}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "hrm_edge.measure.cold", json.dumps(wanted)],
@@ -61,6 +67,7 @@ def start_cold(
             text=True,
             timeout=_LONGEST,
             check=False,
+            env={**os.environ, **forgets},
         )
     except subprocess.TimeoutExpired:
         return None, f"did not finish within {_LONGEST} s"

@@ -17,6 +17,7 @@ from hrm_edge.measure import speed as module
 from hrm_edge.measure.artifact import Artifact, open_artifact
 from hrm_edge.measure.speed import Settings, bench
 from hrm_edge.measure.work import Work
+from hrm_edge.runtimes import load_engine
 
 torch = pytest.importorskip("torch")
 
@@ -265,6 +266,17 @@ def test_peak_memory_says_why_not(tmp_path):
     peak, why_not = cold.peak_memory(tmp_path / "nothing", batch=1, threads=1)
     assert peak is None
     assert "no such checkpoint or bundle" in why_not
+
+
+def test_a_cold_start_neither_reads_nor_keeps_what_openvino_compiled(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
+    bundle = write_toy_bundle(tmp_path / "b", "openvino")
+    told, why_not = cold.start_cold(bundle, batch=1, threads=1)
+    assert told is not None, why_not
+    assert not (tmp_path / "cache" / "openvino").exists()
+    load_engine(bundle, threads=1)
+    assert list((tmp_path / "cache" / "openvino").glob("*.blob"))
 
 
 def test_peak_memory_of_a_bundle_needs_no_torch(tmp_path, monkeypatch, capsys):
