@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -50,16 +51,26 @@ def _computed(
 ) -> Answers:
     parts: list[Answers] = []
     with _callers(checkpoint) as (count, each, pool):
-        engine = TorchEngine(checkpoint, streams=count)
+        engine, stopped = TorchEngine(checkpoint, streams=count), Event()
+        think = engine.segment
+
+        def segment(*arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            if stopped.is_set():  # Ctrl-C, or another's failure: else it would be waited for through all segments
+                raise CancelledError
+            return think(*arrays)
 
         def solve(rows: np.ndarray) -> Answers:
             some = puzzles.select(rows)
             return engine.solve(some.questions, puzzle_identifiers=some.identifiers, **settings)
 
-        for answers in pool.map(solve, np.split(np.arange(len(puzzles)), range(each, len(puzzles), each))):
-            parts.append(answers)
-            if progress is not None:
-                progress(f"solving with {engine.backend}", sum(len(part.steps) for part in parts), len(puzzles))
+        engine.segment = segment
+        try:
+            for answers in pool.map(solve, np.split(np.arange(len(puzzles)), range(each, len(puzzles), each))):
+                parts.append(answers)
+                if progress is not None:
+                    progress(f"solving with {engine.backend}", sum(len(part.steps) for part in parts), len(puzzles))
+        finally:
+            stopped.set()
     return joined(parts)
 
 

@@ -306,3 +306,25 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert answer_cache.cache_folder() == tmp_path / "hrm-edge"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
     assert answer_cache.cache_folder().parent.name == ".cache"
+
+
+def test_nobody_waits_for_the_other_threads_segments_where_one_fails(tmp_path, cache, puzzles, monkeypatch):
+    """Nor at Ctrl-C, which comes out of the same loop: at paper size they are minutes."""
+    checkpoint, many = made(tmp_path / "m"), 10**5
+    think, others, asked = checkpoint.model.segment, threading.Event(), []
+
+    def segment(*arrays):
+        if len(arrays[0]) == 8:
+            assert others.wait(60)
+            raise KeyboardInterrupt
+        asked.append(None)
+        others.set()
+        return think(*arrays)
+
+    monkeypatch.setattr(checkpoint.model, "segment", segment)
+    monkeypatch.setattr(reference, "ROWS", 8)
+    torch.set_num_threads(2)
+    with pytest.raises(KeyboardInterrupt):
+        reference_answers(checkpoint, puzzles.select(np.arange(12)), max_think_steps=many, halt="fixed")
+    assert torch.get_num_threads() == 2
+    assert len(asked) < many
