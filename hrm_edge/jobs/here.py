@@ -12,7 +12,9 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..runtimes import load_engine
+from ..runtimes.loader import task_of
 from ..solve.scheduler import Scheduler
+from ..tasks import Task
 from ..tasks.parallel import main_left_out
 from .answers import Answered, Asking, answer
 from .crew import Asked, Piece, WorkerLost
@@ -32,11 +34,13 @@ class LocalWorker:
         # Fresh, because a fork of a process whose libraries run threads may hang.
         context = multiprocessing.get_context("spawn")
         ours, its = context.Pipe()
-        process = context.Process(target=_work, args=(its, self._bundle, self._asking), daemon=True)
+        # It knows no task that was registered here, but what unpickles one registers it.
+        task = task_of(self._bundle)
+        process = context.Process(target=_work, args=(its, self._bundle, self._asking, task), daemon=True)
         with self._changing:
             if self._stopped:
                 raise WorkerLost("nobody waits for it")
-            with main_left_out(), _uninterrupted():
+            with main_left_out(task), _uninterrupted():
                 process.start()
             self._process, self._connection = process, ours
         its.close()  # or its end would not be noticed
@@ -89,7 +93,7 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: Connection, bundle: Bundle, asking: Asking) -> None:
+def _work(connection: Connection, bundle: Bundle, asking: Asking, task: Task) -> None:
     """What runs in the process: None when it is ready, then the arrays of :class:`Answered` for each piece."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # nobody waits any more

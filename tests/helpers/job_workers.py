@@ -78,7 +78,7 @@ def in_place_of_engines(fate: Fate = lambda at, count: False) -> Iterator[list[P
 DEADLY = 37  # the row of `toys.puzzles(150, seed=5)` that ends whoever begins it
 
 
-def deadly(connection: Any, bundle: Any, asking: Asking) -> None:
+def deadly(*given: Any) -> None:
     """A local worker's process, whose engine is ended by one row as by the kernel that lacks memory."""
     row = toys.puzzles(150, seed=5)[DEADLY]
 
@@ -87,17 +87,17 @@ def deadly(connection: Any, bundle: Any, asking: Asking) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return toys.start(tokens)
 
-    _worked(start, connection, bundle, asking)
+    _worked(start, *given)
 
 
-def slow(connection: Any, bundle: Any, asking: Asking) -> None:
+def slow(*given: Any) -> None:
     """A local worker's process that takes a while over each row."""
 
     def start(tokens: np.ndarray) -> Any:
         time.sleep(0.01)
         return toys.start(tokens)
 
-    _worked(start, connection, bundle, asking)
+    _worked(start, *given)
 
 
 def _worked(start: Any, *given: Any) -> None:

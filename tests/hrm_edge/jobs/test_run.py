@@ -345,6 +345,37 @@ def test_what_stands_there_is_replaced_only_when_told_so(bundle, place):
     assert (place / ".strange.jsonl.work.hrm-edge" / "letter").read_text() == "mine"
 
 
+@pytest.mark.parametrize("where", ["imported", "main"])
+def test_workers_know_a_task_that_the_script_registers(place, where, expected):
+    family = (
+        "from hrm_edge.tasks import get_task, register\n"
+        "from hrm_edge.tasks.sudoku.task import Sudoku\n"
+        "class Own(Sudoku):\n"
+        "    @classmethod\n"
+        "    def from_name(cls, name):\n"
+        "        if name != 'own-4x4':\n"
+        "            return None\n"
+        "        made = cls(2, 2)\n"
+        "        made.name = name\n"
+        "        return made\n"
+    )
+    script = (
+        "if __name__ == '__main__':\n"
+        "    import hrm_edge as he\n"
+        "    register(Own)\n"
+        f"    he.solve_file({str(place / 'own')!r}, 'in.csv', 'out.jsonl', workers=1)\n"
+    )
+    if where == "imported":
+        (place / "own_task.py").write_text(family)
+        family = "from own_task import Own, register\n"
+    (place / "script.py").write_text(family + script)
+    toys.write_toy_bundle(place / "own", task="own-4x4")
+    path = os.pathsep.join([str(Path(he.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    subprocess.run([sys.executable, "script.py"], cwd=place, env=environment, check=True, timeout=120)
+    assert [row["answer"] for row in rows(place / "out.jsonl")] == [row["answer"] for row in expected]
+
+
 def test_who_stops_a_job_is_told_what_is_kept(bundle, place, capsys, monkeypatch):
     write, answered = folder.Work.write_shard, iter(range(100))
 
