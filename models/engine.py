@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,12 +24,19 @@ class TorchEngine(Engine):
     """PyTorch eager, float32: what every exported artifact is compared with and timed against.
 
     Deliberately plain. Rows start together, a row that halts leaves the batch with its answer, and the rest
-    think on. `compiled` runs the segment through `torch.compile` instead of eagerly.
+    think on. `compiled` runs the segment through `torch.compile` instead of eagerly. Once `stopped` is set, whoever
+    waits for an answer is given CancelledError after the segment that is under way.
     """
 
     loop, shows_segments = "host", True
 
-    def __init__(self, checkpoint: Checkpoint, compiled: bool = False, streams: int = 1) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        compiled: bool = False,
+        streams: int = 1,
+        stopped: threading.Event | None = None,
+    ) -> None:
         config = checkpoint.config
         super().__init__(
             checkpoint.task,
@@ -41,6 +49,7 @@ class TorchEngine(Engine):
             state=tuple(checkpoint.model.state),
             streams=streams,
         )
+        self.stopped = stopped or threading.Event()
         self.model = checkpoint.model.eval()
         self.segment = torch.compile(self.model.segment) if compiled else self.model.segment
         # Other calls wait: more would share the same cores, and torch.compile may not be entered twice.
@@ -77,6 +86,8 @@ class TorchEngine(Engine):
         e, *state = self.model.start(torch.from_numpy(questions).to(device), puzzles)
         active = np.arange(B)
         for step in range(1, T + 1):
+            if self.stopped.is_set():
+                raise CancelledError
             *state, logits, q = self.segment(*[*state, e])
             guess = logits.argmax(-1).to(torch.int32).cpu().numpy()
             values = q.float().cpu().numpy()

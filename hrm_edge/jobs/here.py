@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..bundle import Bundle
+from ..errors import InputError
 from ..runtimes import load_engine
 from ..runtimes.loader import task_of
 from ..solve.scheduler import Scheduler
@@ -44,7 +45,15 @@ class LocalWorker:
                 process.start()
             self._process, self._connection = process, ours
         its.close()  # or its end would not be noticed
-        self._get()
+        try:
+            self._get()
+        except WorkerLost as lost:
+            if type(task).__module__ == "__main__":
+                raise InputError(
+                    f"{task.name}: no process starts that finds its class ({lost}); define it in a module of "
+                    "its own, or call this below `if __name__ == '__main__':`, in a file"
+                ) from None
+            raise
 
     def answer(self, piece: Piece) -> Answered:
         with suppress(OSError):  # where it is gone, its answer will not come

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
 from typing import Any
@@ -51,25 +51,19 @@ def _computed(
 ) -> Answers:
     parts: list[Answers] = []
     with _callers(checkpoint) as (count, each, pool):
-        engine, stopped = TorchEngine(checkpoint, streams=count), Event()
-        think = engine.segment
-
-        def segment(*arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            if stopped.is_set():  # Ctrl-C, or another's failure: else it would be waited for through all segments
-                raise CancelledError
-            return think(*arrays)
+        stopped = Event()
+        engine = TorchEngine(checkpoint, streams=count, stopped=stopped)
 
         def solve(rows: np.ndarray) -> Answers:
             some = puzzles.select(rows)
             return engine.solve(some.questions, puzzle_identifiers=some.identifiers, **settings)
 
-        engine.segment = segment
         try:
             for answers in pool.map(solve, np.split(np.arange(len(puzzles)), range(each, len(puzzles), each))):
                 parts.append(answers)
                 if progress is not None:
                     progress(f"solving with {engine.backend}", sum(len(part.steps) for part in parts), len(puzzles))
-        finally:
+        finally:  # after Ctrl-C, or another's failure, each would think all its rows to the end
             stopped.set()
     return joined(parts)
 

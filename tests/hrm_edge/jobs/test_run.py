@@ -374,6 +374,10 @@ def test_workers_know_a_task_that_the_script_registers(place, where, expected):
     environment = {**os.environ, "PYTHONPATH": path}
     subprocess.run([sys.executable, "script.py"], cwd=place, env=environment, check=True, timeout=120)
     assert [row["answer"] for row in rows(place / "out.jsonl")] == [row["answer"] for row in expected]
+    if where == "main":  # where no file is, none can be run anew
+        given = {"input": family + script.replace("out", "none"), "cwd": place, "env": environment, "timeout": 120}
+        done = subprocess.run([sys.executable, "-"], text=True, capture_output=True, check=False, **given)
+        assert "own-4x4: no process starts that finds its class" in done.stderr.splitlines()[-1]
 
 
 def test_who_stops_a_job_is_told_what_is_kept(bundle, place, capsys, monkeypatch):
