@@ -134,10 +134,12 @@ def million(answering: float, coordinating: float, cores: int) -> list[dict[str,
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("bundle", type=Path)
-    arguments.add_argument("--n", type=int, default=1024, help="puzzles of a measurement")
+    arguments.add_argument("--n", type=int, default=1024, help=f"puzzles of a measurement, more than {FEW}")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--cores", type=int, default=16, help="of a node that is extrapolated to")
     given = arguments.parse_args()
+    if given.n <= FEW:
+        arguments.error(f"--n {given.n}: takes more than {FEW}, which are measured as well")
     puzzles = generate_puzzles(he.load_engine(given.bundle, threads=1).task, given.n, seed=2026)
     kinds = [(None, 1), (None, 2)]
     if importlib.util.find_spec("ray") is not None:
