@@ -176,7 +176,7 @@ def what_is_open(report: GateReport, sides: tuple[Answers, Answers]) -> str:
     limit = report.max_halt_shift
     low, high = shift_interval(sides[0].steps, sides[1].steps, report.confidence)
     near = low <= limit <= high or low <= -limit <= high
-    if near and (report.passed or abs(report.halt_shift) > limit):
+    if near and report.drop_points <= report.max_drop and (report.passed or abs(report.halt_shift) > limit):
         return f"halting moved by {100 * low:+.1f} to {100 * high:+.1f} %, {100 * limit:g} allowed,"
     return ""
 
