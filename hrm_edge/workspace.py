@@ -31,6 +31,7 @@ MANIFEST, MANIFEST_BYTES = "manifest.json", 2**24  # of a bundle, and the most t
 _OWNER, _OLD = "owner", "old"
 _MARK = "hrm-edge writes beside this folder; it may be deleted when that has ended: process "
 _SECONDS_TO_WAIT = 10.0  # for another writer of one file, which takes milliseconds
+_LOOKS = 4
 _OF_A_MANIFEST = {"digest", "files", "gate", "graphs"}  # with which no other program's is confused
 _READINGS = 5  # of a folder in whose place another one comes every time
 _written: list[Path] = []
@@ -253,7 +254,13 @@ def _require_ours(work: Path, target: Path) -> None:
 
 
 def _is_ours(work: Path) -> bool:
-    """Whether a folder is a workspace: ``owner`` says so before anything else is in it, and nothing else is."""
+    """Whether a folder is a workspace. One that changes hands meanwhile may look like another's at one look, where
+    the names are of the one process and the mark of the next; what is another's does so at all of them."""
+    return any(_looks_ours(work) for _ in range(_LOOKS))
+
+
+def _looks_ours(work: Path) -> bool:
+    """``owner`` says so before anything else is in it, and nothing else is."""
     if work.is_symlink() or not work.is_dir():
         return not os.path.lexists(work)  # gone again, and nobody's
     try:

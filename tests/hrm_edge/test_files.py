@@ -6,6 +6,7 @@ import signal
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import toys
@@ -13,6 +14,7 @@ from fault_injection import deliver
 from forked import Forked, context
 
 from hrm_edge import files, signals
+from hrm_edge import workspace as workspace_room
 from hrm_edge.errors import InputError
 from hrm_edge.files import (
     check_file,
@@ -283,13 +285,27 @@ def test_writers_of_one_file_wait_for_each_other(tmp_path):
         for _ in range(20):
             write_atomically(tmp_path / "file", str(number) * 1000)
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, range(4))) == [None] * 4
     assert len(set((tmp_path / "file").read_text())) == 1
     assert content(tmp_path) == {"file"}
+
+
+def test_a_workspace_that_changes_hands_between_two_looks_is_nobody_else_s(tmp_path, monkeypatch):
+    """Its names are read of the process that leaves, and the mark of the one that has just come."""
+    work = workspace_of(tmp_path / "file")
+    work.mkdir()
+    (work / "owner").touch()
+    entries, looks = workspace_room.entries, []
+
+    def listed(folder):
+        looks.append(folder)
+        return {"owner", "new"} if len(looks) == 1 else entries(folder)
+
+    monkeypatch.setattr(workspace_room, "entries", listed)
+    write_atomically(tmp_path / "file", "one")
+    assert (tmp_path / "file").read_text() == "one"
+    assert len(looks) > 1
 
 
 def test_one_folder_is_owned_once_even_in_one_process(tmp_path):
