@@ -10,8 +10,8 @@ SERVE_EXAMPLES ?= 100
 MINUTES ?= 5
 DEMO_BUNDLE := bundles/$(DEMO)-openvino-fp32-graph
 
-.PHONY: demo test executorch test-distributed test-serve serve-load throughput test-fast lint types contracts check fuzz soak faults \
-	test-web cpu-kinds dist train-demo clean
+.PHONY: demo test executorch test-distributed test-serve serve-load throughput test-fast lint types contracts check \
+	fuzz soak faults test-web cpu-kinds dist train-demo clean
 
 # torch first and pinned: on its own, a range may resolve to a build with gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml
@@ -92,7 +92,8 @@ fuzz: $(VENV)/.installed
 	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/fuzz.py --inputs 1000000 --seconds $(FUZZ_SECONDS)
 
 # OpenVINO's graph loop was seen to crash the process once (2026.4; eight threads, requests cancelled at any moment) and
-# not again in a dozen runs, nor in 72 000 requests since a process has one Core; why is not known. A crash is told with its stacks, and asked once more; a wrong answer is not.
+# not again in a dozen runs, nor in 72 000 requests since a process has one Core; why is not known. A crash is told with
+# its stacks, and asked once more; a wrong answer is not.
 soak: $(VENV)/.installed
 	@for try in 1 2; do \
 		PYTHONPATH=.:tests/helpers $(BIN)/python -X faulthandler tests/helpers/soak.py $(SOAK_MINUTES); code=$$?; \

@@ -77,10 +77,9 @@ def _apart(checkpoint: Checkpoint) -> bool:
 def _callers(checkpoint: Checkpoint) -> Iterator[tuple[int, int, Executor]]:
     """(how many ask at once, of how many rows, their threads)."""
     before = torch.get_num_threads()
-    count, rows, pool = 1, ENGINE_ROWS, ThreadPoolExecutor(1)
-    if _apart(checkpoint):  # PyTorch's number is that of the thread which sets it, and of those that come later
-        count, rows = before, ROWS
-        pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    count, rows, each = (before, ROWS, 1) if _apart(checkpoint) else (1, ENGINE_ROWS, before)
+    # PyTorch's number is that of the thread which sets it, and of those that come later.
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(each,))
     try:
         yield count, rows, pool
     finally:

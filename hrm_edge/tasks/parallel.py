@@ -105,9 +105,9 @@ _hiding = threading.Lock()
 
 
 @contextlib.contextmanager
-def main_left_out(task: Task | None = None) -> Iterator[None]:
+def main_left_out(task: Task) -> Iterator[None]:
     """A block in which processes start without running the user's script anew, unless it defines the task."""
-    if task is not None and type(task).__module__ == "__main__":
+    if type(task).__module__ == "__main__":
         yield
         return
     with _hiding:  # or one thread would take for the script's what another has hidden

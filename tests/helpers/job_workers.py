@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import toys
 
+import hrm_edge as he
 from hrm_edge.jobs import here
 from hrm_edge.jobs.answers import Answered, Asking, answer
 from hrm_edge.jobs.crew import Asked, Piece, WorkerLost
 from hrm_edge.solve.scheduler import Scheduler
+
+ROWS, SEED, SHARD = 150, 5, 16  # of the puzzles that jobs are tried on
 
 # Told what a worker is at ("start", or its piece) and how many such moments there were: whether it is lost there.
 Fate = Callable[[Any, int], bool]
@@ -73,14 +78,30 @@ def in_place_of_engines(fate: Fate = lambda at, count: False) -> Iterator[list[P
         yield log
 
 
+def rows(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def left(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir() if path.name != "in.csv")
+
+
+def solve(
+    bundle: Any, place: Path, name: str = "out.jsonl", fate: Fate = lambda at, count: False, **options: Any
+) -> Any:
+    """What came of the puzzles in ``place``, and the pieces that were answered."""
+    with in_place_of_engines(fate) as log:
+        return he.solve_file(bundle, place / "in.csv", place / name, **options), log
+
+
 # -- in processes of their own ---------------------------------------------------------------------------
 
-DEADLY = 37  # the row of `toys.puzzles(150, seed=5)` that ends whoever begins it
+DEADLY = 37  # the row that ends whoever begins it
 
 
 def deadly(*given: Any) -> None:
     """A local worker's process, whose engine is ended by one row as by the kernel that lacks memory."""
-    row = toys.puzzles(150, seed=5)[DEADLY]
+    row = toys.puzzles(ROWS, seed=SEED)[DEADLY]
 
     def start(tokens: np.ndarray) -> Any:
         if (tokens == row).all(axis=1).any():

@@ -6,14 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 import toys
 
 import hrm_edge as he
 from hrm_edge.errors import InputError
-from hrm_edge.jobs import folder, run
+from hrm_edge.jobs import folder
 from hrm_edge.jobs import ray as actors
 
 ray = pytest.importorskip("ray", reason="needs the extra ray (make test-distributed)")
@@ -44,12 +43,6 @@ def place(tmp_path_factory):
     (place / "in.csv").write_text("question\n" + "".join(f"{text}\n" for text in lines))
     he.solve_file(place / "toy", place / "in.csv", place / "here.csv", workers=1)
     return place
-
-
-@pytest.fixture(autouse=True)
-def _small_shards(monkeypatch):
-    built = run.job_of
-    monkeypatch.setattr(run, "job_of", lambda *given: replace(built(*given), shard_rows=SHARD))
 
 
 @pytest.fixture
