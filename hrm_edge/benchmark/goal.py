@@ -89,7 +89,9 @@ class Goal:
         raise InputError(f"--goal {self}: nothing fits; nearest is {nearest.name} with {self.said(nearest)}")
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={limit:.4g}{_MEASURES[name].unit}" for name, limit in self.limits.items())
+        """As :func:`read_goal` reads it."""
+        sizes = {name for name, measure in _MEASURES.items() if measure.unit == "MB"}
+        return ",".join(f"{name}={limit:.9g}{'MB' * (name in sizes)}" for name, limit in self.limits.items())
 
     def _order(self, row: Row) -> list[float]:
         names = dict.fromkeys([*self.limits, "size", "ms"])

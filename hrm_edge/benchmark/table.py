@@ -84,9 +84,10 @@ def _state(row: Row) -> str:
 
 
 def _notes(result: Benchmark) -> Sequence[str]:
-    compared = (
-        f"accuracy: exactly solved of {result.puzzles}, PyTorch → bundle" if result.puzzles else "no accuracy"
-    )
+    compared = "no accuracy"
+    if result.puzzles:
+        asked = f"{result.puzzles} or, where a gate asked on, more of these"
+        compared = f"accuracy: exactly solved of {asked}, PyTorch → bundle"
     notes = [
         f"{result.checkpoint} ({result.task}) on {result.machine}, {result.threads} threads, batch 1; {compared}. "
         f"{_BEST}: nothing here is smaller, faster and more accurate at once. Size: the bundle without a report; "

@@ -359,6 +359,12 @@ def test_a_goal_that_nothing_fits_names_the_nearest():
         read_goal("memory=10MB").choose(made(*ROWS))
 
 
+@pytest.mark.parametrize("text", ["size=458.123KB,ms=200,drop=0.5", "memory=1GiB,drop=0"])
+def test_a_goal_is_told_in_a_form_that_can_be_given_again(text):
+    told = str(read_goal(text))
+    assert read_goal(told).limits == pytest.approx(read_goal(text).limits)
+
+
 @pytest.mark.parametrize("text", ["", "size", "size=", "size=5 parsecs", "speed=3", "ms=-1", "ms=nan", "ms=1,ms=2"])
 def test_a_goal_that_cannot_be_read_is_said_in_a_line(text):
     with pytest.raises(InputError, match="is not understood"):
