@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import InputError
-from .base import PAD, LabelledTask, Tokens
+from .base import PAD, Tokens
 from .drawing import WALL, Drawing
+from .labelled import LabelledTask
 
 END, FIRST_COLOUR = 1, 2
 COLOURS = 10

@@ -55,7 +55,7 @@ class Task(ABC):
     all tasks of this family, for people. ``made_with``, ``answered_with``: the commands that make and answer its
     puzzles.
 
-    Without ``has_rules`` answers are judged by their labels alone (see :class:`LabelledTask`). ``has_solver``:
+    Without ``has_rules`` answers are judged by their labels alone (``labelled.LabelledTask``). ``has_solver``:
     whether :meth:`solve` finds exact answers; ``has_symmetries``: whether there are variants; ``generates``:
     whether there is a generator, without which puzzles come from folders. ``by_example``: what is asked for only a
     puzzle's identifier tells, and the tokens hold grids, between which and tokens ``encode`` and ``decode``
@@ -360,44 +360,6 @@ class Task(ABC):
     def decode(self, tokens: Tokens) -> np.ndarray:
         """The grid int32[h, w] that ``tokens[S]`` hold, (0, 0) if there is none."""
         raise NotImplementedError(f"{self.name} is not asked by example")
-
-
-class LabelledTask(Task):
-    """A task without rules: answers are judged by their labels, where label 0 counts for nothing.
-
-    Nothing can be verified, solved or generated, and no variant of a puzzle is known to be the same puzzle.
-    """
-
-    difficulties = ()
-    has_rules = False
-    has_solver = False
-    has_symmetries = False
-
-    @property
-    def question_tokens(self) -> np.ndarray:
-        """All there are: a grid that is smaller than its canvas stands in padding."""
-        return np.arange(self.vocab_size)
-
-    def verify(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        raise self.no_rules("no answer can be verified without its label")
-
-    def why_wrong(self, question: Tokens, answer: Tokens) -> str:
-        return "nothing but its label tells whether an answer is right"
-
-    def solve(self, question: Tokens) -> Tokens | None:
-        raise self.no_rules("it has no exact solver")
-
-    def generate_one(self, rng: np.random.Generator, difficulty: str) -> tuple[Tokens, Tokens]:
-        raise self._not_generated()
-
-    def check_difficulty(self, difficulty: str) -> None:
-        raise self._not_generated()
-
-    def _not_generated(self) -> InputError:
-        return self.no_rules(f"puzzles cannot be generated; build a set with `{self.made_with}`")
-
-    def sample_symmetries(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        raise self.no_rules("no variant of a puzzle is known to be the same puzzle")
 
 
 def _reopened(family: type[Task], name: str) -> Task:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...errors import InputError
-from ..base import PAD, PADDING, LabelledTask, Tokens
+from ..base import PAD, PADDING, Tokens
 from ..drawing import Drawing
+from ..labelled import LabelledTask
 from .definition import PAD_SYMBOL, TaskDefinition
 from .symmetry import Symmetries
 
