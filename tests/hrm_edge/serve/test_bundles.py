@@ -8,7 +8,7 @@ pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 import toys
-from services import Gated, ask, serving, until
+from services import SECRET, Gated, ask, serving, until
 
 from hrm_edge.bundle.examples import write_examples
 from hrm_edge.data.puzzles import PuzzleSet
@@ -19,7 +19,6 @@ from hrm_edge.serve.settings import Limits, Token
 from hrm_edge.solve.choice import WORTH
 from hrm_edge.solve.scheduler import Closed
 
-SECRET = "a-token-of-twenty-characters"
 WITH_TOKEN = {"authorization": f"Bearer {SECRET}"}
 PUZZLES = toys.puzzles(20)
 TEXTS = [toys.TASK.format(row) for row in PUZZLES]

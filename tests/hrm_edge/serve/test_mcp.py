@@ -15,7 +15,7 @@ pytest.importorskip("mcp", reason="needs the extra mcp")
 
 import mcp
 import toys
-from services import Gated, serving, until
+from services import SECRET, Gated, serving, until
 
 from hrm_edge.runtimes import HostLoop
 from hrm_edge.serve.mcp import PATH, Tools
@@ -290,9 +290,8 @@ def test_over_http_beside_the_service(bundle):
     httpx = pytest.importorskip("httpx2")
     from mcp.client.streamable_http import streamable_http_client
 
-    secret = "a-token-of-twenty-characters"
     command = [sys.executable, "-m", "hrm_edge.cli", "serve", str(bundle), "--port", "0", "--json", "--mcp-http"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HRM_EDGE_TOKEN": secret}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HRM_EDGE_TOKEN": SECRET}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         url = json.loads(process.stdout.readline())["url"] + PATH
@@ -300,7 +299,7 @@ def test_over_http_beside_the_service(bundle):
         async def main():
             async with httpx.AsyncClient() as client:
                 refused = await client.post(url, json={})
-            headers = {"authorization": f"Bearer {secret}"}
+            headers = {"authorization": f"Bearer {SECRET}"}
             async with (
                 httpx.AsyncClient(headers=headers) as http,
                 mcp.Client(streamable_http_client(url, http_client=http)) as client,
