@@ -219,3 +219,21 @@ class Attending(nn.Module):
         first, second = self.both.chunk(2)
         z = torch.tanh(F.linear(torch.relu(F.linear(h, first)), second) + h @ self.turned)
         return z, self.out(z), self.q(z[:, 0])
+
+
+class Smallest(nn.Module):
+    """One linear map; each test changes what it gives."""
+
+    halt_max_steps = 3
+    gives = staticmethod(lambda z, logits: (z, logits))
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.step, self.out = nn.Embedding(6, 8), nn.Linear(8, 8), nn.Linear(8, 6)
+
+    def start(self, tokens):
+        return self.embed(tokens), torch.zeros(*tokens.shape, 8)
+
+    def segment(self, z, e):
+        z = torch.tanh(self.step(z + e))
+        return self.gives(z, self.out(z))

@@ -9,6 +9,8 @@ import torch
 from hrm_edge.models import HRM, Checkpoint, HRMConfig
 from hrm_edge.models.checkpoint import build_model
 from hrm_edge.models.config import FIXED
+from hrm_edge.models.engine import TorchEngine
+from hrm_edge.models.network import Wrapped
 from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")
@@ -52,6 +54,11 @@ def _kinds(halts: np.ndarray) -> int:
 
 def checkpoint(model: HRM | None = None, **metadata) -> Checkpoint:
     return Checkpoint(model or network(), TASK, "", metadata, content_hash="0" * 64, path=Path("small"))
+
+
+def by_torch(network) -> TorchEngine:
+    """An engine of a network that nothing has traced."""
+    return TorchEngine(checkpoint(Wrapped(network, TASK).requires_grad_(False)))
 
 
 def think(model: HRM, tokens: np.ndarray, steps: int, identifiers: np.ndarray | None = None, learned: bool = True):
