@@ -14,7 +14,7 @@ from hrm_edge.bundle import open_bundle
 from hrm_edge.errors import InputError
 from hrm_edge.export import GateOptions, export_bundle
 from hrm_edge.exporters.graph.layers import products
-from hrm_edge.exporters.network import build_network, network_checkpoint
+from hrm_edge.exporters.network import network_checkpoint
 from hrm_edge.exporters.options import ExportOptions
 from hrm_edge.exporters.search.decide import Quantizing
 from hrm_edge.measure.reference import reference_segments
@@ -259,34 +259,3 @@ def test_what_keeps_not_the_contract_is_told_in_a_line(network, said):
     with pytest.raises(InputError, match=said) as caught:
         network_checkpoint(network, TASK)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("spec", "said"),
-    [
-        ("nothing", "write package.module:factory"),
-        ("no_such_module:make", "is its folder on PYTHONPATH"),
-        ("foreign_networks:Nobody", "cannot be imported"),
-        ("foreign_networks:rms_norm.__doc__", "is NoneType, not a function"),
-        ("foreign_networks:rotary", "fails"),
-    ],
-)
-def test_factories_that_make_no_network(spec, said):
-    with pytest.raises(InputError, match=said):
-        build_network(spec, TASK)
-
-
-def test_weights_are_all_there_and_fit():
-    weights = LoopedEncoder(TASK).state_dict()
-    network = build_network("foreign_networks:LoopedEncoder", TASK, weights)
-    assert torch.equal(network.state_dict()["layer.up.weight"], weights["layer.up.weight"])
-    for change, said in (
-        (lambda w: w.pop("norm.weight"), "lack 'norm.weight'"),
-        (lambda w: w.update(more=torch.zeros(1)), "hold another 'more'"),
-        (lambda w: w.update({"norm.weight": torch.zeros(3)}), r"is \[3\], and \[48\]"),
-        (lambda w: w.update({"norm.weight": torch.full((48,), float("nan"))}), "not finite"),
-    ):
-        changed = dict(weights)
-        change(changed)
-        with pytest.raises(InputError, match=said):
-            build_network("foreign_networks:LoopedEncoder", TASK, changed)

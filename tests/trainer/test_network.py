@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import shutil
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import run as run_command
 from foreign_networks import Attending, ConvMixer, LoopedEncoder, SingleZ
 
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.export import GateOptions, export_bundle
@@ -20,7 +19,7 @@ from hrm_edge.models import load_checkpoint, quantization_of, quantized_layers
 from hrm_edge.models.engine import TorchEngine
 from hrm_edge.models.fake_quant import quantize_model
 from hrm_edge.models.network import bare
-from hrm_edge.models.source import NetworkSource, build_network, code_hash
+from hrm_edge.models.source import NetworkSource
 from hrm_edge.runtimes import load_engine
 from hrm_edge.tasks import get_task
 from hrm_edge.trainer import load_recipe, train
@@ -79,6 +78,7 @@ def rows(output):
 
 
 # -- against a loop in plain PyTorch -----------------------------------------------------------------------------
+
 
 PLAIN = ["train.interleave=1", "train.schedule=constant", "train.warmup_steps=0", "train.ema_decay=0.0"]
 PLAIN += ["train.grad_clip=0.0", "train.rollout=2", "train.steps=100", "train.augment=false", "train.lr=1e-2"]
@@ -224,85 +224,9 @@ def test_the_margin_lowers_what_says_halt():
     assert again.config.halt_margin == 1.5
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------
-
-
-def rewritten(folder, copy, factory, **arch):
-    shutil.copytree(folder / "whole" / "checkpoint", copy)
-    config = json.loads((copy / "config.json").read_text())
-    config["arch"] |= {"factory": factory, **arch}
-    (copy / "config.json").write_text(json.dumps(config))
-    return copy
-
-
-@pytest.mark.parametrize(
-    ("factory", "arch", "said"),
-    [
-        ("gone_away:make", {}, "gone_away.*is its folder on PYTHONPATH"),
-        ("own_code:make", {}, "is code of its own folder; it is not run"),
-        ("own_package.inner:make", {}, "is code of its own folder; it is not run"),
-        ("c.own_code:make", {}, "is code of its own folder; it is not run"),  # by the folder above it
-        ("linked:make", {}, "is code of its own folder; it is not run"),  # which lies elsewhere
-        ("os:abort", {}, "Python's own; it is not run"),
-        ("torch:os.abort", {}, "a checkpoint may name nothing else"),
-        ("torch:sys.exit", {}, "a checkpoint may name nothing else"),
-        ("pytest:main", {}, "a checkpoint may name nothing else"),
-        ("torch.utils.collect_env:main", {}, "a checkpoint may name nothing else"),
-        ("foreign_networks:ConvMixer", {"width": 3}, "arch.width is its factory's to decide"),
-        (3, {}, "arch.factory must be package.module:factory"),
-    ],
-)
-def test_checkpoints_that_name_no_network(trained, tmp_path, monkeypatch, factory, arch, said):
-    folder = rewritten(trained, tmp_path / "c", factory, **arch)
-    for code in ("own_code.py", "own_package/__init__.py", "own_package/inner.py"):
-        (folder / code).parent.mkdir(exist_ok=True)
-        (folder / code).write_text("raise SystemExit('a stranger was run')\n")
-    (tmp_path / "elsewhere.py").write_text("raise SystemExit('a stranger was run')\n")
-    (folder / "linked.py").symlink_to(tmp_path / "elsewhere.py")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.syspath_prepend(folder)
-    with pytest.raises(InputError, match=said) as caught:
-        load_checkpoint(folder)
-    assert "\n" not in str(caught.value)
-
-
-def test_code_beside_a_runs_checkpoint_is_not_run_either(trained, tmp_path, monkeypatch):
-    rewritten(trained, tmp_path / "run" / "checkpoint", "run.beside:make")
-    (tmp_path / "run" / "beside.py").write_text("raise SystemExit('a stranger was run')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match="is code of its own folder; it is not run"):
-        load_checkpoint(tmp_path / "run")
-
-
-def test_whatever_code_a_network_reaches_is_part_of_its_checkpoints_hash(tmp_path, monkeypatch):
-    (tmp_path / "reached_net.py").write_text(
-        "import reached_ops\nfrom foreign_networks import LoopedEncoder as Net\n"
-    )
-    ops = tmp_path / "reached_ops.py"
-    ops.write_text("LIMIT = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    network = build_network("reached_net:Net", TASK)
-    before = code_hash(network, "reached_net:Net")
-    assert before == code_hash(network, "reached_net:Net") != code_hash(network, "foreign_networks:LoopedEncoder")
-    ops.write_text("LIMIT = 2\n")
-    assert code_hash(network, "reached_net:Net") != before
-
-
 def test_what_is_drawn_at_random_is_kept(tmp_path):
     with pytest.raises(InputError, match="made anew with the same weights it answers otherwise"):
         run(tmp_path / "run", "Drawn", "train.steps=1")
-
-
-def test_weights_that_do_not_fit_the_code(trained, tmp_path):
-    folder = rewritten(trained, tmp_path / "c", "foreign_networks:SingleZ")
-    with pytest.raises(InputError, match=r"weight '.*' (is missing|is unknown|has shape)"):
-        load_checkpoint(folder)
-
-
-def cli(capsys, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main([str(each) for each in arguments])
-    return end.value.code or 0, *capsys.readouterr()
 
 
 @pytest.fixture
@@ -316,7 +240,7 @@ def command(monkeypatch, tmp_path):
 def test_from_the_command_line(command, capsys):
     network = ["--network", "foreign_networks:SingleZ", "--weights", "step_7.pt", "--key", "ema"]
     still = ["--set", "train.lr=1e-12", "--set", "train.weight_decay=0.0", "--set", "train.ema_decay=0.0"]
-    code, _, err = cli(capsys, *command, *network, *still)
+    code, _, err = run_command(capsys, *command, *network, *still)
     assert code == 0, err
     assert "next: hrm-edge export run" in err
     saved = torch.load("step_7.pt", weights_only=True)["ema"]
@@ -325,7 +249,7 @@ def test_from_the_command_line(command, capsys):
     lines = [f"{TASK.format(q)},{TASK.format(a)}" for q, a in zip(puzzles.questions, puzzles.answers, strict=True)]
     with open("p.csv", "w") as file:
         file.write("question,answer\n" + "\n".join(lines) + "\n")
-    assert cli(capsys, "eval", "run", "--data", "p.csv", "--n", "8")[0] == 0
+    assert run_command(capsys, "eval", "run", "--data", "p.csv", "--n", "8")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -344,7 +268,7 @@ def test_from_the_command_line(command, capsys):
     ],
 )
 def test_mistakes_are_one_line(command, capsys, arguments, said):
-    code, _, err = cli(capsys, *command, *arguments)
+    code, _, err = run_command(capsys, *command, *arguments)
     assert code == 2
     assert said in err
     assert len(err.strip().splitlines()) == 1
