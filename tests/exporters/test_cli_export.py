@@ -7,6 +7,7 @@ import json
 import pytest
 import shared_traces
 from commands import export
+from patient_networks import with_bias
 from small_networks import TASK, network
 
 from hrm_edge.bundle import open_bundle
@@ -50,18 +51,10 @@ def quick(monkeypatch, tmp_path, traces):
 
 def spoil(monkeypatch):
     """Make the export move the halting bias: fewer segments, and so other answers."""
-
-    import numpy as np
-
     wrap = build.wrap_in_loop
 
     def spoiled(start, segment, *facts):
-        for tensor in segment.graph.initializer:
-            if tensor.name == "q_head.bias":
-                tensor.CopyFrom(
-                    build.onnx.numpy_helper.from_array(np.array([50.0, -50.0], np.float32), tensor.name)
-                )
-        return wrap(start, segment, *facts)
+        return wrap(start, with_bias(segment, (50, -50)), *facts)
 
     monkeypatch.setattr(build, "wrap_in_loop", spoiled)
 

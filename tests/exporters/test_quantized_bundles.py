@@ -6,22 +6,20 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from commands import export as command
-from small_networks import TASK, network
-from traced_networks import CONFIGS, expected_products, traced
+from patient_networks import with_bias
+from small_networks import TASK
+from traced_networks import expected_products, traced
 from ungated import build_bundle
 
 from hrm_edge.bundle import open_bundle
 from hrm_edge.bundle.quantization import QUANTIZATION, read_quantization
 from hrm_edge.data.choose import gate_puzzles
 from hrm_edge.data.leaks import fingerprints
-from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
+from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import GateFailed, InputError
 from hrm_edge.export import GateOptions, export_bundle
 from hrm_edge.exporters import build
 from hrm_edge.exporters.build import ExportOptions
-from hrm_edge.exporters.quantize.plan import Recipe
 from hrm_edge.exporters.search import decide as quantize
 from hrm_edge.exporters.search.decide import Quantizing
 from hrm_edge.models import load_checkpoint, quantized_layers, save_checkpoint
@@ -29,56 +27,15 @@ from hrm_edge.models.engine import TorchEngine
 from hrm_edge.runtimes import load_engine
 
 pytest.importorskip("onnxruntime")
-pytestmark = pytest.mark.usefixtures("untrained")
+pytestmark = pytest.mark.usefixtures("untrained", "patient_exports")
 
 TARGETS, LOOPS, PRECISIONS = ("onnx", "openvino"), ("graph", "host"), ("int8", "int8-weights", "int4-weights")
 REPORT, REPORTED = {"report.json", "report.md", "report.html"}, "onnx-int8-graph"
 QUICK = Quantizing(calibration=12, sensitivity=0, max_drop=100.0)
 
 
-PATIENCE = np.array([-50, 0], np.float32)
-
-
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """A checkpoint folder that names its own held-out puzzles. Nobody trained it, so that a little noise would move
-    its halting by more than any gate allows: it never halts."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "small"
-    held_out = {"seed": 5, "difficulty": "ordinary", "n": 40}
-    model = network(**CONFIGS["grid"])
-    model.q_head.bias[:] = torch.from_numpy(PATIENCE)
-    return save_checkpoint(folder, model, TASK.name, "card", {"held_out": held_out})
-
-
-def small_graphs():
-    """Its start and segment, from a trace of the same network with another halting bias."""
-    _, start, segment = traced("grid")
-    return start, with_bias(segment, PATIENCE)
-
-
-def with_bias(segment, bias):
-    (tensor,) = (tensor for tensor in segment.graph.initializer if tensor.name == "q_head.bias")
-    tensor.raw_data = np.asarray(bias, np.float32).tobytes()
-    return segment
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path, cache, own_memory):
-    """No trace twice, few puzzles to choose on, answers kept among these tests."""
-    for i, name in enumerate(("trace_start", "trace_segment")):
-        monkeypatch.setattr(build, name, lambda model, i=i: small_graphs()[i])
-    monkeypatch.setattr(quantize, "SELECTION_PUZZLES", 30)
-    monkeypatch.setenv("HRM_EDGE_CACHE", str(cache))
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def exported(small, tmp_path_factory):
+def exported(patient, tmp_path_factory):
     """Each kind of bundle, exported once: (folder, what the export returned, puzzles of its gate)."""
     root, made = tmp_path_factory.mktemp("bundles"), {}
 
@@ -86,7 +43,7 @@ def exported(small, tmp_path_factory):
         pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
         options = ExportOptions(target, precision, loop)
         if options not in made:
-            source = load_checkpoint(small)
+            source = load_checkpoint(patient)
             puzzles = gate_puzzles(source, None, 16)
             folder = root / options.suffix
             # One report is enough to see that it is there; measuring for it takes longest.
@@ -108,7 +65,7 @@ KINDS = list(kinds(TARGETS, PRECISIONS, LOOPS))
 
 
 @pytest.mark.parametrize(("target", "precision", "loop"), KINDS)
-def test_a_bundle_opens_and_tells_how_it_was_quantized(exported, small, target, precision, loop):
+def test_a_bundle_opens_and_tells_how_it_was_quantized(exported, patient, target, precision, loop):
     folder, made, puzzles = exported(target, precision, loop)
     bundle = open_bundle(folder)
     manifest, record = bundle.manifest, read_quantization(bundle)
@@ -116,7 +73,7 @@ def test_a_bundle_opens_and_tells_how_it_was_quantized(exported, small, target, 
     assert manifest == made.manifest
     assert (manifest.target, manifest.precision, manifest.loop) == (target, precision, loop)
     assert manifest.gate.passed is True
-    model = load_checkpoint(small)
+    model = load_checkpoint(patient)
     assert (record.precision, record.checkpoint) == (precision, model.content_hash)
     assert manifest.source["content_hash"] == model.content_hash
     asked = expected_products(model.model)
@@ -178,11 +135,11 @@ def test_both_backends_and_both_loops_answer_alike(exported, precision):
 
 
 @pytest.mark.parametrize(("target", "precision"), kinds(TARGETS, PRECISIONS))
-def test_answers_are_near_those_of_the_checkpoint(exported, small, target, precision):
+def test_answers_are_near_those_of_the_checkpoint(exported, patient, target, precision):
     """Far nearer than another network's: the bundle holds this one."""
     questions = generate_puzzles(TASK, 40, 77, "ordinary").questions
     ours = load_engine(exported(target, precision, "host")[0], threads=1)
-    theirs = TorchEngine(load_checkpoint(small))
+    theirs = TorchEngine(load_checkpoint(patient))
     one, other = (engine.solve(questions, max_think_steps=1, halt="fixed") for engine in (ours, theirs))
     assert (one.tokens == other.tokens).mean() > (0.95 if precision != "int4-weights" else 0.75)
     spread = np.abs(other.q - other.q.mean(axis=0)).mean()
@@ -192,31 +149,31 @@ def test_answers_are_near_those_of_the_checkpoint(exported, small, target, preci
 @pytest.mark.parametrize(
     ("target", "precision"), [("onnx", "int8"), ("onnx", "int8-weights"), ("openvino", "int4-weights")]
 )
-def test_the_same_export_twice_is_the_same_bytes(small, tmp_path, target, precision):
+def test_the_same_export_twice_is_the_same_bytes(patient, tmp_path, target, precision):
     """Graphs, record and manifest."""
     found = []
     for i in range(2):
         folder = tmp_path / str(i) / "b"
         folder.parent.mkdir()
         quick = Quantizing(calibration=8, sensitivity=0, max_drop=None)
-        export_bundle(load_checkpoint(small), ExportOptions(target, precision), folder, GateOptions(None), quick)
+        export_bundle(load_checkpoint(patient), ExportOptions(target, precision), folder, GateOptions(None), quick)
         found.append({file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in names_in(folder)})
     assert found[0] == found[1]
 
 
-def test_layers_are_kept_until_the_budget_holds_and_the_record_says_why(small, tmp_path, monkeypatch):
+def test_layers_are_kept_until_the_budget_holds_and_the_record_says_why(patient, tmp_path, monkeypatch):
     """Trials told what to say: nothing holds before two layers stay in float."""
     from hrm_edge.bundle.quantization import Trial
     from hrm_edge.exporters.search import budget as search
 
     def scripted(plan, what, segment, trials, max_drop=None):
-        alone = len(plan.keep) == len(quantized_layers(load_checkpoint(small).model)) - 1
+        alone = len(plan.keep) == len(quantized_layers(load_checkpoint(patient).model)) - 1
         lost = ("down_proj" in what) * 9 if alone else 10 * (len(plan.keep) < 2)
         return Trial(what, 100, 0.5, 0.5, lost, 0, 1.0, 1.0, 0.5, 1.0)
 
     monkeypatch.setattr(search, "try_plan", scripted)
     monkeypatch.setattr(quantize, "try_plan", scripted)
-    source = load_checkpoint(small)
+    source = load_checkpoint(patient)
     gate = GateOptions(gate_puzzles(source, None, 8), max_drop=100, report=False)
     options, wanted = ExportOptions("onnx", "int8", "host"), Quantizing(calibration=8, sensitivity=4, max_drop=1.0)
     made = export_bundle(source, options, tmp_path / "b", gate, wanted, threads=1)
@@ -233,7 +190,7 @@ def test_layers_are_kept_until_the_budget_holds_and_the_record_says_why(small, t
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_layers_with_wide_inputs_are_audited_and_say_why(small, tmp_path, monkeypatch, target):
+def test_layers_with_wide_inputs_are_audited_and_say_why(patient, tmp_path, monkeypatch, target):
     """Trials told what to say: nothing holds before two layers have 16 bits of input."""
     from hrm_edge.bundle.quantization import Trial
     from hrm_edge.exporters.search import budget as search
@@ -244,7 +201,7 @@ def test_layers_with_wide_inputs_are_audited_and_say_why(small, tmp_path, monkey
 
     monkeypatch.setattr(search, "try_plan", scripted)
     monkeypatch.setattr(quantize, "try_plan", scripted)
-    source = load_checkpoint(small)
+    source = load_checkpoint(patient)
     gate = GateOptions(gate_puzzles(source, None, 8), max_drop=100, report=False)
     options, wanted = ExportOptions(target, "int8"), Quantizing(calibration=8, sensitivity=4, max_drop=1.0)
     made = export_bundle(source, options, tmp_path / "b", gate, wanted, threads=1)
@@ -256,14 +213,14 @@ def test_layers_with_wide_inputs_are_audited_and_say_why(small, tmp_path, monkey
     assert sum(any(name in part for name in wide) for part in made.manifest.precision_parts) == 2
 
 
-def test_a_failed_gate_publishes_nothing_and_keeps_what_was_there(small, tmp_path, monkeypatch):
-    source = load_checkpoint(small)
+def test_a_failed_gate_publishes_nothing_and_keeps_what_was_there(patient, tmp_path, monkeypatch):
+    source = load_checkpoint(patient)
     puzzles = gate_puzzles(source, None, 8)
     good = export_bundle(source, ExportOptions("onnx", "int8"), tmp_path / "b", GateOptions(None), QUICK).manifest
     real = build.wrap_in_loop
 
     def hasty(start, segment, *facts):
-        return real(start, with_bias(segment, [50, -50]), *facts)
+        return real(start, with_bias(segment, (50, -50)), *facts)
 
     monkeypatch.setattr(build, "wrap_in_loop", hasty)
     with pytest.raises(GateFailed, match=r"halting moved .* nothing was published"):
@@ -272,11 +229,11 @@ def test_a_failed_gate_publishes_nothing_and_keeps_what_was_there(small, tmp_pat
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
 
 
-def test_a_bundle_for_timing_is_audited_by_nobody_but_built_alike(small, tmp_path):
+def test_a_bundle_for_timing_is_audited_by_nobody_but_built_alike(patient, tmp_path):
     for precision in PRECISIONS:
         folder = tmp_path / precision
         folder.mkdir()
-        manifest = build_bundle(load_checkpoint(small), ExportOptions("onnx", precision), folder, "b")
+        manifest = build_bundle(load_checkpoint(patient), ExportOptions("onnx", precision), folder, "b")
         assert manifest.gate.ran is False
         assert manifest.precision == precision
         assert open_bundle(folder).manifest == manifest
@@ -285,8 +242,8 @@ def test_a_bundle_for_timing_is_audited_by_nobody_but_built_alike(small, tmp_pat
         assert load_engine(folder, 1).solve(tokens).tokens.shape == (2, 16)
 
 
-def test_a_float_bundle_has_no_record(small, tmp_path):
-    source = load_checkpoint(small)
+def test_a_float_bundle_has_no_record(patient, tmp_path):
+    source = load_checkpoint(patient)
     gate = GateOptions(gate_puzzles(source, None, 8), max_drop=100)
     made = export_bundle(source, ExportOptions("onnx", "fp32"), tmp_path / "b", gate, threads=1)
     assert made.quantization is None
@@ -310,113 +267,6 @@ def test_layers_called_many_times_are_stored_once_in_the_bundle(tmp_path, monkey
         assert made.quantization.products.found == len(asked) == 28
         assert made.quantization.weights_bytes < made.quantization.float_weights_bytes - 0.68 * 4 * blocks
         assert len(made.quantization.sites) in (0, 16)
-
-
-# -- through the command -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("target", "precision"), [("onnx", "int8"), ("openvino", "int4-weights")])
-def test_the_command_exports_and_says_what_it_did(small, tmp_path, capsys, target, precision):
-    flags = ["--target", target, "--precision", precision, "--gate-puzzles", 12, "--max-drop", 100, "--threads", 1]
-    flags += ["--calibration", 8, "--no-report"] + (["--sensitivity", 0] if precision == "int8" else [])
-    assert command(small, *flags) == 0
-    folder = tmp_path / "bundles" / f"small-{target}-{precision}-graph"
-    record = read_quantization(open_bundle(folder))
-    assert record.precision == precision
-    out, err = capsys.readouterr()
-    n = len(expected_products(traced("grid")[0]))
-    assert f"{n} of {n} {precision} products compiled as such" in out
-    assert f"{record.weights_bytes / record.float_weights_bytes:.3f} × fp32" in out
-    assert "export: calibrating on 8 puzzles" in err
-
-
-def test_json_has_the_figures_of_the_record(small, tmp_path, capsys):
-    flags = ["--precision", "int8", "--loop", "host", "--gate-puzzles", 8, "--max-drop", 100, "-o", "b", "--json"]
-    assert command(small, *flags, "--calibration", 8, "--sensitivity", 0, "--no-report", "--threads", 1) == 0
-    result = json.loads(capsys.readouterr().out)
-    record = read_quantization(open_bundle(tmp_path / "b"))
-    facts = result["quantization"]
-    assert facts["products"] == {"expected": record.products.expected, "found": record.products.found}
-    assert facts["weights_ratio"] == record.weights_bytes / record.float_weights_bytes < 0.5
-    assert facts["kept"] == {layer.name: layer.kept for layer in record.layers if layer.kept}
-
-
-def test_calibration_flags_reach_the_record(small, tmp_path):
-    save_puzzles(generate_puzzles(TASK, 30, 600, "ordinary"), tmp_path / "mine.csv")
-    flags = ["--precision", "int8", "--no-gate", "-o", "b", "--calibration", 9, "--calibration-data", "mine.csv"]
-    flags += ["--calibration-method", "percentile", "--calibration-segments", "last", "--smooth", "0.5"]
-    assert command(small, *flags) == 0
-    facts = read_quantization(open_bundle(tmp_path / "b")).calibration
-    assert (facts.n, facts.estimator, facts.segments, facts.smooth) == (9, "percentile", "last", 0.5)
-    assert facts.samples == 9
-    assert facts.puzzles == "mine"
-
-
-@pytest.mark.slow
-def test_auto_compares_and_the_record_keeps_the_comparison(small, tmp_path):
-    flags = ["--precision", "int8", "-o", "b", "--gate-puzzles", 8, "--max-drop", 100, "--calibration", 6]
-    assert command(small, *flags, "--calibration-method", "auto", "--sensitivity", 0, "--no-report") == 0
-    record = read_quantization(open_bundle(tmp_path / "b"))
-    assert len(record.comparison) >= 10
-    chosen = Recipe(record.calibration.estimator, record.calibration.segments, record.calibration.smooth)
-    assert chosen.segments != "random"
-    assert str(chosen) in [trial.what for trial in record.comparison]
-
-
-@pytest.mark.parametrize(
-    ("flags", "what"),
-    [
-        (["--precision", "int7"], "--precision int7: unknown"),
-        (["--precision", "int8", "--calibration-method", "average"], "average"),
-        (["--precision", "int8", "--calibration-segments", "some"], "some"),
-        (["--precision", "int8", "--smooth", "1.5"], "1.5"),
-        (["--precision", "int8", "--smooth", "nan"], "nan"),
-        (["--precision", "int8", "--smooth", "-0.5"], "-0.5"),
-        (
-            ["--precision", "int8", "--calibration-method", "auto", "--smooth", "0.5"],
-            "compares segments and smoothing",
-        ),
-        (["--precision", "fp32", "--calibration", "8"], "--calibration: has no meaning with --precision fp32"),
-        (["--precision", "fp16", "--smooth", "0.5"], "--smooth: has no meaning with --precision fp16"),
-        (["--precision", "int8-weights", "--sensitivity", "8"], "--sensitivity: has no meaning"),
-        (["--precision", "int8", "--calibration-data", "nowhere.csv"], "nowhere.csv"),
-        (["--precision", "int8", "--calibration-data", "leak.csv"], "used for calibration"),
-        (["--precision", "int8-weights", "--calibration-data", "leak.csv"], "used for calibration"),
-        (["--precision", "int8", "--calibration-data", "text.csv"], "text.csv"),
-    ],
-)
-def test_bad_flags_are_one_line_and_exit_2(small, tmp_path, capsys, flags, what):
-    source = load_checkpoint(small)
-    save_puzzles(gate_puzzles(source, None, 8), tmp_path / "leak.csv")
-    (tmp_path / "text.csv").write_text("no puzzles\nat all\n")
-    assert command(small, "-o", "b", "--gate-puzzles", 8, *flags) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("export: ")]
-    assert len(lines) == 1
-    assert lines[0].startswith("hrm-edge: ")
-    assert what in lines[0]
-    assert not (tmp_path / "b").exists()
-
-
-@pytest.mark.parametrize("flags", [["--calibration", "0"], ["--sensitivity", "-1"], ["--smooth", "much"]])
-def test_numbers_out_of_range_exit_2(small, tmp_path, flags):
-    assert command(small, "-o", "b", "--precision", "int8", *flags) == 2
-    assert not (tmp_path / "b").exists()
-
-
-def test_a_budget_nobody_meets_exits_1_with_a_way_out(small, tmp_path, capsys, monkeypatch):
-    from hrm_edge.bundle.quantization import Trial
-    from hrm_edge.exporters.search import budget as search
-
-    def lost(plan, what, segment, trials, max_drop=None):
-        return Trial(what, 100, 0.4, 0.5, 10, 0, 1.0, 1.0, 0.5, 1.0)
-
-    monkeypatch.setattr(search, "try_plan", lost)
-    monkeypatch.setattr(quantize, "try_plan", lost)
-    assert command(small, "-o", "b", "--precision", "int8", "--gate-puzzles", 8, "--calibration", 8) == 1
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("hrm-edge: no mix of int8")
-    assert "--qat" in line
-    assert not (tmp_path / "b").exists()
 
 
 def test_weights_that_do_not_fill_blocks_are_one_line(tmp_path):

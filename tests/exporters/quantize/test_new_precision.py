@@ -6,22 +6,16 @@ there already needs no algorithm of its own.
 
 import sys
 
-import numpy as np
-import onnx
 import pytest
-import torch
 from commands import exit_code as command
-from small_networks import TASK, network
-from traced_networks import CONFIGS, expected_products, traced
+from traced_networks import expected_products
 
 import hrm_edge.exporters.quantize
 from hrm_edge.bundle import open_bundle
 from hrm_edge.bundle.quantization import read_quantization
 from hrm_edge.cli.export import _precisions
-from hrm_edge.exporters import build
-from hrm_edge.exporters.graph.edit import array_of, initializers
 from hrm_edge.exporters.targets import target_named
-from hrm_edge.models import load_checkpoint, save_checkpoint
+from hrm_edge.models import load_checkpoint
 from hrm_edge.precision import PRECISIONS, Precision
 
 pytest.importorskip("openvino")
@@ -102,20 +96,12 @@ def ternary(tmp_path, monkeypatch):
     vars(package).pop("ternary", None)
 
 
-def test_a_new_precision_is_exported_audited_gated_and_told_of(ternary, tmp_path, monkeypatch, capsys):
-    model = network(**CONFIGS["grid"])
-    model.q_head.bias[:] = torch.tensor([-50.0, 0.0])  # never halts: what nobody trained halts at random
-    monkeypatch.setattr(build, "trace_start", lambda model: traced("grid")[1])
-    monkeypatch.setattr(build, "trace_segment", lambda model: restless())
-    monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    held_out = {"seed": 5, "difficulty": "ordinary", "n": 40}
-    small = save_checkpoint(tmp_path / "small", model, TASK.name, "card", {"held_out": held_out})
+def test_a_new_precision_is_exported_audited_gated_and_told_of(ternary, patient, patient_exports, capsys):
     flags = ["--target", TARGET, "--precision", ternary.name, "--loop", "host", "--calibration", 8]
     flags += ["--gate-puzzles", 8, "--max-drop", 100, "--threads", 1, "--no-report", "-o", "b"]
-    assert command("export", small, *flags) == 0
+    assert command("export", patient, *flags) == 0
     out = capsys.readouterr().out
-    products = len(expected_products(load_checkpoint(small).model))
+    products = len(expected_products(load_checkpoint(patient).model))
     assert f"{products} of {products} ternary-weights products compiled as such" in out
     bundle = open_bundle("b")
     assert bundle.manifest.gate.passed
@@ -123,13 +109,6 @@ def test_a_new_precision_is_exported_audited_gated_and_told_of(ternary, tmp_path
     layers = read_quantization(bundle).layers
     assert {layer.dtype for layer in layers} == {"ternary"}
     assert all(0.1 < layer.error < 1 for layer in layers)
-
-
-def restless() -> onnx.ModelProto:
-    segment = traced("grid")[2]
-    initializers(segment.graph)["q_head.bias"].raw_data = np.array([-50, 0], np.float32).tobytes()
-    assert array_of(initializers(segment.graph)["q_head.bias"])[0] == -50
-    return segment
 
 
 def test_what_lists_precisions_lists_it(ternary, tmp_path, capsys):

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from patient_networks import with_bias
 from scripted import trial
 from small_networks import TASK, checkpoint
 
@@ -41,18 +42,6 @@ def rope(traced):
     return checkpoint(model), start, segment, generate_puzzles(TASK, 24, 11, "ordinary")
 
 
-def with_bias(segment, halt: float):
-    """The segment with another halting bias."""
-    for tensor in segment.graph.initializer:
-        if tensor.name == "q_head.bias":
-            tensor.CopyFrom(
-                trials_module.onnx.numpy_helper.from_array(np.array([halt, 0], np.float32), tensor.name)
-            )
-            assert array_of(tensor)[0] == halt
-            return segment
-    raise AssertionError("no halting bias")
-
-
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_the_float_segment_loses_nothing(cache, rope, target):
     pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
@@ -70,11 +59,11 @@ def test_the_float_segment_loses_nothing(cache, rope, target):
 
 def test_a_segment_that_always_halts_is_seen_to(cache, rope):
     source, start, segment, puzzles = rope
-    result = Trials(source, start, "onnx", puzzles, threads=1).run("hasty", with_bias(segment, 1e4))
+    result = Trials(source, start, "onnx", puzzles, threads=1).run("hasty", with_bias(segment, (1e4, 0)))
     reference = TorchEngine(source).solve(puzzles.questions)
     assert result.steps_mean == 1
     assert result.halt_agree == (reference.steps == 1).mean() < 1
-    never = Trials(source, start, "onnx", puzzles, threads=1).run("slow", with_bias(segment, -1e4))
+    never = Trials(source, start, "onnx", puzzles, threads=1).run("slow", with_bias(segment, (-1e4, 0)))
     assert never.steps_mean == source.config.halt_max_steps
 
 
@@ -93,7 +82,7 @@ def test_whatever_a_trial_depends_on_is_computed_again(cache, rope, loads):
     run(start, segment, puzzles)
     for i, changed in enumerate(
         [
-            lambda: run(start, with_bias(segment, 0.125), puzzles),
+            lambda: run(start, with_bias(segment, (0.125, 0)), puzzles),
             lambda: run(start, segment, puzzles.select(np.arange(20))),
             lambda: run(with_offset(start), segment, puzzles),
         ]
@@ -154,7 +143,7 @@ def test_more_puzzles_begin_with_those_that_are_answered(cache, rope, loads):
     trials = Trials(
         source, start, "onnx", puzzles.select(np.arange(6)), 1, more=lambda n: puzzles.select(np.arange(n))
     )
-    candidate = with_bias(segment, 1e4)
+    candidate = with_bias(segment, (1e4, 0))
     trials.run("hasty", candidate)
     longer = trials.longer
     found = longer.run("hasty", candidate)

@@ -4,17 +4,15 @@ Nothing else names it (its packages get an extra in pyproject.toml): the command
 search for a quantization plan, `hrm-edge bench` and `hrm-edge env` find it by its files.
 """
 
-import functools
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from commands import exit_code as command
-from small_networks import TASK, network
-from traced_networks import CONFIGS, expected_products, traced
+from small_networks import TASK
+from traced_networks import expected_products
 
 import hrm_edge.exporters.targets
 import hrm_edge.runtimes
@@ -22,16 +20,14 @@ from hrm_edge.bundle import open_bundle
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.export import GateOptions, export_bundle
-from hrm_edge.exporters import build
 from hrm_edge.exporters.options import ExportOptions
-from hrm_edge.exporters.search import decide
 from hrm_edge.exporters.targets import all_targets
-from hrm_edge.models import load_checkpoint, save_checkpoint
+from hrm_edge.models import load_checkpoint
 from hrm_edge.models.engine import TorchEngine
 from hrm_edge.runtimes import backends, load_engine
 
 pytest.importorskip("onnxruntime")
-pytestmark = pytest.mark.usefixtures("untrained")
+pytestmark = pytest.mark.usefixtures("untrained", "patient_exports")
 
 BUILT_IN = list(all_targets())
 
@@ -172,61 +168,39 @@ def new_target(tmp_path, monkeypatch):
             vars(package).pop(name, None)
 
 
-@pytest.fixture
-def small(tmp_path, monkeypatch, own_memory):
-    """A checkpoint that never halts, as a little noise moves the halting of what nobody trained."""
-    model = network(**CONFIGS["grid"])
-    model.q_head.bias[:] = torch.tensor([-50.0, 0.0])
-    for i, name in enumerate(("trace_start", "trace_segment")):
-        monkeypatch.setattr(build, name, functools.partial(lambda i, model: restless(i), i))
-    monkeypatch.setattr(decide, "SELECTION_PUZZLES", 30)
-    monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    held_out = {"seed": 5, "difficulty": "ordinary", "n": 40}
-    return save_checkpoint(tmp_path / "small", model, TASK.name, "card", {"held_out": held_out})
-
-
-def restless(i):
-    graph = traced("grid")[1 + i]
-    for tensor in graph.graph.initializer:
-        if tensor.name == "q_head.bias":
-            tensor.raw_data = np.array([-50, 0], np.float32).tobytes()
-    return graph
-
-
 @pytest.mark.parametrize("flags", [("--precision", "fp32"), ("--precision", "int8", "--loop", "host")])
-def test_a_target_of_two_files_exports_is_gated_opens_and_solves(new_target, small, capsys, flags):
+def test_a_target_of_two_files_exports_is_gated_opens_and_solves(new_target, patient, capsys, flags):
     name = new_target("toy", TARGET, BACKEND)
     assert list(all_targets())[-1] == list(backends())[-1] == name
     quick = ["--calibration", 8, "--sensitivity", 0] if "int8" in flags else []
     gate = ["--gate-puzzles", 12, "--max-drop", 100, "--threads", 1]
-    assert command("export", small, "--target", name, *flags, *quick, *gate, "-o", "b") == 0
+    assert command("export", patient, "--target", name, *flags, *quick, *gate, "-o", "b") == 0
     out = capsys.readouterr().out
     assert f"{name} {flags[1]}, {flags[-1] if '--loop' in flags else 'graph'} loop, any number of rows" in out
     assert "gate passed on n=12" in out
     manifest = open_bundle("b").manifest
     assert (manifest.target, manifest.gate.passed, manifest.gate.reason) == (name, True, None)
     if "int8" in flags:
-        products = len(expected_products(load_checkpoint(small).model))
+        products = len(expected_products(load_checkpoint(patient).model))
         assert f"{products} of {products} int8 products compiled as such" in out
         assert "Toy Runtime" in Path("b/report.md").read_text("utf-8")
     questions = generate_puzzles(TASK, 4, 9, "ordinary").questions
     answers = load_engine("b", threads=1).solve(questions)
-    expected = TorchEngine(load_checkpoint(small)).solve(questions)
+    expected = TorchEngine(load_checkpoint(patient)).solve(questions)
     assert (answers.tokens == expected.tokens).mean() > 0.95
 
 
-def test_what_asks_for_every_target_finds_it(new_target, small, capsys):
+def test_what_asks_for_every_target_finds_it(new_target, patient, capsys):
     name = new_target("toy", TARGET, BACKEND)
     command("env", "--json")
     rows = {(row["role"], row["name"]): row for row in json.loads(capsys.readouterr().out)["backends"]}
     assert rows["run", name]["usable"]
     assert rows["export", name]["why_not"] is None
-    assert command("export", small, "--target", "toys") == 2
+    assert command("export", patient, "--target", "toys") == 2
     assert f"choose {' or '.join(BUILT_IN)} or toy" in capsys.readouterr().err
-    assert command("export", small, "--target", name, "--precision", "fp16") == 2
+    assert command("export", patient, "--target", name, "--precision", "fp16") == 2
     assert "--precision fp16: not for toy; choose fp32 or int8" in capsys.readouterr().err
-    assert command("export", small, "--target", name, "--ios", 18) == 2
+    assert command("export", patient, "--target", name, "--ios", 18) == 2
     assert "--ios: has no meaning with --target toy, only with coreml" in capsys.readouterr().err
 
 
@@ -234,11 +208,11 @@ def test_nothing_is_left_of_it_afterwards():
     assert list(all_targets()) == list(backends()) == BUILT_IN
 
 
-def test_a_target_may_be_given_the_torch_program(new_target, small, tmp_path):
+def test_a_target_may_be_given_the_torch_program(new_target, patient, tmp_path):
     name = new_target("torchtoy", TORCH_TARGET, TORCH_BACKEND)
     options = ExportOptions.for_target(name)
     assert (options.loop, options.batch, options.suffix) == ("host", 3, "torchtoy-fp32-host")
-    checkpoint = load_checkpoint(small)
+    checkpoint = load_checkpoint(patient)
     puzzles = generate_puzzles(TASK, 7, 5, "ordinary")
     made = export_bundle(checkpoint, options, tmp_path / "b", GateOptions(puzzles), threads=1)
     assert made.gate.passed
