@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from fault_injection import FAULTS, Scenario, Trial, Wrong, run
+from fault_injection import Scenario, Trial, Wrong, run
+from faulty_disk import FAULTS
 
 
 def scenarios(folder: Path) -> list[Scenario]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import fault_injection
 import faults
 import pytest
-from fault_injection import BY_NAME, Disk, Fault, Trial, Wrong, contents, run, sweep, watched
+from fault_injection import Trial, Wrong, contents, run, sweep
 from faults import scenarios
+from faulty_disk import BY_NAME, Disk, Fault, watched
 
 from hrm_edge.bundle import open_bundle
 

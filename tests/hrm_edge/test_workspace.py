@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from books import content, killed, ours, put, refusal
-from fault_injection import deliver
+from faulty_disk import deliver
 from forked import Forked, context
 
 from hrm_edge import files, signals
