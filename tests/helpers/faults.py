@@ -20,30 +20,118 @@ from unittest import mock
 from fault_injection import Scenario, Trial, Wrong, run
 from faulty_disk import FAULTS
 
+TASK = "sudoku-4x4"
+SPEC = 'baseline = "baseline.json"\n[[check]]\nname = "toy"\nbundle = "toy"\ndata = "puzzles.csv"\nmin_exact = 0\n'
+SETTINGS = [
+    "train.batch_size=4",
+    "train.log_every=1",
+    "train.save_every=1",
+    "train.eval_puzzles=4",
+    "train.final_puzzles=4",
+    "arch.hidden_size=32",
+    "arch.puzzle_emb_ndim=32",
+    "arch.H_cycles=1",
+    "arch.L_cycles=1",
+    "arch.halt_max_steps=2",
+]
+TRAIN = ["train", "--task", TASK, "--preset", "tiny", "--data", "generated:20", "--device", "cpu"]
+TRAIN += [word for setting in SETTINGS for word in ("--set", setting)]
+
 
 def scenarios(folder: Path) -> list[Scenario]:
     """Commands, whose inputs are made in ``folder``, over what stood there before and in an empty place."""
+    inputs = folder / "inputs"
+    make_inputs(inputs)
+    command = commands(inputs)
+
+    def nothing(place: Path) -> None:
+        pass
+
+    def copied(source: str, target: str) -> Callable[[Path], None]:
+        return lambda place: copy(inputs / source, place / target)
+
+    def checked(place: Path) -> None:
+        write_check(inputs, place)
+
+    def checked_before(place: Path) -> None:
+        checked(place)
+        copy(inputs / "baseline.json", place / "baseline.json")
+
+    return [
+        Scenario("export", command["export"], nothing, "bundle"),
+        Scenario("export over a bundle", command["export"], copied("hollow", "bundle"), "bundle"),
+        Scenario("export --target openvino", command["openvino"], copied("hollow", "bundle"), "bundle"),
+        Scenario("import", command["import"], nothing, "model"),
+        Scenario("import over a checkpoint", command["import"], copied("earlier", "model"), "model"),
+        Scenario("data generate", command["generate"], nothing, "set"),
+        Scenario("data generate over a set", command["generate"], copied("set", "set"), "set"),
+        Scenario(
+            "data convert over a file", command["to csv"], copied("puzzles.csv", "puzzles.csv"), "puzzles.csv"
+        ),
+        Scenario("convert over one", command["convert"], copied("public", "public"), "public"),
+        Scenario("data arc over a set", command["arc"], copied("built", "set"), "set"),
+        Scenario(
+            "data download over a file", command["download"], copied("puzzles.csv", "puzzles.csv"), "puzzles.csv"
+        ),
+        Scenario("solve -o", command["solve"], nothing, "answers.csv", kept=True),
+        Scenario(
+            "solve -o over a file", command["solve"], copied("puzzles.csv", "answers.csv"), "answers.csv", kept=True
+        ),
+        Scenario("check --update-baseline", command["check"], checked, "baseline.json"),
+        Scenario("check --update-baseline over one", command["check"], checked_before, "baseline.json"),
+        Scenario("train", command["train"], nothing, "run", steps_of, steps=True),
+        Scenario("train, resumed", command["train"], copied("run", "run"), "run", steps_of, steps=True),
+    ]
+
+
+def commands(inputs: Path) -> dict[str, Callable[[Path], list[Any]]]:
+    """Name → the command line that writes under a place."""
+    export = ["export", inputs / "small", "--no-gate"]
+    arc = ["data", "arc", "--data", inputs / "arc", "--task", "arc-5x5"]
+    solve = ["solve", inputs / "sound", inputs / "puzzles.csv", "--workers", 1]
+    made: dict[str, tuple[list[Any], str]] = {
+        "export": (export, "bundle"),
+        "openvino": ([*export, "--target", "openvino"], "bundle"),
+        "import": (["import", inputs / "step_1", "--task", TASK, "--force"], "model"),
+        "generate": (["data", "generate", "--task", TASK, "--n", 4, "--force"], "set"),
+        "to csv": (["data", "convert", inputs / "set", "--task", TASK, "--force"], "puzzles.csv"),
+        "convert": (["convert", inputs / "plain1", "--force"], "public"),
+        "arc": ([*arc, "--augmentations", 1, "--force"], "set"),
+        "download": (["data", "download", "sapientinc/sudoku-extreme", "--force"], "puzzles.csv"),
+        "solve": ([*solve, "--force"], "answers.csv"),
+        "train": ([*TRAIN, "--steps", "2"], "run"),
+    }
+    found = {name: _writes(*each) for name, each in made.items()}
+    return found | {"check": lambda place: ["check", place / "spec.toml", "--update-baseline"]}
+
+
+def _writes(arguments: list[Any], target: str) -> Callable[[Path], list[Any]]:
+    return lambda place: [*arguments, "-o", place / target]
+
+
+def make_inputs(inputs: Path) -> None:
+    """What the commands read, and what stood before where they write."""
     import torch
     import toys
     import yaml
-    from small_networks import TASK, network
+    from small_networks import network
 
     from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
     from hrm_edge.models import load_checkpoint, save_checkpoint
+    from hrm_edge.tasks import get_task
 
-    inputs = folder / "inputs"
     inputs.mkdir()
     model = network(H_cycles=1, L_cycles=1)
-    save_checkpoint(inputs / "small", model, TASK.name, "card", {})
-    save_checkpoint(inputs / "earlier", network(seed=1), TASK.name, "another", {})
+    save_checkpoint(inputs / "small", model, TASK, "card", {})
+    save_checkpoint(inputs / "earlier", network(seed=1), TASK, "another", {})
     for seed in (0, 1):  # as the public code has them
         plain = network(seed=seed, pos_encodings="rope", H_cycles=1, L_cycles=1)
-        save_checkpoint(inputs / f"plain{seed}", plain, TASK.name, "card", {})
+        save_checkpoint(inputs / f"plain{seed}", plain, TASK, "card", {})
     torch.save(model.state_dict(), inputs / "step_1")
     (inputs / "all_config.yaml").write_text(yaml.safe_dump({"arch": {**model.config.to_dict()}}))
     toys.write_hollow_bundle(inputs / "hollow", gate=toys.Gate(ran=False, passed=None, reason="toy"))
-    save_puzzles(generate_puzzles(TASK, 3, seed=1), inputs / "set")
-    save_puzzles(generate_puzzles(TASK, 5, seed=2), inputs / "puzzles.csv")
+    save_puzzles(generate_puzzles(get_task(TASK), 3, seed=1), inputs / "set")
+    save_puzzles(generate_puzzles(get_task(TASK), 5, seed=2), inputs / "puzzles.csv")
     toys.write_toy_bundle(
         inputs / "toy",
         gate=toys.Gate(ran=False, passed=None, reason="toy"),
@@ -56,142 +144,55 @@ def scenarios(folder: Path) -> list[Scenario]:
     for split, color in (("training", 5), ("evaluation", 6)):
         held_out = {"input": [[color]], "output": [[color]]}
         (inputs / "arc" / split / "e0.json").write_text(json.dumps({"train": [pair], "test": [held_out]}))
-    for made, arguments in (
-        ("built", ["data", "arc", "--data", inputs / "arc", "--task", "arc-5x5", "--augmentations", 0]),
-        ("public", ["convert", inputs / "plain0"]),
-    ):
-        code, said = run([*arguments, "-o", inputs / made])
-        assert code == 0, said
-    spec = (
-        'baseline = "baseline.json"\n[[check]]\nname = "toy"\nbundle = "toy"\ndata = "puzzles.csv"\nmin_exact = 0\n'
+    succeed(
+        "data", "arc", "--data", inputs / "arc", "--task", "arc-5x5", "--augmentations", 0, "-o", inputs / "built"
     )
-
-    def copied(source: str, target: str) -> Callable[[Path], None]:
-        def prepare(place: Path) -> None:
-            if (inputs / source).is_dir():
-                shutil.copytree(inputs / source, place / target)
-            else:
-                shutil.copy(inputs / source, place / target)
-
-        return prepare
-
-    def nothing(place: Path) -> None:
-        pass
-
-    def checked(place: Path) -> None:
-        copied("toy", "toy")(place)
-        copied("puzzles.csv", "puzzles.csv")(place)
-        (place / "spec.toml").write_text(spec)
-
-    def checked_before(place: Path) -> None:
-        checked(place)
-        shutil.copy(inputs / "baseline.json", place / "baseline.json")
-
+    succeed("convert", inputs / "plain0", "-o", inputs / "public")
     (inputs / "checked").mkdir()
-    checked(inputs / "checked")
-    code, said = run(["check", inputs / "checked" / "spec.toml", "--update-baseline"])
-    assert code == 0, said
+    write_check(inputs, inputs / "checked")
+    succeed("check", inputs / "checked" / "spec.toml", "--update-baseline")
     other = (inputs / "checked" / "baseline.json").read_text()
     (inputs / "baseline.json").write_text(other.replace('"toy"', '"tot"'))  # edited, and so replaced unread
+    succeed(*TRAIN, "--steps", "1", "-o", inputs / "run")
 
-    train = ["train", "--task", TASK.name, "--preset", "tiny", "--data", "generated:20", "--device", "cpu"]
-    for each in ("train.batch_size=4", "train.log_every=1", "train.eval_puzzles=4", "train.final_puzzles=4"):
-        train += ["--set", each]
-    for each in ("train.save_every=1", "arch.hidden_size=32", "arch.puzzle_emb_ndim=32"):
-        train += ["--set", each]
-    for each in ("arch.H_cycles=1", "arch.L_cycles=1", "arch.halt_max_steps=2"):
-        train += ["--set", each]
-    code, said = run([*train, "--steps", "1", "-o", inputs / "run"])
+
+def succeed(*arguments: Any) -> None:
+    code, said = run(list(arguments))
     assert code == 0, said
 
-    def trained(path: Path) -> Any:
-        """Steps of the checkpoint and of the state, both whole, and whether the run is what it says."""
-        if not path.exists():
-            return None
-        from hrm_edge.workspace import standing
 
-        steps = []
-        if standing(path / "checkpoint").exists():
-            steps.append(load_checkpoint(path / "checkpoint").metadata["steps"])
-        if standing(path / "state").exists():
-            state = standing(path / "state")
-            torch.load(state / "rank0.pt", weights_only=True)
-            steps.append(torch.load(state / "shared.pt", weights_only=True)["step"])
-        return steps
+def copy(source: Path, target: Path) -> None:
+    """A folder or a file."""
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)
 
-    def export(place: Path) -> list[Any]:
-        return ["export", inputs / "small", "--no-gate", "-o", place / "bundle"]
 
-    def openvino(place: Path) -> list[Any]:
-        return [*export(place), "--target", "openvino"]
+def write_check(inputs: Path, place: Path) -> None:
+    """A check and what it reads."""
+    for name in ("toy", "puzzles.csv"):
+        copy(inputs / name, place / name)
+    (place / "spec.toml").write_text(SPEC)
 
-    def imported(place: Path) -> list[Any]:
-        return ["import", inputs / "step_1", "--task", TASK.name, "-o", place / "model", "--force"]
 
-    def generated(place: Path) -> list[Any]:
-        return ["data", "generate", "--task", TASK.name, "--n", 4, "--force", "-o", place / "set"]
+def steps_of(run: Path) -> list[int] | None:
+    """Steps of its checkpoint and of its state, both whole; None where nothing is."""
+    import torch
 
-    def converted(place: Path) -> list[Any]:
-        return ["data", "convert", inputs / "set", "--task", TASK.name, "--force", "-o", place / "puzzles.csv"]
+    from hrm_edge.models import load_checkpoint
+    from hrm_edge.workspace import standing
 
-    def written_back(place: Path) -> list[Any]:
-        return ["convert", inputs / "plain1", "--force", "-o", place / "public"]
-
-    def built(place: Path) -> list[Any]:
-        return [
-            "data",
-            "arc",
-            "--data",
-            inputs / "arc",
-            "--task",
-            "arc-5x5",
-            "--augmentations",
-            1,
-            "--force",
-            "-o",
-            place / "set",
-        ]
-
-    def fetched(place: Path) -> list[Any]:
-        return ["data", "download", "sapientinc/sudoku-extreme", "--force", "-o", place / "puzzles.csv"]
-
-    def answered(place: Path) -> list[Any]:
-        return [
-            "solve",
-            inputs / "sound",
-            inputs / "puzzles.csv",
-            "--workers",
-            1,
-            "--force",
-            "-o",
-            place / "answers.csv",
-        ]
-
-    def updated(place: Path) -> list[Any]:
-        return ["check", place / "spec.toml", "--update-baseline"]
-
-    def resumed(place: Path) -> list[Any]:
-        return [*train, "--steps", "2", "-o", place / "run"]
-
-    return [
-        Scenario("export", export, nothing, "bundle"),
-        Scenario("export over a bundle", export, copied("hollow", "bundle"), "bundle"),
-        Scenario("export --target openvino", openvino, copied("hollow", "bundle"), "bundle"),
-        Scenario("import", imported, nothing, "model"),
-        Scenario("import over a checkpoint", imported, copied("earlier", "model"), "model"),
-        Scenario("data generate", generated, nothing, "set"),
-        Scenario("data generate over a set", generated, copied("set", "set"), "set"),
-        Scenario("data convert over a file", converted, copied("puzzles.csv", "puzzles.csv"), "puzzles.csv"),
-        Scenario("convert over one", written_back, copied("public", "public"), "public"),
-        Scenario("data arc over a set", built, copied("built", "set"), "set"),
-        Scenario("data download over a file", fetched, copied("puzzles.csv", "puzzles.csv"), "puzzles.csv"),
-        Scenario("solve -o", answered, nothing, "answers.csv", kept=True),
-        Scenario("solve -o over a file", answered, copied("puzzles.csv", "answers.csv"), "answers.csv", kept=True),
-        Scenario("check --update-baseline", updated, checked, "baseline.json"),
-        Scenario("check --update-baseline over one", updated, checked_before, "baseline.json"),
-        Scenario("train", resumed, nothing, "run", trained, steps=True),
-        Scenario("train, resumed", resumed, copied("run", "run"), "run", trained, steps=True),
-    ]
+    if not run.exists():
+        return None
+    steps = []
+    if standing(run / "checkpoint").exists():
+        steps.append(load_checkpoint(run / "checkpoint").metadata["steps"])
+    if standing(run / "state").exists():
+        state = standing(run / "state")
+        torch.load(state / "rank0.pt", weights_only=True)
+        steps.append(torch.load(state / "shared.pt", weights_only=True)["step"])
+    return steps
 
 
 @contextlib.contextmanager
