@@ -264,37 +264,65 @@ class _Run:
         return self.folder / candidate.options.suffix
 
     def _exported(self, candidate: Candidate, folder: Path) -> Exported:
-        """The plan of the precision is shared; where its answers fail, one is looked for as an export does it."""
+        """The plan of the precision is shared. Where chance fails its answers, as many are asked as an export asks;
+        where they fail still, a plan is looked for as an export does it."""
+        check = partial(self._checked, candidate, folder)
+        precision, puzzles = precision_named(candidate.precision), self.puzzles
+        try:
+            return check(self._quantizing, puzzles)
+        except GateFailed as error:
+            if puzzles is None:
+                raise
+            undecided, failed = error.report and error.report.undecided, error
+        if undecided and (more := self._as_an_export_asks(precision.gate_puzzles)):
+            self.say(f"benchmark: chance may have decided; asking {len(more)} and more, as an export does")
+            puzzles = more
+            try:
+                return check(self._quantizing, puzzles)
+            except GateFailed as error:
+                failed = error
+        if not precision.quantizes_inputs or precision.name in self.searched:
+            raise failed
+        self.say("benchmark: that plan loses too much; looking for layers that need more bits")
+        self.searched.add(precision.name)
+        plain = self.shared.decisions.pop(precision.name, None)
+        try:
+            return check(replace(self._quantizing, max_drop=self.wanted.max_drop, sensitivity=0), puzzles)
+        except GateFailed:
+            if plain is not None and precision.name not in self.shared.decisions:
+                self.shared.decisions[precision.name] = plain  # another target may still pass with it
+            raise
+
+    def _as_an_export_asks(self, n: int) -> PuzzleSet | None:
+        """``n`` puzzles; None where there are no more than were asked, or the user has said how many."""
+        assert self.puzzles is not None
+        if self.wanted.gate_puzzles is not None:
+            return None
+        try:
+            more = gate_puzzles(self.checkpoint, self.wanted.data, n)
+        except InputError:  # a small board has no more
+            return None
+        return more if len(more) > len(self.puzzles) else None
+
+    def _checked(
+        self, candidate: Candidate, folder: Path, quantizing: Quantizing, puzzles: PuzzleSet | None
+    ) -> Exported:
+        """The bundle, gated on ``puzzles``. GateFailed: it answers worse."""
         assert candidate.options is not None
-        gate = GateOptions(self.puzzles, self.wanted.max_drop, report=False)
-        if self.puzzles is not None:
+        gate = GateOptions(puzzles, self.wanted.max_drop, report=False)
+        if puzzles is not None:
             gate = replace(gate, more=partial(gate_puzzles, self.checkpoint, self.wanted.data))
-        check = partial(
-            export_bundle,
+        return export_bundle(
             self.checkpoint,
             candidate.options,
             folder,
             gate,
+            quantizing,
             threads=self.threads,
             say=self.say,
             progress=self.progress,
             shared=self.shared,
         )
-        try:
-            return check(self._quantizing)
-        except GateFailed:
-            precision = precision_named(candidate.precision)
-            if self.puzzles is None or not precision.quantizes_inputs or precision.name in self.searched:
-                raise
-        self.say("benchmark: that plan loses too much; looking for layers that need more bits")
-        self.searched.add(precision.name)
-        plain = self.shared.decisions.pop(precision.name, None)
-        try:
-            return check(replace(self._quantizing, max_drop=self.wanted.max_drop, sensitivity=0))
-        except GateFailed:
-            if plain is not None and precision.name not in self.shared.decisions:
-                self.shared.decisions[precision.name] = plain  # another target may still pass with it
-            raise
 
     # -- time ------------------------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ class Accuracy:
     reference_name: str = ""  # of the checkpoint that it was held to
     reference_hash: str = ""  # of that one's weights and config
     arithmetic: str = ""  # the backend and the kind of CPU that answered
+    halt_interval: tuple[Number, Number] | None = None
 
     @model_validator(mode="after")
     def _check_counts(self) -> Accuracy:
@@ -86,4 +87,4 @@ def read_accuracy(content: dict[str, Any], where: object) -> Accuracy:
     return from_json(Accuracy, json.dumps({**_LATER, **content}), where)
 
 
-_LATER = {"calls": [], "reference_name": "", "reference_hash": "", "arithmetic": ""}
+_LATER: dict[str, Any] = {"calls": [], "reference_name": "", "reference_hash": "", "arithmetic": "", "halt_interval": None}

@@ -85,6 +85,7 @@ class GateReport:
     reference_name: str = ""  # of the checkpoint that it was held to
     reference_hash: str = ""  # of that one's weights and config
     arithmetic: str = ""  # the backend and the kind of CPU that answered
+    halt_interval: tuple[float, float] | None = None  # of halt_shift, paired, fractions
 
     @property
     def settled(self) -> bool:
@@ -92,6 +93,18 @@ class GateReport:
         low, high = self.drop_interval
         alike = self.answers_differ == 0 and self.n >= FP32.gate_puzzles
         return alike or not low <= self.max_drop <= high
+
+    @property
+    def undecided(self) -> str:
+        """The limit that chance decides about, with what is known of it; empty: none, or it fails for another."""
+        low, high = self.drop_interval
+        if not self.settled and (self.passed or self.drop_points > self.max_drop):
+            return f"{low:.2f} to {high:.2f} points lost, {self.max_drop:g} allowed,"
+        limit, (low, high) = self.max_halt_shift, self.halt_interval or (0.0, 0.0)
+        near = low <= limit <= high or low <= -limit <= high
+        if near and self.drop_points <= self.max_drop and (self.passed or abs(self.halt_shift) > limit):
+            return f"halting moved by {100 * low:+.1f} to {100 * high:+.1f} %, {100 * limit:g} allowed,"
+        return ""
 
     @property
     def judged(self) -> bool:
@@ -156,29 +169,16 @@ def judge(
             confidence=confidence,
             calls=calls,
         )
-        open_ = what_is_open(report, sides)
-        longer = _longer(asked, more) if open_ and more is not None and look < LOOKS else asked
+        undecided = report.undecided
+        longer = _longer(asked, more) if undecided and more is not None and look < LOOKS else asked
         if len(longer) <= len(asked):
             break
-        say(f"gate: {open_} on n={report.n}: asking more puzzles")
+        say(f"gate: {undecided} on n={report.n}: asking more puzzles")
         added = longer.select(np.arange(len(asked), len(longer)))
         others = paired_answers(engine, checkpoint, added, say=say, progress=progress)
         asked, sides = longer, (joined([sides[0], others[0]]), joined([sides[1], others[1]]))
     report = replace(report, reference_name=checkpoint.name, reference_hash=checkpoint.content_hash)
     return Judged(replace(report, arithmetic=arithmetic_of(engine)), asked, *sides)
-
-
-def what_is_open(report: GateReport, sides: tuple[Answers, Answers]) -> str:
-    """The limit that chance may have decided about, with what is known of it; empty: none, or another failed."""
-    low, high = report.drop_interval
-    if not report.settled and (report.passed or report.drop_points > report.max_drop):
-        return f"{low:.2f} to {high:.2f} points lost, {report.max_drop:g} allowed,"
-    limit = report.max_halt_shift
-    low, high = shift_interval(sides[0].steps, sides[1].steps, report.confidence)
-    near = low <= limit <= high or low <= -limit <= high
-    if near and report.drop_points <= report.max_drop and (report.passed or abs(report.halt_shift) > limit):
-        return f"halting moved by {100 * low:+.1f} to {100 * high:+.1f} %, {100 * limit:g} allowed,"
-    return ""
 
 
 def _longer(asked: PuzzleSet, more: Callable[[int], PuzzleSet]) -> PuzzleSet:
@@ -258,6 +258,7 @@ def compare(
         max_halt_shift=max_halt_shift,
         steps_agree=float((reference.steps == candidate.steps).mean()),
         calls=tuple(calls),
+        halt_interval=shift_interval(reference.steps, candidate.steps, confidence),
     )
     reasons = _why_failed(report)
     if not np.isfinite(candidate.q).all() and np.isfinite(reference.q).all():
@@ -307,9 +308,11 @@ def _why_failed(report: GateReport) -> list[str]:
                 f"more than the {budget:g} allowed"
             )
     if abs(report.halt_shift) > report.max_halt_shift + 1e-9:
+        low, high = report.halt_interval or (report.halt_shift, report.halt_shift)
         reasons.append(
             f"halting moved by {100 * report.halt_shift:+.1f} %, from {before.steps_mean:.2f} to "
-            f"{after.steps_mean:.2f} segments (n={n}), more than the {100 * report.max_halt_shift:g} % allowed"
+            f"{after.steps_mean:.2f} segments (n={n}, {100 * report.confidence:g} % interval {100 * low:+.1f} to "
+            f"{100 * high:+.1f}), more than the {100 * report.max_halt_shift:g} % allowed"
         )
     if not report.judged:
         reasons.append(_UNJUDGED.format(n=n))

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from small_networks import TASK, network
 
@@ -14,12 +15,14 @@ from hrm_edge.benchmark import run as module
 from hrm_edge.benchmark.candidates import candidates
 from hrm_edge.benchmark.goal import read_goal
 from hrm_edge.benchmark.rows import Benchmark, Row, kept_rows, read_benchmark
+from hrm_edge.benchmark.run import GATE_PUZZLES
 from hrm_edge.benchmark.table import benchmark_picture, benchmark_table
 from hrm_edge.bundle import open_bundle
 from hrm_edge.cli import main
 from hrm_edge.errors import GateFailed, InputError
 from hrm_edge.exporters.targets import all_targets
 from hrm_edge.files import owning
+from hrm_edge.precision import precision_named
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -163,7 +166,7 @@ def test_a_plan_that_loses_too_much_is_looked_for_and_a_bundle_that_fails_is_a_r
         asked.append((options.target, quantizing.max_drop))
         error = GateFailed(f"{folder.name}: it lost 2 points")
         sides = {"reference": SimpleNamespace(exact=0.9), "bundle": SimpleNamespace(exact=0.88)}
-        error.report = SimpleNamespace(n=100, lost=3, won=1, **sides)
+        error.report = SimpleNamespace(n=100, lost=3, won=1, undecided="", **sides)
         raise error
 
     monkeypatch.setattr(module, "export_bundle", failing)
@@ -176,6 +179,34 @@ def test_a_plan_that_loses_too_much_is_looked_for_and_a_bundle_that_fails_is_a_r
     table = benchmark_table(result)
     assert [row[1] for row in table.rows] == ["runs", "gate failed", "gate failed"]
     assert sum("it lost 2 points" in note for note in table.notes) == 2
+
+
+@pytest.mark.parametrize("given", [None, 8], ids=["by default", "as many as somebody wanted"])
+def test_where_chance_would_fail_a_bundle_as_many_are_asked_as_by_an_export(
+    small, tmp_path, counted, monkeypatch, given
+):
+    """With the same plan: that chance fails it says nothing against the plan."""
+    export, asked, plans = module.export_bundle, [], []
+
+    def undecided_at_first(checkpoint, options, folder, gate, quantizing, **more):
+        asked.append(len(gate.puzzles))
+        plans.append(quantizing.max_drop)
+        if len(asked) == 1:
+            error = GateFailed("0.56 points lost, interval -0.15 to 1.28")
+            error.report = SimpleNamespace(undecided="-0.15 to 1.28 points lost, 0.5 allowed,")
+            raise error
+        few = replace(gate, puzzles=gate.puzzles.select(np.arange(8)))
+        return export(checkpoint, options, folder, few, quantizing, **more)
+
+    monkeypatch.setattr(module, "export_bundle", undecided_at_first)
+    wanted = {**ASKED, "target": "onnx", "precision": "int8", "gate_puzzles": given}
+    result = he.benchmark(small, output=tmp_path / "t", **wanted)
+    if given is None:  # copies up to symmetry count once
+        assert asked[0] <= GATE_PUZZLES < asked[1] <= precision_named("int8").gate_puzzles
+        assert plans == [None, None]
+    else:
+        assert (asked, plans) == ([given, given], [None, ASKED["max_drop"]])
+    assert [row.state for row in result.rows] == ["runs"]
 
 
 def test_what_could_not_be_made_is_tried_again_and_what_failed_its_gate_is_not(small, tmp_path, monkeypatch):
