@@ -12,6 +12,7 @@ import numpy as np
 from ..data.public_layout import IDENTIFIERS, read_names, require_set, write_description
 from ..errors import InputError
 from ..files import check_place, check_replaceable, entries, replacing_folder
+from ..limits import IDENTIFIERS as IDENTIFIERS_OF_A_MODEL
 from ..progress import Progress
 from ..tasks import Task
 from .augment import Augmentation
@@ -65,6 +66,11 @@ def build(
     _check_writable(folder, overwrite)
     held_out = {_content(pair) for one in collection.evaluation for pair in one.tests if pair[1] is not None}
     total = len(collection.training) + len(collection.evaluation)
+    if (1 + augmentations) * total >= IDENTIFIERS_OF_A_MODEL:
+        raise InputError(
+            f"{augmentations} views of each of {total} tasks are more than the {IDENTIFIERS_OF_A_MODEL} puzzle "
+            "identifiers that a model may have; ask for fewer with --augmentations"
+        )
     groups: list[_Group] = []
     repeated, identifier = 0, 1
     for number, (one, learned) in enumerate(_ordered(collection), 1):

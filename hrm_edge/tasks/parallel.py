@@ -35,11 +35,13 @@ def generate_distinct(
     """``n`` different questions and their answers, int32[n, S] each; ``progress`` counts them.
 
     Puzzle i depends on (task, difficulty, seed, i) alone, so neither ``processes`` nor ``n`` changes it (a
-    puzzle that repeats an earlier one is drawn again). InputError when the board is too small to have so many.
+    puzzle that repeats an earlier one is drawn again). InputError when the board is too small to have so many, or
+    the memory to hold them.
     """
     task.check_difficulty(difficulty)
     if n < 1 or seed < 0:
         raise InputError(f"cannot generate {n} puzzles from seed {seed}: at least 1 puzzle, and a seed from 0 up")
+    _require_room(task, n)
     pairs: dict[bytes, Pair] = {}
     for index, (question, answer) in enumerate(_drawn(task, n, seed, difficulty, processes or usable_cores())):
         attempt = 0
@@ -55,6 +57,24 @@ def generate_distinct(
             progress("puzzles", len(pairs), n)
     questions, answers = (np.stack(side).astype(np.int32) for side in zip(*pairs.values(), strict=True))
     return questions, answers
+
+
+def _require_room(task: Task, n: int) -> None:
+    """InputError where the arrays of ``n`` puzzles alone take more than this machine's memory."""
+    needed, memory = n * task.seq_len * 8, machine_memory()
+    if needed > memory:
+        raise InputError(
+            f"{n} {task.name} puzzles take at least {needed // 10**9} GB, as all are held until the last is made, "
+            f"and this machine has {memory // 10**9} GB of memory; ask for fewer"
+        )
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has; a terabyte where it does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # there is no sysconf on Windows
+        return 10**12
 
 
 def usable_cores() -> int:

@@ -126,6 +126,13 @@ def test_a_task_with_few_views_gets_as_many_as_it_has(tmp_path):
     assert [name for name in read_names(tmp_path / "s") if name.startswith("black")] == ["black"]
 
 
+def test_more_views_than_a_model_may_have_identifiers_are_refused_before_any_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(Augmentation, "random", lambda rng: pytest.fail("one was made"))
+    with pytest.raises(InputError, match=r"10{12} views of each of 6 tasks .*--augmentations"):
+        build(toy_collection(), TASK, tmp_path / "s", 10**12)
+    assert not list(tmp_path.iterdir())
+
+
 def test_task_files(tmp_path):
     collection = toy_collection()
     for part in ("training", "evaluation"):

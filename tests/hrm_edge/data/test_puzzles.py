@@ -13,7 +13,7 @@ from hrm_edge.data import formats
 from hrm_edge.data.formats import Format, Rows
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.errors import InputError
-from hrm_edge.tasks import get_task
+from hrm_edge.tasks import get_task, parallel
 from hrm_edge.tasks.parallel import generate_distinct
 
 QUESTION = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -78,6 +78,22 @@ def test_a_set_holds_no_puzzle_twice_and_says_when_there_are_too_few():
 def test_generation_refuses_impossible_numbers(n, seed):
     with pytest.raises(InputError):
         generate_puzzles(get_task("sudoku-4x4"), n, seed)
+
+
+def test_what_no_memory_holds_is_refused_before_anything_is_made(monkeypatch):
+    def make(*_):
+        pytest.fail("one was made")
+
+    monkeypatch.setattr(parallel, "_drawn", make)
+    with pytest.raises(InputError, match=r"0 sudoku-4x4 puzzles take at least 1280+ GB, .*ask for fewer"):
+        generate_puzzles(get_task("sudoku-4x4"), 10**400, 0)  # which no float holds
+
+
+def test_as_many_as_the_memory_holds_are_made(monkeypatch):
+    monkeypatch.setattr(parallel, "machine_memory", lambda: 3 * 16 * 8)  # two arrays int32[3, 16]
+    assert len(generate_puzzles(get_task("sudoku-4x4"), 3, 0)) == 3
+    with pytest.raises(InputError, match="memory"):
+        generate_puzzles(get_task("sudoku-4x4"), 4, 0)
 
 
 # -- sets ----------------------------------------------------------------------------------------------
