@@ -227,8 +227,23 @@ class Engine(ABC):
         self.require("logits", logits, (rows, self.task.seq_len, self.task.vocab_size))
         self.require("q", q, (rows, 2))
 
+    def guess_of(self, logits: np.ndarray) -> np.ndarray:
+        """int32[b, S] of ``logits`` float[b, S, V]; ArtifactError where one is no number. −inf forbids a token."""
+        if np.isnan(logits).any():
+            raise ArtifactError("the artifact gives logits that are no numbers (nan); export the bundle again")
+        return logits.argmax(axis=-1).astype(np.int32)
+
     def stops(self, request: Request, rows: np.ndarray | slice, guess: np.ndarray, q: np.ndarray) -> np.ndarray:
-        """bool[b]: which of the request's ``rows`` stop on ``guess`` int32[b, S] with ``q`` float[b, 2]."""
+        """bool[b]: which of the request's ``rows`` stop on ``guess`` int32[b, S] with ``q`` float[b, 2].
+
+        Every answer passes here. ArtifactError unless ``q`` is finite: the network has computed nothing.
+        """
+        if not np.isfinite(q).all():
+            bad = q[~np.isfinite(q).all(axis=1)][0].tolist()
+            raise ArtifactError(
+                f"the halting head's values are {bad}, as {self.backend} computes them, and no answer of such a "
+                "network counts; export the bundle again"
+            )
         return RULES[request.halt].stops(self.task, request.tokens[rows], guess, self.halts(q))
 
     def _checked_identifiers(self, identifiers: np.ndarray | None, count: int) -> np.ndarray | None:

@@ -88,7 +88,7 @@ class HostFlight(Flight):
             self._engine.require(f"state {i}", tensor, held.shape)
         self._engine.require_guess(logits, q, len(e))
         self._held = [e, *state]
-        return Segments(logits.argmax(axis=-1).astype(np.int32), q, logits, tuple(state))
+        return Segments(self._engine.guess_of(logits), q, logits, tuple(state))
 
     def keep(self, rows: np.ndarray) -> None:
         self._held = [tensor[rows] for tensor in self._held] if rows.any() else []

@@ -73,7 +73,7 @@ class _SlotFlight(Flight):
         logits, q = self._slots.think()
         self._engine.require_guess(logits, q, self.rows)
         logits, q = logits[self._taken], q[self._taken]
-        return Segments(logits.argmax(axis=-1).astype(np.int32), q, logits)
+        return Segments(self._engine.guess_of(logits), q, logits)
 
     def keep(self, rows: np.ndarray) -> None:
         self._taken = self._taken[rows]

@@ -9,7 +9,7 @@ import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrm_edge.errors import InputError
+from hrm_edge.errors import ArtifactError, InputError
 from hrm_edge.runtimes import HALT_MODES, Answers, Engine, GraphLoop, HostLoop
 from hrm_edge.tasks import get_task
 
@@ -234,6 +234,36 @@ def test_no_ACT_continue_halts_on_the_sign_of_one_value():
     engine = toys.host_engine(no_ACT_continue=True)
     assert engine.halts(np.array([[0.5, 9], [-0.5, -9]])).tolist() == [True, False]
     assert toys.host_engine().halts(np.array([[0.5, 9], [-0.5, -9]])).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("halt", HALT_MODES)
+@pytest.mark.parametrize("kind", ENGINES)
+def test_no_answer_is_told_of_a_network_that_computes_no_numbers(kind, halt, value):
+    def spoiled(outputs):
+        outputs[-1][-1, 1] = value  # of the last row alone
+        return outputs
+
+    if kind == "host":
+        engine = HostLoop(toys.TASK, 8, toys.start, lambda *state: spoiled(toys.segment(*state)), backend="toy")
+    else:
+        engine = GraphLoop(toys.TASK, 8, lambda *asked: spoiled(toys.looped(*asked)), backend="toy")
+    with pytest.raises(ArtifactError, match=rf"halting head's values are \[.*{value}\], as toy .*; export"):
+        engine.solve(PUZZLES[:3], halt=halt)
+
+
+def test_a_logit_may_forbid_a_token_but_must_be_a_number():
+    def engine(value):
+        def segment(*state):
+            z_H, z_L, logits, q = toys.segment(*state)
+            logits[..., 0] = value  # padding
+            return z_H, z_L, logits, q
+
+        return HostLoop(toys.TASK, 8, toys.start, segment, backend="toy")
+
+    assert same(engine(-np.inf).solve(PUZZLES), toys.host_engine().solve(PUZZLES))
+    with pytest.raises(ArtifactError, match="logits that are no numbers"):
+        engine(np.nan).solve(PUZZLES)
 
 
 @pytest.mark.parametrize("kind", ENGINES)
