@@ -15,9 +15,11 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import hrm_edge as he
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles, save_puzzles
+from hrm_edge.errors import HrmEdgeError
 from hrm_edge.jobs.answers import Asking
 from hrm_edge.jobs.run import FileJob
 from hrm_edge.jobs.workers import workers_of
@@ -131,6 +133,39 @@ def million(answering: float, coordinating: float, cores: int) -> list[dict[str,
     return rows
 
 
+def measured(bundle: Path, n: int, rounds: int, cores: int) -> dict[str, Any]:
+    """What is measured here of ``n`` puzzles, and extrapolated to nodes of so many cores."""
+    puzzles = generate_puzzles(he.load_engine(bundle, threads=1).task, n, seed=2026)
+    kinds = [(None, 1), (None, 2)]
+    if importlib.util.find_spec("ray") is not None:
+        kinds += [("ray", 1), ("ray", 2)]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        save_puzzles(puzzles, folder / "many.csv")
+        few = generate_puzzles(puzzles.task, FEW, seed=2026)
+        save_puzzles(few, folder / "few.csv")
+        alone_each = alone(bundle, few, rounds)
+        found = {
+            f"{distributed or 'here'}, {workers} workers": a_puzzle(bundle, folder, distributed, workers, n)
+            for distributed, workers in kinds
+        }
+        answers = {
+            (folder / f"{distributed or 'here'}{workers}.csv").read_bytes() for distributed, workers in kinds
+        }
+        assert len(answers) == 1, "who answers must not change a byte"
+        lines = puzzles.task.format_many(puzzles.questions)
+        coordinating = handing_out(bundle, folder, lines, 40 * n) if kinds[2:] else 0.0
+    last = list(found.values())[-1]
+    told = {
+        "engine alone": statistics.median(alone_each),
+        "rounds": sorted(alone_each),
+        **found,
+        "handing out": coordinating,
+    }
+    answering = last["actors"] or last["own"]
+    return {**told, "million": million(answering, coordinating, cores)}
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("bundle", type=Path)
@@ -140,37 +175,12 @@ def main() -> None:
     given = arguments.parse_args()
     if given.n <= FEW:
         arguments.error(f"--n {given.n}: takes more than {FEW}, which are measured as well")
-    puzzles = generate_puzzles(he.load_engine(given.bundle, threads=1).task, given.n, seed=2026)
-    kinds = [(None, 1), (None, 2)]
-    if importlib.util.find_spec("ray") is not None:
-        kinds += [("ray", 1), ("ray", 2)]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        save_puzzles(puzzles, folder / "many.csv")
-        few = generate_puzzles(puzzles.task, FEW, seed=2026)
-        save_puzzles(few, folder / "few.csv")
-        rounds = alone(given.bundle, few, given.rounds)
-        found = {
-            f"{distributed or 'here'}, {workers} workers": a_puzzle(
-                given.bundle, folder, distributed, workers, given.n
-            )
-            for distributed, workers in kinds
-        }
-        answers = {
-            (folder / f"{distributed or 'here'}{workers}.csv").read_bytes() for distributed, workers in kinds
-        }
-        assert len(answers) == 1, "who answers must not change a byte"
-        lines = puzzles.task.format_many(puzzles.questions)
-        coordinating = handing_out(given.bundle, folder, lines, 40 * given.n) if kinds[2:] else 0.0
-    last = list(found.values())[-1]
-    told = {
-        "engine alone": statistics.median(rounds),
-        "rounds": sorted(rounds),
-        **found,
-        "handing out": coordinating,
-    }
-    answering = last["actors"] or last["own"]
-    print(json.dumps({**told, "million": million(answering, coordinating, given.cores)}, indent=1))
+    if given.rounds < 1 or given.cores < 1:
+        arguments.error("--rounds and --cores: take at least 1")
+    try:
+        print(json.dumps(measured(given.bundle, given.n, given.rounds, given.cores), indent=1))
+    except (HrmEdgeError, OSError) as error:
+        arguments.exit(2, f"{arguments.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -217,5 +217,7 @@ def _compiled(products: Products, words: str) -> Finding:
     text = f"{products.found} of {products.expected} expected low-precision products {words}"
     if products.missing:
         text += f"; not {', '.join(products.missing[:3])}{', …' if len(products.missing) > 3 else ''}"
+    if products.kinds:  # what the record lets be in float is no fault, but seen
+        text += f"; {sum(products.kinds.values())} products in all"
     good = products.found >= products.expected and not products.missing
     return Finding(products.found / products.expected, text, good)
