@@ -87,4 +87,10 @@ def read_accuracy(content: dict[str, Any], where: object) -> Accuracy:
     return from_json(Accuracy, json.dumps({**_LATER, **content}), where)
 
 
-_LATER: dict[str, Any] = {"calls": [], "reference_name": "", "reference_hash": "", "arithmetic": "", "halt_interval": None}
+_LATER: dict[str, Any] = {
+    "calls": [],
+    "reference_name": "",
+    "reference_hash": "",
+    "arithmetic": "",
+    "halt_interval": None,
+}

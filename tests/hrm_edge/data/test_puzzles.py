@@ -91,9 +91,9 @@ def test_what_no_memory_holds_is_refused_before_anything_is_made(monkeypatch):
 
 def test_as_many_as_the_memory_holds_are_made(monkeypatch):
     monkeypatch.setattr(parallel, "machine_memory", lambda: 3 * 16 * 8)  # two arrays int32[3, 16]
-    assert len(generate_puzzles(get_task("sudoku-4x4"), 3, 0)) == 3
+    assert len(parallel.generate_distinct(get_task("sudoku-4x4"), 3, 0)[0]) == 3
     with pytest.raises(InputError, match="memory"):
-        generate_puzzles(get_task("sudoku-4x4"), 4, 0)
+        parallel.generate_distinct(get_task("sudoku-4x4"), 4, 0)
 
 
 # -- sets ----------------------------------------------------------------------------------------------
