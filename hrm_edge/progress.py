@@ -78,31 +78,33 @@ def lines(say: Say = say, percent: bool = False) -> Progress:
 
     `percent`: of work whose end cannot be estimated, it says how many percent are done, the last one included.
     """
-    started: dict[str, tuple[float, int]] = {}  # kind of work → when it began, and how far it is
-    previous = printed = time.monotonic()
+    heard: dict[
+        str, tuple[float, int, int]
+    ] = {}  # kind of work → when it was first heard of, how far then, and now
+    printed = time.monotonic()
     lock = threading.Lock()
 
     def report(what: str, done: int, total: int) -> None:
-        nonlocal previous, printed
+        nonlocal printed
         with lock:
-            now = time.monotonic()
-            kind = _kind(what)
-            start, before = started.get(kind, (previous, 0))
-            # A kind of work is first heard of when its first part is done: it began at the report before. The
-            # same when it begins again, on other puzzles.
-            if done <= before:
-                start = previous
-            started[kind] = (start, done)
-            previous = now
+            now, kind = time.monotonic(), _kind(what)
+            # Nobody knows when the first part began, and it holds what is done once, such as compiling: the pace is
+            # that of the parts behind it. The same when a kind of work begins again, on other puzzles.
+            first, at_first, before = heard.get(kind, (now, done, done))
+            if done < before:
+                first, at_first = now, done
+            heard[kind] = first, at_first, done
             unsaid = not percent and not 0 < done < (total or done + 1)
             if unsaid or now - printed < _SECONDS_BETWEEN_LINES:
                 return
             printed = now
         if percent:
             say(f"{what}: {100 * done // total} %")
-        elif not total:
-            say(f"{what}: {done} so far, {done / max(now - start, 1e-9):.0f} a second")
+            return
+        pace = (done - at_first) / (now - first) if now > first else 0.0
+        if not total:
+            say(f"{what}: {done} so far" + (f", {pace:.0f} a second" if pace else ""))
         else:
-            say(f"{what}: {done} of {total}, about {(now - start) / done * (total - done):.0f} s left")
+            say(f"{what}: {done} of {total}" + (f", about {(total - done) / pace:.0f} s left" if pace else ""))
 
     return report
