@@ -79,6 +79,8 @@ class Goal:
         InputError, which names the nearest one, where none does.
         """
         made = [row for row in result.rows if row.bundle is not None]
+        if not made:
+            raise InputError(f"--goal {self}: nothing that was exported passed its gate; allow more with drop=")
         fitting = [row for row in made if self._excess(row) <= 1]
         if fitting:
             return min(fitting, key=self._order)

@@ -88,7 +88,8 @@ class _Stop:
         before: dict[int, Any] = {}
         for name, act in acts.items():
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            # What started it may have it ignore what would end it; what reloads is still its operator's.
+            if number is not None and (act == self._reload or signal.getsignal(number) != signal.SIG_IGN):
                 before[number] = signal.signal(number, self._calling(act))
         try:
             yield

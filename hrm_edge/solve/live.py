@@ -43,7 +43,7 @@ class LiveBoard:
         self.clear()
 
     def __call__(self, moment: Moment) -> None:
-        if not self._console.is_terminal:
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
             echo(f"puzzle {moment.puzzle}, {described(moment)}, {leaning(moment)}")
             return
         if self._live is None:

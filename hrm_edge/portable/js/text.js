@@ -14,9 +14,12 @@ const SPACE = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205
 export function boardText(task) {
   if (task.onCanvas) return new CanvasText(task);
   if (task.vocabulary.includes(" ")) return new PlacesText(task);
-  if (task.facts.grid?.box_rows) return new BoxesText(task);
+  if (task.facts.grid?.box_rows && digitsInOrder(task)) return new BoxesText(task);
   return new SymbolsText(task);
 }
+
+/** Whether the tokens are a blank and then the digits: another's boxes may hold symbols of its own. @param {Task} task */
+const digitsInOrder = (task) => task.vocabulary.slice(1).every((symbol, i) => symbol === (i ? DIGITS[i] : "."));
 
 const words = (text) => text.split(SPACE).filter(Boolean);
 

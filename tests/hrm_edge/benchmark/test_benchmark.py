@@ -388,6 +388,8 @@ def test_a_goal_that_nothing_fits_names_the_nearest():
         read_goal("size=450KB,ms=2.2").choose(made(*ROWS))
     with pytest.raises(InputError, match="tells all of these"):
         read_goal("memory=10MB").choose(made(*ROWS))
+    with pytest.raises(InputError, match="passed its gate"):
+        read_goal("size=1MB").choose(made(replace(ROWS[0], bundle=None, state="failed")))
 
 
 @pytest.mark.parametrize("text", ["size=458.123KB,ms=200,drop=0.5", "memory=1GiB,drop=0"])

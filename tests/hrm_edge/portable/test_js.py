@@ -138,6 +138,19 @@ def test_it_reads_and_writes_boards_as_python_does(tasks, name):
     assert all("refused" in said[text] for text in texts if known[text] is None)
 
 
+@pytest.mark.parametrize("symbols", ["1234.", ".4321", "ABCD."])
+def test_symbols_of_another_task_with_boxes_are_read_as_it_says(tasks, symbols):
+    """Only where they are a blank and then the digits is a token what its digit says."""
+    task = tasks["sudoku-4x4"]
+    facts = facts_of(task)
+    facts |= {"vocabulary": ["<pad>", *symbols], "symbols": {each: i for i, each in enumerate(symbols, 1)}}
+    tokens = np.random.default_rng(1).integers(1, 6, task.seq_len).tolist()
+    text = "".join(symbols[token - 1] for token in tokens)
+    content = json.dumps({"facts": facts, "asked": [["parse", text]], "memory": {}})
+    ran = subprocess.run([NODE, DRIVER], input=content, capture_output=True, text=True, timeout=60)
+    assert json.loads(ran.stdout) == [{"is": tokens}], ran.stderr
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_damaged_text_is_never_read_as_another_board(tasks, name):
     """What Python refuses it refuses too; what both read, they read alike."""

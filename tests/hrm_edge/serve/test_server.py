@@ -36,7 +36,12 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def server(request, bundle):
-    process = Process(bundle, *getattr(request, "param", ()))
+    """Started as by `nohup`, which has it ignore the signal that reloads."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = Process(bundle, *getattr(request, "param", ()))
+    finally:
+        signal.signal(signal.SIGHUP, before)
     yield process
     if process.run.poll() is None:
         process.run.kill()
