@@ -84,7 +84,8 @@ public:
                 throw std::invalid_argument(std::string("'") + symbol + "' is no symbol of " + facts["task"].get<std::string>());
             tokens.push_back(found->get<int32_t>());
         }
-        if (tokens.size() != facts.at("seq_len").get<size_t>()) throw std::invalid_argument("a puzzle has another length");
+        if (tokens.size() != facts.at("seq_len").get<size_t>())
+            throw std::invalid_argument("a puzzle has " + facts["seq_len"].dump() + " symbols, not " + std::to_string(tokens.size()));
         return tokens;
     }
 
