@@ -101,7 +101,8 @@ def lines(say: Say = say, percent: bool = False) -> Progress:
         if percent:
             say(f"{what}: {100 * done // total} %")
             return
-        pace = (done - at_first) / (now - first) if now > first else 0.0
+        # The first parts of several threads come almost together, which is no pace yet.
+        pace = (done - at_first) / (now - first) if now - first > _SECONDS_BETWEEN_LINES / 2 else 0.0
         if not total:
             say(f"{what}: {done} so far" + (f", {pace:.0f} a second" if pace else ""))
         else:

@@ -41,6 +41,16 @@ def test_the_time_left_is_told_from_the_pace_behind_the_first_part(clock, capsys
     assert capsys.readouterr().err.splitlines() == told * 2
 
 
+def test_parts_that_come_together_tell_no_pace(clock):
+    """Two threads, each of which takes ten seconds for a part."""
+    said = []
+    show = progress.lines(said.append)
+    for later, done in ((9.98, 1), (0.05, 2), (9.93, 3), (0.05, 4), (9.95, 5)):
+        clock[0] += later
+        show("solving", done, 40)
+    assert said == ["solving: 2 of 40", "solving: 5 of 40, about 175 s left"]
+
+
 def test_percentages_are_said_up_to_the_last_and_nothing_done_is_no_error(clock):
     said = []
     show, other = progress.lines(said.append, percent=True), progress.lines(said.append)
