@@ -35,11 +35,11 @@ static int take_weights(const char *path) {
 
 static const char *symbol(int32_t token) { return token ? hrm_vocabulary[token] : "?"; } /* 0 is padding */
 
-/* A board as tokens from `first` up, a symbol a byte as in Sudokus and mazes; whether it is one. */
-static int parse(const char *text, int32_t first, int32_t tokens[HRM_SEQ_LEN]) {
+/* A board as tokens, a symbol a byte as in Sudokus and mazes; whether it is one. */
+static int parse(const char *text, int32_t tokens[HRM_SEQ_LEN]) {
   if (strlen(text) != HRM_SEQ_LEN) return 0;
   for (int cell = 0; cell < HRM_SEQ_LEN; cell++) {
-    for (tokens[cell] = first; tokens[cell] < HRM_VOCAB; tokens[cell]++)
+    for (tokens[cell] = 1; tokens[cell] < HRM_VOCAB; tokens[cell]++)
       if (symbol(tokens[cell])[0] == text[cell] && !symbol(tokens[cell])[1]) break;
     if (tokens[cell] == HRM_VOCAB) return 0;
   }
@@ -53,15 +53,21 @@ static void show(const int32_t answer[HRM_SEQ_LEN], int32_t steps) {
   printf(" %d %.9g %.9g\n", (int)steps, q[0], q[1]);
 }
 
-/* The text of a line `"name": "text"`, cut out in place; NULL where the line has another name. */
-static char *text_of(char *line, const char *name) {
-  size_t length = strlen(name);
-  char *at = line + strspn(line, " ");
-  if (*at++ != '"' || strncmp(at, name, length) || strncmp(at + length, "\": \"", 4)) return NULL;
-  at += length + 4;
-  char *end = strrchr(at, '"');
-  if (end) *end = 0;
-  return at;
+/* The tokens of a board, which stand a line each behind their name; whether all are there. */
+static int tokens_of(FILE *file, int32_t tokens[HRM_SEQ_LEN]) {
+  char line[64];
+  int token;
+  for (int cell = 0; cell < HRM_SEQ_LEN; cell++) {
+    if (!fgets(line, sizeof line, file) || sscanf(line, "%d", &token) != 1) return 0;
+    tokens[cell] = token;
+  }
+  return 1;
+}
+
+/* Whether a line begins the field of this name. A text that holds the same words begins another. */
+static int begins(const char *line, const char *name) {
+  line += strspn(line, " ");
+  return !strncmp(line, name, strlen(name));
 }
 
 /* hrm-edge writes the file with one field a line, fields in alphabetical order: "steps" ends an example. */
@@ -73,16 +79,15 @@ static int selftest(const char *path) {
   FILE *file = fopen(path, "r");
   if (!file) return perror(path), 2;
   while (fgets(line, sizeof line, file)) {
-    char *text;
     sscanf(line, " \"puzzle_identifier\": %d", &identifier);
     sscanf(line, " \"q_tolerance\": %f", &tolerance);
-    if (strstr(line, "\"q\": [")) { /* its two values stand on the next lines */
+    if (begins(line, "\"q\": [")) { /* its two values stand on the next lines */
       for (int i = 0; i < 2; i++)
         if (fgets(line, sizeof line, file)) wanted[i] = strtof(line, NULL);
-    } else if ((text = text_of(line, "answer"))) {
-      known = parse(text, 0, expected);
-    } else if ((text = text_of(line, "question"))) {
-      known &= parse(text, 1, question);
+    } else if (begins(line, "\"answer_tokens\": [")) {
+      known = tokens_of(file, expected);
+    } else if (begins(line, "\"question_tokens\": [")) {
+      known &= tokens_of(file, question);
     } else if (sscanf(line, " \"steps\": %d", &steps) == 1 && asked < 1024) {
       int32_t taken = hrm_solve(&state, question, identifier, HRM_MAX_THINK_STEPS, HRM_HALT_LEARNED, answer);
       hrm_q(&state, q);
@@ -107,7 +112,7 @@ int main(int count, char **arguments) {
   if (count < 2) return fputs("solve: give BUNDLE/examples.json, or puzzles\n", stderr), 2;
   if (count == 2 && strstr(arguments[1], ".json")) return selftest(arguments[1]);
   for (int i = 1; i < count; i++) {
-    if (!parse(arguments[i], 1, tokens)) return fprintf(stderr, "solve: puzzle %d is none of this task\n", i), 2;
+    if (!parse(arguments[i], tokens)) return fprintf(stderr, "solve: puzzle %d is none of this task\n", i), 2;
     int32_t steps = hrm_solve(&state, tokens, 0, HRM_MAX_THINK_STEPS, HRM_HALT_LEARNED, answer);
     show(answer, steps);
   }

@@ -150,7 +150,13 @@ def test_the_c_program_answers_as_the_network_does(tmp_path, one_trace, monkeypa
     assert [(text, int(taken)) for text, taken, *_ in words] == list(
         zip(TASK.format_many(tokens), steps.tolist(), strict=True)
     )
-    carried.write_text(carried.read_text().replace('"steps": ', '"steps": 9', 1))
+    content = json.loads(carried.read_text())
+    for example in content["examples"]:  # texts of another task: symbols of several characters, quotes
+        example |= {"question": '"steps": 1, "question_tokens": [', "answer": 'aa "b" \\ é 漢'}
+    carried.write_text(json.dumps(content, indent=1, sort_keys=True))
+    assert run(tmp_path / "solve", *first, carried).stdout == tested.stdout
+    content["examples"][0]["steps"] += 90
+    carried.write_text(json.dumps(content, indent=1, sort_keys=True))
     assert run(tmp_path / "solve", *first, carried).stdout.startswith("not equal: 15 of 16")
     assert run(tmp_path / "solve", *first, "12").returncode == 2
     assert run(tmp_path / "solve", carried, *first).returncode == 2 if apart else True
