@@ -39,10 +39,16 @@ class Page {
     this.#prepareControls();
   }
 
+  /** The example that is thought about longest: of those that come to an answer, where any does. */
+  #telling(examples) {
+    const asked = examples.filter((each) => each.question_tokens.length).sort((one, other) => other.steps - one.steps);
+    return asked.find((each) => !this.task.rules || this.task.verify(each.question_tokens, each.answer_tokens)) ?? asked[0];
+  }
+
   open() {
     const { examples } = this.task.facts;
-    const longest = examples.reduce((best, example, index) => (example.question_tokens.length && example.steps > (examples[best]?.steps ?? 0) ? index : best), -1);
-    if (longest >= 0) this.editor.pick(longest);
+    const begun = examples.indexOf(this.#telling(examples));
+    if (begun >= 0) this.editor.pick(begun);
     else this.editor.ask(this.editor.question);
     this.#tellAbout();
     showVerdict("busy", "Loading the model", [size(this.site.bytes)]);
