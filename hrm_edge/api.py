@@ -85,7 +85,7 @@ def solve(
     if gif is not None:
         from .report.film import opened_film
 
-        film = opened_film(Path(gif))
+        film = opened_film(Path(gif), model.task)
     if trace_html is not None:
         from .web.recording import opened_recording
 

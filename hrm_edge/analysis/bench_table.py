@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..measure.ceilings import MEMORY
 from ..measure.cold import STAGES
 from ..report.colours import page_colours
-from ..text import printable
+from ..report.svg import drawable
 from .plots import picture
 from .tables import Table
 
@@ -195,7 +195,7 @@ def bench_picture(record: BenchRecord, kind: str) -> bytes:
             largest = [max(0.0, row.ms_per_segment_interval[1] - row.ms_per_segment) for row in rows]
             left.barh(where, times, 0.7, color=colours, xerr=[least, largest], ecolor=page["ink"], capsize=2)
             left.set_xscale("log")
-            left.set_yticks(where, [printable(name) for name in names])
+            left.set_yticks(where, [drawable(name) for name in names])
             left.invert_yaxis()
             left.set_xlabel(f"ms a segment, {threads} threads, batch {batch}")
             right.barh(where, [100 * (row.of_ceiling or 0) for row in rows], 0.7, color=colours)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..measure.statistics import interval
-from ..report.svg import style
-from ..text import printable
+from ..report.svg import drawable, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,13 +84,13 @@ def _lines(ax: Axes, groups: Mapping[str, Mapping[int, Rate]], linestyle: str) -
             ax.fill_between(
                 x, [100 * v for v in low], [100 * v for v in high], color=colour, alpha=0.14, linewidth=0
             )
-        label = printable(name) if linestyle == "-" else None
+        label = drawable(name) if linestyle == "-" else None
         ax.plot(x, values, color=colour, marker=_MARKS[i % len(_MARKS)], linestyle=linestyle, label=label)
     ax.set_ylim(-2, 102)
 
 
 def _titled(ax: Axes, title: str, xlabel: str, ylabel: str = "exactly solved, %") -> None:
-    ax.set_title(printable(title), fontsize=10, pad=14, color=_INK)
+    ax.set_title(drawable(title), fontsize=10, pad=14, color=_INK)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
 
@@ -112,7 +111,7 @@ def halting_picture(result: Halting, kind: str) -> bytes:
         left.plot(
             [row.steps_mean for row in rows], np.arange(len(rows)) + 0.5, "D", color=_COLOURS[1], label="mean"
         )
-        left.set_yticks(np.arange(len(rows)) + 0.5, [printable(f"{row.group} ({row.n})") for row in rows])
+        left.set_yticks(np.arange(len(rows)) + 0.5, [drawable(f"{row.group} ({row.n})") for row in rows])
         left.grid(False)
         left.set_xticks(range(1, result.limit + 1, 1 + result.limit // 12))
         left.legend(fontsize=8, frameon=False, loc="lower left")
@@ -144,7 +143,7 @@ def participation_picture(results: Sequence[Participation], kind: str) -> bytes:
                 dashes: Any = "-" if i == 0 else (0, (4, 2))
                 least, most = [point.least for point in points], [point.most for point in points]
                 ax.fill_between(k, least, most, color=colour, alpha=0.14, linewidth=0)
-                label = printable(f"{state}, {result.model}")
+                label = drawable(f"{state}, {result.model}")
                 means = [point.mean for point in points]
                 ax.plot(k, means, color=colour, marker=_MARKS[i % len(_MARKS)], linestyle=dashes, label=label)
         ax.set_xscale("log")

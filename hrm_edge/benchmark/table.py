@@ -10,7 +10,7 @@ from ..analysis.plots import picture
 from ..analysis.tables import Table
 from ..files import write_atomically
 from ..report.colours import page_colours
-from ..text import printable
+from ..report.svg import drawable
 from .rows import PAGE, PLOT, Benchmark, Row
 
 if TYPE_CHECKING:
@@ -140,11 +140,11 @@ def benchmark_picture(result: Benchmark, kind: str) -> bytes:
             ax.text(1.95 * longest, 1.01, "not timed here", transform=ax.get_xaxis_transform(), size=7,
                     color=page["soft"], ha="center", va="bottom")  # fmt: skip
         for number, target in enumerate(targets):
-            ax.scatter([], [], marker=_MARKS[number % len(_MARKS)], color=page["soft"], label=printable(target))
+            ax.scatter([], [], marker=_MARKS[number % len(_MARKS)], color=page["soft"], label=drawable(target))
         ax.scatter([], [], s=110, facecolor="none", edgecolor=page["good"], label="Pareto set")
         ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         ax.set_title(
-            printable(f"{result.checkpoint}, {result.threads} threads"), fontsize=10, pad=14, color=page["ink"]
+            drawable(f"{result.checkpoint}, {result.threads} threads"), fontsize=10, pad=14, color=page["ink"]
         )
         ax.set_xlabel("ms a puzzle")
         ax.set_ylabel("stored, MB")
@@ -180,5 +180,5 @@ def _label(ax: Axes, places: Sequence[tuple[Row, float]], ink: str) -> None:
         taken.append((begin, begin + width, y))
         look: Any = {"textcoords": "offset points", "size": 7, "color": ink, "va": "center"}
         ax.annotate(
-            printable(said), (x, row.stored_mb or 1), (aside, up), ha="left" if aside > 0 else "right", **look
+            drawable(said), (x, row.stored_mb or 1), (aside, up), ha="left" if aside > 0 else "right", **look
         )

@@ -142,9 +142,10 @@ def command(
     if watch and as_json:
         raise InputError("--watch and --json: one draws boards, the other prints objects; drop one")
     require_apart((gif, trace_html), [*(puzzles or ()), data])
-    film, recording = _films(gif, trace_html, opened.manifest.name)
+    task = task_of(opened)
+    film, recording = _films(gif, trace_html, opened.manifest.name, task)
     watched = watch or film is not None or recording is not None
-    questions = read_puzzles(puzzles or ["-"] * (data is None), task_of(opened), data, to_watch=watched)
+    questions = read_puzzles(puzzles or ["-"] * (data is None), task, data, to_watch=watched)
     if streams is not None or watched or trace or questions.at_hand:
         engine = load_engine(opened, threads, streams=streams or 1)
     else:
@@ -197,14 +198,16 @@ def _live(watch: bool) -> AbstractContextManager[LiveBoard | None]:
     return LiveBoard()
 
 
-def _films(gif: Path | None, trace_html: Path | None, name: str) -> tuple[Film | None, Recording | None]:
+def _films(
+    gif: Path | None, trace_html: Path | None, name: str, task: Task
+) -> tuple[Film | None, Recording | None]:
     """What is to be filled with how puzzles are thought over. Where nothing is, all that could is not imported."""
     film: Film | None = None
     recording: Recording | None = None
     if gif is not None:
         from ..report.film import opened_film
 
-        film = opened_film(gif)
+        film = opened_film(gif, task)
     if trace_html is not None:
         from ..web.recording import opened_recording
 

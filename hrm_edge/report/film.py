@@ -18,7 +18,7 @@ from ..tasks.boards import wrong_cells
 from ..tasks.drawing import WALL, WAY
 from ..text import printable
 from .colours import page_colours
-from .svg import require_matplotlib, style
+from .svg import require_matplotlib, style, unknown_characters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,12 +64,19 @@ class Film:
         write_atomically(path, self.gif())
 
 
-def opened_film(path: Path) -> Film:
-    """A film to be written to ``path``; InputError where it cannot, before any thinking."""
+def opened_film(path: Path, task: Task) -> Film:
+    """A film of ``task`` to be written to ``path``; InputError where it cannot, before any thinking."""
     if path.suffix.lower() != ".gif":
         raise InputError(f"{path}: an animation is a .gif; end the name so")
     check_file(path)
-    return Film()
+    film = Film()
+    drawn = [symbol for symbol in task.vocabulary[1:] if symbol not in task.drawing.fills]
+    if unknown := next((symbol for symbol in drawn if unknown_characters(printable(symbol))), None):
+        raise InputError(
+            f"a GIF of {task.name} cannot show the symbol {unknown!r}, which its font lacks; --trace-html writes a "
+            "page that shows it"
+        )
+    return film
 
 
 def _side_by_side(images: Sequence[Image]) -> Image:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..packages import install
+from ..text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +64,25 @@ def style(ink: str = INK, soft: str = SOFT, line: str = LINE) -> Iterator[Any]:
         matplotlib.rcdefaults()  # a user's own style would make other bytes, and other colours
         matplotlib.rcParams.update(settings)
         yield matplotlib
+
+
+def unknown_characters(text: str) -> str:
+    """What of ``text`` the fonts of pictures, plain and bold, have no glyph for; each once, in its order."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    fonts = [
+        get_font(findfont(FontProperties(family="DejaVu Sans", weight=weight))) for weight in ("normal", "bold")
+    ]
+    known = set.intersection(*(set(font.get_charmap()) for font in fonts))
+    return "".join(dict.fromkeys(each for each in text if ord(each) not in known))
+
+
+def drawable(text: str) -> str:
+    """One line for a picture: :func:`printable`, and what its fonts lack is written out too, as ``\\u6f22``."""
+    shown = printable(text)
+    for each in unknown_characters(shown):
+        shown = shown.replace(each, each.encode("unicode_escape").decode())
+    return shown
 
 
 def svg(draw: Callable[[Axes], None], label: str, height: float = HEIGHT) -> str:

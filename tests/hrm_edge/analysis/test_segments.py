@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import warnings
 
 import numpy as np
 import pytest
@@ -135,6 +136,15 @@ def test_the_picture_is_an_image_and_the_same_each_time(retries: int) -> None:
     svg = segments_picture([found, found], "svg")
     assert b"<svg" in svg
     assert svg == segments_picture([found, found], "svg")
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_names_that_a_picture_has_no_glyphs_for_are_written_out(kind: str) -> None:
+    found = segment_rates(Moody(), puzzle_set(20, sources=["日本"] * 20), name="漢", segments=(1, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's of a missing glyph
+        drawn = segments_picture([found], kind)
+    assert kind == "png" or b"\\u6f22" in drawn
 
 
 @pytest.mark.parametrize(("segments", "retries"), [((), 0), ((0, 1), 0), ((1,), -1), ((1,), 2000)])

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import toys
+from datasets import LATIN, write_latin
 from scripted import ByHeart
 
 import hrm_edge as he
@@ -217,10 +218,27 @@ def test_boards_have_the_colours_of_their_task(name, kind):
 def test_what_cannot_be_filmed_is_said_in_a_line(bundle, tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(InputError, match=r"an animation is a \.gif"):
-        opened_film(tmp_path / "film.mp4")
+        opened_film(tmp_path / "film.mp4", TASK)
     with pytest.raises(InputError, match="shows one puzzle"):
         he.solve(bundle, [TASK.format(row) for row in PUZZLES[:2]], gif=tmp_path / "two.gif")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_symbols_that_the_font_lacks_are_refused_before_any_thinking(tmp_path):
+    pytest.importorskip("matplotlib")
+    told = {}
+    for symbols in (".1234", ".日月火水", ".é√Ж♞"):
+        root = tmp_path / symbols
+        write_latin(root, n=2)
+        (root / "task.toml").write_text(LATIN.replace(".1234", symbols))
+        try:
+            opened_film(tmp_path / "one.gif", get_task(root / "train"))
+        except InputError as error:
+            told[symbols] = str(error)
+    assert list(told) == [".日月火水"]
+    assert "cannot show the symbol '日'" in told[".日月火水"]
+    assert "--trace-html" in told[".日月火水"]
+    assert not (tmp_path / "one.gif").exists()
 
 
 def test_puzzles_by_example_are_watched_with_their_identifiers(tmp_path):
