@@ -1,5 +1,6 @@
 """Hands: text, keys, fingers, files that are dropped, and what a screen reader hears."""
 
+import pytest
 from selenium.webdriver import ActionChains, Keys
 from sites import PUZZLE, SUDOKU, bundle_of, failed
 
@@ -96,6 +97,35 @@ def test_a_phone_shows_all_of_it(page, served):
     page.ask(PUZZLE)
     page.think()
     page.shoot("phone", whole=True)
+
+
+@pytest.mark.parametrize("size", [(360, 740), (390, 844)])
+def test_a_phone_needs_no_scrolling_to_ask_and_hides_nothing_to_the_side(page, served, size):
+    page.look(*size, phone=True)
+    page.open(served().address)
+    button = "return document.getElementById('think').getBoundingClientRect().bottom"
+    assert page.js(button) < size[1]
+    page.ask(SUDOKU.format(failed()[1]))
+    page.think()
+    assert page.verdict[0] == "bad"  # of which there is most to say
+    assert page.js("return scrollY") == 0
+    assert page.js(button) < size[1]
+    page.js("document.querySelector('details').open = true")
+    for name in (".scroll", "#text"):
+        place = page.js(
+            "const { scrollWidth, clientWidth, scrollHeight, clientHeight } = document.querySelector(arguments[0]);"
+            "return [scrollWidth - clientWidth, scrollHeight - clientHeight]",
+            name,
+        )
+        assert place == [0, 0], name
+    cut = page.js(
+        "const edge = document.querySelector('#curve svg').getBoundingClientRect();"
+        "return [...document.querySelectorAll('#curve text')].filter((each) => {"
+        "const { left, right } = each.getBoundingClientRect();"
+        "return left < edge.left || right > edge.right; }).map((each) => each.textContent)"
+    )
+    assert cut == []
+    assert "changed" in page.text("curve")
 
 
 def test_dark_and_light(page, served):

@@ -101,6 +101,8 @@ def test_any_task_is_asked_and_shown(page, serve, tmp_path, name, loop):
         )
         assert ends == (answer == task.symbol_tokens["|"]).tolist()
     else:
+        bar = page.js("return getComputedStyle(document.querySelector('.key.answered'), '::after').content")
+        assert (bar == "none") == (loop == "graph"), "a graph that loops by itself shows no logits"
         assert page.cells() == ["" if token in (0, task.blank) else task.vocabulary[token] for token in answer]
     known = ("bad", "Not verified") if task.has_rules else ("open", "Not verified: no rules to check by")
     assert page.verdict == known

@@ -4,7 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 420;
 const TOP = { from: 14, to: 132 };
 const BARS = { from: 152, to: 190 };
-const SIDES = { from: 40, to: WIDTH - 14 };
+const SIDES = { from: 66, to: WIDTH - 14 };
 
 function made(name, attributes, text) {
   const element = document.createElementNS(SVG, name);
@@ -39,7 +39,7 @@ export class Curve extends EventTarget {
       made("line", { class: "axis", x1: SIDES.from, x2: SIDES.to, y1: middle, y2: middle }),
       made("text", { class: "axis-text", x: SIDES.from - 8, y: TOP.from + 10, "text-anchor": "end" }, "stop"),
       made("text", { class: "axis-text", x: SIDES.from - 8, y: TOP.to, "text-anchor": "end" }, "think"),
-      made("text", { class: "axis-text", x: SIDES.from - 8, y: BARS.to, "text-anchor": "end" }, "cells"),
+      made("text", { class: "axis-text", x: SIDES.from - 8, y: BARS.to, "text-anchor": "end" }, "changed"),
       made("line", { class: "axis", x1: SIDES.from, x2: SIDES.to, y1: BARS.to, y2: BARS.to }),
     );
     const most = Math.max(1, ...points.map((point) => point.changed));

@@ -12,6 +12,7 @@ export class Editor extends EventTarget {
     this.task = task;
     this.board = board;
     this.question = new Int32Array(task.length).fill(task.facts.blank ?? 0);
+    byId("text").rows = this.#isDrawn ? Math.min(task.rows, 16) : 5;
     this.#fillExamples();
     this.#fillPalette();
     board.addEventListener("put", (event) => this.#put(event.detail.index, event.detail.token));
@@ -65,10 +66,15 @@ export class Editor extends EventTarget {
     this.#tell(from ? `${from}: ${why}` : why);
   }
 
+  /** Whether the text field shows a puzzle as rows. */
+  get #isDrawn() {
+    return this.task.rows > 1 && this.task.facts.separator === "";
+  }
+
   #text(question) {
     const { task } = this;
     const line = task.format(question);
-    if (task.rows === 1 || task.facts.separator !== "") return line;
+    if (!this.#isDrawn) return line;
     const cells = Array.from(line);
     return Array.from({ length: task.rows }, (_, row) => cells.slice(row * task.columns, (row + 1) * task.columns).join("")).join("\n");
   }

@@ -177,7 +177,7 @@ export class Viewer extends EventTarget {
     const changed = ["changed", "changed in this segment"];
     const items = this.board.paints
       ? [isSure ? ["changed", `${changed[1]}; smaller or paler where it is less sure`] : changed]
-      : [["given", "given"], ["answered", isSure ? "answered, the bar its confidence" : "answered"], changed];
+      : [["given", "given"], isSure ? ["answered sure", "answered, the bar its confidence"] : ["answered", "answered"], changed];
     if (this.task.rules?.groups) items.push(["wrong", "breaks a rule"]);
     byId("legend").replaceChildren(...items.map(([kind, words]) => {
       const item = document.createElement("li");
@@ -197,7 +197,7 @@ export class Viewer extends EventTarget {
       row.append(...values.map((value) => Object.assign(document.createElement(tag), { textContent: String(value) })));
       return row;
     };
-    byId("table").replaceChildren(line(["segment", "changed", "break a rule", "q halt", "q continue", "ms"], "th"), ...rows.map((row) => line(row, "td")));
+    byId("table").replaceChildren(line(["seg\u00adment", "changed", "break a rule", "q halt", "q con\u00adtinue", "ms"], "th"), ...rows.map((row) => line(row, "td")));
   }
 
   /** What came of the run, in words: whether it is right, and why it ended. Of several attempts the first counts, unless the last verifies. */
