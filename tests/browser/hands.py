@@ -244,6 +244,7 @@ def test_a_file_is_dropped(page, served, tmp_path):
     files = {
         "line.txt": first,
         "drawn.txt": SUDOKU.render(puzzles.questions[0]),
+        "turned.csv": f"rating,solution,puzzle\n0,{SUDOKU.format(puzzles.answers[0])},{first}\n",
         "table.csv": f"source,question,answer,rating\nx,{first},{SUDOKU.format(puzzles.answers[0])},0\n",
     }
     for name, content in files.items():

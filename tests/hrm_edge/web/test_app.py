@@ -8,6 +8,9 @@ import pytest
 from toys import write_toy_bundle
 
 from hrm_edge.bundle import open_bundle
+from hrm_edge.data.formats.base import QUESTION
+from hrm_edge.portable import task_facts
+from hrm_edge.tasks import get_task
 from hrm_edge.web import engines
 from hrm_edge.web.site import build_site
 
@@ -60,6 +63,22 @@ await thinker.think({ id: 4, question, options: { maxThinkSteps: 1, halt: "fixed
 console.log(JSON.stringify({ most, said }));
 """
 
+DROPPED = """
+import { readFileSync } from "node:fs";
+const { Task } = await import(new URL("./lib/task.js", import.meta.url));
+const { QUESTION, firstPuzzle } = await import(new URL("./app/dropped.js", import.meta.url));
+const { names, files } = JSON.parse(readFileSync(new URL("./given.json", import.meta.url)));
+const said = files.map(([name, text]) => {
+  const task = new Task(names[name]);
+  try {
+    return task.format(firstPuzzle(text, task));
+  } catch (error) {
+    return error.message;
+  }
+});
+console.log(JSON.stringify([QUESTION, said]));
+"""
+
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
@@ -109,3 +128,38 @@ def test_a_question_waits_until_the_one_before_has_ended(site):
     assert told["said"].count("segment 3") == 3
     assert told["said"].count("segment 4") == 1
     assert any("Error" in line for line in told["said"])
+
+
+# -- files that are dropped ------------------------------------------------------------------------------------
+
+ASKED, SOLVED, OTHER = "12..3..2.1....2.", "1234341221434321", "4.......2......3"
+MAZE = "###########S.G##.#############", "###########SoG##.#############"
+ROWS = (f"source,question,answer,rating\nx,{ASKED},{SOLVED},0\n", f"rating,solution,puzzle\n1.5,{SOLVED},{ASKED}\n")
+UNCLEAR = "which field is the puzzle is not clear; name its column 'question'"
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "wanted"),
+    [
+        ("sudoku-4x4", ROWS[0], ASKED),
+        ("sudoku-4x4", ROWS[1], ASKED),
+        ("sudoku-4x4", ROWS[1].replace(",", ";").replace("puzzle", '"Puz-zle "'), ASKED),
+        ("sudoku-4x4", f"# made today\n{ROWS[1]}".replace(",", "\t"), ASKED),
+        ("sudoku-4x4", f"id,answer,question\n1,{SOLVED},{SOLVED}\n", SOLVED),  # nothing is open, and a name tells
+        ("sudoku-4x4", f"7,{SOLVED},{ASKED}\n8,{SOLVED},{OTHER}\n", ASKED),
+        ("sudoku-4x4", f'id,filled,open\n7,"{SOLVED}","{ASKED}"\n', ASKED),
+        ("sudoku-4x4", f"id,filled\n7,{SOLVED}\n", f"line 2: {UNCLEAR}"),
+        ("sudoku-4x4", f"{ASKED},{OTHER}\n", f"line 1: {UNCLEAR}"),
+        ("sudoku-4x4", f"id,question\n7,{ASKED}1\n", "line 2: puzzle has 17 characters, expected 16"),
+        ("sudoku-4x4", f"{ASKED}\n{OTHER}\n", ASKED),
+        ("maze-5x6", f"7,{MAZE[1]},{MAZE[0]}\n", MAZE[0].replace(".", " ")),
+        ("arc-4x4", "id,grid\n12,11\n", "11|?||?????????"),
+        ("arc-4x4", "12,11\n", f"line 1: {UNCLEAR}"),
+    ],
+)
+def test_a_dropped_table_gives_the_puzzle_and_never_its_answer(site, task, text, wanted):
+    facts = task_facts(get_task(task))
+    (site / "given.json").write_text(json.dumps({"names": {task: facts}, "files": [[task, text]]}))
+    columns, (said,) = json.loads(node(site, DROPPED))
+    assert tuple(columns) == QUESTION
+    assert said.startswith(wanted)

@@ -1,6 +1,7 @@
 // How a puzzle comes onto the page: picked, typed, pasted, dropped, or drawn with the symbols of the palette.
 
 import { byId } from "./dom.js";
+import { firstPuzzle } from "./dropped.js";
 import { shownAs } from "./words.js";
 
 const LARGEST = 2 ** 20; // bytes of a file that is read
@@ -47,23 +48,18 @@ export class Editor extends EventTarget {
       this.#tell("");
       return;
     }
-    const lines = from ? text.split(/\r?\n/).filter((line) => line.trim()) : [];
-    const tries = [text, ...lines, ...lines.flatMap((line) => line.split(/[,;\t]/))]; // a board, a line, a table's field
-    let why = "";
-    for (const each of tries) {
-      try {
-        const question = task.parse(each);
-        if (from) byId("text").value = this.#text(question);
-        this.question = question;
-        byId("examples").value = "";
-        this.#tell("");
-        this.dispatchEvent(new CustomEvent("question", { detail: { question } }));
-        return;
-      } catch (error) {
-        why ||= error.message;
-      }
+    let question;
+    try {
+      question = from ? firstPuzzle(text, task) : task.parse(text);
+    } catch (error) {
+      this.#tell(from ? `${from}: ${error.message}` : error.message);
+      return;
     }
-    this.#tell(from ? `${from}: ${why}` : why);
+    if (from) byId("text").value = this.#text(question);
+    this.question = question;
+    byId("examples").value = "";
+    this.#tell("");
+    this.dispatchEvent(new CustomEvent("question", { detail: { question } }));
   }
 
   /** Whether the text field shows a puzzle as rows. */
