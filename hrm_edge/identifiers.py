@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +71,21 @@ def parse_ranges(text: str, where: str) -> np.ndarray:
 
 def format_ranges(identifiers: np.ndarray) -> str:
     """What :func:`parse_ranges` reads back, of int[K] that rise."""
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ranges(identifiers))
+
+
+def ranges(identifiers: np.ndarray) -> list[tuple[int, int]]:
+    """First and last of each run of int[K] that rise."""
     if not len(identifiers):
-        return ""
+        return []
     runs = np.split(identifiers, np.flatnonzero(np.diff(identifiers) != 1) + 1)
-    return ",".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return [(int(run[0]), int(run[-1])) for run in runs]
+
+
+def kept_in(source: Mapping[str, str], where: str) -> np.ndarray | None:
+    """int32[K], rising: those whose rows an export's table has left, by its manifest's ``source``; None: all."""
+    kept = source.get("puzzle_identifiers")
+    return None if kept is None else parse_ranges(kept, f"{where}: source.puzzle_identifiers")
 
 
 def rows_of(identifiers: np.ndarray, kept: np.ndarray | None) -> np.ndarray:

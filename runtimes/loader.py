@@ -13,7 +13,7 @@ import numpy as np
 from ..bundle import Bundle, open_bundle, require_unchanged
 from ..errors import InputError
 from ..files import require_utf8
-from ..identifiers import Numbering, parse_ranges
+from ..identifiers import Numbering, kept_in
 from ..tasks import Task
 from ..tasks.carried import read_task
 from ..tasks.parallel import usable_cores
@@ -133,11 +133,8 @@ def warning(bundle: Bundle) -> str | None:
 
 def _kept_identifiers(bundle: Bundle) -> np.ndarray | None:
     """The identifiers that the export kept, of which the graphs know only the rows."""
-    kept = bundle.manifest.source.get("puzzle_identifiers")
-    if kept is None:
-        return None
-    identifiers = parse_ranges(kept, f"{bundle.path}: source.puzzle_identifiers")
-    if len(identifiers) != bundle.manifest.architecture["num_puzzle_identifiers"]:
+    identifiers = kept_in(bundle.manifest.source, str(bundle.path))
+    if identifiers is not None and len(identifiers) != bundle.manifest.architecture["num_puzzle_identifiers"]:
         raise InputError(f"{bundle.path}: names {len(identifiers)} puzzle identifiers; export the bundle again")
     return identifiers
 

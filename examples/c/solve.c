@@ -89,7 +89,7 @@ static int selftest(const char *path) {
     } else if (begins(line, "\"question_tokens\": [")) {
       known &= tokens_of(file, question);
     } else if (sscanf(line, " \"steps\": %d", &steps) == 1 && asked < 1024) {
-      int32_t taken = hrm_solve(&state, question, identifier, HRM_MAX_THINK_STEPS, HRM_HALT_LEARNED, answer);
+      int32_t taken = hrm_solve(&state, question, hrm_row(identifier), HRM_MAX_THINK_STEPS, HRM_HALT_LEARNED, answer);
       hrm_q(&state, q);
       int same = known && taken == steps && !memcmp(answer, expected, sizeof answer);
       away[asked++] = same ? fmaxf(fabsf(q[0] - wanted[0]), fabsf(q[1] - wanted[1])) : INFINITY;
@@ -113,7 +113,7 @@ int main(int count, char **arguments) {
   if (count == 2 && strstr(arguments[1], ".json")) return selftest(arguments[1]);
   for (int i = 1; i < count; i++) {
     if (!parse(arguments[i], tokens)) return fprintf(stderr, "solve: puzzle %d is none of this task\n", i), 2;
-    int32_t steps = hrm_solve(&state, tokens, 0, HRM_MAX_THINK_STEPS, HRM_HALT_LEARNED, answer);
+    int32_t steps = hrm_solve(&state, tokens, hrm_row(0), HRM_MAX_THINK_STEPS, HRM_HALT_LEARNED, answer);
     show(answer, steps);
   }
   return 0;

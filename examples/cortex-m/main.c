@@ -79,7 +79,7 @@ int main(void)
     for (int p = 0; p < PUZZLES; p++) {
         start_timer();
         const int32_t steps =
-            hrm_solve(&state, questions[p], identifiers[p], HRM_MAX_THINK_STEPS, HRM_HALT_LEARNED, answer);
+            hrm_solve(&state, questions[p], hrm_row(identifiers[p]), HRM_MAX_THINK_STEPS, HRM_HALT_LEARNED, answer);
         const uint64_t taken = elapsed();
         int same = steps == expected_steps[p];
         for (int i = 0; i < HRM_SEQ_LEN; i++) {

@@ -36,11 +36,11 @@ public:
         rows = facts.at("batch").is_number() ? facts["batch"].get<size_t>() : 1;
     }
 
-    Answer solve(const Tokens& question, const std::string& halt, int max_think_steps, int identifier = 0) {
+    Answer solve(const Tokens& question, const std::string& halt, int max_think_steps, int puzzle_row = 0) {
         auto& first = calls.at(facts.at("loop") == "graph" ? "model" : "start");
         Tokens board;  // a fixed batch is filled up with copies
         for (size_t row = 0; row < rows; row++) board.insert(board.end(), question.begin(), question.end());
-        Tokens kinds(rows, identifier);
+        Tokens kinds(rows, puzzle_row);  // rows of the model's table
         first.set_tensor("tokens", ov::Tensor(ov::element::i32, {rows, question.size()}, board.data()));
         if (!facts.at("puzzle_identifiers").is_null())
             first.set_tensor("puzzle_identifiers", ov::Tensor(ov::element::i32, {rows}, kinds.data()));
@@ -119,7 +119,7 @@ int selftest(Model& model) {
     const auto& examples = model.facts.at("examples");
     size_t equal = 0;
     for (const auto& each : examples) {
-        auto found = model.solve(each.at("question_tokens"), asked.at("halt"), asked.at("max_think_steps"), each.at("puzzle_identifier"));
+        auto found = model.solve(each.at("question_tokens"), asked.at("halt"), asked.at("max_think_steps"), each.at("puzzle_row"));
         bool same = found.tokens == each.at("answer_tokens").get<Tokens>() && found.steps == each.at("steps").get<int>();
         for (size_t i = 0; same && !each.at("q").is_null() && i < 2; i++)
             same = std::abs(found.q[i] - each["q"][i].get<float>()) <= asked.at("q_tolerance").get<float>();

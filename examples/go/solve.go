@@ -25,7 +25,7 @@ type example struct {
 	Answer     []int32   `json:"answer_tokens"`
 	Steps      int       `json:"steps"`
 	Q          []float64 `json:"q"`
-	Identifier int32     `json:"puzzle_identifier"`
+	Row        int32     `json:"puzzle_row"` // of the model's table
 }
 
 type facts struct {
@@ -129,14 +129,14 @@ func numbers[T int32 | float32](tensor *C.ov_tensor_t, count int) []T {
 	return unsafe.Slice((*T)(data), count)
 }
 
-func (m *model) solve(question []int32, halt string, maxThinkSteps int, identifier int32) answer {
+func (m *model) solve(question []int32, halt string, maxThinkSteps int, puzzleRow int32) answer {
 	first := m.calls["start"]
 	if m.Loop == "graph" {
 		first = m.calls["model"]
 	}
 	var board, kinds []int32 // a fixed batch is filled up with copies
 	for row := 0; row < m.rows; row++ {
-		board, kinds = append(board, question...), append(kinds, identifier)
+		board, kinds = append(board, question...), append(kinds, puzzleRow)
 	}
 	give(first, "tokens", board, C.int64_t(m.rows), C.int64_t(m.Cells))
 	if m.Kinds != nil {
@@ -193,7 +193,7 @@ func (m *model) selftest() int {
 	}
 	equal := 0
 	for _, each := range m.Examples {
-		found := m.solve(each.Question, m.Asked.Halt, m.Asked.MaxThinkSteps, each.Identifier)
+		found := m.solve(each.Question, m.Asked.Halt, m.Asked.MaxThinkSteps, each.Row)
 		same := found.steps == each.Steps && fmt.Sprint(found.tokens) == fmt.Sprint(each.Answer)
 		for i, q := range each.Q {
 			same = same && math.Abs(float64(found.q[i])-q) <= m.Asked.Tolerance

@@ -19,6 +19,7 @@ import numpy as np
 from ...bundle.examples import examples_in
 from ...errors import InputError
 from ...halting import LEARNED, halting_head, numbered
+from ...identifiers import kept_in, rows_of
 from ...runtimes.loops import NEXT
 from ..targets import all_targets, target_named
 from ..targets.base import Written
@@ -174,9 +175,9 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     rows = 1 if manifest.batch == "dynamic" else int(manifest.batch)
     asked: dict[str, np.ndarray] = {}
     if found is not None:
-        first = found.examples[0]
+        first, kept = found.examples[0], kept_in(manifest.source, manifest.name)
         asked["tokens"] = np.tile(np.array(first.question_tokens, np.int32), (rows, 1))
-        asked["puzzle_identifiers"] = np.full(rows, first.puzzle_identifier, np.int32)
+        asked["puzzle_identifiers"] = np.repeat(rows_of(np.array([first.puzzle_identifier]), kept), rows)
         steps, halt = found.max_think_steps, found.halt
     asked["max_think_steps"] = np.array([steps], np.int32)
     asked["halt"] = np.array([rules.get(halt) or 0], np.int32)

@@ -14,7 +14,7 @@ from ..bundle import Manifest, TensorSpec
 from ..bundle.examples import ASKED, Examples, examples_in
 from ..files import write_atomically
 from ..halting import Q, halting_head, numbered
-from ..identifiers import parse_ranges
+from ..identifiers import kept_in, ranges, rows_of
 from ..runtimes.loops import NEXT, state_tensors
 from ..tasks import Task
 from ..tasks.base import PAD, PADDING
@@ -54,10 +54,12 @@ def portable_facts(manifest: Manifest, task: Task, examples: Examples | None = N
     ``puzzle_identifiers``: null where the model takes none, or the ``count`` of its table's rows and, where it has
     only some of those it was trained with, which: ranges ``[first, last]``, whose numbers are those of its rows.
 
-    ``examples``: what the bundle answered where it was gated (empty where it was not), in text and in tokens;
+    ``examples``: what the bundle answered where it was gated (empty where it was not), in text and in tokens, with
+    ``puzzle_row``, the row of that table (0 where there is none), which graphs and C code take;
     ``asked``: how, with how far ``q`` may be from the one here.
     """
     architecture = manifest.architecture
+    kept = kept_in(manifest.source, manifest.name)
     return {
         "format_version": FORMAT_VERSION,
         "title": manifest.name,
@@ -82,9 +84,14 @@ def portable_facts(manifest: Manifest, task: Task, examples: Examples | None = N
         "next": {
             name: name + NEXT for name in state_tensors(spec.name for spec in manifest.outputs.get("segment", ()))
         },
-        "puzzle_identifiers": _identifiers(manifest),
+        "puzzle_identifiers": _identifiers(architecture["num_puzzle_identifiers"], kept),
         "asked": None if examples is None else {name: getattr(examples, name) for name in ASKED},
-        "examples": [] if examples is None else [asdict(each) for each in examples.examples],
+        "examples": []
+        if examples is None
+        else [
+            {**asdict(each), "puzzle_row": int(rows_of(np.array([each.puzzle_identifier]), kept)[0])}
+            for each in examples.examples
+        ],
     }
 
 
@@ -147,13 +154,7 @@ def _tensors(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
     return [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in specs]
 
 
-def _identifiers(manifest: Manifest) -> dict[str, Any] | None:
-    count = manifest.architecture["num_puzzle_identifiers"]
+def _identifiers(count: int, kept: np.ndarray | None) -> dict[str, Any] | None:
     if count == 1:
         return None
-    kept = manifest.source.get("puzzle_identifiers")
-    if kept is None:
-        return {"count": count, "kept": None}
-    rows = parse_ranges(kept, "puzzle_identifiers")
-    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
-    return {"count": count, "kept": [[int(run[0]), int(run[-1])] for run in runs]}
+    return {"count": count, "kept": None if kept is None else [list(each) for each in ranges(kept)]}

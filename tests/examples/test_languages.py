@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy_graphs
 from toys import HALT_MAX_STEPS, TASK, accuracy, host_engine, manifest, puzzles, write_bundle
@@ -109,6 +113,86 @@ def test_it_sees_what_differs_and_tells_mistakes_in_one_line(program, bundles, t
         assert told.returncode == 2
         assert told.stderr.startswith("solve: ")
         assert told.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, quick_export, untrained):
+    """(Target, loop) → a bundle whose table kept some rows: no example's row is its identifier."""
+    pytest.importorskip("torch")
+    from small_networks import network
+
+    from hrm_edge.export import GateOptions, export_bundle
+    from hrm_edge.exporters.options import ExportOptions
+    from hrm_edge.models import keep_identifiers, load_checkpoint, save_checkpoint
+
+    folder = tmp_path_factory.mktemp("kept")
+    model = network(H_cycles=1, L_cycles=1, num_puzzle_identifiers=40, puzzle_emb_ndim=32)
+    whole = load_checkpoint(save_checkpoint(folder / "whole", model, TASK.name, ""))
+    asked = replace(
+        generate_puzzles(TASK, 24, seed=3),
+        identifiers=np.tile(np.array([3, 38, 17, 19], np.int32), 6),
+        num_identifiers=40,
+    )
+
+    @cache
+    def export(target, loop):
+        place = folder / f"{target}-{loop}"
+        gate = GateOptions(asked, report=False)
+        export_bundle(
+            keep_identifiers(whole, np.array([3, 17, 18, 19, 38])), ExportOptions(target, "fp32", loop), place, gate
+        )
+        for each in json.loads((place / "facts.json").read_text())["examples"]:
+            assert each["puzzle_row"] != each["puzzle_identifier"]
+        return place
+
+    return export
+
+
+def printed_by(folder, language):
+    (code,) = re.findall(rf"```{language}\n(.*?)\n```", (folder / "README.md").read_text(), re.DOTALL)
+    return code
+
+
+def assert_first_example(folder, said):
+    """As to the last bit of q, which tells rows of the table apart where an untrained network's answer may not."""
+    first = json.loads((folder / "examples.json").read_text())["examples"][0]
+    answer, steps, *q = re.sub(r"[\[\],]", " ", said).split()
+    assert (answer, int(steps)) == (first["answer"], first["steps"])
+    assert [float(value) for value in q] == pytest.approx(first["q"], abs=1e-4)
+
+
+@pytest.mark.parametrize("loop", ["host", "graph"])
+def test_a_program_asks_for_the_row_where_a_table_kept_some(program, kept, loop):
+    assert run(program, kept("openvino", loop)).stdout.startswith("equal: 16 of 16")
+
+
+@pytest.mark.parametrize(("target", "loop"), [("onnx", "host"), ("onnx", "graph"), ("openvino", "host")])
+def test_so_does_the_python_of_a_bundles_readme(kept, monkeypatch, capsys, target, loop):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    folder = kept(target, loop)
+    monkeypatch.chdir(folder)
+    exec(compile(printed_by(folder, "python"), "README.md", "exec"), {})
+    assert_first_example(folder, capsys.readouterr().out)
+
+
+def test_so_do_the_c_program_and_the_c_and_python_of_its_readme(kept, tmp_path, monkeypatch, capsys):
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    made = kept("c", "host")
+    shutil.copytree(made, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    Path("this.c").write_text(printed_by(made, "c"))
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-I."]
+    for command in (
+        ["cc", *flags, "this.c", "hrm.c", "-lm", "-o", "this"],
+        ["cc", *flags, EXAMPLES / "c" / "solve.c", "hrm.c", "-lm", "-o", "solve"],
+        ["cc", *flags, "-fPIC", "-shared", "hrm.c", "-o", "hrm.so", "-lm"],
+    ):
+        subprocess.run(list(map(str, command)), check=True)
+    assert_first_example(made, run("./this").stdout)
+    assert run("./solve", "examples.json").stdout.startswith("equal: 16 of 16")
+    exec(compile(printed_by(made, "python"), "README.md", "exec"), {})
+    assert_first_example(made, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["arrays", "file"])

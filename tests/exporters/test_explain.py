@@ -174,7 +174,14 @@ def test_names_and_symbols_are_nobodys_markup_and_no_code(tmp_path):
     assert len(rows) == 10
     facts = portable_facts(wanted, task)
     facts["examples"] = [
-        {"question_tokens": list(range(1, 10)), "puzzle_identifier": 0, "question": "", "answer": "", "steps": 1}
+        {
+            "question_tokens": list(range(1, 10)),
+            "puzzle_identifier": 0,
+            "puzzle_row": 0,
+            "question": "",
+            "answer": "",
+            "steps": 1,
+        }
     ]
     by_fence = {each.fence: each.code for each in snippets("onnx", facts)}
     line = next(line for line in by_fence["python"].splitlines() if line.startswith("text = "))

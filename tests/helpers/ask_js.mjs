@@ -22,6 +22,7 @@ const byHeart = {
 const tokens = (values) => Int32Array.from(values);
 const methods = {
   parse: (text) => Array.from(task.parse(text)),
+  row: (identifier) => task.puzzleRow(identifier),
   format: (board) => task.format(board),
   check: (board) => task.check(tokens(board)) ?? null,
   verify: (question, answer) => task.verify(tokens(question), tokens(answer)),

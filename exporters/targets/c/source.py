@@ -80,9 +80,13 @@ def write_source(
     name: str,
     max_think_steps: int,
     no_ACT_continue: bool,
+    identifiers: Sequence[tuple[int, int]] = ((0, 0),),
 ) -> Source:
-    """C for graphs of one row. InputError where an operator has no form in C."""
-    return _Assembling(start, segment, task).files(name, max_think_steps, no_ACT_continue)
+    """C for graphs of one row. InputError where an operator has no form in C.
+
+    ``identifiers``: first and last of the puzzle identifiers whose rows the model's table has, in their order.
+    """
+    return _Assembling(start, segment, task).files(name, max_think_steps, no_ACT_continue, identifiers)
 
 
 @dataclass(eq=False)
@@ -206,7 +210,9 @@ class _Assembling:
 
     # -- files -------------------------------------------------------------------------------------------
 
-    def files(self, name: str, max_think_steps: int, no_ACT_continue: bool) -> Source:
+    def files(
+        self, name: str, max_think_steps: int, no_ACT_continue: bool, identifiers: Sequence[tuple[int, int]]
+    ) -> Source:
         unknown = [rule.name for rule in numbered() if rule not in _IN_TEMPLATE]
         ensure(not unknown, f"write_source: hrm.c.j2 has no form for the halting rules {unknown}")
         statements = sum(self._write(body, function) for function, body in self.functions)
@@ -231,6 +237,7 @@ class _Assembling:
             "integers": self.whole_numbers,
             "fields": [buffer for key, buffer in self.fields.items() if key != "tokens"],
             "identifiers": "puzzle_identifiers" in self.fields,
+            "kept": identifiers,
             "kernels": [
                 read_text(_TEMPLATES / "kernels" / f"{each}.c") for each in _KERNELS if each in self.kernels
             ],

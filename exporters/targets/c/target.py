@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ....errors import InputError
+from ....identifiers import ranges
 from ..base import Context, DeviceFigures, Target, Tools, Written, as_in_graphs
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class CTarget(Target):
         for model in single.values():
             fix_batch(model, 1)
         checkpoint = context.checkpoint
+        kept = checkpoint.kept_identifiers
         made = write_source(
             single["start"],
             single["segment"],
@@ -53,6 +55,7 @@ class CTarget(Target):
             name=checkpoint.name,
             max_think_steps=checkpoint.config.halt_max_steps,
             no_ACT_continue=checkpoint.config.no_ACT_continue,
+            identifiers=[(0, checkpoint.config.num_puzzle_identifiers - 1)] if kept is None else ranges(kept),
         )
         (context.folder / "hrm.h").write_bytes(made.header.encode())
         (context.folder / "hrm.c").write_bytes(made.source.encode())

@@ -16,6 +16,7 @@ from .... import __version__
 from ....bundle import Manifest, TensorSpec
 from ....errors import InputError
 from ....halting import halting_head, numbered
+from ....identifiers import kept_in, ranges
 from ....packages import install
 from ....runtimes.loops import NEXT, signature_of, state_tensors
 from ....tasks import Task, get_task
@@ -101,6 +102,7 @@ def write_package(folder: Path, manifest: Manifest, ios: int | None = None, task
 def _facts(manifest: Manifest, ios: int | None, task: Task) -> dict[str, Any]:
     """What the templates call."""
     architecture = manifest.architecture
+    count, kept = architecture["num_puzzle_identifiers"], kept_in(manifest.source, manifest.name)
     ensure(isinstance(manifest.batch, int), "swift: Core ML runs fixed shapes, and the batch is dynamic")
     stateful = "stateful" in manifest.graphs
     last = "stateful" if stateful else ("segment" if manifest.loop == "host" else "model")
@@ -129,7 +131,8 @@ def _facts(manifest: Manifest, ios: int | None, task: Task) -> dict[str, Any]:
         "out": tensors[last],
         "batch": manifest.batch,
         "cells": architecture["seq_len"],
-        "identifiers": architecture["num_puzzle_identifiers"],
+        "identifiers": count,
+        "kept": [(0, count - 1)] if kept is None else ranges(kept),
         "halting_head": halting_head(architecture["no_ACT_continue"]),
         "halt_max_steps": architecture["halt_max_steps"],
         "halt_modes": halt_modes,

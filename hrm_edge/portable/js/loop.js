@@ -4,9 +4,9 @@
 /** @typedef {import("./task.js").Tokens} Tokens */
 /**
  * @typedef {object} Engine what runs a bundle's graphs, for one puzzle at a time
- * @property {(question: Tokens, identifier: number) => Promise<any>} [start] of a host loop: the state before thinking
+ * @property {(question: Tokens, puzzleRow: number) => Promise<any>} [start] of a host loop: the state before thinking
  * @property {(state: any) => Promise<{state: any, logits: Float32Array, q: ArrayLike<number>}>} [segment] one more segment
- * @property {(question: Tokens, steps: number, halt: string, identifier: number) =>
+ * @property {(question: Tokens, steps: number, halt: string, puzzleRow: number) =>
  *   Promise<{answer: Tokens, steps: number, q: ArrayLike<number>}>} [answer] of a graph loop: so many segments at most
  */
 /**
@@ -24,7 +24,7 @@
  * @typedef {object} Options
  * @property {number} [maxThinkSteps] as many as in training by default
  * @property {"learned" | "verified" | "fixed"} [halt] the model's own head, as soon as the rules are met, or never
- * @property {number} [identifier] of the puzzle, where the model was trained with several
+ * @property {number} [identifier] of the puzzle in the training data, where the model was trained with several
  * @property {() => boolean} [cancelled] asked between segments
  */
 
@@ -77,7 +77,8 @@ export function margin(q, task) {
 export async function* think(engine, task, question, options = {}) {
   const { maxThinkSteps = task.facts.halting.max_think_steps, halt = "learned", identifier = 0 } = options;
   check(task, question, maxThinkSteps, halt);
-  const next = engine.segment ? await fromState(engine, task, question, identifier) : fromAnswers(engine, question, identifier);
+  const row = task.puzzleRow(identifier);
+  const next = engine.segment ? await fromState(engine, task, question, row) : fromAnswers(engine, question, row);
   for (let step = 1; step <= maxThinkSteps; step++) {
     if (options.cancelled?.()) return;
     const begin = performance.now();
@@ -104,8 +105,8 @@ function stops(task, halt, question, guess, says) {
 }
 
 /** Segments of a loop on the host. */
-async function fromState(engine, task, question, identifier) {
-  let state = await engine.start(question, identifier);
+async function fromState(engine, task, question, puzzleRow) {
+  let state = await engine.start(question, puzzleRow);
   return async () => {
     const { state: after, logits, q } = await engine.segment(state);
     state = after;
@@ -114,9 +115,9 @@ async function fromState(engine, task, question, identifier) {
 }
 
 /** Segments of a graph that shows its answers only: asked again for 1, 2, … segments, exact as nothing in it is random. */
-function fromAnswers(engine, question, identifier) {
+function fromAnswers(engine, question, puzzleRow) {
   return async (step) => {
-    const { answer, q } = await engine.answer(question, step, "fixed", identifier);
+    const { answer, q } = await engine.answer(question, step, "fixed", puzzleRow);
     return { guess: answer, logits: null, q };
   };
 }
@@ -130,7 +131,7 @@ export async function solve(engine, task, question, options = {}) {
   const { maxThinkSteps = task.facts.halting.max_think_steps, halt = "learned", identifier = 0 } = options;
   if (engine.answer && halt in task.facts.halting.modes) {
     check(task, question, maxThinkSteps, halt);
-    const { answer, steps, q } = await engine.answer(question, maxThinkSteps, halt, identifier);
+    const { answer, steps, q } = await engine.answer(question, maxThinkSteps, halt, task.puzzleRow(identifier));
     const halted = stops(task, halt, question, answer, margin(q, task));
     return { answer, steps, halted, q: Array.from(q), verified: task.verify(question, answer) };
   }

@@ -16,26 +16,26 @@ export async function ortEngine(ort, facts, read, options = {}) {
   }
   const rows = typeof facts.batch === "number" ? facts.batch : 1;
   const repeated = (values) => Int32Array.from({ length: rows * values.length }, (_, index) => values[index % values.length]);
-  const asked = (question, identifier) => ({
+  const asked = (question, puzzleRow) => ({
     tokens: new ort.Tensor("int32", repeated(question), [rows, question.length]),
     ...(facts.puzzle_identifiers && {
-      puzzle_identifiers: new ort.Tensor("int32", repeated([rowOf(facts, identifier)]), [rows]),
+      puzzle_identifiers: new ort.Tensor("int32", repeated([puzzleRow]), [rows]),
     }),
   });
 
   if (facts.loop === "graph") {
     const number = (value) => new ort.Tensor("int32", Int32Array.of(value), []);
     return {
-      async answer(question, steps, halt, identifier) {
-        const given = { ...asked(question, identifier), max_think_steps: number(steps), halt: number(facts.halting.modes[halt]) };
+      async answer(question, steps, halt, puzzleRow) {
+        const given = { ...asked(question, puzzleRow), max_think_steps: number(steps), halt: number(facts.halting.modes[halt]) };
         const { answer, steps: taken, q } = await sessions.model.run(given);
         return { answer: Int32Array.from(answer.data.subarray(0, facts.seq_len)), steps: taken.data[0], q: q.data.slice(0, 2) };
       },
     };
   }
   return {
-    async start(question, identifier) {
-      return sessions.start.run(asked(question, identifier));
+    async start(question, puzzleRow) {
+      return sessions.start.run(asked(question, puzzleRow));
     },
     async segment(state) {
       const given = Object.fromEntries(facts.graphs.segment.inputs.map(({ name }) => [name, state[name]]));
@@ -46,15 +46,4 @@ export async function ortEngine(ort, facts, read, options = {}) {
       return { state: after, logits, q: found.q.data.slice(0, 2) };
     },
   };
-}
-
-/** The row of the model's table that is this puzzle's: some exports kept the rows of a few puzzles only. @param {Facts} facts @param {number} identifier */
-export function rowOf(facts, identifier) {
-  const { count, kept } = facts.puzzle_identifiers;
-  let row = 0;
-  for (const [first, last] of kept ?? [[0, count - 1]]) {
-    if (identifier >= first && identifier <= last) return row + identifier - first;
-    row += last - first + 1;
-  }
-  throw new RangeError(`this model knows no puzzle ${identifier}`);
 }

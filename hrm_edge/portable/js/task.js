@@ -71,6 +71,22 @@ export class Task {
     return `position ${cell + 1} (row ${Math.floor(cell / this.columns) + 1}, column ${(cell % this.columns) + 1})`;
   }
 
+  /**
+   * The row of the model's table that is this puzzle's, 0 where it has one row only. RangeError where it has none:
+   * some exports kept the rows of a few puzzles.
+   * @param {number} identifier of the training data
+   */
+  puzzleRow(identifier) {
+    if (!this.facts.puzzle_identifiers) return 0;
+    const { count, kept } = this.facts.puzzle_identifiers;
+    let row = 0;
+    for (const [first, last] of kept ?? [[0, count - 1]]) {
+      if (identifier >= first && identifier <= last) return row + identifier - first;
+      row += last - first + 1;
+    }
+    throw new RangeError(`this model knows no puzzle ${identifier}`);
+  }
+
   /** Whether a right answer leaves a cell of the question as it is. @param {number} token */
   isGiven(token) {
     return this.facts.blank !== null && token !== this.facts.blank;

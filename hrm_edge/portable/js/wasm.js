@@ -14,9 +14,9 @@ export async function wasmEngine(bytes, facts) {
   }
   let begun = 0; // the memory of one caller holds one puzzle
   return {
-    async start(question, identifier) {
+    async start(question, puzzleRow) {
       new Int32Array(c.memory.buffer, c.hrm_wasm_tokens(), size).set(question);
-      c.hrm_begin(c.hrm_wasm_state(), c.hrm_wasm_tokens(), identifier);
+      c.hrm_begin(c.hrm_wasm_state(), c.hrm_wasm_tokens(), puzzleRow);
       return ++begun;
     },
     async segment(state) {

@@ -1,6 +1,7 @@
 package hrm
 
 import java.io.Closeable
+import org.json.JSONArray
 import org.json.JSONObject
 
 /** When to stop: when the model says so, never early, or when the answer is right. */
@@ -18,10 +19,10 @@ class Segment(val logits: FloatArray, val q: FloatArray)
 /** What runs a bundle's graphs; of the two calls it has the one of its loop. */
 interface Graphs : Closeable {
     /** A loop on the host: begins a puzzle. */
-    fun begin(tokens: IntArray, identifier: Int): Thinking = error("this bundle's loop is in its graph")
+    fun begin(tokens: IntArray, puzzleRow: Int): Thinking = error("this bundle's loop is in its graph")
 
     /** A loop in the graph: thinks until the rule of that number, or the number of segments, says stop. */
-    fun answer(tokens: IntArray, identifier: Int, maxThinkSteps: Int, halt: Int): Answer =
+    fun answer(tokens: IntArray, puzzleRow: Int, maxThinkSteps: Int, halt: Int): Answer =
         error("this bundle's loop is on the host")
 }
 
@@ -38,7 +39,10 @@ class Hrm(private val facts: JSONObject, private val graphs: Graphs) : Closeable
     private val alone = halting.getBoolean("no_ACT_continue")
     val maxThinkSteps = halting.getInt("max_think_steps")
 
-    /** Answers one puzzle. Throws IllegalArgumentException where it is none, or the rule cannot be asked for. */
+    /**
+     * Answers one puzzle; `identifier` is the training data's. Throws IllegalArgumentException where it is none, the
+     * rule cannot be asked for, or the model's table has no such identifier.
+     */
     fun solve(
         question: IntArray,
         halt: Halt = Halt.LEARNED,
@@ -48,13 +52,14 @@ class Hrm(private val facts: JSONObject, private val graphs: Graphs) : Closeable
         puzzles.check(question)
         require(maxThinkSteps > 0) { "maxThinkSteps must be at least 1, not $maxThinkSteps" }
         require(halt != Halt.VERIFIED || puzzles.hasRules) { "this task has no rules to verify by" }
+        val puzzleRow = rowOf(identifier)
         if (facts.getString("loop") == "graph") {
             val number = halting.getJSONObject("modes").optInt(halt.text, -1)
             require(number >= 0) { "the loop in this bundle's graph cannot tell ${halt.text}" }
-            val found = graphs.answer(question, identifier, maxThinkSteps, number)
+            val found = graphs.answer(question, puzzleRow, maxThinkSteps, number)
             return Answer(found.tokens, found.steps, stops(question, found.tokens, found.q, halt), found.q)
         }
-        graphs.begin(question, identifier).use { thinking ->
+        graphs.begin(question, puzzleRow).use { thinking ->
             for (step in 1..maxThinkSteps) {
                 val (guess, q) = thinking.segment().run { Pair(best(logits), q) }
                 val halted = stops(question, guess, q, halt)
@@ -104,6 +109,19 @@ class Hrm(private val facts: JSONObject, private val graphs: Graphs) : Closeable
                 })
         }
         return if (differ.isEmpty()) "equal" else "not equal: ${differ.size} of ${examples.size} differ"
+    }
+
+    /** The row of the model's table that is this puzzle's: some exports kept the rows of a few puzzles only. */
+    private fun rowOf(identifier: Int): Int {
+        val table = facts.optJSONObject("puzzle_identifiers") ?: return 0
+        val kept = table.optJSONArray("kept") ?: JSONArray("[[0, ${table.getInt("count") - 1}]]")
+        var row = 0
+        for (number in 0 until kept.length()) {
+            val (first, last) = kept.getJSONArray(number).run { Pair(getInt(0), getInt(1)) }
+            if (identifier in first..last) return row + identifier - first
+            row += last - first + 1
+        }
+        throw IllegalArgumentException("this model knows no puzzle $identifier")
     }
 
     private fun stops(question: IntArray, guess: IntArray, q: FloatArray, halt: Halt) = when (halt) {

@@ -29,9 +29,9 @@ class LiteRtGraphs(folder: File, facts: JSONObject) : Graphs {
         next = facts.getJSONObject("next").run { keys().asSequence().associateWith { getString(it) } }
     }
 
-    override fun begin(tokens: IntArray, identifier: Int): Thinking {
+    override fun begin(tokens: IntArray, puzzleRow: Int): Thinking {
         val given = mutableMapOf("tokens" to ints(rows * cells) { tokens[it % cells] })
-        if (identifiers) given["puzzle_identifiers"] = ints(rows) { identifier }
+        if (identifiers) given["puzzle_identifiers"] = ints(rows) { puzzleRow }
         var state = call("start", given)
         return object : Thinking {
             override fun segment(): Segment {

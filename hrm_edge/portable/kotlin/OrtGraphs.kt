@@ -31,8 +31,8 @@ class OrtGraphs(folder: File, facts: JSONObject) : Graphs {
         next = facts.getJSONObject("next").run { keys().asSequence().associateWith { getString(it) } }
     }
 
-    override fun answer(tokens: IntArray, identifier: Int, maxThinkSteps: Int, halt: Int): Answer {
-        val given = puzzle(tokens, identifier) +
+    override fun answer(tokens: IntArray, puzzleRow: Int, maxThinkSteps: Int, halt: Int): Answer {
+        val given = puzzle(tokens, puzzleRow) +
             mapOf("max_think_steps" to scalar(maxThinkSteps), "halt" to scalar(halt))
         try {
             sessions.getValue("model").run(given).use { found ->
@@ -44,8 +44,8 @@ class OrtGraphs(folder: File, facts: JSONObject) : Graphs {
         }
     }
 
-    override fun begin(tokens: IntArray, identifier: Int): Thinking {
-        val given = puzzle(tokens, identifier)
+    override fun begin(tokens: IntArray, puzzleRow: Int): Thinking {
+        val given = puzzle(tokens, puzzleRow)
         val begun = try {
             sessions.getValue("start").run(given)
         } finally {
@@ -72,12 +72,12 @@ class OrtGraphs(folder: File, facts: JSONObject) : Graphs {
 
     override fun close() = sessions.values.forEach { it.close() }
 
-    private fun puzzle(tokens: IntArray, identifier: Int): Map<String, OnnxTensor> {
+    private fun puzzle(tokens: IntArray, puzzleRow: Int): Map<String, OnnxTensor> {
         val board = IntArray(rows * cells) { tokens[it % cells] }
         val shape = longArrayOf(rows.toLong(), cells.toLong())
         val given = mutableMapOf("tokens" to OnnxTensor.createTensor(environment, IntBuffer.wrap(board), shape))
         if (identifiers) {
-            val kinds = IntBuffer.wrap(IntArray(rows) { identifier })
+            val kinds = IntBuffer.wrap(IntArray(rows) { puzzleRow })
             given["puzzle_identifiers"] = OnnxTensor.createTensor(environment, kinds, longArrayOf(rows.toLong()))
         }
         return given

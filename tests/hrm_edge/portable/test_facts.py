@@ -263,7 +263,8 @@ def test_a_bundle_lists_and_hashes_them_and_they_hold_its_examples(tmp_path):
         alone = host_engine().solve(np.array([each["question_tokens"]], np.int32))
         assert alone.tokens[0].tolist() == each["answer_tokens"]
         assert (alone.steps[0], alone.q[0].tolist()) == (each["steps"], each["q"])
-    assert facts["examples"] == json.loads((tmp_path / "one" / EXAMPLES).read_text())["examples"]
+    written = json.loads((tmp_path / "one" / EXAMPLES).read_text())["examples"]
+    assert facts["examples"] == [{**each, "puzzle_row": 0} for each in written]
 
 
 def test_a_bundle_without_them_opens(tmp_path):

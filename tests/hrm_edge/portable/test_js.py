@@ -11,6 +11,7 @@ from datasets import write_latin, write_lookup
 from toys import manifest
 
 from hrm_edge.errors import InputError
+from hrm_edge.identifiers import rows_of
 from hrm_edge.portable import portable_facts
 from hrm_edge.runtimes import HostLoop
 from hrm_edge.solve.retries import solve_with_retries
@@ -258,6 +259,22 @@ def test_wrong_options_are_refused(tasks):
     said = ask(task, [["solve", question, each] for each in options] + [["solve", question[1:], {}]])
     assert all("refused" in each for each in said)
     assert ask(task, [["verify", question, question]]) == [{"is": None}]
+
+
+def test_identifiers_become_rows_as_in_python(tasks):
+    several = {**manifest().architecture, "num_puzzle_identifiers": 6}
+    kept = np.array([0, 3, 17, 18, 19, 38])
+    asked = [["row", number] for number in range(-1, 41)]
+    task = tasks["sudoku-4x4"]
+    assert [each["is"] for each in ask(task, asked)] == [0] * len(asked)
+    for own, source in ((None, {}), (kept, {"puzzle_identifiers": "0,3,17-19,38"})):
+        known = np.arange(6) if own is None else own
+        told = ask(task, asked, architecture=several, source={**manifest().source, **source})
+        for (_, number), said in zip(asked, told, strict=True):
+            if number in known:
+                assert said["is"] == rows_of(np.array([number]), own)[0]
+            else:
+                assert said["refused"] == f"this model knows no puzzle {number}"
 
 
 def test_ties_go_to_the_lowest_token(tasks):

@@ -99,6 +99,11 @@ def test_compiled_it_answers_as_python_does(ask, tmp_path):
         words += [str(again.variant[0]), str(again.segments[0])]
         expected.append(" ".join(words))
     assert ask(facts, [TASK.format(board) for board in boards]) == [*expected, "equal"]
+    kept = {**facts, "puzzle_identifiers": {"count": 6, "kept": [[0, 0], [3, 3], [17, 19], [38, 38]]}}
+    kept["examples"] = [
+        {**each, "puzzle_identifier": 38, "q": [each["q"][0], each["q"][1] + 0.25]} for each in facts["examples"]
+    ]
+    assert ask(kept, [])[-1] == "equal"  # which asks for row 5
     facts["examples"][3]["q"][0] += 1
     assert ask(facts, [])[-1] == "not equal: 1 of 16 differ"
 

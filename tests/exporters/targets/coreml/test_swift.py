@@ -71,6 +71,15 @@ def test_the_calls_are_the_manifests(package, shape, identifiers, names):
         assert f'{graph} = try await Self.load("{file.removesuffix(".mlpackage")}"' in source
 
 
+def test_identifiers_of_the_training_data_become_rows_of_a_table_that_kept_some(package):
+    several = manifest("host", identifiers=6)
+    assert "identifiers: [ClosedRange<Int32>] = [0...5]" in library(package(several))
+    cut = replace(several, source={**several.source, "puzzle_identifiers": "0,3,17-19,38"})
+    source = library(package(cut))
+    assert "identifiers: [ClosedRange<Int32>] = [0...0, 3...3, 17...19, 38...38]" in source
+    assert ".map(Self.row(of:))" in source
+
+
 def test_the_state_comes_back_to_where_it_came_from(package):
     source = library(package(manifest("host")))
     for variable, name in (("zH", "z_H"), ("zL", "z_L")):
