@@ -96,10 +96,11 @@ static int selftest(const char *path) {
     }
   }
   fclose(file);
+  if (!asked) return fprintf(stderr, "solve: %s holds no examples\n", path), 2;
   for (int i = 0; i < asked; i++) equal += away[i] <= tolerance;
   printf("%s: %d of %d examples as in Python (answer, segments, q within %g)\n",
-         asked && equal == asked ? "equal" : "not equal", equal, asked, tolerance);
-  return asked && equal == asked ? 0 : 1;
+         equal == asked ? "equal" : "not equal", equal, asked, tolerance);
+  return equal == asked ? 0 : 1;
 }
 
 int main(int count, char **arguments) {

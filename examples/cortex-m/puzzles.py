@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 
-def main(folder: str, count: str) -> None:
+def main(folder: str, count: int) -> None:
     facts = json.loads((Path(folder) / "facts.json").read_text("utf-8"))
-    some = facts["examples"][: int(count)]
+    some = facts["examples"][:count]
     if not some:
-        sys.exit(f"{folder}: holds no examples, as it was exported with --no-gate; export it again")
+        raise ValueError("it holds no examples, as it was exported with --no-gate; export it again")
     print(f"#define PUZZLES {len(some)}")
     for name, key in (("questions", "question_tokens"), ("expected", "answer_tokens")):
         rows = ",\n    ".join("{" + ", ".join(map(str, each[key])) + "}" for each in some)
@@ -19,4 +19,11 @@ def main(folder: str, count: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 3 or not sys.argv[2].isdecimal() or int(sys.argv[2]) < 1:
+        print("puzzles.py: give a bundle's folder and how many puzzles: puzzles.py BUNDLE COUNT", file=sys.stderr)
+        sys.exit(2)
+    try:
+        main(sys.argv[1], int(sys.argv[2]))
+    except (OSError, ValueError) as error:
+        print(f"puzzles.py: {sys.argv[1]}: {error}", file=sys.stderr)
+        sys.exit(2)

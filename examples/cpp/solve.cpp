@@ -26,7 +26,7 @@ struct Answer {
 // A bundle's graphs with the loop that they have; one puzzle a call.
 class Model {
 public:
-    explicit Model(const std::string& folder) : facts(json::parse(std::ifstream(folder + "/facts.json"))) {
+    explicit Model(const std::string& folder) : facts(read(folder + "/facts.json")) {
         ov::Core core;
         for (const auto& [graph, each] : facts.at("graphs").items()) {
             auto model = core.read_model(folder + "/" + each.at("file").get<std::string>());
@@ -99,6 +99,12 @@ public:
     const json facts;
 
 private:
+    static json read(const std::string& file) {
+        std::ifstream content(file);
+        if (!content) throw std::invalid_argument("cannot read " + file + "; give a bundle's folder");
+        return json::parse(content);
+    }
+
     // The token with the highest score in each cell of the first row.
     Tokens best(const ov::Tensor& logits, size_t cells) const {
         const size_t width = logits.get_shape().back();

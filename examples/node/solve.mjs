@@ -7,6 +7,12 @@ import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { pathToFileURL } from "node:url";
 
+// Whatever is wrong is said in one line.
+process.on("uncaughtException", (error) => {
+  console.error(`solve: ${error.message.split("\n", 1)[0]}`);
+  process.exit(2);
+});
+
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
@@ -16,11 +22,11 @@ const { values, positionals } = parseArgs({
   },
 });
 const [folder, ...puzzles] = positionals;
-if (!folder) throw new Error("give a bundle's folder: node solve.mjs BUNDLE [PUZZLE …]");
+if (!folder) throw new Error("give a bundle's folder, and puzzles: node solve.mjs BUNDLE [PUZZLE …]");
 
 // The bundle brings its own reader: text, rules, halting loop and retries.
 const bundle = pathToFileURL(`${folder}/`);
-const { PuzzleError, Task } = await import(new URL("web/task.js", bundle));
+const { Task } = await import(new URL("web/task.js", bundle));
 const { ortEngine } = await import(new URL("web/ort.js", bundle));
 const { solveWithRetries } = await import(new URL("web/retries.js", bundle));
 
@@ -43,17 +49,11 @@ async function solveAll(texts) {
   const options = { halt: values.halt, retries: Number(values.retries) };
   if (values["max-think-steps"]) options.maxThinkSteps = Number(values["max-think-steps"]);
   for (const text of texts) {
-    try {
-      const begin = performance.now();
-      const { answer, steps, verified, variant } = await solveWithRetries(engine, task, task.parse(text), options);
-      const worth = verified === null ? "not verified: no rules" : verified ? "verified" : "NOT verified";
-      const again = variant ? `, as symmetric variant ${variant}` : "";
-      console.log(`${task.format(answer)}  ${worth}, ${steps} segments${again}, ${(performance.now() - begin).toFixed(1)} ms`);
-    } catch (error) {
-      if (!(error instanceof PuzzleError || error instanceof RangeError)) throw error;
-      console.error(`${error.message}`);
-      return 2;
-    }
+    const begin = performance.now();
+    const { answer, steps, verified, variant } = await solveWithRetries(engine, task, task.parse(text), options);
+    const worth = verified === null ? "not verified: no rules" : verified ? "verified" : "NOT verified";
+    const again = variant ? `, as symmetric variant ${variant}` : "";
+    console.log(`${task.format(answer)}  ${worth}, ${steps} segments${again}, ${(performance.now() - begin).toFixed(1)} ms`);
   }
   return 0;
 }

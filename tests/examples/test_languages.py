@@ -108,8 +108,9 @@ def test_it_sees_what_differs_and_tells_mistakes_in_one_line(program, bundles, t
     tested = run(program, tmp_path / "changed")
     assert tested.returncode == 1
     assert tested.stdout.startswith("not equal: 14 of 16")
-    for asked in ("12", "x" * TASK.seq_len):
-        told = run(program, bundles / "host", asked)
+    host = bundles / "host"
+    for asked in ([host, "12"], [host, "x" * TASK.seq_len], [], [tmp_path / "nowhere"]):
+        told = run(program, *asked)
         assert told.returncode == 2
         assert told.stderr.startswith("solve: ")
         assert told.stderr.count("\n") == 1
@@ -244,3 +245,7 @@ def test_the_c_program_answers_as_the_network_does(tmp_path, one_trace, monkeypa
     assert run(tmp_path / "solve", *first, carried).stdout.startswith("not equal: 15 of 16")
     assert run(tmp_path / "solve", *first, "12").returncode == 2
     assert run(tmp_path / "solve", carried, *first).returncode == 2 if apart else True
+    (tmp_path / "empty.json").write_text("{}")
+    for mistake in ([], [*first], [*first, tmp_path / "nowhere.json"], [*first, tmp_path / "empty.json"]):
+        told = run(tmp_path / "solve", *mistake)
+        assert (told.returncode, told.stdout, told.stderr.count("\n")) == (2, "", 1)
