@@ -15,22 +15,40 @@ _COMMON = ("Hrm.kt", "Puzzles.kt", "README.md")
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs a bundle's graphs on Android: its file in `kotlin/`, its name, and the package for Gradle."""
+    """What runs a bundle's graphs on Android: its file in `kotlin/`, its name, and the package for Gradle.
+
+    ``version``: one whose desktop package answers bundles as ours does; ``others``: which fit as well.
+    """
 
     file: str
     title: str
     package: str
+    version: str
+    others: str
 
 
-ONNX_RUNTIME = Runtime("OrtGraphs.kt", "ONNX Runtime", "com.microsoft.onnxruntime:onnxruntime-android")
-LITERT = Runtime("LiteRtGraphs.kt", "LiteRT", "com.google.ai.edge.litert:litert")
+ONNX_RUNTIME = Runtime(
+    "OrtGraphs.kt",
+    "ONNX Runtime",
+    "com.microsoft.onnxruntime:onnxruntime-android",
+    "1.29.0",
+    "Newer ones do as well.",
+)
+LITERT = Runtime(
+    "LiteRtGraphs.kt",
+    "LiteRT",
+    "com.google.ai.edge.litert:litert",
+    "1.4.0",
+    "Later ones of 1.4 do as well; those from 2.0 on lack `org.tensorflow.lite.Interpreter`, which is called here.",
+)
 
 
 def kotlin_files(runtime: Runtime) -> dict[str, str]:
     """Name → text of the files for a runtime."""
     folder = files(__package__) / "kotlin"
     found = {name: decoded((folder / name).read_bytes()) for name in (*_COMMON, runtime.file)}
-    named = {"RUNTIME": runtime.title, "PACKAGE": runtime.package, "GRAPHS": runtime.file}
+    named = {"RUNTIME": runtime.title, "PACKAGE": f"{runtime.package}:{runtime.version}", "GRAPHS": runtime.file}
+    named["OTHERS"] = runtime.others
     for word, meaning in named.items():
         found["README.md"] = found["README.md"].replace(word, meaning)
     return found

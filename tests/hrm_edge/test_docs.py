@@ -131,4 +131,6 @@ def test_an_onnx_bundle_carries_what_javascript_needs(shipped):
 
     for name, content in web_files().items():
         assert (shipped / name).read_bytes() == content
+        if name.endswith((".js", ".html")):
+            assert f"`{Path(name).name}`" in web_files()["web/README.md"].decode()
     assert {FACTS, "web/task.js", "web/ort.js"} <= set(he.open_bundle(shipped).manifest.files)
