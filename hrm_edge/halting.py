@@ -35,12 +35,17 @@ class HaltRule:
     judged: bool = False  # by the task's rules, which must know a right answer
 
 
-LEARNED = HaltRule("learned", 0, "when the model says so", lambda task, questions, guesses, says: says)
-FIXED = HaltRule("fixed", 1, "never", lambda task, questions, guesses, says: np.zeros(len(guesses), bool))
+LEARNED = HaltRule("learned", 0, "as soon as the model says so", lambda task, questions, guesses, says: says)
+FIXED = HaltRule(
+    "fixed",
+    1,
+    "only after max_think_steps segments",
+    lambda task, questions, guesses, says: np.zeros(len(guesses), bool),
+)
 VERIFIED = HaltRule(
     "verified",
     2,
-    "when the answer is right",
+    "as soon as its guess obeys the rules",
     lambda task, questions, guesses, says: np.asarray(task.verify(questions, guesses), bool),
     judged=True,
 )

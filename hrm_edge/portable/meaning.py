@@ -30,7 +30,7 @@ def meanings(
         "tokens": f"the puzzles, {board}, as numbers into the vocabulary",
         "puzzle_identifiers": f"the kind of each puzzle, 0 to {num_puzzle_identifiers - 1}",
         "max_think_steps": f"segments at most; trained with up to {halt_max_steps}",
-        "halt": f"when a puzzle stops early; {modes}",
+        "halt": f"when a puzzle stops; {modes}",
         "fresh": "1 where a row begins a new puzzle, 0 where it thinks on",
         "e": "input embedding, the same in every segment",
         "logits": "scores of every token, the largest being the guess",
