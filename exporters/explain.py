@@ -36,5 +36,6 @@ def explain(
         facts,
         accuracy=accuracy,
         snippets=snippets(target.name, facts, files_in(folder)),
+        interface=target.interface(folder, manifest),
         notes=(*target.device_notes(manifest), *notes),
     )

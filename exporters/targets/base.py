@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ...bundle import Manifest, TensorSpec
     from ...models import Checkpoint
+    from ...portable.readme import Interface
     from ...precision import Precision
     from ...runtimes.base import CompiledProduct
     from ..options import ExportOptions
@@ -191,6 +192,10 @@ class Target(ABC):
     def device_notes(self, manifest: Manifest) -> Sequence[str]:
         """Paragraphs of Markdown for the README of a bundle: what was not run, and what to do on the device."""
         return ()
+
+    def interface(self, folder: Path, manifest: Manifest) -> Interface | None:
+        """How a bundle in ``folder`` is called, for its README; None: by its graphs' inputs and outputs."""
+        return None
 
     def next_step(self, folder: Path, manifest: Manifest) -> str | None:
         """The line that says what to do with a bundle, where that is not to solve puzzles with it."""

@@ -30,6 +30,7 @@ _FILES = {
     "report.html": "the accuracy report",
     "task.json": "the task itself, as it is none that ships with hrm-edge",
     "manifest.json": "every file with its size and SHA-256, and what a runtime needs to know",
+    "hrm.c": "the network: its weights, and the functions that `hrm.h` declares",
     "hrm.h": "sizes, the state and the functions, for a program in C to include",
     "weights.bin": "the weights, little-endian, for a program to map and hand to `hrm_take_weights`",
     "tensorrt.json": "which engine is for which GPU, and what the builder made of it",
@@ -50,6 +51,18 @@ class Snippet:
     code: str
 
 
+@dataclass(frozen=True)
+class Interface:
+    """How a bundle is called that has no graphs for its callers: Markdown that tells it, and what has the loop.
+
+    ``halt``: what the argument is called that says when to stop.
+    """
+
+    text: str
+    loop: str
+    halt: str
+
+
 def write_readme(
     folder: Path,
     manifest: Manifest,
@@ -58,12 +71,13 @@ def write_readme(
     *,
     accuracy: Mapping[str, Any] | None,
     snippets: Sequence[Snippet],
+    interface: Interface | None = None,
     notes: Sequence[str] = (),
 ) -> None:
     """Write `README.md` into a bundle that is being made, once all else stands there.
 
-    ``accuracy``: what the gate measured, as in `accuracy.json`; ``notes``: what its target has to say besides. The
-    same arguments and files give the same bytes.
+    ``accuracy``: what the gate measured, as in `accuracy.json`; ``interface``: in place of its graphs' tensors;
+    ``notes``: what its target has to say besides. The same arguments and files give the same bytes.
     """
     architecture = manifest.architecture
     names = sorted({*files_in(folder), "manifest.json"} - {README})
@@ -80,9 +94,12 @@ def write_readme(
         architecture=architecture,
         facts=facts,
         accuracy=accuracy,
-        files=[(name, _FILES[name]) for name in names if name in _FILES],
+        files=_files(manifest, names),
         folders=[(name, _FOLDERS[name]) for name in _FOLDERS if any(file.startswith(f"{name}/") for file in names)],
         graphs=GRAPHS,
+        interface=interface,
+        loop=interface.loop if interface else "the graph" if facts["loop"] == "graph" else None,
+        halt=interface.halt if interface else "halt",
         meanings=told,
         rows=_rows(facts),
         rules={name: RULES[name].when for name in facts["halting"]["modes"]},
@@ -94,6 +111,15 @@ def write_readme(
         notes=notes,
     )
     write_atomically(folder / README, content.rstrip("\n") + "\n")
+
+
+def _files(manifest: Manifest, names: Sequence[str]) -> list[tuple[str, str]]:
+    """(file, what it is), the graphs first, and each once: one file may hold several graphs."""
+    graphs: dict[str, list[str]] = {}
+    for graph, file in manifest.graphs.items():
+        graphs.setdefault(file, []).append(f"the graph that {GRAPHS[graph]}")
+    found = {file: _FILES.get(file, ", and ".join(told)) for file, told in graphs.items()}
+    return list((found | {name: _FILES[name] for name in names if name in _FILES}).items())
 
 
 def _rows(facts: Mapping[str, Any]) -> int | None:

@@ -5,6 +5,7 @@ Weights stand in the source as arrays or, where a compiler would have too many, 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -248,9 +249,10 @@ class _Assembling:
             "functions": [(f, b, made) for (f, b), made in zip(self.functions, instances, strict=True)],
             "bodies": [self.start, self.think],
         }
-        environment = _environment()
-        header, source = (environment.get_template(f"hrm.{end}.j2").render(facts) for end in "hc")
-        return Source(header, source, sizes, weights)
+        header, source = (_environment().get_template(f"hrm.{end}.j2") for end in "hc")
+        written = source.render(facts)
+        digest = hashlib.sha256((header.render(facts, digest="") + written).encode()).hexdigest()[:8]
+        return Source(header.render(facts, digest=digest), written, sizes, weights)
 
     def _instances(self, function: Function) -> Iterator[str]:
         """The constants of every different call, as C initialises them."""

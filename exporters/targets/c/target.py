@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ....errors import InputError
+from ....files import read_text
 from ....identifiers import ranges
 from ..base import Context, DeviceFigures, Target, Tools, Written, as_in_graphs
+
+# What a bundle's README says of calling it; the declarations are the header's own.
+_FUNCTIONS = """\
+`hrm.h` declares them, and `hrm.c` has them for any C99 compiler; of the C library they call `<math.h>` alone,
+and nothing is allocated. One caller needs an `hrm_state`, {ram:,} bytes of RAM, which the program keeps where it
+likes; callers with a state each may think at the same time. Weights and code are about {flash:,} bytes of
+flash{apart}.
+
+```c
+{declared}
+```
+
+### Two models in one program
+
+All names begin with `hrm_` or `HRM_`, so two models cannot stand in one program as they are: a second `hrm.h` is an
+`#error`. In a copy of this folder, give one of them names of its own, here `other_` and `OTHER_`:
+
+```sh
+{renaming}
+```
+
+Then one file may include both headers, and the program is linked of both sources: `other_solve` answers puzzles of
+`OTHER_SEQ_LEN` cells."""
+_RENAMING = """sed 's/hrm_/other_/g; s/HRM_/OTHER_/g; s/"hrm[.]h"/"other.h"/' {file} > other{end}"""
+RENAMING = "\n".join(_RENAMING.format(file="hrm" + end, end=end) for end in (".h", ".c"))
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +43,7 @@ if TYPE_CHECKING:
     import onnx
 
     from ....bundle import Manifest
+    from ....portable.readme import Interface
     from ...options import ExportOptions
 
 # Bytes that an artifact takes, in the manifest's architecture; of them, those of a file of weights.
@@ -86,10 +114,30 @@ class CTarget(Target):
     def notes(self, options: ExportOptions) -> Sequence[str]:
         return ("hrm.c compiles with any C99 compiler: cc -std=c99 -O3 -c hrm.c",)
 
+    def interface(self, folder: Path, manifest: Manifest) -> Interface:
+        from ....portable.readme import Interface
+
+        facts = manifest.architecture
+        apart = f", of them {facts[APART]:,} in `weights.bin`" if APART in facts else ""
+        text = _FUNCTIONS.format(
+            ram=facts[RAM],
+            flash=facts[FLASH],
+            apart=apart,
+            declared=_declared(read_text(folder / "hrm.h")),
+            renaming=RENAMING,
+        )
+        return Interface(text, "`hrm_solve`", "halt_mode")
+
     def tools(self, gpus: Sequence[str]) -> Tools:
         from ....runtimes.c.compiler import find
 
         return Tools("C99", None, None if find()[0] else "only with --no-gate: the gate needs a C compiler")
+
+
+def _declared(header: str) -> str:
+    """What a header has for its callers: all but its guards, and the members of the state."""
+    inside = header.partition('extern "C" {\n#endif\n')[2].rpartition("#ifdef __cplusplus")[0].strip()
+    return re.sub(r"(?s)(typedef struct hrm_state) \{.*?\} hrm_state;", r"\1 hrm_state;", inside)
 
 
 TARGET = CTarget()

@@ -124,7 +124,7 @@ def test_the_readmes_code_answers_as_python_does(bundles, form, tmp_path):
     folder = tmp_path / "b"
     shutil.copytree(bundles / form, folder)
     text = (folder / "README.md").read_text()
-    assert "Every call takes 1 row." in text
+    assert "inside `hrm_solve`" in text
     assert (f"`{WEIGHTS}`" in text) == (form == "file")
     code = dict(re.findall(r"```(\w+)\n(.*?)\n```", text, re.DOTALL))
     (folder / "this.c").write_text(code["c"])
