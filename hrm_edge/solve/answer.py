@@ -170,12 +170,15 @@ def read_puzzles(
 def _file(source: str | Path, where: str) -> File:
     if isinstance(source, Path):
         return File(source)
+    prefix = f"{where}: " if where else ""
     if not source.strip() and source != STDIN:
-        prefix = f"{where}: " if where else ""
         raise InputError(f"{prefix}an empty text is no puzzle; give its cells, a file of puzzles, or - for stdin")
     if source == STDIN or is_path(source):
         return File(Path(source))
-    content = source.encode("utf-8", "surrogatepass")
+    try:
+        content = source.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{prefix}{source} is not text: it has bytes that are not UTF-8") from None
     return File(Path("puzzle"), lambda: io.BytesIO(content), where)
 
 

@@ -83,12 +83,12 @@ class File:
     @functools.cached_property
     def stream(self) -> Stream:
         """Its bytes, unpacked where they are compressed."""
-        return unpacked(self.source, self.shown)
+        return unpacked(self.source, self.shown or "the text")
 
     @functools.cached_property
     def lines(self) -> Lines:
         """UTF-8 or what its byte-order mark says. InputError when it cannot be read as such."""
-        return Lines(self.stream, self.shown)
+        return Lines(self.stream, self.shown or "the text")
 
     @property
     def text(self) -> str:

@@ -152,6 +152,9 @@ BAD_INPUT = {
     "negative retries": ([HARD, "--retries=-1"], "retries must be"),
     "no threads": ([HARD, "--threads", "0"], "Invalid value for '--threads'"),
     "a name with a NUL": (["1\0"], "puzzle has 2 characters"),
+    "no UTF-8": (["\udcff\udcfe"], r"hrm-edge: \udcff\udcfe is not text: it has bytes that are not UTF-8"),
+    "the second is no UTF-8": ([HARD, "1\udcff"], r"hrm-edge: puzzle 2: 1\udcff is not text"),
+    "taken for packed": (["BZh91AY&SY"], "hrm-edge: the text is a damaged bzip2 file"),
 }
 
 
