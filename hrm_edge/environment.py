@@ -47,6 +47,14 @@ class BackendState:
 
 
 @dataclass(frozen=True)
+class Lack:
+    """What every export lacks here, which begins the ``why_not`` of each, and the command that installs it."""
+
+    why_not: str
+    install: str
+
+
+@dataclass(frozen=True)
 class GpuState:
     """One NVIDIA GPU; ``compute_capability`` as people write it, "8.6"; ``driver``: its version, where known."""
 
@@ -87,6 +95,7 @@ class Environment:
     features: list[str]
     gpus: list[GpuState]
     backends: list[BackendState]
+    exports_lack: Lack | None
     bundles: list[BundleState]
 
 
@@ -99,6 +108,7 @@ def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
         # A name that begins with a dot is an export that has not finished.
         bundles = sorted(path.parent for path in Path("bundles").glob(f"[!.]*/{MANIFEST}"))
     model, features = cpu()
+    making, lack = _making(gpus)
     return Environment(
         hrm_edge=__version__,
         python=platform.python_version(),
@@ -107,7 +117,8 @@ def look_around(bundles: Sequence[str | Path] = ()) -> Environment:
         threads=usable_cores(),
         features=features,
         gpus=gpus,
-        backends=[*running, *_making(gpus)],
+        backends=[*running, *making],
+        exports_lack=lack,
         bundles=[_state(Path(path), usable) for path in bundles],
     )
 
@@ -122,12 +133,14 @@ def _running(name: str, gpus: list[GpuState]) -> BackendState:
     return BackendState(name, "run", usable, version, why_not, None if usable else command or None, note)
 
 
-def _making(gpus: list[GpuState]) -> list[BackendState]:
-    """What trains, and what exports to each target."""
+def _making(gpus: list[GpuState]) -> tuple[list[BackendState], Lack | None]:
+    """What trains, and what exports to each target; what all of these lack."""
     version, broken = _torch()
     why_not = absent(_TRAIN) or broken
     train = BackendState("torch", "train", not why_not, version, why_not, install("train") if why_not else None)
-    return [train, *(_exporting(target, broken, gpus) for target in all_targets().values())]
+    common = "; ".join(reason for reason in (broken, absent((*_TRAIN, *_EXPORT))) if reason)
+    lack = Lack(common, install("export")) if common else None
+    return [train, *(_exporting(target, lack, gpus) for target in all_targets().values())], lack
 
 
 def _torch() -> tuple[str | None, str | None]:
@@ -143,12 +156,11 @@ def _torch() -> tuple[str | None, str | None]:
         return version_of("torch"), f"torch does not load: {first_line(error)}"
 
 
-def _exporting(target: Target, broken_torch: str | None, gpus: list[GpuState]) -> BackendState:
+def _exporting(target: Target, lack: Lack | None, gpus: list[GpuState]) -> BackendState:
     """Whether bundles of a target can be made."""
-    common = [reason for reason in (broken_torch, absent((*_TRAIN, *_EXPORT))) if reason]
     version, missing, note = target.tools([gpu.name for gpu in gpus])
-    why_not = [*common, *([missing] if missing else [])]
-    extras = [*(["export"] if common else []), *([target.name] if missing else [])]
+    why_not = [*([lack.why_not] if lack else []), *([missing] if missing else [])]
+    extras = [*(["export"] if lack else []), *([target.name] if missing else [])]
     if not why_not and target.gate_package and absent((target.gate_package,)):
         ungated = f"only with --no-gate: the gate needs {target.gate_package}, which is not installed"
         note = f"{ungated}; {note}" if note else ungated

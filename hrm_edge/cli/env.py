@@ -10,7 +10,7 @@ import typer
 from ..text import best_effort, echo, echo_json, printable
 
 if TYPE_CHECKING:
-    from ..environment import BackendState, BundleState, Environment
+    from ..environment import BackendState, BundleState, Environment, Lack
 
 _ROLES = {"run": "run bundles", "train": "train", "export": "export bundles"}
 _WIDTH = 79
@@ -24,9 +24,9 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Say what this machine can run, train and export, and which bundles nobody has checked.
+    """Say what this machine can run, train and export.
 
-    Exits with 2 when a bundle that was named can not be opened.
+    And which bundles nobody has checked. Exits with 2 when a bundle that was named can not be opened.
     """
     from dataclasses import asdict
 
@@ -54,9 +54,12 @@ def _print(environment: Environment) -> None:
         echo("NVIDIA GPU: none")
     for role, title in _ROLES.items():
         echo("", title)
+        lack = environment.exports_lack if role == "export" else None
+        if lack:
+            _print_lack("all", lack.why_not, lack.install)
         for backend in environment.backends:
             if backend.role == role:
-                _print_backend(backend)
+                _print_backend(backend, lack)
     if environment.bundles:
         echo("", "bundles")
         width = min(max(len(printable(state.path)) for state in environment.bundles), _LONGEST_LABEL)
@@ -64,16 +67,25 @@ def _print(environment: Environment) -> None:
             _print_row(state.path, width, _bundle(state))
 
 
-def _print_backend(backend: BackendState) -> None:
+def _print_backend(backend: BackendState, lack: Lack | None) -> None:
+    """``lack``: what it shares with the others of its role, which was told for all of them."""
+    version = f" ({backend.version} is installed)" if backend.version else ""
+    why_not = backend.why_not or ""
     if backend.usable:
         _print_row(backend.name, _NAME, f"yes  {backend.version}", hang=5)
+    elif lack:  # the command that adds what it lacks besides stands above, where it can not be run
+        besides = why_not.removeprefix(lack.why_not).removeprefix("; ")
+        _print_lack(backend.name, f"the same, and {besides}" if besides else "the same")
     else:
-        version = f" ({backend.version} is installed)" if backend.version else ""
-        _print_row(backend.name, _NAME, f"no   {backend.why_not}{version}", hang=5)
+        _print_lack(backend.name, why_not + version, backend.install)
     if backend.note:
         _print_row("", _NAME, f"     {backend.note}", hang=5)
-    if backend.install:  # whole, however long: it is there to be copied
-        echo(f"{'':{_NAME + 9}}run: {backend.install}")
+
+
+def _print_lack(name: str, why_not: str, install: str | None = None) -> None:
+    _print_row(name, _NAME, f"no   {why_not}", hang=5)
+    if install:  # whole, however long: it is there to be copied
+        echo(f"{'':{_NAME + 9}}run: {install}")
 
 
 def _print_row(label: str, width: int, text: str, hang: int = 0) -> None:

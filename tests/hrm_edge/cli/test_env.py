@@ -286,10 +286,20 @@ def test_text_names_the_machine_and_fits_a_terminal(run, tmp_path):
     assert max(len(line) for line in out.splitlines() if " run: " not in line) < 80
 
 
-def test_a_command_to_copy_is_never_cut(run, machine):
-    machine()
-    text = run()[1]
-    assert all(f"  run: {install('export', name)}\n" in text for name in TARGETS if name not in ALWAYS)
+@pytest.mark.parametrize("here", [(), EXPORT])
+def test_a_command_to_copy_is_never_cut_and_what_all_exports_lack_is_said_once(run, machine, here):
+    machine(here)
+    told, _, exports = run()[1].partition("\nexport bundles\n")
+    assert all(f"  run: install {name}\n" in told for name in TARGETS)
+    if here:  # each lacks what writes its own files
+        wanted = [install(name) for name in TARGETS if name not in ALWAYS]
+        assert "the same" not in exports
+    else:
+        wanted = [install("export")]
+        assert exports.count("jinja2 are not installed") == 1
+        assert "\n  onnx        no   the same\n" in exports
+        assert "\n  openvino    no   the same, and openvino is not installed\n" in exports
+    assert [line.partition("run: ")[2] for line in exports.splitlines() if "run: " in line] == wanted
 
 
 def test_bundles_under_the_folder_are_found_and_the_ungated_named(run, machine, tmp_path):
