@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..analysis.tables import Table
 
 command = typer.Typer(
-    help="Accuracy against segments and retries, halting, participation ratio, ablations; as tables and plots.",
+    help="Accuracy against thinking, halting, states, ablations. As tables and plots.",
     no_args_is_help=True,
 )
 
@@ -37,11 +37,11 @@ def segments(
     output: Output = None,
     json_: Json = False,
 ) -> None:
-    """Solve rate by source against the number of segments and, with --retries, of symmetric retries.
+    """Solve rate against the number of segments and of retries.
 
-    Two columns for each number of segments: halting off, and as `eval --halt verified --retries K` counts. By
-    retries, r counts the first r of these K variants; `eval --retries r` may draw others. A task without rules
-    (arc) has the first column alone.
+    By source; of symmetric retries with --retries. Two columns for each number of segments: halting off, and as
+    `eval --halt verified --retries K` counts. By retries, r counts the first r of these K variants; `eval
+    --retries r` may draw others. A task without rules (arc) has the first column alone.
     """
     from ..analysis.output import check_outputs
     from ..analysis.plots import segments_picture
@@ -93,10 +93,10 @@ def halting(
     output: Output = None,
     json_: Json = False,
 ) -> None:
-    """When it stops, by source and by difficulty (the task's rating); how often on a wrong answer.
+    """When it stops, and how often on a wrong answer.
 
-    And what its halting head knows: AUC and calibration of q_halt against whether the guess is right, over the
-    guesses after 1, 2, 4, … segments with halting off.
+    By source and by difficulty (the task's rating). And what its halting head knows: AUC and calibration of
+    q_halt against whether the guess is right, over the guesses after 1, 2, 4, … segments with halting off.
     """
     from dataclasses import asdict
 
@@ -142,12 +142,13 @@ def participation(
     output: Output = None,
     json_: Json = False,
 ) -> None:
-    """Participation ratio (Σλ)²/Σλ² of the covariance of z_H and z_L, against the number of trajectories.
+    """Participation ratio of the states, by trajectories.
 
-    A sample is one cell's state at the end of a segment, prefix left out; samples are centred, and pooled over
-    all segments the model is trained for and over k puzzles (trajectories). Figures for k are means over the
-    disjoint sets of k. Published (untrained, paper's size): z_H 40.75, z_L 42.09; this convention comes to
-    43.8 and 41.6 at k = 5, the closest of those tried, and grows with k.
+    It is (Σλ)²/Σλ² of the covariance of z_H and z_L. A sample is one cell's state at the end of a segment,
+    prefix left out; samples are centred, and pooled over all segments the model is trained for and over k
+    puzzles (trajectories). Figures for k are means over the disjoint sets of k. Published (untrained, paper's
+    size): z_H 40.75, z_L 42.09; this convention comes to 43.8 and 41.6 at k = 5, the closest of those tried,
+    and grows with k.
     """
     from dataclasses import asdict
 
@@ -191,10 +192,10 @@ def ablations(
     threads: Threads = None,
     json_: Json = False,
 ) -> None:
-    """What each part of an HRM is worth: paired short runs that differ in one part; resumable.
+    """What each part of an HRM is worth, by paired short runs.
 
-    Trained in bfloat16 and compiled, about twice as quick on a CPU; --set train.compile=false where there is no
-    C++ compiler.
+    They differ in one part, and resume where they stopped. Trained in bfloat16 and compiled, about twice as
+    quick on a CPU; --set train.compile=false where there is no C++ compiler.
     """
     from dataclasses import asdict
 

@@ -27,7 +27,7 @@ def command(
     threads: Threads = None,
     json_: Json = False,
 ) -> None:
-    """Answer every held-out test input as two attempts, by a vote over its augmented views."""
+    """Answer ARC's test inputs by a vote over augmented views. Each is given two attempts."""
     from ..arc.vote import count_votes, read_test, score, submission
     from ..data.public_layout import IDENTIFIERS
     from ..data.puzzles import judged

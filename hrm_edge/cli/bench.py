@@ -69,10 +69,11 @@ def command(
     output: Output = None,
     json_: Json = False,
 ) -> None:
-    """Interleaved rounds of all engines in one process; medians, and ratios taken within each round.
+    """Time engines side by side in interleaved rounds.
 
-    Beside them in the same rounds the machine's ceilings: matrix products of each library here, and memory that is
-    copied. A ratio is told of rounds in which at most a fifth of the time went by waiting for a CPU, or not at all.
+    All run in one process; told are medians, and ratios taken within each round. Beside them in the same rounds
+    the machine's ceilings: matrix products of each library here, and memory that is copied. A ratio is told of
+    rounds in which at most a fifth of the time went by waiting for a CPU, or not at all.
     """
     from ..analysis.bench import what_to_time
     from ..analysis.bench_record import compare, read_record, slower

@@ -42,10 +42,11 @@ def command(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     json_: Json = False,
 ) -> None:
-    """Export a checkpoint to every target and precision, gate each, time what runs here, and print one table.
+    """Export to every target and precision, and compare in one table.
 
-    The folder holds the bundles, benchmark.json, benchmark.md and benchmark.png. Called again, it goes on where
-    it was interrupted: what is there and unchanged is not made anew.
+    Each is gated, and what runs here is timed. The folder holds the bundles, benchmark.json, benchmark.md and
+    benchmark.png. Called again, it goes on where it was interrupted: what is there and unchanged is not made
+    anew.
     """
     from ..api import benchmark
     from ..benchmark.rows import PAGE, PLOT

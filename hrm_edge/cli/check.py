@@ -39,10 +39,11 @@ def command(
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML, one test case a rule.")] = None,
     json_: Json = False,
 ) -> None:
-    """Judge bundles by the rules of a spec: accuracy, drop, agreement, size, speed.
+    """Judge bundles by the rules of a spec, for CI.
 
-    Exit 0: every rule holds. 1: one failed, all are reported. 2: the spec, or what it names, is wrong.
-    Where too few puzzles were given to show a difference, that is said, and the spec decides.
+    Of accuracy, drop, agreement, size and speed. Exit 0: every rule holds. 1: one failed, all are reported. 2:
+    the spec, or what it names, is wrong. Where too few puzzles were given to show a difference, that is said,
+    and the spec decides.
     """
     from ..check.output import check_places, write_reports
     from ..check.run import run_check

@@ -29,10 +29,11 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="Build again what is there already.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Build the engines of a TensorRT bundle before they are needed, and keep them in the cache folder.
+    """Build the engines of a TensorRT bundle before they are needed.
 
-    `solve` and all other commands do it by themselves when no engine fits; this is for doing it beforehand. What
-    is built for the GPU that is here is also loaded and run once. Bundles for other targets need no compiling.
+    They are kept in the cache folder. `solve` and all other commands build them when no engine fits; this is for
+    doing it beforehand. What is built for the GPU that is here is also loaded and run once. Bundles for other
+    targets need no compiling.
     """
     from dataclasses import asdict
 

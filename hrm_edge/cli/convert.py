@@ -15,7 +15,7 @@ def command(
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier conversion wrote there.")] = False,
 ) -> None:
-    """Write a checkpoint in the layout of the public code; `hrm-edge import` reads the very same back."""
+    """Write a checkpoint in the layout of the public code. `hrm-edge import` reads the very same back."""
     from ..importing import convert_checkpoint
     from ..progress import say
     from ..text import best_effort, echo

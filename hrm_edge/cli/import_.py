@@ -34,7 +34,7 @@ def command(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
 ) -> None:
-    """Convert a public HRM or TRM checkpoint, without running any code it may contain."""
+    """Convert a public HRM or TRM checkpoint; no code in it is run."""
     from ..importing import import_checkpoint
     from ..progress import progress, say
     from ..text import best_effort, echo

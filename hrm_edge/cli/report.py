@@ -23,10 +23,11 @@ def command(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="The whole report as one JSON object on stdout.")] = False,
 ) -> None:
-    """Show how a quantized bundle compares with its float checkpoint, and where the report's page is.
+    """Show how a quantized bundle compares with its checkpoint.
 
-    Nothing is measured here: `hrm-edge export` did, and put the report into the bundle. With -o it is drawn
-    anew from the figures there, as one page without any other file, as Markdown or as JSON.
+    And where the report's page is. Nothing is measured here: `hrm-edge export` did, and put the report into the
+    bundle. With -o it is drawn anew from the figures there, as one page without any other file, as Markdown or
+    as JSON.
     """
     from ..bundle import open_bundle
     from ..report import bundle_report

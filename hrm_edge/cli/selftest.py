@@ -19,9 +19,10 @@ def command(
     threads: Threads = None,
     json_: Json = False,
 ) -> None:
-    """Answer the few questions that a bundle carries, and compare with its own answers at its gate.
+    """Ask a bundle its own examples, and compare the answers.
 
-    The gate proves one CPU's arithmetic: another kind may round otherwise, an INT8 bundle's products above all.
+    With those of its gate, which proves one CPU's arithmetic: another kind may round otherwise, an INT8 bundle's
+    products above all.
     Exit 1 when more answers differ than --allow. Needs neither PyTorch nor any puzzles.
     """
     from ..measure.selftest import self_test

@@ -53,11 +53,11 @@ def command(
     ] = 30.0,
     json_: Json = False,
 ) -> None:
-    """Answer puzzles over HTTP: JSON, or each segment as a server-sent event; /openapi.json says how.
+    """Answer puzzles over HTTP, at once or segment by segment.
 
-    SIGHUP loads the bundles anew without losing a request. SIGTERM and Ctrl-C answer what was begun; exit code 0,
-    or 128 + the signal's number where --drain-seconds were not enough. With --json one object tells where it
-    listens, when it does.
+    As JSON, or each segment as a server-sent event; /openapi.json says how. SIGHUP loads the bundles anew
+    without losing a request. SIGTERM and Ctrl-C answer what was begun; exit code 0, or 128 + the signal's
+    number where --drain-seconds were not enough. With --json one object tells where it listens, when it does.
     """
     from ..errors import InputError
     from ..packages import absent, install

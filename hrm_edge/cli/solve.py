@@ -109,7 +109,7 @@ def command(
         bool, typer.Option("--json", help="One JSON object per puzzle, one per line; with -o one of the counts.")
     ] = False,
 ) -> None:
-    """Solve puzzles with a bundle, and say which answers keep the rules.
+    """Solve puzzles with a bundle, and check the answers.
 
     Exit code 0 when every puzzle was thought over, whether or not its answer verified (the last line on
     standard error counts those); 2 when a puzzle or the bundle is wrong.

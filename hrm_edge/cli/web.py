@@ -27,10 +27,11 @@ def command(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Write a page that solves puzzles without a server: weights, code and runtime, for any host of static files.
+    """Write a page that solves puzzles on its visitors' machines.
 
-    It shows every segment with its confidence, works offline and can be installed. No part of it comes from
-    another host, and what visitors ask does not leave their machine.
+    Weights, code and runtime, for any host of static files. It shows every segment with its confidence, works
+    offline and can be installed. No part of it comes from another host, and what visitors ask does not leave
+    their machine.
     """
     from ..bundle import open_bundle
     from ..progress import announce

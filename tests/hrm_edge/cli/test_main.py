@@ -1,5 +1,6 @@
 """The entry point itself: usage errors, full disks, closed pipes and Ctrl-C each end in one line at most."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -36,6 +37,17 @@ def test_nothing_asked_is_the_help_and_version_is_the_packages():
 
     assert "Usage:" in run().stdout
     assert run("--version").stdout.split()[-1] == __version__
+
+
+def test_every_command_is_told_whole_in_80_columns():
+    from hrm_edge.cli import command_line
+
+    groups = [name for name, each in command_line().commands.items() if hasattr(each, "commands")]
+    assert groups == ["analyze", "data"]
+    for group in ([], *([name] for name in groups)):
+        told = run(*group, "--help", env={**os.environ, "COLUMNS": "80"}).stdout.partition("\nCommands:\n")[2]
+        assert len(told.splitlines()) >= 4
+        assert "..." not in told
 
 
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
