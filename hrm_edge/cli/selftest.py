@@ -21,8 +21,8 @@ def command(
 ) -> None:
     """Ask a bundle its own examples, and compare the answers.
 
-    With those of its gate, which proves one CPU's arithmetic: another kind may round otherwise, an INT8 bundle's
-    products above all.
+    Its gate's answers prove one CPU's arithmetic: another kind may round otherwise, an INT8 bundle's products
+    above all.
     Exit 1 when more answers differ than --allow. Needs neither PyTorch nor any puzzles.
     """
     from ..measure.selftest import self_test

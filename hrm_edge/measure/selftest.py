@@ -50,14 +50,22 @@ class SelfTest:
     @property
     def summary(self) -> str:
         """One line."""
+        if self.equal:
+            answers = f"all {self.n} answers are" if self.n > 1 else "its one answer is"
+            told = f"equal: {answers} the same as at its gate, after as many segments"
+            return told if self.q_furthest is None else f"{told}; {self._q_away}"
         told = (
-            f"{'equal' if self.equal else 'not equal'}: {self.answers_differ} of {self.n} answers differ from those"
+            f"not equal: {self.answers_differ} of {self.n} answers differ from those at its gate, "
+            f"{self.steps_differ} took another number of segments"
         )
-        told += f" at its gate, {self.steps_differ} took another number of segments"
         if self.q_differ is not None:
-            told += f", {self.q_differ} have a q more than {self.q_tolerance:g} away"
-            told += "" if self.q_furthest is None else f" (at most {self.q_furthest:.2g})"
-        return f"{told}; {self.allowed} may differ"
+            told += f", {self.q_differ} of the others differ in q"
+            told += "" if self.q_furthest is None else f" ({self._q_away})"
+        return f"{told}; at most {self.allowed} may differ"
+
+    @property
+    def _q_away(self) -> str:
+        return f"q is at most {self.q_furthest:.2g} away, and {self.q_tolerance:g} is allowed"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `hrm-edge selftest --json` prints."""

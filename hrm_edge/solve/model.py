@@ -70,7 +70,7 @@ class Model:
                 people write them, with 0 for a blank (:func:`~hrm_edge.solve.questions.questions_of`).
             data: a file or folder of puzzles, answered after these.
             halt: when to stop thinking: "learned" (the model's own head), "verified" (when the rules are met) or
-                "fixed" (never early).
+                "fixed" (only after `max_think_steps`).
             max_think_steps: segments at most; by default as many as in training.
             retries: think again on up to this many symmetric variants of a board that does not verify; ``seed``
                 says which.

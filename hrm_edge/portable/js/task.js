@@ -134,7 +134,7 @@ export class Task {
         if (token === this.facts.blank) continue;
         if (!values.includes(token)) return `'${this.symbol(token)}' at ${this.where(cell)} is no value of its group`;
         if (seen.has(token)) {
-          return `'${this.symbol(token)}' stands twice where it may stand once: at ${this.where(seen.get(token))} and at ${this.where(cell)}`;
+          return `'${this.symbol(token)}' stands twice, at ${this.where(seen.get(token))} and at ${this.where(cell)}: it may stand there only once`;
         }
         seen.set(token, cell);
       }

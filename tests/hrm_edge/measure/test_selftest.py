@@ -167,7 +167,15 @@ def test_q_is_compared_within_the_tolerance_that_the_bundle_states(tmp_path, mov
     assert (found.q_differ, found.answers_differ, found.q_tolerance) == (differ, 0, 0.25)
     assert found.q_furthest == pytest.approx(max(map(abs, moved), default=0), abs=1e-6)
     assert (found.passed, found.equal) == (passed, differ == 0)
-    assert found.summary.startswith("equal: " if differ == 0 else "not equal: ")
+    told = (
+        "16 answers are the same as at its gate, after as many segments"
+        if differ == 0
+        else "2 of the others differ"
+    )
+    assert told in found.summary
+    assert found.summary.startswith("equal: all " if differ == 0 else "not equal: 0 of 16 answers differ")
+    assert ("may differ" in found.summary) == (differ > 0)
+    assert "and 0.25 is allowed" in found.summary
 
 
 def test_q_of_another_answer_is_not_compared(tmp_path):
