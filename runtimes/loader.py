@@ -80,7 +80,7 @@ def load_engine(
         "no_ACT_continue": architecture["no_ACT_continue"],
         "num_puzzle_identifiers": architecture["num_puzzle_identifiers"],
         "kept_identifiers": _kept_identifiers(opened),
-        "numbering": _numbering(opened),
+        "numbering": trained_numbering(opened),
         "batch": None if manifest.batch == "dynamic" else manifest.batch,
         "streams": streams,
     }
@@ -139,7 +139,7 @@ def _kept_identifiers(bundle: Bundle) -> np.ndarray | None:
     return identifiers
 
 
-def _numbering(bundle: Bundle) -> Numbering | None:
+def trained_numbering(bundle: Bundle) -> Numbering | None:
     """Whose puzzles the identifiers of its training were; None where an earlier version kept some of them."""
     source, count = bundle.manifest.source, bundle.manifest.architecture["num_puzzle_identifiers"]
     if "puzzle_identifiers" in source:

@@ -17,6 +17,7 @@ from ..tasks import Task
 from ..tasks.base import PAD
 
 ERROR = Column("error", "text")
+NOT_TOLD = -1  # the identifier of a row of what has none, as text files
 _COLUMNS = (
     Column("question", "text"),
     Column("answer", "text"),
@@ -85,13 +86,13 @@ def token_type(task: Task) -> np.dtype[Any]:
     return np.min_scalar_type(task.vocab_size - 1)
 
 
-def answer(scheduler: Scheduler, questions: np.ndarray, identifiers: np.ndarray | None, asking: Asking) -> Answered:
+def answer(scheduler: Scheduler, questions: np.ndarray, identifiers: np.ndarray, asking: Asking) -> Answered:
     """Answer ``questions`` [n, S], int[n] ``identifiers`` beside them; a row that is refused has an error."""
     task = scheduler.engine.task
     made = Answered.blank(len(questions), task)
     asked: dict[int, Future[Outcome]] = {}
     for row, question in enumerate(questions):
-        own = None if identifiers is None else int(identifiers[row])
+        own = None if identifiers[row] == NOT_TOLD else int(identifiers[row])
         try:
             if asking.check_solvable:
                 require_solution(question, task)

@@ -24,8 +24,8 @@ _SECONDS_TO_END = 5.0  # of workers that are at work when nobody waits for them 
 _QUIET = 60.0  # seconds without an answer until somebody is told
 
 
-# The questions [n, S] of a piece that can be asked, and int32[n] identifiers beside them.
-Asked = Callable[["Piece"], tuple[np.ndarray, np.ndarray | None]]
+# The questions [n, S] of a piece that can be asked, and int32[n] identifiers beside them, NOT_TOLD among them.
+Asked = Callable[["Piece"], tuple[np.ndarray, np.ndarray]]
 
 
 class WorkerLost(Exception):

@@ -88,7 +88,7 @@ def job_of(bundle_sha256: str, asking: Asking, files: Iterable[Path]) -> Job:
 
 
 def row_type(task: Task, labelled: bool) -> np.dtype[Any]:
-    """One row as it was read: its question, its label where answers are judged by these, its identifier."""
+    """One row as it was read: its question, its label where answers are judged by these, its identifier if told."""
     tokens = token_type(task)
     label = [("label", tokens, (task.seq_len,))] if labelled else []
     return np.dtype([("question", tokens, (task.seq_len,)), *label, ("identifier", "<i4")])

@@ -54,7 +54,7 @@ class Actor:
         self._asking = asking
         return f"{socket.gethostname()}, process {os.getpid()}"
 
-    def answer(self, questions: np.ndarray, identifiers: np.ndarray | None) -> dict[str, np.ndarray]:
+    def answer(self, questions: np.ndarray, identifiers: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays of :class:`Answered`."""
         return answer(self._scheduler, questions, identifiers, self._asking).arrays()
 

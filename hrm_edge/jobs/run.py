@@ -14,14 +14,15 @@ from ..bundle import Bundle
 from ..data.formats import STDIN, Block, File, Rows, format_of, table_writer_of
 from ..errors import InputError
 from ..files import replacing_file, require_apart
+from ..identifiers import require_same
 from ..progress import Progress, Say
 from ..runtimes.engine import checked_halt
-from ..runtimes.loader import task_of
+from ..runtimes.loader import task_of, trained_numbering
 from ..signals import undisturbed
 from ..solve.answer import Questions
 from ..tasks.base import PAD
 from ..workspace import written
-from .answers import Answered, Asking, block, columns
+from .answers import NOT_TOLD, Answered, Asking, block, columns
 from .crew import Piece, work
 from .folder import Job, Work, job_of, row_type
 from .workers import Workers
@@ -183,16 +184,16 @@ class FileJob:
             made["question"] = rows.questions
             if not self.task.has_rules:
                 made["label"] = rows.answers
-            if rows.identifiers is not None:
-                made["identifier"] = rows.identifiers
+            made["identifier"] = NOT_TOLD if rows.identifiers is None else rows.identifiers
             errors = {before + row: text for row, text in self._wrong(rows).items()}
             before += len(made)
             yield made, errors
             self.progress("puzzles read", before, questions.total)
 
     def _of(self, file: File) -> Iterator[Rows]:
-        count = 0
+        count, trained = 0, trained_numbering(self.bundle)
         for rows in format_of(file).read(file, self.task):
+            require_same(rows.numbering, trained, str(file.path))
             count += len(rows.questions)
             yield rows
         if not count:
@@ -254,11 +255,11 @@ class FileJob:
                 self.progress(f"puzzles ({failed} failed)" if failed else "puzzles", done, job.rows)
         return kept
 
-    def _asked(self, piece: Piece) -> tuple[np.ndarray, np.ndarray | None]:
+    def _asked(self, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
         """Questions [n, S] and identifiers int32[n] of a piece's rows that can be asked."""
         rows = np.array([row for row in range(piece.first, piece.last) if row not in self.errors], np.int64)
         some = self.rows[rows]
-        return some["question"], some["identifier"] if some["identifier"].any() else None
+        return some["question"], some["identifier"]
 
     def _judged(self, piece: Piece, asked: Answered | None) -> Answered:
         """All rows of a piece, those that could not be read among them; InputError where none may fail."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..data.formats import ENDINGS, STDIN, File, Rows, format_of, joined
 from ..errors import InputError
+from ..identifiers import require_same
 from ..runtimes import Engine
 from ..tasks import Task
 from ..tasks.base import PAD
@@ -230,8 +231,11 @@ def _where(file: File, rows: Rows, before: int) -> Callable[[int], str]:
     return lambda row: f"{called} puzzle {before + row + 1}".strip()
 
 
-def require_questions(rows: Rows, task: Task) -> None:
-    """InputError naming the first of ``rows`` that its task's rules refuse at sight."""
+def require_questions(rows: Rows, engine: Engine) -> None:
+    """InputError naming the first of ``rows`` that its task's rules refuse at sight, or where the engine may know
+    other puzzles by their identifiers."""
+    task = engine.task
+    require_same(rows.numbering, engine.numbering, "the puzzle set")
     wrong = task.first_wrong(rows.questions)
     if wrong is None:
         return
@@ -279,7 +283,7 @@ def solve_each(
     that is asked by itself is refused so, and after its answer has turned out wrong. Backends finish compiling on
     their first call, so one segment is thrown away first, to time every puzzle alike; not with ``warm_up`` False.
     """
-    checked = _checked(questions, engine.task, check_solvable)
+    checked = _checked(questions, engine, check_solvable)
     solved: Iterator[Solved]
     if watch is None and not trace:
         came = outcomes(engine, checked, live=questions.live, warm_up=warm_up, **options)
@@ -292,15 +296,15 @@ def solve_each(
         yield each
 
 
-def _checked(questions: Questions, task: Task, solvable: bool) -> Iterator[Rows]:
+def _checked(questions: Questions, engine: Engine, solvable: bool) -> Iterator[Rows]:
     """What is asked, a few at a time: what is wrong is told when its turn comes, as of many looking takes long."""
     for rows in questions:
         for first in range(0, len(rows.questions), _CHECKED):
             some = rows.some(first, first + _CHECKED)
             some = replace(some, where=functools.partial(_behind, rows.where, first))
-            require_questions(some, task)
+            require_questions(some, engine)
             if solvable:
-                require_solvable(some, task)
+                require_solvable(some, engine.task)
             yield some
 
 

@@ -130,7 +130,7 @@ class Model:
         if count != 1:
             raise InputError(f"a trace is of one puzzle, not of {count}; ask for each by itself")
         (rows,) = asked
-        require_questions(rows, self.task)
+        require_questions(rows, self.engine)
         require_solvable(rows, self.task)
         return trace_puzzle(
             self.engine,

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...files import readable_name
+from ...identifiers import Numbering
 from ...progress import Progress, announce
 from ...tasks import Task
 from ...tasks.reading import Found, Reader
@@ -136,6 +137,13 @@ class Rows:
     grouping: Grouping | None = None
     identifier_names: str | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def numbering(self) -> Numbering | None:
+        """Whose the identifiers are; None where there are none, or they came from no set."""
+        if self.identifiers is None or self.num_identifiers == 1:
+            return None
+        return Numbering(self.num_identifiers, self.identifier_names)
 
     def some(self, first: int, last: int) -> Rows:
         """Rows ``first`` to ``last`` of them; where these are told is told of all."""
