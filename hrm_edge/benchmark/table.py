@@ -115,7 +115,7 @@ def write_pages(folder: Path, result: Benchmark) -> None:
 
 
 def benchmark_picture(result: Benchmark, kind: str) -> bytes:
-    """Size against time, a mark a target, coloured by the accuracy lost; what has no time stands at the right."""
+    """Size against time, each mark named, coloured by the accuracy lost; what has no time stands at the right."""
     rows = [row for row in result.rows if row.state in ("runs", "built") and row.stored_mb]
     timed = [row for row in rows if row.ms_per_puzzle]
     untimed = [row for row in rows if not row.ms_per_puzzle]
@@ -139,13 +139,12 @@ def benchmark_picture(result: Benchmark, kind: str) -> bytes:
             ax.axvline(1.5 * longest, color=page["line"], linewidth=1)
             ax.text(1.95 * longest, 1.01, "not timed here", transform=ax.get_xaxis_transform(), size=7,
                     color=page["soft"], ha="center", va="bottom")  # fmt: skip
-        for number, target in enumerate(targets):
-            ax.scatter([], [], marker=_MARKS[number % len(_MARKS)], color=page["soft"], label=drawable(target))
         ax.scatter([], [], s=110, facecolor="none", edgecolor=page["good"], label="Pareto set")
-        ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-        ax.set_title(
-            drawable(f"{result.checkpoint}, {result.threads} threads"), fontsize=10, pad=14, color=page["ink"]
-        )
+        if any((row.drop or 0) > 0 for row in rows):
+            ax.scatter([], [], marker="", label="−0.5: points of accuracy lost")
+        ax.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        title = drawable(f"{result.checkpoint}, {result.threads} threads")
+        ax.set_title(title, loc="right", fontsize=10, pad=14, color=page["ink"])
         ax.set_xlabel("ms a puzzle")
         ax.set_ylabel("stored, MB")
         ax.margins(0.15)
@@ -165,17 +164,20 @@ def _colour(row: Row) -> str:
 
 
 def _label(ax: Axes, places: Sequence[tuple[Row, float]], ink: str) -> None:
-    """Each mark's precision, and the points it lost, beside it where no other label stands yet."""
-    taken: list[tuple[float, float, float]] = []  # left, right, middle: in points
-    for row, x in places:
+    """Each mark's target and precision, and the points it lost, where neither label nor mark stands yet."""
+    in_points = 72 / ax.figure.dpi
+    marks = [in_points * ax.transData.transform((x, row.stored_mb or 1)) for row, x in places]
+    taken = [(left - 4, left + 4, middle) for left, middle in marks]  # left, right, middle: in points
+    edge = in_points * ax.bbox.x1
+    for (row, x), (left, middle) in zip(places, marks, strict=True):
         drop = row.drop
-        said = row.precision + (f" −{drop:.2g}" if drop and drop > 0 else "")
+        said = row.name + (f" −{drop:.2g}" if drop and drop > 0 else "")
         width = 4.2 * len(said)
-        left, middle = 72 / ax.figure.dpi * ax.transData.transform((x, row.stored_mb or 1))
         for aside, up in _ASIDES:
             begin = left + aside if aside > 0 else left + aside - width
             y = middle + up
-            if not any(begin < right and begin + width > other and abs(y - at) < 8 for other, right, at in taken):
+            free = all(begin > right or begin + width < other or abs(y - at) >= 8 for other, right, at in taken)
+            if free and begin + width < edge:
                 break
         taken.append((begin, begin + width, y))
         look: Any = {"textcoords": "offset points", "size": 7, "color": ink, "va": "center"}

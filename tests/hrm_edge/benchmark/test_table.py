@@ -75,7 +75,7 @@ def test_the_plot_draws_what_has_no_time_and_what_has_no_accuracy():
     for rows in (ROWS, untrained, [ROWS[4]]):
         drawn = benchmark_picture(made(*rows), "svg").decode()
         for each in rows:
-            assert each.precision in drawn
+            assert each.name in drawn  # a reader of a copy in black and white has no other way to tell
         assert ("not timed here" in drawn) == any(each.ms_per_puzzle is None for each in rows)
 
 
