@@ -47,8 +47,10 @@ def open_for_many(bundle: Bundle, threads: int | None, rows: Rows | None, say: S
     engines = [single, load_engine(bundle, most, streams=most)]
     rates = _rates(engines, rows)
     best = 1 if rates[1] > rates[0] * _BETTER else 0
-    told = (f"{count}: {rate:.0f} puzzles a second" for count, rate in zip((1, most), rates, strict=True))
-    say(f"streams {', '.join(told)}; {engines[best].streams} from now on (--streams says otherwise)")
+    say(
+        f"one puzzle after the other: {rates[0]:.0f} a second, {most} side by side: {rates[1]:.0f}; --streams "
+        f"{engines[best].streams} from now on, unless told otherwise"
+    )
     with contextlib.suppress(OSError):  # it is measured again the next time
         write_atomically(file, json.dumps({"streams": engines[best].streams}) + "\n")
     return engines[best]

@@ -32,7 +32,7 @@ def test_the_quicker_is_taken_and_kept(bundle, monkeypatch, rates, streams):
     said = []
     monkeypatch.setattr(choice, "_rates", lambda engines, rows: rates)
     assert choice.open_for_many(bundle, None, rows(MANY), said.append).streams == streams
-    assert f"1: 100 puzzles a second, 2: {rates[1]:.0f} puzzles a second; {streams} from now on" in said[0]
+    assert f"the other: 100 a second, 2 side by side: {rates[1]:.0f}; --streams {streams} from now on" in said[0]
     monkeypatch.setattr(choice, "_rates", lambda engines, rows: pytest.fail("measured again"))
     for asked in (rows(MANY), rows(MANY[:1]), None):
         assert choice.open_for_many(bundle, 2, asked, said.append).streams == streams
