@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from ..data.puzzles import PuzzleSet
 from ..errors import InputError
 from ..files import write_atomically
+from ..precision import PRECISIONS
 from ..records import STRICT, FromZero, Number, OneOrMore, Size, Text, from_json
 from ..tasks.carried import read_task
 
@@ -111,6 +112,12 @@ def read_examples(bundle: Bundle) -> Examples:
             f"{path}: asks for {found.max_think_steps} segments, and the bundle was gated with {trained}; "
             "export the bundle again"
         )
+    widest = max(each.q_tolerance for each in PRECISIONS.values())
+    if found.q_tolerance > widest:
+        raise InputError(
+            f"{path}: allows q to be {found.q_tolerance:g} away, and no precision more than {widest}; "
+            "export the bundle again"
+        )
     return found
 
 
@@ -139,16 +146,25 @@ def _shortest(q: np.ndarray) -> tuple[float, float] | None:
     return halt, go_on
 
 
-def tokens_of(texts: list[str], bundle: Bundle) -> np.ndarray:
-    """int32[n, S] of an opened bundle's own examples."""
-    task = read_task(bundle.path, bundle.manifest.task)
+def tokens_of(examples: Sequence[Example], bundle: Bundle, what: str) -> np.ndarray:
+    """int32[n, S] of an opened bundle's own examples, of each the ``what``: question or answer.
+
+    InputError where a text is no board, or another one than the tokens beside it, which programs in other languages
+    ask.
+    """
+    task, where = read_task(bundle.path, bundle.manifest.task), bundle.path / EXAMPLES
     rows = []
-    for text in texts:
+    for number, each in enumerate(examples, 1):
+        text, beside = getattr(each, what), getattr(each, f"{what}_tokens")
         try:
-            rows.append(task.read_back(text))
+            row = task.read_back(text)
         except ValueError:
-            where = bundle.path / EXAMPLES
             raise InputError(f"{where}: {text[:40]!r} is no board of it; export the bundle again") from None
+        if beside and list(beside) != row.tolist():
+            raise InputError(
+                f"{where}: example {number} has tokens of another {what} beside it; export the bundle again"
+            )
+        rows.append(row)
     return np.stack(rows)
 
 

@@ -96,8 +96,8 @@ def self_test(
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     carried = read_examples(opened)
-    questions = tokens_of([each.question for each in carried.examples], opened)
-    expected = tokens_of([each.answer for each in carried.examples], opened)
+    questions = tokens_of(carried.examples, opened, "question")
+    expected = tokens_of(carried.examples, opened, "answer")
     identifiers = np.array([each.puzzle_identifier for each in carried.examples])
     engine = engine or load_engine(opened, threads)
     answers = answer_alone(engine, questions, identifiers, carried.max_think_steps, carried.halt)

@@ -118,7 +118,7 @@ def _engine(opened: Bundle, loading: Loading) -> Engine:
     rows = None
     if EXAMPLES in opened.manifest.files:
         carried = read_examples(opened).examples
-        questions = tokens_of([each.question for each in carried], opened)
+        questions = tokens_of(carried, opened, "question")
         identifiers = np.array([each.puzzle_identifier for each in carried])
         alone = opened.manifest.architecture["num_puzzle_identifiers"] == 1
         again = np.arange(WORTH) % len(carried)  # to measure by, few do as well as many

@@ -61,7 +61,7 @@ def test_examples_are_those_that_took_longest_and_some_others(tmp_path):
     halted = ANSWERS.steps[ANSWERS.halted]
     assert max(each.steps for each in carried.examples) == max(halted.max(), 1)
     assert min(each.steps for each in carried.examples) == ANSWERS.steps.min()
-    tokens = tokens_of([each.question for each in carried.examples], opened)
+    tokens = tokens_of(carried.examples, opened, "question")
     rows = [next(row for row, q in enumerate(PUZZLES.questions) if (q == board).all()) for board in tokens]
     assert rows == sorted(set(rows))
     assert [each.steps for each in carried.examples] == ANSWERS.steps[rows].tolist()
@@ -103,6 +103,9 @@ def test_an_older_bundle_is_one_line(tmp_path, capsys):
         (lambda c: c["examples"][0].update(question="12"), "'12' is no board of it"),
         (lambda c: c["examples"][0].update(answer="x" * 16), "is no board of it"),
         (lambda c: c["examples"].clear(), "examples must be a list of at least 1"),
+        (lambda c: c["examples"][0].update(question_tokens=[2] * 16), "example 1 has tokens of another question"),
+        (lambda c: c["examples"][1].update(answer_tokens=[1]), "example 2 has tokens of another answer"),
+        (lambda c: c.update(q_tolerance=1e9), "allows q to be 1e.09 away, and no precision more than 0.5"),
         (lambda c: c["examples"][0].update(steps=0), "steps must be a whole number"),
         (lambda c: c.update(halt="never"), "halt must be one of"),
         (lambda c: c.update(more=1), "unknown field 'more'"),
