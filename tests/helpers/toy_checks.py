@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
+import commands
 import numpy as np
-import pytest
 from toys import TASK, accuracy, manifest, write_bundle
 
 from hrm_edge.bundle.quantization import QUANTIZATION, Quantization
-from hrm_edge.cli import main
 from hrm_edge.data.leaks import distinct_puzzles
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
 
@@ -56,11 +55,7 @@ def degrade(folder: Path) -> None:
 
 
 def run(capsys, *arguments):
-    """(exit code, stdout, stderr)"""
-    with pytest.raises(SystemExit) as stopped:
-        main(["check", *map(str, arguments)])
-    output = capsys.readouterr()
-    return stopped.value.code or 0, output.out, output.err
+    return commands.run(capsys, "check", *arguments)
 
 
 def refusal(capsys, *arguments) -> str:

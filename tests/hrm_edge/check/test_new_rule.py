@@ -3,12 +3,12 @@
 import json
 import xml.etree.ElementTree as ET
 
+import commands
 import pytest
 from toys import write_toy_bundle
 
 from hrm_edge.check.findings import Finding
 from hrm_edge.check.rules import NO_MOST, RULES, Unit, rule
-from hrm_edge.cli import main
 
 pytest.importorskip("onnxruntime")
 
@@ -40,9 +40,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(["check", *arguments])
-    return stopped.value.code or 0, *capsys.readouterr()
+    return commands.run(capsys, "check", *arguments)
 
 
 def test_a_new_rule_goes_through_a_whole_check(folder, capsys):

@@ -4,11 +4,11 @@ import json
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 from toys import TASK, write_toy_bundle
 
 from hrm_edge.bundle import Gate
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 
 pytest.importorskip("onnxruntime")
@@ -24,11 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr)"""
-    with pytest.raises(SystemExit) as stopped:
-        main(["analyze", *map(str, arguments)])
-    output = capsys.readouterr()
-    return int(stopped.value.code or 0), output.out, output.err
+    return commands.run(capsys, "analyze", *arguments)
 
 
 def test_segments_of_bundles_with_both_loops(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

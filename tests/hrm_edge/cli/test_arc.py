@@ -6,18 +6,10 @@ import shutil
 import numpy as np
 import pytest
 from arc_sets import toy_collection
+from commands import run
 
-from hrm_edge.cli import main
 from hrm_edge.measure import accuracy
 from hrm_edge.runtimes import Answers
-
-
-def run(capsys, *arguments):
-    """(exit code, stdout, stderr)"""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    output = capsys.readouterr()
-    return stopped.value.code or 0, output.out, output.err
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
 import json
 
+import commands
 import pytest
 from toys import TASK, write_toy_bundle
 
-from hrm_edge.cli import main
 from hrm_edge.measure import ceilings
 
 torch = pytest.importorskip("torch")
@@ -38,11 +38,7 @@ def folder(tmp_path_factory):
 
 
 def run(capsys, *arguments):
-    """(exit code, stdout, stderr)"""
-    with pytest.raises(SystemExit) as stopped:
-        main(["bench", *map(str, arguments)])
-    output = capsys.readouterr()
-    return stopped.value.code or 0, output.out, output.err
+    return commands.run(capsys, "bench", *arguments)
 
 
 def test_bundles_alone(folder, capsys):

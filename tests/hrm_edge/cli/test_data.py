@@ -5,10 +5,10 @@ import os
 import subprocess
 import sys
 
+import commands
 import numpy as np
 import pytest
 
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.tasks import get_task
 
@@ -16,11 +16,7 @@ FOUR = ["--task", "sudoku-4x4"]
 
 
 def run(capsys, *arguments):
-    """(exit code, stdout, stderr) of ``hrm-edge data ARGUMENTS``."""
-    with pytest.raises(SystemExit) as end:
-        main(["data", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return end.value.code, out, err
+    return commands.run(capsys, "data", *arguments)
 
 
 def test_generate_writes_what_the_seed_says(tmp_path, capsys):

@@ -1,19 +1,20 @@
 """`hrm-edge env` and the public names: what is usable, why not, and nothing heavy until it is asked for."""
 
 import builtins
+import functools
 import importlib.util
 import json
 import subprocess
 import sys
 import types
 
+import commands
 import pytest
 import toys
 
 import hrm_edge
 from hrm_edge import environment
 from hrm_edge.bundle import Gate
-from hrm_edge.cli import main
 from hrm_edge.errors import InputError
 from hrm_edge.exporters.targets import all_targets
 from hrm_edge.exporters.targets import base as targets_base
@@ -32,14 +33,7 @@ ALWAYS = {"onnx", "c"}
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main(["env", *arguments])
-        output = capsys.readouterr()
-        return stopped.value.code or 0, output.out, output.err
-
-    return run
+    return functools.partial(commands.run, capsys, "env")
 
 
 @pytest.fixture

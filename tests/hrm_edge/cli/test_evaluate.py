@@ -4,13 +4,13 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import commands
 import numpy as np
 import pytest
 from scripted import ByHeart, rings
 from toys import TASK, manifest, write_hollow_bundle, write_toy_bundle
 
 from hrm_edge.bundle import Gate
-from hrm_edge.cli import main
 from hrm_edge.data.leaks import distinct_puzzles
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.measure.artifact import Artifact
@@ -30,11 +30,7 @@ def folder(tmp_path_factory):
 
 
 def run(capsys, *arguments):
-    """(exit code, stdout, stderr)"""
-    with pytest.raises(SystemExit) as stopped:
-        main(["eval", *map(str, arguments)])
-    output = capsys.readouterr()
-    return stopped.value.code or 0, output.out, output.err
+    return commands.run(capsys, "eval", *arguments)
 
 
 def test_the_seed_draws_from_a_file_and_from_nothing_else(folder):

@@ -8,24 +8,16 @@ import stat
 import pytest
 import torch
 from arc_sets import toy_collection
+from commands import run
 from published import NAMED, published, sudoku_trm
 
 from hrm_edge.arc.build import build
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.models import HRMConfig, build_model, load_checkpoint
 from hrm_edge.tasks import get_task
 
 MODEL = sudoku_trm(puzzle_emb_len=16, no_ACT_continue=True)
 ARCH = {name: MODEL.config.to_dict()[name] for name in NAMED}
-
-
-def run(capsys, *arguments):
-    """(exit code, stdout, stderr)"""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    output = capsys.readouterr()
-    return stopped.value.code or 0, output.out, output.err
 
 
 @pytest.fixture

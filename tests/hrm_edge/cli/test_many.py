@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import toys
+from commands import exit_code as run
 
 from hrm_edge import progress
-from hrm_edge.cli import main
 from hrm_edge.data import choose
 from hrm_edge.data.puzzles import load_puzzles, open_puzzles
 from hrm_edge.errors import InputError
@@ -40,12 +40,6 @@ def worked(monkeypatch):
     real = type(TASK).solve
     monkeypatch.setattr(type(TASK), "solve", lambda task, question: asked.append(1) or real(task, question))
     return asked
-
-
-def run(*arguments) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main(list(map(str, arguments)))
-    return stopped.value.code or 0
 
 
 @pytest.mark.parametrize("name", ["p.txt", "p.csv", "-"])

@@ -8,24 +8,16 @@ import sys
 
 import pytest
 import toys
+from commands import run
 
 from hrm_edge.check import output
 from hrm_edge.check.run import Runner
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.tasks import get_task
 
 TASK = get_task("sudoku-4x4")
 SPEC = 'baseline = "baseline.json"\n[[check]]\nname = "x"\nbundle = "toy"\nmax_size_mb = 1\n'
-
-
-def run(capsys, *arguments) -> tuple[int, str, str]:
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code or 0, *capsys.readouterr()
-    return 0, *capsys.readouterr()
 
 
 def everything(folder):

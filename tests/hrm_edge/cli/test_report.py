@@ -3,12 +3,12 @@
 import json
 import shutil
 
+import commands
 import pytest
 from sample_report import report
 from toys import manifest, write_hollow_bundle
 
 from hrm_edge.bundle import Gate, seal_bundle
-from hrm_edge.cli import main
 from hrm_edge.packages import install
 from hrm_edge.report import write_report
 
@@ -25,11 +25,7 @@ def made(tmp_path_factory):
 
 
 def run(capsys, *arguments):
-    """(exit code, stdout, stderr)"""
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", *map(str, arguments)])
-    output = capsys.readouterr()
-    return stopped.value.code or 0, output.out, output.err
+    return commands.run(capsys, "report", *arguments)
 
 
 def test_the_summary(made, capsys):

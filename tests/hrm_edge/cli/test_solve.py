@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 
+import commands
 import numpy as np
 import pytest
 import toys
 
 from hrm_edge.bundle import Gate
-from hrm_edge.cli import main
 from hrm_edge.data.formats import Rows
 from hrm_edge.errors import InputError
 from hrm_edge.solve.answer import Questions, read_puzzles, solve_each
@@ -47,10 +47,7 @@ def run(capsys, monkeypatch):
 
     def run(*arguments, stdin=b""):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as stopped:
-            main(["solve", *arguments])
-        output = capsys.readouterr()
-        return stopped.value.code or 0, output.out, output.err
+        return commands.run(capsys, "solve", *arguments)
 
     return run
 

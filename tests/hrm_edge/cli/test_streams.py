@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import toys
+from commands import run
 from sample_report import report as sample
 
 from hrm_edge.bundle import Gate, seal_bundle
@@ -107,14 +108,6 @@ def test_a_full_disk_is_told_and_the_exit_code_says_what_stands_there(made):
 
 
 # -- text of strangers, in this process --------------------------------------------------------------------
-
-
-def run(capsys, *arguments):
-    """(exit code, stdout, stderr)"""
-    with pytest.raises(SystemExit) as stopped:
-        main(list(map(str, arguments)))
-    output = capsys.readouterr()
-    return stopped.value.code or 0, output.out, output.err
 
 
 def harmless(text: str) -> bool:

@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import sys
 
+import commands
 import pytest
 from small_networks import network
 
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, save_puzzles
 from hrm_edge.models import load_checkpoint, save_checkpoint
 from hrm_edge.packages import install
@@ -21,13 +21,7 @@ SMALL = ["--set", "train.batch_size=8", "--set", "train.final_puzzles=4"]
 
 def run(arguments, capsys):
     """(exit code, stdout, stderr) of one command."""
-    code = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = stop.code or 0
-    out = capsys.readouterr()
-    return code, out.out, out.err
+    return commands.run(capsys, *arguments)
 
 
 def test_train_prints_the_checkpoint_and_nothing_else(tmp_path, capsys):

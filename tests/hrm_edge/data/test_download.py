@@ -5,12 +5,12 @@ import errno
 import gzip
 from pathlib import Path
 
+import commands
 import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub import errors
 
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.packages import install
 from hrm_edge.tasks import get_task
@@ -57,10 +57,7 @@ def hub(monkeypatch, published):
 
 
 def run(capsys, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main(["data", "download", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return end.value.code, out, err
+    return commands.run(capsys, "data", "download", *arguments)
 
 
 @pytest.mark.parametrize(("name", "task"), [(SUDOKU, "sudoku"), (MAZE, "maze-30x30")])

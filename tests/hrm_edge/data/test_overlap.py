@@ -3,12 +3,12 @@
 import json
 from dataclasses import replace
 
+import commands
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrm_edge.cli import main
 from hrm_edge.data.overlap import find_overlap
 from hrm_edge.data.puzzles import generate_puzzles, load_puzzles, save_puzzles
 from hrm_edge.errors import InputError
@@ -76,10 +76,7 @@ def test_only_sets_of_one_task_are_compared():
 
 
 def run(capsys, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main(["data", "overlap", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return end.value.code, out, err
+    return commands.run(capsys, "data", "overlap", *arguments)
 
 
 def test_a_leak_is_named_and_fails(tmp_path, capsys, monkeypatch, distinct):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import commands
 import numpy as np
 import pytest
 from toys import HALT_MAX_STEPS, TASK, accuracy, host_engine, manifest, write_bundle, write_toy_bundle
@@ -10,7 +11,6 @@ from toys import HALT_MAX_STEPS, TASK, accuracy, host_engine, manifest, write_bu
 import hrm_edge
 from hrm_edge.bundle import open_bundle
 from hrm_edge.bundle.examples import EXAMPLES, HOW_MANY, read_examples, tokens_of, write_examples
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.errors import GateFailed, InputError
 from hrm_edge.measure.selftest import self_test
@@ -127,9 +127,7 @@ def test_examples_are_hashed_like_any_file(tmp_path):
 
 
 def run(capsys, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main(["selftest", *map(str, arguments)])
-    return end.value.code or 0, *capsys.readouterr()
+    return commands.run(capsys, "selftest", *arguments)
 
 
 def test_where_all_answers_differ_nothing_is_shown(tmp_path, capsys):

@@ -1,10 +1,12 @@
 """A task that nothing here knows is drawn, generated, shown, solved and reported once its class is registered."""
 
+import functools
 import io
 import json
 import pickle
 import xml.etree.ElementTree as ElementTree
 
+import commands
 import numpy as np
 import pytest
 import toys
@@ -12,7 +14,6 @@ from rich.console import Console
 from stripes import Stripes, engine
 
 from hrm_edge import tasks
-from hrm_edge.cli import main
 from hrm_edge.data.puzzles import PuzzleSet, generate_puzzles
 from hrm_edge.errors import InputError
 from hrm_edge.report.boards import board_legend, board_svg, board_text
@@ -34,14 +35,7 @@ def registered(monkeypatch):
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return command
+    return functools.partial(commands.run, capsys)
 
 
 def coloured(what) -> str:
