@@ -95,8 +95,9 @@ def test_the_readme_tells_the_functions_that_the_header_declares(one_trace, tmp_
     monkeypatch.setenv("HRM_EDGE_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "b"
     folder.mkdir()
+    identifiers = {"num_puzzle_identifiers": 3, "puzzle_emb_ndim": 8} if apart else {}
     manifest = build_bundle(
-        checkpoint(network(H_cycles=1, L_cycles=1)), ExportOptions.for_target("c"), folder, "small"
+        checkpoint(network(H_cycles=1, L_cycles=1, **identifiers)), ExportOptions.for_target("c"), folder, "small"
     )
     text, header = (folder / README).read_text(), (folder / "hrm.h").read_text()
     declared = re.findall(r"^\w[\w *]*\b(hrm_\w+)\(", header, re.M)
@@ -108,5 +109,6 @@ def test_the_readme_tells_the_functions_that_the_header_declares(one_trace, tmp_
     assert "arena[" not in text
     assert text.count("| `hrm.c` |") == 1
     assert RENAMING in text
+    assert ("`puzzle_row` tells which kind of puzzle it is" in text) == apart
     for of_graphs in ("z_H", "Every call takes", "## Inputs and outputs", "The loop is yours"):
         assert of_graphs not in text
