@@ -49,8 +49,9 @@ def portable_facts(manifest: Manifest, task: Task, examples: Examples | None = N
     ``answer[cells[i]] = t`` where ``tokens[t] == a[i]``.
 
     ``halting``: ``max_think_steps`` as trained; ``rule`` on the two values of ``q`` (q_halt, q_continue), after a
-    segment; ``modes``: the rules that a loop in the graph can be asked for, by number. ``loop``, ``batch``,
-    ``graphs``: as in the manifest. ``next``: of a host loop, the output of a segment that is the next one's input.
+    segment; ``modes``: the rules that a loop in the graph, or ``hrm_solve`` in C, can be asked for, by number.
+    ``loop``, ``batch``, ``graphs``: as in the manifest. ``next``: of a host loop, the output of a segment that is
+    the next one's input.
     ``puzzle_identifiers``: null where the model takes none, or the ``count`` of its table's rows and, where it has
     only some of those it was trained with, which: ranges ``[first, last]``, whose numbers are those of its rows.
 
@@ -60,6 +61,7 @@ def portable_facts(manifest: Manifest, task: Task, examples: Examples | None = N
     """
     architecture = manifest.architecture
     kept = kept_in(manifest.source, manifest.name)
+    judges = (task.groups if manifest.loop == "graph" else task.portable_rules) is not None  # graphs know no mazes
     return {
         "format_version": FORMAT_VERSION,
         "title": manifest.name,
@@ -69,7 +71,7 @@ def portable_facts(manifest: Manifest, task: Task, examples: Examples | None = N
             "max_think_steps": architecture["halt_max_steps"],
             "rule": halting_head(architecture["no_ACT_continue"]).text(*(f"q_{name}" for name in Q)),
             "no_ACT_continue": architecture["no_ACT_continue"],
-            "modes": {rule.name: rule.number for rule in numbered() if not (rule.judged and task.groups is None)},
+            "modes": {rule.name: rule.number for rule in numbered() if judges or not rule.judged},
         },
         "loop": manifest.loop,
         "batch": manifest.batch,

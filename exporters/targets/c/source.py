@@ -231,6 +231,8 @@ class _Assembling:
             "rules": numbered(),
             "says_stop": halting_head(no_ACT_continue).text("s->q[0]", "s->q[1]"),
             "groups": None if groups is None else np.asarray(groups),
+            "maze": task.portable_rules if (task.portable_rules or {}).get("kind") == "maze" else None,
+            "columns": task.cols,
             "values": task.value_tokens,
             "blank": task.blank,
             "sizes": sizes,

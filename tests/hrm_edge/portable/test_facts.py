@@ -224,7 +224,8 @@ def test_graphs_and_what_is_handed_on(tasks):
     assert {*host["next"].values()} < {each["name"] for each in segment["outputs"]}
     assert graph["graphs"]["model"]["inputs"][0] == {"name": "tokens", "dtype": "int32", "shape": ["batch", 16]}
     assert graph["halting"]["modes"] == {"learned": 0, "fixed": 1, "verified": 2}
-    assert facts_of(tasks["maze-7x7"])["halting"]["modes"] == {"learned": 0, "fixed": 1}
+    assert facts_of(tasks["maze-7x7"], loop="graph")["halting"]["modes"] == {"learned": 0, "fixed": 1}
+    assert facts_of(tasks["maze-7x7"], loop="host")["halting"] == host["halting"]
 
 
 def test_puzzle_identifiers():
