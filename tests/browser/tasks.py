@@ -1,5 +1,6 @@
 """Boards of every kind: mazes that are drawn, tasks without a grid, colours, letters."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,4 +108,35 @@ def test_any_task_is_asked_and_shown(page, serve, tmp_path, name, loop):
     known = ("bad", "Not verified") if task.has_rules else ("open", "Not verified: no rules to check by")
     assert page.verdict == known
     page.shoot(name)
+    assert page.clean
+
+
+def test_an_example_is_compared_with_python_under_its_own_puzzle_number(page, serve, tmp_path):
+    from small_networks import checkpoint, network, think
+    from ungated import build_bundle
+
+    from hrm_edge.bundle.examples import write_examples
+    from hrm_edge.exporters.options import ExportOptions
+    from hrm_edge.runtimes import Answers
+
+    source = checkpoint(network(H_cycles=1, L_cycles=1, num_puzzle_identifiers=40, puzzle_emb_ndim=32))
+    asked = generate_puzzles(source.task, 4, seed=3)
+    asked = replace(asked, identifiers=np.full(4, 17, np.int32), num_identifiers=40)
+    limit = source.config.halt_max_steps
+    tokens, steps, q = think(source.model, asked.questions, limit, asked.identifiers)
+    (tmp_path / "bundle").mkdir()
+    write_examples(tmp_path / "bundle", asked, Answers(tokens, steps, q[:, 0] > q[:, 1], q), limit)
+    build_bundle(source, ExportOptions("onnx", loop="host"), tmp_path / "bundle", "small")
+    build_site(open_bundle(tmp_path / "bundle"), tmp_path / "site")
+    page.open(serve(tmp_path / "site").address)
+    said = {}
+    for number in ("17", "38", "-3", "1.5"):
+        page.ask(source.task.format(asked.questions[0]))
+        page.js("document.getElementById('identifier').value = arguments[0]", number)
+        page.think()
+        said[number] = f"{page.verdict[1]} {page.text('facts')}"
+    assert "as in Python" in said["17"]
+    assert "Python" not in said["38"]
+    assert "knows no puzzle -3" in said["-3"]
+    assert "knows no puzzle 1.5" in said["1.5"]
     assert page.clean

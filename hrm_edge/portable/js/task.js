@@ -81,7 +81,7 @@ export class Task {
     const { count, kept } = this.facts.puzzle_identifiers;
     let row = 0;
     for (const [first, last] of kept ?? [[0, count - 1]]) {
-      if (identifier >= first && identifier <= last) return row + identifier - first;
+      if (Number.isInteger(identifier) && identifier >= first && identifier <= last) return row + identifier - first;
       row += last - first + 1;
     }
     throw new RangeError(`this model knows no puzzle ${identifier}`);

@@ -264,7 +264,7 @@ def test_wrong_options_are_refused(tasks):
 def test_identifiers_become_rows_as_in_python(tasks):
     several = {**manifest().architecture, "num_puzzle_identifiers": 6}
     kept = np.array([0, 3, 17, 18, 19, 38])
-    asked = [["row", number] for number in range(-1, 41)]
+    asked = [["row", number] for number in (*range(-1, 41), 1.5, 17.5)]
     task = tasks["sudoku-4x4"]
     assert [each["is"] for each in ask(task, asked)] == [0] * len(asked)
     for own, source in ((None, {}), (kept, {"puzzle_identifiers": "0,3,17-19,38"})):

@@ -95,10 +95,10 @@ class Page {
   think() {
     const count = (id) => Math.min(Math.max(0, Math.trunc(Number(byId(id).value)) || 0), Number(byId(id).max) || 2 ** 30);
     const options = { maxThinkSteps: count("limit"), halt: byId("halt").value, retries: this.task.facts.variants.length ? count("retries") : 0,
-      identifier: count("identifier") };
+      identifier: Number(byId("identifier").value) };
     this.#setBusy(true);
     this.id += 1;
-    this.viewer.open({ question: this.editor.question, segments: [], done: false, limit: options.maxThinkSteps });
+    this.viewer.open({ question: this.editor.question, segments: [], done: false, limit: options.maxThinkSteps, identifier: options.identifier });
     showVerdict("busy", "Thinking");
     this.worker.postMessage({ kind: "think", id: this.id, question: this.editor.question, options });
   }
@@ -152,8 +152,9 @@ class Page {
   /** Whether an example is answered as it was where the bundle was gated. */
   #compared() {
     const { examples, asked } = this.task.facts;
-    const { question, limit, interrupted } = this.viewer.run;
-    const example = examples.find((each) => each.question_tokens.length && each.question_tokens.every((token, cell) => token === question[cell]));
+    const { question, limit, identifier, interrupted } = this.viewer.run;
+    const example = examples.find((each) => each.puzzle_identifier === identifier && each.question_tokens.length
+      && each.question_tokens.every((token, cell) => token === question[cell]));
     const { answer, steps, attempt } = this.viewer.verdict();
     if (!example || attempt || interrupted || byId("halt").value !== asked?.halt || limit !== asked.max_think_steps) return [];
     const same = example.answer_tokens.every((token, cell) => token === answer[cell]) && example.steps === steps;
