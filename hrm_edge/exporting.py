@@ -88,7 +88,10 @@ def export(
             "--layout": layout,
         }
         others |= {"--network": network, "--puzzle-identifiers": puzzle_identifiers, "--reference": reference}
-        _refuse_beside_goal(given | {flag: value is not None for flag, value in others.items()})
+        others |= {"--weights": weights, "--key": key, "--task": task, "--calibration": calibration}
+        others |= {"--calibration-method": calibration_method, "--calibration-segments": calibration_segments}
+        others |= {"--smooth": smooth, "--sensitivity": sensitivity}
+        refuse_beside_goal(given | {flag: value is not None for flag, value in others.items()})
         asked: dict[str, Any] = {
             "data": data,
             "gate_puzzles": gate_puzzles,
@@ -143,7 +146,8 @@ def export(
     return export_bundle(opened, options, folder, judged, quantizing, threads=threads, say=say, progress=progress)
 
 
-def _refuse_beside_goal(given: dict[str, bool]) -> None:
+def refuse_beside_goal(given: dict[str, bool]) -> None:
+    """InputError for the first flag that is given and would be ignored."""
     for flag, is_given in given.items():
         if is_given:
             raise InputError(f"{flag}: has no meaning with --goal, which chooses among gated exports; drop one")

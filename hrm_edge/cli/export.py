@@ -48,6 +48,7 @@ def _defaults(field: str, usual: object) -> str:
 
 
 def command(
+    context: typer.Context,
     checkpoint: Annotated[
         str | None, typer.Argument(help="Checkpoint folder, or the name of a shipped model.")
     ] = None,
@@ -182,8 +183,14 @@ def command(
     points, when halting moves by more than 5 %, or when the backend does not run in the precision that was
     asked for. A bundle that stood at the output before is then kept.
     """
-    from ..exporting import export
+    from ..exporting import export, refuse_beside_goal
     from ..progress import progress, say
+
+    if goal is not None:  # of these the default may be given too, which a function's arguments cannot tell
+        sources = {f"--{name}": context.get_parameter_source(name) for name in ("target", "precision")}
+        refuse_beside_goal(
+            {flag: source is not None and source.name != "DEFAULT" for flag, source in sources.items()}
+        )
 
     with progress() as show:
         made = export(

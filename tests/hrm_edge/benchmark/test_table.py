@@ -10,6 +10,7 @@ from hrm_edge.benchmark import run as module
 from hrm_edge.benchmark.goal import read_goal
 from hrm_edge.benchmark.rows import Benchmark, Row
 from hrm_edge.benchmark.table import benchmark_picture, benchmark_table
+from hrm_edge.cli import main
 from hrm_edge.errors import InputError
 
 pytest.importorskip("torch")
@@ -149,6 +150,18 @@ def test_export_takes_what_the_goal_chooses(monkeypatch, small, tmp_path, one_tr
         "--target": {"target": "coreml"},
         "--loop": {"loop": "host"},
         "--no-gate": {"gate": False},
+        "--smooth": {"smooth": 0.5},
+        "--sensitivity": {"sensitivity": 0},
+        "--calibration": {"calibration": 8},
     }.items():
         with pytest.raises(InputError, match=f"{flag}: has no meaning with --goal"):
             he.export(small, goal="ms=5", **given)
+
+
+@pytest.mark.parametrize("flag", ["--target=onnx", "--precision=fp32"])
+def test_a_default_that_is_asked_for_beside_a_goal_is_no_default(monkeypatch, capsys, flag):
+    monkeypatch.setattr(module, "run_benchmark", lambda *_: pytest.fail("it was ignored"))
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "sudoku-9x9", "--goal", "ms=5", flag])
+    assert ended.value.code == 2
+    assert f"{flag.partition('=')[0]}: has no meaning with --goal" in capsys.readouterr().err
