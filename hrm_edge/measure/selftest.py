@@ -39,8 +39,14 @@ class SelfTest:
     proven: str  # where it was gated
 
     @property
+    def steps_allowed(self) -> int:
+        """How many may take another number of segments: rounding moves some; most, only halting that is broken."""
+        return max(self.allowed, self.n // 2)
+
+    @property
     def passed(self) -> bool:
-        return max(self.answers_differ, self.q_differ or 0) <= self.allowed
+        differ = max(self.answers_differ, self.q_differ or 0)
+        return differ <= self.allowed and self.steps_differ <= self.steps_allowed
 
     @property
     def equal(self) -> bool:
@@ -61,7 +67,10 @@ class SelfTest:
         if self.q_differ is not None:
             told += f", {self.q_differ} of the others differ in q"
             told += "" if self.q_furthest is None else f" ({self._q_away})"
-        return f"{told}; at most {self.allowed} may differ"
+        told += f"; at most {self.allowed} may differ"
+        if self.steps_differ > self.steps_allowed:
+            told += f", and {self.steps_allowed} take another number of segments: it halts otherwise here"
+        return told
 
     @property
     def _q_away(self) -> str:

@@ -52,6 +52,8 @@ class Recording:
 
 def opened_recording(path: Path, label: str) -> Recording:
     """A recording to be written to ``path``; InputError where it cannot, before any thinking."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{path}: a page is a .html; end the name so")
     check_file(path)
     return Recording(label)
 

@@ -188,6 +188,17 @@ def test_q_of_another_answer_is_not_compared(tmp_path):
     assert (found.steps_differ, found.q_differ, found.equal, found.passed) == (1, 0, False, True)
 
 
+@pytest.mark.parametrize(("longer", "passed"), [(8, True), (9, False)])
+def test_halting_that_moved_for_most_is_a_failure_with_all_answers_right(tmp_path, longer, passed):
+    def edit(content):
+        for each in content["examples"][:longer]:
+            each["steps"] += 1
+
+    found = self_test(bundle(tmp_path / "b", edit=edit))
+    assert (found.answers_differ, found.steps_differ, found.passed) == (0, longer, passed)
+    assert ("it halts otherwise here" in found.summary) != passed
+
+
 def test_files_of_earlier_versions_have_neither_tokens_nor_q(tmp_path):
     def edit(content):
         del content["q_tolerance"]

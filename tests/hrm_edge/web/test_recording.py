@@ -154,8 +154,13 @@ def test_the_command_writes_it_whole_or_says_why_not(tmp_path, capsys):
     answer = json.loads(capsys.readouterr().out)
     (run,) = content_of(page.read_text("utf-8"))["runs"]
     assert len(run["segments"]) == answer["steps"]
+    (tmp_path / "f.html").mkdir()
     with pytest.raises(InputError, match="is a folder"):
-        opened_recording(tmp_path, "toy")
+        opened_recording(tmp_path / "f.html", "toy")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt: a page is a \.html; end the name so"):
+        opened_recording(notes, "toy")
 
 
 def test_a_page_has_room_for_some_puzzles():
