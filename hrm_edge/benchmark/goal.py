@@ -111,7 +111,10 @@ class Goal:
 
     def said(self, row: Row) -> str:
         """What a row has of all that is limited."""
-        return ", ".join(f"{name} {_MEASURES[name].value(row):.4g} {_MEASURES[name].unit}" for name in self.limits)
+        told = {name: f"{name} {_MEASURES[name].value(row):.4g} {_MEASURES[name].unit}" for name in self.limits}
+        if "size" in told and row.flash_bytes is not None:
+            told["size"] += " of compiled code and weights"
+        return ", ".join(told.values())
 
 
 def read_goal(text: str) -> Goal:

@@ -276,8 +276,9 @@ def _print_quantization(record: Quantization) -> None:
     products = record.products
     assert products is not None  # nothing is published without
     echo(
-        f"  {products.found} of {products.expected} {record.precision} products compiled as such; stored weights "
-        f"{record.weights_bytes / 1e6:.2f} MB, {record.weights_bytes / record.float_weights_bytes:.3f} × fp32"
+        f"  {products.found} of {products.expected} {record.precision} products compiled as such; the graphs' "
+        f"tensors take {record.weights_bytes / 1e6:.2f} MB, "
+        f"{record.weights_bytes / record.float_weights_bytes:.3f} × fp32"
     )
     if record.weights_bytes * 32 > 2 * PRECISIONS[record.precision].bits * record.float_weights_bytes:
         echo(

@@ -20,6 +20,7 @@ class Trace(Shown):
     """T segments on one puzzle. It prints as a board a segment.
 
     ``question`` int32[S]; ``guesses`` int32[T, S]; ``q`` float32[T, 2], the halting head's (halt, continue);
+    ``margin`` float32[T]: by how much it says stop, which it does above 0, as the model was trained to be asked;
     ``halted``: it was stopped by its halting rule; ``verified``: its last guess keeps the rules (a task without
     rules has none to keep).
     """
@@ -28,6 +29,7 @@ class Trace(Shown):
     question: np.ndarray
     guesses: np.ndarray
     q: np.ndarray
+    margin: np.ndarray
     halted: bool
     verified: bool
     engine: str  # what thought
@@ -120,6 +122,7 @@ def trace_puzzle(
         question=question[0],
         guesses=guesses,
         q=np.stack([segment.q for segment in seen]),
+        margin=np.array([moment.margin for moment in moments], np.float32),
         halted=moments[-1].stops,
         verified=bool(moments[-1].verified),
         engine=label,

@@ -72,10 +72,11 @@ def _content(bundle: Bundle, files: dict[str, bytes], named: dict[str, Any], wor
     content[_INSTALLED] = _installed(task.name).encode()
     worker = content.pop(_WORKER).decode()
     weights = sum(len(data) for name, data in files.items() if name.startswith("model/"))
+    what = "code and weights" if named["kind"] == "c" else "weights"
     described: dict[str, Any] = {
         "engine": named,
         "subtitle": printable(
-            f"{manifest.architecture['parameters']:,} parameters, {manifest.precision}, {_size(weights)} of weights"
+            f"{manifest.architecture['parameters']:,} parameters, {manifest.precision}, {_size(weights)} of {what}"
         ),
         "about": printable(f"Made by hrm-edge {__version__} from the bundle {manifest.name}; {words}."),
         "bytes": sum(map(len, content.values())),

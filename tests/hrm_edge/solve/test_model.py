@@ -119,6 +119,17 @@ def test_a_trace_is_what_solve_traces(bundles, kind, options):
         assert np.array_equal(trace.guesses, answers.trace[:, 0])
         assert np.array_equal(trace.q[-1], answers.q[0])
         assert (trace.steps, trace.halted) == (answers.steps[0], answers.halted[0])
+        assert np.array_equal(trace.margin, trace.q[:, 0] - trace.q[:, 1])  # as the toy halts
+        if not options:
+            assert (trace.margin > 0).tolist() == [False] * (trace.steps - 1) + [trace.halted]
+
+
+def test_the_margin_is_that_of_the_rule_a_model_was_trained_with():
+    pytest.importorskip("torch")
+    question = ".2..7..4.8..36...1..65..2........92.48.....63.61........8..57..6...39..5.1..2..9."
+    trace = he.load("sudoku-9x9").trace(question, halt="fixed", max_think_steps=2)
+    assert np.array_equal(trace.margin, trace.q[:, 0])
+    assert (trace.q[:, 1] != 0).any()
 
 
 def test_states_of_a_host_loop_and_of_a_graph(bundles):
