@@ -171,6 +171,32 @@ def test_thinking_can_be_stopped_and_limited(page, served):
     assert page.verdict == ("good", "Verified")
 
 
+def test_the_verdict_comes_wherever_one_looks(page, served):
+    page.look(1280, 950, still=False)
+    page.open(served().address)
+    page.ask(PUZZLE)
+    page.js("document.getElementById('think').click()")
+    page.until("document.getElementById('at').value > 1")  # while segments are shown one by one
+    page.js("document.getElementById('previous').click()")
+    at = shown(page)
+    page.until_ended()
+    assert page.verdict == ("good", "Verified")
+    assert shown(page) == at < page.js("return Number(document.getElementById('at').max)")
+
+    page.js("document.getElementById('retries').value = 16; document.getElementById('halt').value = 'fixed'")
+    page.ask(SUDOKU.format(failed()[1]))
+    page.js("document.getElementById('think').click()")
+    page.until("document.getElementById('at').max > 1")
+    page.js("document.getElementById('first').click()")
+    page.until("document.getElementById('at').max > 5")  # further segments come, and the one looked at stays
+    assert shown(page) == 0
+    page.js("document.getElementById('think').click()")
+    page.until_ended()
+    assert "stopped by you" in page.text("facts")
+    assert shown(page) == 0
+    assert page.clean
+
+
 def test_questions_that_interrupt_each_other_take_turns(page, served):
     """What an abandoned question still computes reaches neither the state nor the picture of the next."""
     engine = he.load_engine(bundle_of("sudoku-9x9", "onnx", "fp32"))

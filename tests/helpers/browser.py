@@ -153,13 +153,13 @@ class Page:
         """What the browser's console says of errors since it was last asked."""
         return [each["message"] for each in self.driver.get_log("browser") if each["level"] == "SEVERE"]
 
-    def look(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
-        """Show it in a window of this size, as a phone does, dark or light."""
+    def look(self, width: int, height: int, *, phone: bool = False, dark: bool = False, still: bool = True) -> None:
+        """Show it in a window of this size, as a phone does, dark or light, in motion or still."""
         ratio = 2 if phone else 1
         size = {"width": width, "height": height, "deviceScaleFactor": ratio, "mobile": phone}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
-        wishes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+        wishes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce" if still else ""}
         features = [{"name": name, "value": value} for name, value in wishes.items()]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 

@@ -107,7 +107,8 @@ class Page {
     this.worker.postMessage({ kind: "stop" });
     this.id += 1; // what still comes is of no account
     this.#setBusy(false);
-    this.viewer.run.done = this.viewer.run.interrupted = true;
+    this.viewer.run.interrupted = true;
+    this.viewer.end();
     if (this.viewer.run.segments.length) showEnd(this.viewer);
     else this.#tellReady();
   }
@@ -136,11 +137,7 @@ class Page {
 
   #onEnd() {
     this.#setBusy(false);
-    const { viewer } = this;
-    viewer.run.done = true;
-    // The last segment may be shown already.
-    if (viewer.at === viewer.run.segments.length) viewer.goTo(viewer.at);
-    else viewer.follow();
+    this.viewer.end();
   }
 
   #onFailed(why) {

@@ -32,6 +32,8 @@ export class Viewer extends EventTarget {
     this.board = new Board(byId("board"), task, editable);
     this.curve = new Curve(byId("curve"));
     this.at = 0;
+    this.held = false; // whether somebody looks at a segment of their choice, and new ones are not shown
+    this.told = false; // whether the end of this run was told
     /** @type {Run} */
     this.run = { question: new Int32Array(task.length), segments: [], done: true, limit: 2 };
     this.curve.addEventListener("go", (event) => this.goTo(event.detail));
@@ -49,6 +51,7 @@ export class Viewer extends EventTarget {
     this.#pause();
     this.run = run;
     this.at = 0;
+    this.held = this.told = false;
     this.draw();
   }
 
@@ -56,35 +59,46 @@ export class Viewer extends EventTarget {
   goTo(at) {
     this.#pause();
     this.#move(at);
+    this.held = this.at < this.run.segments.length; // who looks at a segment is not taken away from it
+    if (this.run.done) this.#tellEnd();
   }
 
   #move(at) {
     this.at = Math.max(0, Math.min(at, this.run.segments.length));
     this.draw();
-    if (this.at === this.run.segments.length && this.run.done) this.dispatchEvent(new Event("end"));
+  }
+
+  /** No further segment comes: that is told once, when all are shown or somebody looks at one. */
+  end() {
+    this.run.done = true;
+    if (this.held) this.#tellEnd();
+    else this.follow();
+  }
+
+  #tellEnd() {
+    if (this.told || !this.run.segments.length) return;
+    this.told = true;
+    this.dispatchEvent(new Event("end"));
   }
 
   /** From the start to the end at a pace that can be followed; at once for who wants no motion. */
   play() {
     this.#pause();
-    if (calm()) {
-      this.#move(this.run.segments.length);
-      return;
-    }
-    this.at = 0;
-    this.draw();
+    this.held = false;
+    if (!calm()) this.#move(0);
     this.follow();
   }
 
   /** Shows segments as they come, each for a while. */
   follow() {
-    if (this.timer !== undefined) return;
+    if (this.held) this.draw(); // there are more to go to
+    if (this.timer !== undefined || this.held) return;
     const tick = () => {
       this.timer = undefined;
       if (this.at < this.run.segments.length) this.#move(calm() ? this.run.segments.length : this.at + 1);
       if (this.at < this.run.segments.length || !this.run.done) {
         this.timer = setTimeout(tick, calm() ? 0 : Math.min(PACE, WHOLE / Math.max(1, this.run.segments.length)));
-      }
+      } else this.#tellEnd();
     };
     this.timer = setTimeout(tick, 0);
   }
