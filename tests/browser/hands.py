@@ -128,6 +128,40 @@ def test_a_phone_needs_no_scrolling_to_ask_and_hides_nothing_to_the_side(page, s
     assert "changed" in page.text("curve")
 
 
+# Draws curves of every length, with a stop at each place in turn, and tells what is cut off or written over another label.
+DRAW_ALL = """
+const [counts, done] = arguments;
+(async () => {
+  const { Curve } = await import(new URL("app/curve.js", location));
+  const place = document.getElementById("curve");
+  const curve = new Curve(place);
+  const box = (each) => each.getBoundingClientRect();
+  const wrong = [];
+  for (const count of counts) {
+    for (let stop = 0; stop < count; stop += Math.ceil(count / 32)) {
+      const points = Array.from({ length: count }, (_, index) =>
+        ({ margin: index - stop + 0.5, changed: 3, stopped: index === stop, attempt: 0 }));
+      curve.draw(points, 1, count);
+      const edge = box(place.querySelector("svg"));
+      for (const each of place.querySelectorAll("text")) {
+        if (box(each).left < edge.left || box(each).right > edge.right) wrong.push([count, stop, each.textContent]);
+      }
+      const labels = [...place.querySelectorAll("text")].filter((each) => each.getAttribute("y") === "206").map(box);
+      labels.slice(1).forEach((label, index) => label.left - labels[index].right < 3 && wrong.push([count, index]));
+    }
+  }
+  return wrong;
+})().then(done, (error) => done(String(error)));
+"""
+
+
+@pytest.mark.parametrize("width", [360, 900, 1280])
+def test_the_curve_cuts_off_no_word(page, served, width):
+    page.look(width, 900, phone=width < 500)
+    page.open(served().address)
+    assert page.driver.execute_async_script(DRAW_ALL, [1, 7, 8, 9, 16, 17, 32, 99, 100, 272, 544]) == []
+
+
 def test_dark_and_light(page, served):
     ground = "return getComputedStyle(document.body).backgroundColor"
     server = served()

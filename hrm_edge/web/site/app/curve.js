@@ -59,11 +59,11 @@ export class Curve extends EventTarget {
       const classes = ["dot", point.margin > 0 ? "yes" : "", index + 1 === at ? "at" : ""].filter(Boolean).join(" ");
       svg.append(made("circle", { class: classes, cx: x(index), cy: y(point.margin), r: (index + 1 === at ? 6.5 : 4.5) * (count > 24 ? 0.6 : 1) }));
       if (point.stopped) {
-        const end = index > count * 0.75;
+        const end = x(index) > (SIDES.from + SIDES.to) / 2; // there is room for the words on one side at least
         svg.append(made("text", { class: "decision", x: x(index) + (end ? -11 : 11), y: y(point.margin) + 4, "text-anchor": end ? "end" : "start" }, "stops here"));
       }
     });
-    const every = Math.ceil(count / 16);
+    const every = Math.ceil(count / (count < 100 ? 16 : 10)); // labels do not touch
     for (let index = 0; index < count; index++) {
       if (index % every === 0) svg.append(made("text", { class: "axis-text", x: x(index), y: 206, "text-anchor": "middle" }, String(index + 1)));
     }
