@@ -231,6 +231,15 @@ def test_the_verdict_comes_wherever_one_looks(page, served):
     assert page.clean
 
 
+def test_a_field_shows_the_number_that_is_used(page, served):
+    page.open(served().address)
+    field = page.driver.find_element("id", "retries")
+    for typed, used in (("999", "16"), ("-3", "0"), ("2.7", "2"), ("", "0")):
+        field.clear()
+        field.send_keys(typed, Keys.TAB)
+        assert field.get_property("value") == used
+
+
 def test_questions_that_interrupt_each_other_take_turns(page, served):
     """What an abandoned question still computes reaches neither the state nor the picture of the next."""
     engine = he.load_engine(bundle_of("sudoku-9x9", "onnx", "fp32"))

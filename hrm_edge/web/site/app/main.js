@@ -66,6 +66,7 @@ class Page {
     if (!this.task.rules) byId("halt").querySelector("[value=verified]").remove();
     byId("retries-field").hidden = !variants.length;
     byId("retries").max = String(variants.length);
+    byId("retries").addEventListener("change", () => this.#count("retries"));
     byId("identifier-field").hidden = !identifiers;
     byId("think").addEventListener("click", () => (this.busy ? this.#stop() : this.think()));
     document.addEventListener("keydown", (event) => {
@@ -93,14 +94,21 @@ class Page {
   }
 
   think() {
-    const count = (id) => Math.min(Math.max(0, Math.trunc(Number(byId(id).value)) || 0), Number(byId(id).max) || 2 ** 30);
-    const options = { maxThinkSteps: count("limit"), halt: byId("halt").value, retries: this.task.facts.variants.length ? count("retries") : 0,
+    const options = { maxThinkSteps: this.#count("limit"), halt: byId("halt").value, retries: this.#count("retries"),
       identifier: Number(byId("identifier").value) };
     this.#setBusy(true);
     this.id += 1;
     this.viewer.open({ question: this.editor.question, segments: [], done: false, limit: options.maxThinkSteps, identifier: options.identifier });
     showVerdict("busy", "Thinking");
     this.worker.postMessage({ kind: "think", id: this.id, question: this.editor.question, options });
+  }
+
+  /** The whole number in a field, within its limits; the field then shows what is used. @param {string} id */
+  #count(id) {
+    const field = byId(id);
+    const count = Math.min(Math.max(Number(field.min), Math.trunc(Number(field.value)) || 0), Number(field.max));
+    field.value = String(count);
+    return count;
   }
 
   #stop() {
