@@ -1,5 +1,6 @@
 """Answers in the page beside Python's, and what it says of them."""
 
+import re
 import time
 
 import pytest
@@ -72,6 +73,27 @@ def test_retries_solve_what_one_attempt_does_not(page, served):
     if known.verified[0]:
         assert "".join(page.cells()) == SUDOKU.format(known.answers.tokens[0])
         assert f"symmetric board {known.variant[0]}," in page.text("facts")
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_where_no_retry_helps_the_board_is_the_first_answer(page, served, still):
+    """As in Python, which returns the first answer."""
+    engine, question = failed()
+    known = solve_with_retries(engine, question[None], 1)
+    assert not known.verified[0]
+    page.look(1280, 950, still=still)
+    page.open(served().address)
+    page.js("document.getElementById('retries').value = '1'")
+    page.ask(SUDOKU.format(question))
+    page.think()
+    assert page.verdict == ("bad", "Not verified")
+    assert f"{known.segments[0]} segments in all" in page.text("facts")
+    assert [cell or "." for cell in page.cells()] == list(SUDOKU.format(known.answers.tokens[0]))
+    told = re.search(r"first answer: '(.)' stands twice, at .*?row (.), column (.)", page.text("facts"))
+    assert page.cells()[9 * (int(told[2]) - 1) + int(told[3]) - 1] == told[1]
+    page.shoot(f"retries-{still}")
+    page.js("document.getElementById('next').click()")  # the retries are there to be looked at
+    assert "retry 1" in page.text("now")
 
 
 def test_a_wrong_answer_is_said_to_be_wrong(page, served):

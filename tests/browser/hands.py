@@ -128,7 +128,7 @@ def test_a_phone_needs_no_scrolling_to_ask_and_hides_nothing_to_the_side(page, s
     assert "changed" in page.text("curve")
 
 
-# Draws curves of every length, with a stop at each place in turn, and tells what is cut off or written over another label.
+# Draws curves of many lengths, with a stop at each place in turn, and tells what is cut off or runs together.
 DRAW_ALL = """
 const [counts, done] = arguments;
 (async () => {
@@ -146,7 +146,7 @@ const [counts, done] = arguments;
       for (const each of place.querySelectorAll("text")) {
         if (box(each).left < edge.left || box(each).right > edge.right) wrong.push([count, stop, each.textContent]);
       }
-      const labels = [...place.querySelectorAll("text")].filter((each) => each.getAttribute("y") === "206").map(box);
+      const labels = [...place.querySelectorAll('text[y="206"]')].map(box);
       labels.slice(1).forEach((label, index) => label.left - labels[index].right < 3 && wrong.push([count, index]));
     }
   }

@@ -29,7 +29,7 @@ function open(number) {
     done: true,
     limit,
   });
-  viewer.goTo(segments.length);
+  viewer.goTo(viewer.verdict().at);
 }
 
 const chosen = byId("chosen");

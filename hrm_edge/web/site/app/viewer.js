@@ -75,6 +75,14 @@ export class Viewer extends EventTarget {
     else this.follow();
   }
 
+  /** The segment that the verdict is about: the last, except where no attempt of several verifies. */
+  #showAnswer() {
+    if (!this.run.segments.length) return;
+    const { at } = this.verdict();
+    if (at !== this.at) this.#move(at);
+    this.#tellEnd();
+  }
+
   #tellEnd() {
     if (this.told || !this.run.segments.length) return;
     this.told = true;
@@ -98,7 +106,7 @@ export class Viewer extends EventTarget {
       if (this.at < this.run.segments.length) this.#move(calm() ? this.run.segments.length : this.at + 1);
       if (this.at < this.run.segments.length || !this.run.done) {
         this.timer = setTimeout(tick, calm() ? 0 : Math.min(PACE, WHOLE / Math.max(1, this.run.segments.length)));
-      } else this.#tellEnd();
+      } else this.#showAnswer();
     };
     this.timer = setTimeout(tick, 0);
   }
@@ -228,10 +236,11 @@ export class Viewer extends EventTarget {
     return {
       verified,
       answer: last.guess,
+      at: segments.lastIndexOf(last) + 1,
       steps: own.length,
       attempt,
       words: verified === null ? "Not verified: no rules to check by" : verified ? "Verified" : "Not verified",
-      facts: [verified === false ? this.task.whyWrong(question, last.guess) : "", `${plural(own.length, "segment")}, ${ended}`,
+      facts: [verified === false ? (final === last ? "" : "in the first answer: ") + this.task.whyWrong(question, last.guess) : "", `${plural(own.length, "segment")}, ${ended}`,
         others && `${others}, ${segments.length} segments in all`,
         segments.every((seen) => seen.ms !== null) ? `${milliseconds(total)}, ${milliseconds(total / segments.length)} a segment` : ""].filter(Boolean),
     };
