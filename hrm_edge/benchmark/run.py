@@ -131,6 +131,7 @@ class _Run:
                 self._place(candidate), lambda place: require_replaceable(place, gated=self.puzzles is not None)
             )
         self._announce(found, todo)
+        unasked = self._unasked(found, before, list(kept.values()))
         rows: list[Row] = []
         for candidate, key in zip(found, keys, strict=True):
             row = kept.get(key)
@@ -139,13 +140,13 @@ class _Run:
                 done = replace(self._table([*rows, row], begin), timed=before.timed if before else None)
                 # What comes later in the list may be kept from before: an interruption must not forget it.
                 later = [kept[each] for each in keys[len(rows) + 1 :] if each in kept]
-                write_benchmark(self.folder, replace(done, rows=(*done.rows, *later)))
+                write_benchmark(self.folder, replace(done, rows=(*done.rows, *later, *unasked)))
             rows.append(row)
             if self.progress is not None and candidate in todo:
                 self.progress("bundles", todo.index(candidate) + 1, len(todo))
         table = self._timed(self._table(rows, begin), before)
         table = replace(table, seconds=round(time.monotonic() - begin, 1))
-        write_benchmark(self.folder, table)
+        write_benchmark(self.folder, replace(table, rows=(*table.rows, *unasked)))
         write_pages(self.folder, table)
         return table
 
@@ -160,6 +161,17 @@ class _Run:
             seconds=round(time.monotonic() - begin, 1),
             rows=tuple(rows),
         )
+
+    def _unasked(self, found: Sequence[Candidate], before: Benchmark | None, kept: Sequence[Row]) -> list[Row]:
+        """Rows of earlier runs that this one was not asked for: the record keeps them, a wider run takes them up.
+
+        None where the record is about another checkpoint, other puzzles or another machine than this run's.
+        """
+        now, names = self._table((), time.monotonic()), {(each.target, each.precision) for each in found}
+        same = before is not None and replace(before, rows=(), seconds=0, reference=None, timed=None) == replace(
+            now, seconds=0
+        )
+        return [row for row in kept if same and (row.target, row.precision) not in names]
 
     def _key(self, candidate: Candidate) -> str:
         """Of all that a row depends on: weights, code, options, puzzles, packages, the kind of CPU."""

@@ -144,6 +144,13 @@ def test_what_is_shared_is_made_once_and_what_is_done_is_kept(small, tmp_path, c
     assert stopped.value.code in (None, 0)
     assert [row["target"] for row in told["rows"]] == ["onnx", "onnx"]
     assert counted["export"] == 4  # these were there
+    # Nor did it forget what it was not asked for: all four are taken up again.
+    assert [row.target for row in read_benchmark(folder).rows] == ["onnx", "onnx", "openvino", "openvino"]
+    again = he.benchmark(small, output=folder, **ASKED)
+    assert counted["export"] == 4
+    assert [row.manifest for row in again.rows] == [row.manifest for row in result.rows]
+    he.benchmark(small, output=folder, **{**ASKED, "target": "onnx", "gate_puzzles": 9})
+    assert [row.target for row in read_benchmark(folder).rows] == ["onnx", "onnx"], "it is about other puzzles"
 
 
 def test_a_plan_that_loses_too_much_is_looked_for_and_a_bundle_that_fails_is_a_row(
