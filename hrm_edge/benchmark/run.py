@@ -30,11 +30,11 @@ from ..measure.cold import peak_memory
 from ..measure.gate import GateReport, readable
 from ..measure.reference import has_reference_answers, identity
 from ..models import Checkpoint, load_checkpoint
-from ..models.engine import TorchEngine
 from ..packages import version_of
 from ..precision import precision_named
 from ..progress import Progress, Say
 from .candidates import Candidate, candidates, runs_as
+from .pace import pace
 from .rows import PAGE, PLOT, RECORD, Benchmark, Row, kept_rows, read_benchmark, write_benchmark
 from .table import write_pages
 
@@ -104,6 +104,8 @@ class _Run:
     shared: Shared = field(default_factory=Shared)
     searched: set[str] = field(default_factory=set)  # precisions whose plan was looked for, as the first one failed
 
+    rounds_take: float = 0.0  # seconds of the timing, as estimated
+
     def run(self) -> Benchmark:
         begin, wanted = time.monotonic(), self.wanted
         before = read_benchmark(self.folder)
@@ -142,6 +144,9 @@ class _Run:
                 later = [kept[each] for each in keys[len(rows) + 1 :] if each in kept]
                 write_benchmark(self.folder, replace(done, rows=(*done.rows, *later, *unasked)))
             rows.append(row)
+            if todo[1:] and candidate == todo[0]:
+                remaining = (len(todo) - 1) * row.seconds + self.rounds_take
+                self.say(f"benchmark: about {readable(remaining)} left where each takes as long as this one")
             if self.progress is not None and candidate in todo:
                 self.progress("bundles", todo.index(candidate) + 1, len(todo))
         table = self._timed(self._table(rows, begin), before)
@@ -208,20 +213,23 @@ class _Run:
             return
         begin = time.monotonic()
         self.shared.graphs = trace(self.checkpoint, self.say)
-        seconds = self._estimate(made, todo, time.monotonic() - begin)
-        faster = ["--target", "--precision"] + ["--gate-puzzles"] * (self.puzzles is not None)
-        advice = f"; fewer with {', '.join(faster)} (fastest: --precision fp32,int8)" if seconds > _LONG else ""
-        self.say(f"benchmark: about {readable(seconds)} in all{advice}; an interrupted run goes on where it was")
+        bundles, self.rounds_take = self._estimate(made, todo, time.monotonic() - begin)
+        seconds = bundles + self.rounds_take
+        flags: dict[str, object] = {"--target": self.wanted.targets, "--precision": self.wanted.precisions}
+        if self.puzzles is not None:
+            flags["--gate-puzzles"] = self.wanted.gate_puzzles
+        fewer = [flag for flag, given in flags.items() if not given]
+        advice = f"; fewer with {', '.join(fewer)}" if fewer and seconds > _LONG else ""
+        if advice and not self.wanted.precisions:
+            advice += " (fastest: --precision fp32,int8)"
+        self.say(
+            f"benchmark: about {readable(seconds)} in all, within a factor of two or so{advice}; "
+            "an interrupted run goes on where it was"
+        )
 
-    def _estimate(self, made: Sequence[Candidate], todo: Sequence[Candidate], traced: float) -> float:
-        """Seconds, from one trace and one segment in PyTorch; a rough figure, within a factor of two or so."""
-        engine, board = TorchEngine(self.checkpoint), self._boards(1)
-        engine.solve(board.questions, 1, "fixed", puzzle_identifiers=board.identifiers)
-        begin = time.monotonic()
-        engine.solve(board.questions, 1, "fixed", puzzle_identifiers=board.identifiers)
-        segment = time.monotonic() - begin
-        limit = self.checkpoint.config.halt_max_steps
-        usual = limit if self.puzzles is None else max(1, limit // 3)
+    def _estimate(self, made: Sequence[Candidate], todo: Sequence[Candidate], traced: float) -> tuple[float, float]:
+        """Seconds of the bundles and of the timing, from one trace and a few puzzles in PyTorch; rough figures."""
+        segment, usual = pace(self.checkpoint, self.puzzles or self._boards(1), learned=self.puzzles is not None)
         bundles = len(todo) * _TRACES_OF_A_BUNDLE * traced
         processes = sum(each.timed for each in todo) * _SECONDS_OF_A_PROCESS
         calibrated = any(precision_named(each.precision).calibrated for each in todo)
@@ -231,7 +239,7 @@ class _Run:
         gates = asked * usual * segment * (len(todo) + fresh)
         timed = (1 + sum(each.timed for each in made)) * (self.wanted.rounds + 1)
         rounds = timed * (1 + self.wanted.segments + self._per_round * usual) * segment
-        return bundles + processes + calibration + gates + rounds
+        return bundles + processes + calibration + gates, rounds
 
     # -- one bundle ------------------------------------------------------------------------------------
 

@@ -223,6 +223,32 @@ def test_what_could_not_be_made_is_tried_again_and_what_failed_its_gate_is_not(s
     assert asked == ["onnx", "openvino", "onnx"]
 
 
+def test_advice_to_make_less_is_not_what_was_done(small, tmp_path, counted, monkeypatch):
+    monkeypatch.setattr(module, "_LONG", 0)
+    said = []
+    asked = {"target": "onnx", "rounds": 1, "say": said.append}
+    he.benchmark(small, output=tmp_path / "t", precision="fp32,fp16", **asked)
+    (told,) = (line for line in said if " in all" in line)
+    assert "fewer with --gate-puzzles;" in told
+    assert sum(" left where each" in line for line in said) == 1  # after the first of two
+    monkeypatch.setattr(module, "candidates", lambda *_: candidates(["onnx"], ["fp32"], True))
+    he.benchmark(small, output=tmp_path / "u", gate_puzzles=8, rounds=1, say=said.append)
+    assert any("fewer with --target, --precision (fastest: --precision fp32,int8)" in line for line in said)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_the_pace_is_of_the_segments_that_puzzles_take(small, learned):
+    from hrm_edge.benchmark.pace import pace
+    from hrm_edge.data.choose import gate_puzzles
+    from hrm_edge.models import load_checkpoint
+
+    checkpoint = load_checkpoint(small)
+    puzzles = gate_puzzles(checkpoint, None, 8)
+    solved = he.load(small).solve(puzzles.questions[:8], tokens=True, halt="learned" if learned else "fixed")
+    _, segments = pace(checkpoint, puzzles, learned)
+    assert segments == np.mean([each.steps for each in solved])
+
+
 def test_every_target_and_precision_that_fits_is_a_candidate():
     found = candidates(None, None, gate=True)
     wanted = [(name, precision) for name, target in all_targets().items() for precision in target.precisions]
