@@ -80,7 +80,6 @@ class Service:
         self.metrics.served([each.info for each in bundles])
         self.operations = self._operations()
         self._document = document(self.operations, self.limits, protected=token is not None)
-        self._page = page(self.operations)
         routes: list[BaseRoute] = [
             Route(each.path, each.handler, methods=[each.method], name=each.name) for each in self.operations
         ]
@@ -269,7 +268,8 @@ class Service:
         return ReloadResponse(bundles=found)
 
     async def _home(self, request: Request) -> Response:
-        return HTMLResponse(self._page, headers={"content-security-policy": PAGE_POLICY})
+        shown = page(self.operations, request.scope["scheme"], request.headers.get("host", ""))
+        return HTMLResponse(shown, headers={"content-security-policy": PAGE_POLICY})
 
     async def _healthz(self, request: Request) -> Response:
         return _json(Health(status="ok"))

@@ -284,6 +284,16 @@ def test_metrics_are_those_that_prometheus_reads(run):
     )
 
 
+def test_the_pages_example_asks_where_the_page_was_asked_for(run):
+    def shown(host):
+        return run(lambda service: ask(service, "/", headers={"host": host})).body.decode()
+
+    assert "curl http://127.0.0.1:8901/v1/solve " in shown("127.0.0.1:8901")
+    assert "With <code>Accept: text/event-stream</code> it is <code>/v1/think</code>." in shown("[::1]:80")
+    for nobodys in ("x;reboot", "$(reboot)", "<b>", ""):
+        assert "curl http://HOST:PORT/v1/solve " in shown(nobodys), nobodys
+
+
 def test_the_page_links_the_document_and_is_all_that_its_policy_allows(run):
     response = run(lambda service: ask(service, "/"))
     page = response.body.decode()
