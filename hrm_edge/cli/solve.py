@@ -219,7 +219,7 @@ def _draw(task: Task, solved: Solved, several: bool, count: bool) -> None:
     """An answer as a board with a caption; on a terminal in colour. ``count``: and whether there are others."""
     from ..console import Console
     from ..solve.pictures import drawn
-    from ..tasks.boards import glyphs_for, trace_boards
+    from ..tasks.boards import glyphs_for, trace_boards, trace_legend
 
     console = Console()
     glyphs = glyphs_for(console)
@@ -231,4 +231,6 @@ def _draw(task: Task, solved: Solved, several: bool, count: bool) -> None:
         show(f"puzzle {solved.number}")
     if solved.trace is not None:
         console.print(trace_boards(task, solved.question, solved.trace, glyphs))
+        if marks := trace_legend(task, solved.question, solved.trace, glyphs):
+            show(marks, end="\n\n")
     show(drawn(solved, glyphs, count=count))

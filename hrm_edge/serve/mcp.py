@@ -206,7 +206,7 @@ class Tools:
         return self._resource(thought).board()
 
     def guess(self, thought: str, segment: str) -> str:
-        """The board after a segment, counted from 1; * marks what it changed."""
+        """The board after a segment, counted from 1; * marks what it changed, ! what breaks a rule."""
         found = self._resource(thought)
         if not (segment.isascii() and segment.isdigit() and 1 <= int(segment[:9]) <= len(found.guesses)):
             raise ResourceNotFoundError(f"segments of that thought are 1 to {len(found.guesses)}")

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ..console import Console
-from ..tasks.boards import UNICODE, Glyphs, board, glyphs_for, wrong_cells
+from ..tasks.boards import UNICODE, Glyphs, board, glyphs_for, legend, wrong_cells
 from ..text import echo
 from .watch import Moment
 
@@ -61,7 +61,7 @@ class LiveBoard:
 
 
 def picture(moment: Moment, glyphs: Glyphs = UNICODE) -> Text:
-    """The board after a segment, what has changed marked, and how near the model is to stopping."""
+    """The board after a segment, its marks, and how near the model is to stopping."""
     full = glyphs is UNICODE
     filled = round(_BAR * moment.confidence)
     colour = "green" if moment.margin > 0 else "magenta"
@@ -73,7 +73,9 @@ def picture(moment: Moment, glyphs: Glyphs = UNICODE) -> Text:
     if moment.verified is not None:
         verdict = Text("verified", "bold green") if moment.verified else Text("not verified yet", "yellow")
     drawn = board(moment.task, moment.question, moment.guess, moment.previous, glyphs)
-    lines = (Text(described(moment), "italic"), drawn, Text.assemble(bar, f" {leaning(moment)}"), scale, verdict)
+    marks = legend(moment.task, moment.question, moment.guess, glyphs, moment.previous)
+    sure = Text.assemble(bar, f" {leaning(moment)}")
+    lines = (Text(described(moment), "italic"), drawn, *([marks] if marks else ()), sure, scale, verdict)
     return Text("\n").join(lines)
 
 

@@ -87,9 +87,10 @@ class Trace(Shown):
         }
 
     def _drawn(self) -> list[Any]:
-        from ..tasks.boards import trace_boards
+        from ..tasks.boards import trace_boards, trace_legend
 
-        return [trace_boards(self.task, self.question, self.guesses)]
+        shown = self.task, self.question, self.guesses
+        return [trace_boards(*shown), trace_legend(*shown)]
 
 
 def trace_puzzle(

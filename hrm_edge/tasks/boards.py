@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..console import Console
 
 # Kinds of cells, each with its style. Where a cell is of several kinds, the later one wins.
-GIVEN, BLANK, ANSWERED, CHANGED, WRONG = range(5)
-_STYLES = ("bold", "dim", "cyan", "black on yellow", "bold white on red")
+GIVEN, BLANK, ANSWERED, CHANGED, WRONG, CHANGED_WRONG = range(6)
+_STYLES = ("bold", "dim", "cyan", "black on yellow", "bold white on red", "bold red on yellow")
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Glyphs:
 
 
 _EDGE = ("+", "+", "+")
-UNICODE = Glyphs("  ·*!", "─", "│", top=("┌", "┬", "┐"), between=("├", "┼", "┤"), bottom=("└", "┴", "┘"))
-ASCII = Glyphs("  '*!", "-", "|", top=_EDGE, between=_EDGE, bottom=_EDGE)
+UNICODE = Glyphs("  ·*!!", "─", "│", top=("┌", "┬", "┐"), between=("├", "┼", "┤"), bottom=("└", "┴", "┘"))
+ASCII = Glyphs("  '*!!", "-", "|", top=_EDGE, between=_EDGE, bottom=_EDGE)
 
 
 def glyphs_for(console: Console) -> Glyphs:
@@ -56,8 +56,8 @@ def board(
 ) -> Text:
     """A board of int32[S] tokens as styled text whose plain form says the same.
 
-    With ``previous``, an earlier guess, cells that differ from it are marked as changed instead of those that
-    break a rule.
+    With ``previous``, an earlier guess, cells that differ from it are marked as changed too. One that has changed
+    and breaks a rule has the mark of the rule, in a colour of its own.
     """
     shown = question if answer is None else answer
     kinds = _kinds(task, question, shown, previous)
@@ -65,13 +65,33 @@ def board(
     return (_filled if task.drawing.fills else _ruled)(task, symbols, kinds, glyphs)
 
 
-def legend(task: Task, question: np.ndarray, answer: np.ndarray, glyphs: Glyphs = UNICODE) -> Text:
-    """One line that explains the marks of :func:`board` for an answer."""
-    names = {GIVEN: "given", ANSWERED: "answered", WRONG: "breaks a rule"}
-    used = set(_kinds(task, question, answer, None).tolist())
+def legend(
+    task: Task,
+    question: np.ndarray,
+    answer: np.ndarray,
+    glyphs: Glyphs = UNICODE,
+    previous: np.ndarray | None = None,
+) -> Text:
+    """One line that explains the marks of :func:`board` for an answer, or for a guess behind ``previous``."""
+    return _explained(task, set(_kinds(task, question, answer, previous).tolist()), glyphs)
+
+
+def trace_legend(task: Task, question: np.ndarray, guesses: np.ndarray, glyphs: Glyphs = UNICODE) -> Text:
+    """One line that explains the marks of :func:`trace_boards`."""
+    pairs = zip(guesses, [question, *guesses[:-1]], strict=True)
+    used = [_kinds(task, question, guess, previous) for guess, previous in pairs]
+    return _explained(task, set(np.concatenate(used).tolist()), glyphs)
+
+
+def _explained(task: Task, used: set[int], glyphs: Glyphs) -> Text:
+    names = {GIVEN: "given", ANSWERED: "answered", CHANGED: "changed", WRONG: "breaks a rule"}
+    names[CHANGED_WRONG] = "breaks a rule, changed"
     symbol = task.drawing.example
     if task.drawing.fills:
-        names, symbol = {WRONG: names[WRONG]}, ""  # what was filled in needs no mark to be seen
+        names, symbol = (
+            {kind: names[kind] for kind in (WRONG, CHANGED_WRONG)},
+            "",
+        )  # what was filled in needs no mark to be seen
     return Text("   ").join(
         Text.assemble((symbol + glyphs.marks[kind].strip(), _STYLES[kind]), (f" {name}", "dim"))
         for kind, name in names.items()
@@ -80,7 +100,8 @@ def legend(task: Task, question: np.ndarray, answer: np.ndarray, glyphs: Glyphs 
 
 
 def trace_boards(task: Task, question: np.ndarray, guesses: np.ndarray, glyphs: Glyphs = UNICODE) -> Columns:
-    """One titled board per segment, side by side: ``guesses`` int32[T, S]. What changed since is marked."""
+    """One titled board per segment, side by side: ``guesses`` int32[T, S]. What changed since is marked, and what
+    breaks a rule."""
     boards = []
     previous = question
     for number, guess in enumerate(guesses, 1):
@@ -119,8 +140,9 @@ def _kinds(task: Task, question: np.ndarray, shown: np.ndarray, previous: np.nda
     kinds[shown == task.blank] = BLANK
     if previous is not None:
         kinds[shown != previous] = CHANGED
-    elif shown is not question:
-        kinds[wrong_cells(task, question, shown)] = WRONG
+    if shown is not question:
+        wrong = wrong_cells(task, question, shown)
+        kinds[wrong] = np.where(kinds[wrong] == CHANGED, CHANGED_WRONG, WRONG)
     return kinds
 
 
@@ -158,7 +180,7 @@ def _filled(task: Task, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) -
             text.append(f"\n{glyphs.down}", "dim")
         kind = int(kinds[cell])
         style = _style(task.drawing.colour(symbol), kind)
-        text.append(glyphs.marks[WRONG] if kind == WRONG else symbol, style)
+        text.append(glyphs.marks[kind] if kind >= WRONG else symbol, style)
         if (cell + 1) % task.cols == 0:
             text.append(glyphs.down, "dim")
     text.append("\n" + glyphs.ruler(glyphs.bottom, [task.cols]), "dim")
@@ -167,7 +189,7 @@ def _filled(task: Task, symbols: list[str], kinds: np.ndarray, glyphs: Glyphs) -
 
 def _style(colour: str | None, kind: int) -> str:
     """The kind's style, or the cell's own colour where it has one; what changed is shown reversed in it."""
-    if colour is None or kind == WRONG:
+    if colour is None or kind >= WRONG:
         return _STYLES[kind]
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     ink = "#000000" if 299 * red + 587 * green + 114 * blue > 128_000 else "#ffffff"

@@ -142,7 +142,7 @@ def test_the_legend_names_the_marks_in_use():
     assert legend(maze, question, answer).plain == ""
 
 
-def test_a_trace_marks_what_changed():
+def test_a_trace_marks_what_changed_and_what_breaks_a_rule():
     task, question, answer = puzzle("sudoku-4x4")
     first = answer.copy()
     cells = np.flatnonzero(question == task.blank)
@@ -151,7 +151,24 @@ def test_a_trace_marks_what_changed():
     assert f"segment 1: {len(cells)} changed" in text
     changed = int((first != answer).sum())
     assert f"segment 2: {changed} changed" in text
-    assert text.count("*") == len(cells) + changed
+    wrong = int(wrong_cells(task, question, first).sum())
+    assert f"segment 1: {len(cells)} changed, {wrong} break a rule" in text
+    assert (text.count("!"), text.count("*")) == (wrong, len(cells) - wrong + changed)
+    assert wrong
+
+
+def test_a_cell_that_breaks_a_rule_is_told_whether_it_changed_or_not():
+    """By its colour; the mark without colour is that of the rule."""
+    task, question, answer = puzzle("sudoku-4x4")
+    guess = answer.copy()
+    cell = np.flatnonzero(question == task.blank)[0]
+    guess[cell] = guess[cell] % 4 + task.blank + 1
+    first, second = (board(task, question, guess, previous) for previous in (answer, guess))
+    assert first.plain == second.plain == board(task, question, guess).plain
+    assert first.plain.count("!") == int(wrong_cells(task, question, guess).sum())
+    assert first.spans != second.spans
+    assert "changed" not in legend(task, question, guess, previous=guess).plain
+    assert "5! breaks a rule, changed" in legend(task, question, guess, previous=answer).plain
 
 
 @pytest.mark.parametrize(("encoding", "glyphs"), [("utf-8", UNICODE), ("ascii", ASCII), ("cp437", ASCII)])
