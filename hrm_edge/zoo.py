@@ -17,7 +17,11 @@ from .text import decoded
 
 @dataclasses.dataclass(frozen=True)
 class ZooModel:
-    """One shipped checkpoint. ``exact`` is its held-out exact-solve fraction after 16 segments, if measured."""
+    """One shipped checkpoint; ``size_mb`` of its weights, in 10⁶ bytes.
+
+    ``exact`` is its exact-solve fraction on ``n`` held-out puzzles after 16 segments without early halting, if
+    measured.
+    """
 
     name: str
     path: Path
@@ -25,6 +29,7 @@ class ZooModel:
     parameters: int
     size_mb: float
     exact: float | None
+    n: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "path": str(self.path)}
@@ -60,7 +65,11 @@ def list_zoo() -> list[ZooModel]:
         measured = config.get("metadata", {}).get("accuracy", {}).get("generated-ordinary", {})
         exact = measured.get("exact_by_segments", {}).get("16")
         size = weights.stat().st_size / 1e6
-        rows.append(ZooModel(path.name, path, config["task"], _parameters(weights), round(size, 2), exact))
+        rows.append(
+            ZooModel(
+                path.name, path, config["task"], _parameters(weights), round(size, 2), exact, measured.get("n")
+            )
+        )
     return rows
 
 

@@ -90,8 +90,9 @@ def _notes(result: Benchmark) -> Sequence[str]:
         compared = f"accuracy: exactly solved of {asked}, PyTorch → bundle"
     notes = [
         f"{result.checkpoint} ({result.task}) on {result.machine}, {result.threads} threads, batch 1; {compared}. "
-        f"{_BEST}: nothing here is smaller, faster and more accurate at once. Size: the bundle without a report; "
-        "of C, its code and weights as compiled. Time: medians of interleaved rounds, learned halting."
+        f"{_BEST}: nothing here is smaller, faster and more accurate at once. Size: the bundle without a report, "
+        "graphs and programs too (of a small model more than its weights); of C, its code and weights as compiled; "
+        "of PyTorch, the checkpoint with its card. Time: medians of interleaved rounds, learned halting."
     ]
     if counted := sorted({row.emulated for row in result.rows if row.emulated}):
         notes.append(f"Instructions of a segment: counted by {', '.join(counted)}; they are no time.")

@@ -28,12 +28,13 @@ def command(
     if json_:
         echo_json({"models": [row.to_dict() for row in rows]})
         return
-    table = plain_table("model", "task", "parameters", "size", "exact after 16 segments (held-out)")
+    table = plain_table("model", "task", "parameters", "weights", "held-out, 16 segments, no halting")
     table.columns[0].no_wrap = True  # a name is there to be typed
     for row in rows:
-        exact = "not measured" if row.exact is None else f"{row.exact:.1%}"
+        exact = "not measured" if row.exact is None else f"{row.exact:.1%} of {row.n:,}"
         table.add_row(row.name, row.task, f"{row.parameters:,}", f"{row.size_mb:.2f} MB", exact)
     print_table(table)
+    echo("Learned halting, the default, ends most puzzles sooner: each card tells what it solves then.")
     echo("`hrm-edge models NAME` shows a model's card; `hrm-edge export NAME` makes a bundle of it.")
     if where := zoo_elsewhere():
         echo(f"Not all models are here{where}.")

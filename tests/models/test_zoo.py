@@ -51,6 +51,8 @@ def test_figures_are_the_checkpoints_own(name):
     assert row.parameters == sum(p.numel() for p in checkpoint.model.parameters())
     assert row.task == checkpoint.task.name
     assert row.size_mb < 20
+    measured = checkpoint.metadata["accuracy"]["generated-ordinary"]
+    assert (row.exact, row.n) == (measured["exact_by_segments"]["16"], measured["n"])
     assert read_card(name) == checkpoint.card
     json.dumps(row.to_dict())
 
