@@ -13,7 +13,9 @@ from .flags import Json
 def command(
     bundle: Annotated[
         str,
-        typer.Argument(metavar="BUNDLE", help="A bundle folder whose graphs a page can run, as of target onnx."),
+        typer.Argument(
+            metavar="BUNDLE", help="A bundle folder of target onnx, or of target c, which needs clang and lld here."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the site.")],
     runtime: Annotated[

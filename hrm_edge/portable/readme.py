@@ -28,6 +28,8 @@ _FILES = {
     "accuracy.json": "what the gate measured",
     "quantization.json": "how each layer is quantized, and how it was proven",
     "report.html": "the accuracy report",
+    "report.md": "the same as Markdown",
+    "report.json": "its figures",
     "task.json": "the task itself, as it is none that ships with hrm-edge",
     "manifest.json": "every file with its size and SHA-256, and what a runtime needs to know",
     "hrm.c": "the network: its weights, and the functions that `hrm.h` declares",

@@ -23,11 +23,15 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Parts:
-    """Files by their place in the site, ``named`` as the page's `engine.js` takes it, and who made it, in words."""
+    """Files by their place in the site, ``named`` as the page's `engine.js` takes it, and who made it, in words.
+
+    ``holds``: what those below `model/` are.
+    """
 
     files: dict[str, bytes]
     named: dict[str, Any]
     words: str
+    holds: str = "weights"
 
 
 class SiteEngine(ABC):
@@ -72,7 +76,8 @@ class CompiledC(SiteEngine):
             module = Path(scratch) / "hrm.wasm"
             build(bundle.path, module)
             files = {"model/hrm.wasm": module.read_bytes()}
-        return Parts(files, {"kind": "c", "module": "model/hrm.wasm"}, "its own C, compiled to WebAssembly")
+        named = {"kind": "c", "module": "model/hrm.wasm"}
+        return Parts(files, named, "its own C, compiled to WebAssembly", holds="code and weights")
 
 
 ENGINES: tuple[SiteEngine, ...] = (OnnxRuntimeWeb(), CompiledC())

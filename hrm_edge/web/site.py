@@ -17,7 +17,7 @@ from ..portable import FACTS, portable_facts
 from ..progress import Say
 from ..tasks.carried import read_task
 from ..text import printable
-from .engines import Wishes, engine_for
+from .engines import Parts, Wishes, engine_for
 from .pages import site_files
 
 SITE = "site.json"
@@ -54,7 +54,7 @@ def build_site(bundle: Bundle, output: Path, wishes: Wishes | None = None, say: 
     say("collecting what thinks in the page")
     parts = engine.parts(bundle, wishes or Wishes())
     say("writing the site")
-    content = _content(bundle, parts.files, parts.named, parts.words)
+    content = _content(bundle, parts)
     require_unchanged(bundle)  # else the page could be of two
     with replacing_folder(output, require_site, result=True) as folder:
         for name, data in content.items():
@@ -63,22 +63,22 @@ def build_site(bundle: Bundle, output: Path, wishes: Wishes | None = None, say: 
     return Site(output, {name: len(data) for name, data in sorted(content.items())}, parts.words)
 
 
-def _content(bundle: Bundle, files: dict[str, bytes], named: dict[str, Any], words: str) -> dict[str, bytes]:
+def _content(bundle: Bundle, parts: Parts) -> dict[str, bytes]:
     """Every file of the site by its place."""
     manifest = bundle.manifest
     task = read_task(bundle.path, manifest.task)
     facts = portable_facts(manifest, task, examples_in(bundle.path))
-    content = {**site_files(), **files, FACTS: json.dumps(facts, separators=(",", ":")).encode()}
+    content = {**site_files(), **parts.files, FACTS: json.dumps(facts, separators=(",", ":")).encode()}
     content[_INSTALLED] = _installed(task.name).encode()
     worker = content.pop(_WORKER).decode()
-    weights = sum(len(data) for name, data in files.items() if name.startswith("model/"))
-    what = "code and weights" if named["kind"] == "c" else "weights"
+    weights = sum(len(data) for name, data in parts.files.items() if name.startswith("model/"))
     described: dict[str, Any] = {
-        "engine": named,
+        "engine": parts.named,
         "subtitle": printable(
-            f"{manifest.architecture['parameters']:,} parameters, {manifest.precision}, {_size(weights)} of {what}"
+            f"{manifest.architecture['parameters']:,} parameters, {manifest.precision}, "
+            f"{_size(weights)} of {parts.holds}"
         ),
-        "about": printable(f"Made by hrm-edge {__version__} from the bundle {manifest.name}; {words}."),
+        "about": printable(f"Made by hrm-edge {__version__} from the bundle {manifest.name}; {parts.words}."),
         "bytes": sum(map(len, content.values())),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(content.items())},
     }
