@@ -8,6 +8,8 @@ import hrm_edge as he
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.tasks import get_task
 
+DISABLED = "return document.getElementById('think').disabled"
+
 
 def test_bad_input_is_told_and_changes_nothing(page, served):
     page.open(served().address)
@@ -23,14 +25,44 @@ def test_bad_input_is_told_and_changes_nothing(page, served):
         page.ask(text)
         assert told in page.text("problem")
         assert page.cells() == before
+        assert page.verdict == ("bad", "The text is no puzzle")
+        assert told in page.text("facts")
+        assert page.js(DISABLED)
+    ActionChains(page.driver).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
+    assert page.verdict == ("bad", "The text is no puzzle")
+    page.ask("")  # what was wrong is gone
+    assert page.verdict == ("idle", "Ready to think")
+    assert not page.js(DISABLED)
     page.ask("11" + PUZZLE[2:])
     assert page.text("problem") == ""
     assert page.verdict[1].startswith("Not a puzzle yet: '1' stands twice")
-    assert page.js("return document.getElementById('think').disabled")
+    assert page.js(DISABLED)
+    red = [number for number, label in enumerate(page.labels()) if label.endswith("given 1, breaks a rule")]
+    assert red == [0, 1, 73]  # two in the row, and the last in the column of the second
+    page.shoot("twice")
+    page.ask(PUZZLE)
+    assert not any("breaks a rule" in label for label in page.labels())
+    page.think()
+    assert page.verdict == ("good", "Verified")
+    page.ask("12")
+    page.shoot("no-puzzle")
+    assert page.verdict == ("bad", "The text is no puzzle")
+    assert page.clean
+
+
+def test_a_text_that_is_wrong_stops_what_is_thought_and_shown(page, served):
+    page.look(1280, 950, still=False)
+    page.open(served().address)
+    page.ask(PUZZLE)
+    page.js("document.getElementById('think').click()")
+    page.until("document.getElementById('at').value > 1")
+    page.ask("12")
+    assert page.verdict == ("bad", "The text is no puzzle")
+    page.until("document.getElementById('at').value === document.getElementById('at').max")
+    assert page.verdict == ("bad", "The text is no puzzle")
     page.ask(PUZZLE)
     page.think()
     assert page.verdict == ("good", "Verified")
-    assert page.clean
 
 
 def test_the_keyboard_is_enough(page, served):

@@ -13,6 +13,7 @@ export class Editor extends EventTarget {
     this.task = task;
     this.board = board;
     this.question = new Int32Array(task.length).fill(task.facts.blank ?? 0);
+    this.wrong = false; // whether the text field holds what is no puzzle, and the board another
     byId("text").rows = this.#isDrawn ? Math.min(task.rows, 16) : 5;
     this.#fillExamples();
     this.#fillPalette();
@@ -30,8 +31,7 @@ export class Editor extends EventTarget {
   ask(question, identifier) {
     this.question = question;
     byId("text").value = this.#text(question);
-    this.#tell("");
-    this.dispatchEvent(new CustomEvent("question", { detail: { question, identifier } }));
+    this.#taken(question, identifier);
   }
 
   /** @param {number} index of the bundle's examples */
@@ -44,22 +44,34 @@ export class Editor extends EventTarget {
   /** The first puzzle in a text, or what is wrong with it. @param {string} text @param {string} [from] what it was in, if not the text field */
   read(text, from) {
     const { task } = this;
-    if (!text.trim()) {
-      this.#tell("");
+    if (!from && !text.trim()) {
+      if (this.wrong) this.#taken(this.question); // what was wrong is gone, and the board counts again
       return;
     }
     let question;
     try {
       question = from ? firstPuzzle(text, task) : task.parse(text);
     } catch (error) {
-      this.#tell(from ? `${from}: ${error.message}` : error.message);
+      this.#refused(error.message, from);
       return;
     }
     if (from) byId("text").value = this.#text(question);
-    this.question = question;
     byId("examples").value = "";
+    this.#taken(question);
+  }
+
+  #taken(question, identifier) {
+    this.question = question;
+    this.wrong = false;
     this.#tell("");
-    this.dispatchEvent(new CustomEvent("question", { detail: { question } }));
+    this.dispatchEvent(new CustomEvent("question", { detail: { question, identifier } }));
+  }
+
+  /** The board stays; a text that is wrong stays too, to be mended, where a file leaves no trace. */
+  #refused(why, from) {
+    this.wrong ||= !from;
+    this.#tell(from ? `${from}: ${why}` : why);
+    this.dispatchEvent(new CustomEvent("refused", { detail: byId("problem").textContent }));
   }
 
   /** Whether the text field shows a puzzle as rows. */
@@ -77,7 +89,7 @@ export class Editor extends EventTarget {
 
   #tell(why) {
     byId("problem").textContent = why;
-    byId("text").setAttribute("aria-invalid", String(why !== ""));
+    byId("text").setAttribute("aria-invalid", String(this.wrong));
   }
 
   #put(index, token) {
@@ -102,7 +114,7 @@ export class Editor extends EventTarget {
   async #open(file) {
     byId("file").value = "";
     if (!file) return;
-    if (file.size > LARGEST) this.#tell(`${file.name}: has ${file.size} bytes, and at most ${LARGEST} are read`);
+    if (file.size > LARGEST) this.#refused(`has ${file.size} bytes, and at most ${LARGEST} are read`, file.name);
     else this.read(await file.text(), file.name);
   }
 

@@ -35,7 +35,8 @@ class Page {
     this.worker.addEventListener("message", ({ data }) => this.#onMessage(data));
     this.worker.addEventListener("error", () => this.#onFailed("the worker that thinks could not be started"));
     this.editor.addEventListener("question", (event) => this.#onQuestion(event.detail));
-    this.viewer.addEventListener("end", () => showEnd(this.viewer, this.#compared()));
+    this.editor.addEventListener("refused", (event) => this.#onRefused(event.detail));
+    this.viewer.addEventListener("end", () => this.editor.wrong || showEnd(this.viewer, this.#compared()));
     this.#prepareControls();
   }
 
@@ -70,7 +71,7 @@ class Page {
     byId("identifier-field").hidden = !identifiers;
     byId("think").addEventListener("click", () => (this.busy ? this.#stop() : this.think()));
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.ready && !this.busy) this.think();
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !this.busy && !byId("think").disabled) this.think();
     });
   }
 
@@ -81,7 +82,19 @@ class Page {
     if (this.ready) this.#tellReady();
   }
 
+  /** What came is no puzzle: a text is mended before anything is thought about, as the board shows another. */
+  #onRefused(why) {
+    if (this.busy && this.editor.wrong) this.#stop();
+    if (!this.ready || this.busy) return;
+    byId("think").disabled ||= this.editor.wrong;
+    showVerdict("bad", this.editor.wrong ? "The text is no puzzle" : "The file gave no puzzle", [why, "the board shows the one before"]);
+  }
+
   #tellReady() {
+    if (this.editor.wrong) {
+      this.#onRefused(byId("problem").textContent);
+      return;
+    }
     let wrong = "";
     try {
       this.task.check(this.editor.question);

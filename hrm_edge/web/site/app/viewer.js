@@ -136,13 +136,21 @@ export class Viewer extends EventTarget {
       tokens: seen?.guess ?? question,
       previous: seen ? this.before(this.at - 1) : null,
       sure: seen?.likely ? seen.likely.odds.filter((_, index) => index % CANDIDATES === 0) : null,
-      wrong: seen ? this.task.wrongCells(question, seen.guess) : [],
+      wrong: seen ? this.task.wrongCells(question, seen.guess) : this.#clashing(),
     });
     this.curve.draw(segments.map((each, index) => ({ ...each, changed: this.changed(index) })), this.at, limit);
     this.#drawTransport(seen);
     this.#drawLegend(segments.some((each) => each.likely));
     this.#drawDetail();
     this.#drawTable();
+  }
+
+  /** The givens of the puzzle as asked that stand twice in a group: no answer can keep them. */
+  #clashing() {
+    const { question } = this.run;
+    const groups = this.task.rules?.groups ?? [];
+    return Array.from(question, (token, cell) => this.task.isGiven(token)
+      && groups.some((cells) => cells.includes(cell) && cells.some((other) => other !== cell && question[other] === token)));
   }
 
   #drawTransport(seen) {
