@@ -1,5 +1,7 @@
 """Hands: text, keys, fingers, files that are dropped, and what a screen reader hears."""
 
+import json
+
 import pytest
 from selenium.webdriver import ActionChains, Keys
 from sites import PUZZLE, SUDOKU, bundle_of, failed
@@ -8,6 +10,7 @@ import hrm_edge as he
 from hrm_edge.data.puzzles import generate_puzzles
 from hrm_edge.tasks import get_task
 
+HELD = "a file holds a board as text, a puzzle a line, or a table (CSV, TSV)"
 DISABLED = "return document.getElementById('think').disabled"
 
 
@@ -361,14 +364,22 @@ def test_a_file_is_dropped(page, served, tmp_path):
     before = page.cells()
     (tmp_path / "picture.png").write_bytes(bytes(range(256)))
     (tmp_path / "long.txt").write_text("1" * (2**20 + 1))
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "puzzles.jsonl").write_text(json.dumps({"question": first}) + "\n")
+    (tmp_path / "examples.json").write_text(json.dumps({"examples": [{"question": first}]}, indent=2))
     for name, told in (
         ("picture.png", "picture.png: row 2 has"),
         ("long.txt", "long.txt: has 1048577 bytes, and at most 1048576"),
+        ("empty.txt", f"empty.txt: is empty; {HELD}"),
+        ("puzzles.jsonl", f"puzzles.jsonl: holds JSON; {HELD}"),
+        ("examples.json", f"examples.json: holds JSON; {HELD}"),
     ):
         page.drop(tmp_path / name)
         page.until("document.getElementById('problem').textContent !== ''")
         assert told in page.text("problem")
         assert page.cells() == before
+        assert page.verdict == ("bad", "The file gave no puzzle")
+        assert not page.js(DISABLED)  # text and board are of one puzzle still
         page.ask(first)
     page.drop(text=PUZZLE)
     assert [cell or "." for cell in page.cells()] == list(PUZZLE)

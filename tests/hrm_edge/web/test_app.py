@@ -153,6 +153,14 @@ UNCLEAR = "which field is the puzzle is not clear; name its column 'question'"
         ("sudoku-4x4", f"id,question\n7,{ASKED}1\n", "line 2: puzzle has 17 characters, expected 16"),
         ("sudoku-4x4", f"{ASKED}\n{OTHER}\n", ASKED),
         ("maze-5x6", f"7,{MAZE[1]},{MAZE[0]}\n", MAZE[0].replace(".", " ")),
+        ("sudoku-4x4", " \n", "is empty; a file holds a board as text"),
+        ("sudoku-4x4", f'{{"question": "{ASKED}"}}\n', "holds JSON; a file holds a board as text"),
+        (
+            "maze-5x6",
+            "###\n###\n",
+            "row 1 of the maze has 3 characters, expected 6 ('.' also stands for an open cell, where "
+            "spaces get lost); a file holds a board as text",
+        ),
         ("arc-4x4", "id,grid\n12,11\n", "11|?||?????????"),
         ("arc-4x4", "12,11\n", f"line 1: {UNCLEAR}"),
     ],

@@ -5,10 +5,12 @@ import { PuzzleError } from "../lib/task.js";
 /** What columns of puzzles are called: `hrm_edge.data.formats.base.QUESTION`. */
 export const QUESTION = ["question", "puzzle", "quizzes", "questions", "puzzles", "quiz", "sudoku", "sudokus", "unsolved",
   "problem", "clues", "givens", "grid", "board", "maze"];
+const READ = "a file holds a board as text, a puzzle a line, or a table (CSV, TSV)";
 const COMMENT = /^\s*(?:#|\/\/|%|sep=)/;
 
 /** PuzzleError says why there is none. @param {string} text @param {import("../lib/task.js").Task} task @returns {Int32Array} */
 export function firstPuzzle(text, task) {
+  if (!text.trim()) throw new PuzzleError(`is empty; ${READ}`);
   const whole = read(text, task);
   if (whole.tokens) return whole.tokens;
   const lines = text.split(/\r?\n/).map((line, index) => [line, index + 1]).filter(([line]) => line.trim());
@@ -28,7 +30,7 @@ export function firstPuzzle(text, task) {
     if (boards.length) throw new PuzzleError(`line ${number}: which field is the puzzle is not clear; name its column 'question'`);
     if (header) throw new PuzzleError(`line ${number}: ${read(fields[header.columns[0]] ?? "", task).error.message}`);
   }
-  throw whole.error;
+  throw new PuzzleError(`${/^\s*[{[]/.test(text) ? "holds JSON" : whole.error.message}; ${READ}`);
 }
 
 function read(text, task) {
