@@ -74,6 +74,7 @@ def test_the_keyboard_is_enough(page, served):
     page.js("document.getElementById('clear').focus()")
     keys.send_keys(Keys.ENTER).perform()
     assert set(page.cells()) == {""}
+    assert page.js("return document.getElementById('examples').selectedOptions[0].textContent") == "Your own puzzle"
     page.js("document.activeElement.blur()")
     keys.send_keys(Keys.TAB, Keys.ENTER).perform()  # the first stop leads to the board
     while not page.js("return document.activeElement.classList.contains('cell')"):
@@ -82,10 +83,16 @@ def test_the_keyboard_is_enough(page, served):
         keys.send_keys(cell if cell != "." else Keys.BACKSPACE, Keys.ARROW_RIGHT)
     keys.perform()
     assert "".join(cell or "." for cell in page.cells()) == PUZZLE
+    keys.send_keys(Keys.ENTER).perform()  # on the board; anywhere with the control key
+    page.until_ended()
+    assert page.verdict == ("good", "Verified")
+    page.ask(PUZZLE)
+    page.js("document.getElementById('text').focus()")
     keys.key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
     page.until_ended()
     answer = page.cells()
     assert page.verdict == ("good", "Verified")
+    page.js("document.querySelector('.cell[tabindex=\"0\"]').focus()")
     keys.send_keys(Keys.PAGE_UP).perform()
     count = page.js("return document.getElementById('at').max")
     assert page.js("return document.getElementById('at').value") == str(int(count) - 1)

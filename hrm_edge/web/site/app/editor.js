@@ -20,7 +20,7 @@ export class Editor extends EventTarget {
     board.addEventListener("put", (event) => this.#put(event.detail.index, event.detail.token));
     byId("text").addEventListener("input", (event) => this.read(event.target.value));
     byId("examples").addEventListener("change", (event) => event.target.value && this.pick(Number(event.target.value)));
-    byId("clear").addEventListener("click", () => this.ask(new Int32Array(task.length).fill(task.facts.blank ?? 0)));
+    byId("clear").addEventListener("click", () => this.#own(new Int32Array(task.length).fill(task.facts.blank ?? 0)));
     byId("open").addEventListener("click", () => byId("file").click());
     byId("file").addEventListener("change", (event) => this.#open(event.target.files[0]));
     document.addEventListener("dragover", (event) => event.preventDefault());
@@ -32,6 +32,12 @@ export class Editor extends EventTarget {
     this.question = question;
     byId("text").value = this.#text(question);
     this.#taken(question, identifier);
+  }
+
+  /** A puzzle that is none of the examples. */
+  #own(question) {
+    byId("examples").value = "";
+    this.ask(question);
   }
 
   /** @param {number} index of the bundle's examples */
@@ -98,8 +104,7 @@ export class Editor extends EventTarget {
     // There is one start and one goal: it moves.
     if (token === start || token === goal) question.forEach((each, cell) => each === token && (question[cell] = this.task.facts.blank));
     question[index] = token;
-    byId("examples").value = "";
-    this.ask(question);
+    this.#own(question);
   }
 
   // -- files ---------------------------------------------------------------------------------------------------

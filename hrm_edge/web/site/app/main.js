@@ -71,7 +71,8 @@ class Page {
     byId("identifier-field").hidden = !identifiers;
     byId("think").addEventListener("click", () => (this.busy ? this.#stop() : this.think()));
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !this.busy && !byId("think").disabled) this.think();
+      const asked = event.key === "Enter" && !event.repeat && (event.ctrlKey || event.metaKey || event.target.closest(".cell"));
+      if (asked && !this.busy && !byId("think").disabled) this.think();
     });
   }
 
