@@ -68,7 +68,7 @@ def test_solving_into_a_file_has_the_flags_of_the_command():
         (he.evaluate, cli_evaluate.command, {"json_"}),
         (he.check, cli_check.command, {"json_"}),
         (he.train, cli_train.command, set()),
-        (he.export, cli_export.command, {"as_json"}),
+        (he.export, cli_export.command, {"as_json", "context"}),
         (he.benchmark, cli_benchmark.command, {"json_"}),
     ],
     ids=["solve", "eval", "check", "train", "export", "benchmark"],
