@@ -144,7 +144,7 @@ class _Run:
                 later = [kept[each] for each in keys[len(rows) + 1 :] if each in kept]
                 write_benchmark(self.folder, replace(done, rows=(*done.rows, *later, *unasked)))
             rows.append(row)
-            if todo[1:] and candidate == todo[0]:
+            if todo[1:] and candidate == todo[0] and row.seconds:
                 remaining = (len(todo) - 1) * row.seconds + self.rounds_take
                 self.say(f"benchmark: about {readable(remaining)} left where each takes as long as this one")
             if self.progress is not None and candidate in todo:
