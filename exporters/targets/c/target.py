@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ....errors import InputError
 from ....files import read_text
-from ....identifiers import ranges
 from ..base import Context, DeviceFigures, Target, Tools, Written, as_in_graphs
 
 # What a bundle's README says of calling it; the declarations are the header's own.
@@ -65,6 +64,7 @@ class CTarget(Target):
 
         InputError: an operator has no form in C.
         """
+        from ....identifiers import ranges
         from ....runtimes.c.trust import trust
         from ....runtimes.c.weights import WEIGHTS
         from ...graph.edit import copied
