@@ -20,6 +20,7 @@ from services import SECRET, Gated, serving, until
 from hrm_edge.runtimes import HostLoop
 from hrm_edge.serve.mcp import PATH, Tools
 from hrm_edge.serve.settings import Limits
+from hrm_edge.tasks.boards import wrong_cells
 
 ROOT = Path(__file__).parents[3]
 PUZZLES = toys.puzzles(40)
@@ -95,7 +96,10 @@ def test_it_solves_and_shows_each_segment(run):
     before = PUZZLES[SLOW]
     for drawn, guess, count in zip(boards, ANSWERS.trace[:steps, SLOW], found["changed"], strict=True):
         assert [cell for cell in drawn if cell in "1234."] == list(toys.TASK.format(guess))
-        assert drawn.count("*") == count == (guess != before).sum()
+        changed, wrong = guess != before, wrong_cells(toys.TASK, PUZZLES[SLOW], guess)
+        assert count == changed.sum()
+        assert drawn.count("!") == wrong.sum()
+        assert drawn.count("*") == (changed & ~wrong).sum()
         before = guess
     assert found["board"] == board
     assert [cell for cell in board if cell in "1234"] == list(answer)
