@@ -88,6 +88,11 @@ def kept_in(source: Mapping[str, str], where: str) -> np.ndarray | None:
     return None if kept is None else parse_ranges(kept, f"{where}: source.puzzle_identifiers")
 
 
+def ranges_in_table(count: int, kept: np.ndarray | None) -> list[tuple[int, int]]:
+    """First and last of the identifiers whose rows a table of ``count`` has, in their order; ``kept`` None: all."""
+    return [(0, count - 1)] if kept is None else ranges(kept)
+
+
 def rows_of(identifiers: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
     """int32: row of each identifier in a table that only has those in ``kept`` (int[K], rising); None: has all.
 

@@ -22,8 +22,8 @@ def command(
     """Ask a bundle its own examples, and compare the answers.
 
     Its gate's answers prove one CPU's arithmetic: another kind may round otherwise, an INT8 bundle's products
-    above all.
-    Exit 1 when more answers differ than --allow. Needs neither PyTorch nor any puzzles.
+    above all. Exit 1 when more answers differ than --allow, or more than half take another number of segments.
+    Needs neither PyTorch nor any puzzles.
     """
     from ..measure.selftest import self_test
     from ..text import best_effort, echo, echo_json

@@ -88,10 +88,8 @@ def _explained(task: Task, used: set[int], glyphs: Glyphs) -> Text:
     names[CHANGED_WRONG] = "breaks a rule, changed"
     symbol = task.drawing.example
     if task.drawing.fills:
-        names, symbol = (
-            {kind: names[kind] for kind in (WRONG, CHANGED_WRONG)},
-            "",
-        )  # what was filled in needs no mark to be seen
+        # What was filled in needs no mark to be seen.
+        names, symbol = {kind: names[kind] for kind in (WRONG, CHANGED_WRONG)}, ""
     return Text("   ").join(
         Text.assemble((symbol + glyphs.marks[kind].strip(), _STYLES[kind]), (f" {name}", "dim"))
         for kind, name in names.items()

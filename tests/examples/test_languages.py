@@ -1,5 +1,6 @@
 """The programs in other languages, built and run on one bundle: answers are Python's, in both kinds of loop."""
 
+import ctypes
 import json
 import os
 import re
@@ -194,6 +195,10 @@ def test_so_do_the_c_program_and_the_c_and_python_of_its_readme(kept, tmp_path, 
     assert run("./solve", "examples.json").stdout.startswith("equal: 16 of 16")
     exec(compile(printed_by(made, "python"), "README.md", "exec"), {})
     assert_first_example(made, capsys.readouterr().out)
+    hrm, board = ctypes.CDLL("./hrm.so"), (ctypes.c_int32 * TASK.seq_len)()
+    state = ctypes.create_string_buffer(hrm.hrm_state_bytes())
+    assert [hrm.hrm_row(each) for each in (0, 3, 4, 17, 19, 38, 39)] == [0, 1, -1, 2, 4, 5, -1]
+    assert [hrm.hrm_solve(state, board, row, 1, 1, board) for row in (-1, 0, 5, 6)] == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["arrays", "file"])

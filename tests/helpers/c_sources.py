@@ -45,7 +45,10 @@ def written(name, precision="fp32", apart=False) -> Source:
         fix_batch(graph, 1)
     steps, rule = model.config.halt_max_steps, model.config.no_ACT_continue
     with mock.patch.object(source, "MOST_NUMBERS", 0 if apart else source.MOST_NUMBERS):
-        return write_source(*single, TASK, name=name, max_think_steps=steps, no_ACT_continue=rule)
+        every = [(0, model.config.num_puzzle_identifiers - 1)]
+        return write_source(
+            *single, TASK, name=name, max_think_steps=steps, no_ACT_continue=rule, identifiers=every
+        )
 
 
 @functools.cache

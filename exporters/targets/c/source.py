@@ -221,7 +221,7 @@ class _Assembling:
         instances = [list(self._instances(function)) for function, _ in self.functions]
         weights = weights_file(self.constants) if self.apart else None
         sizes = self._sizes(statements, weights)
-        task, groups = self.task, self.task.groups
+        task, groups, rules = self.task, self.task.groups, self.task.portable_rules or {}
         facts = {
             "name": re.sub(r"[^\w .,()+-]", "_", name),
             "task": re.sub(r"[^\w .,()+-]", "_", task.name),
@@ -231,7 +231,7 @@ class _Assembling:
             "rules": numbered(),
             "says_stop": halting_head(no_ACT_continue).text("s->q[0]", "s->q[1]"),
             "groups": None if groups is None else np.asarray(groups),
-            "maze": task.portable_rules if (task.portable_rules or {}).get("kind") == "maze" else None,
+            "maze": rules if rules.get("kind") == "maze" else None,
             "columns": task.cols,
             "values": task.value_tokens,
             "blank": task.blank,
@@ -241,6 +241,7 @@ class _Assembling:
             "fields": [buffer for key, buffer in self.fields.items() if key != "tokens"],
             "identifiers": "puzzle_identifiers" in self.fields,
             "kept": identifiers,
+            "rows": sum(last - first + 1 for first, last in identifiers),
             "kernels": [
                 read_text(_TEMPLATES / "kernels" / f"{each}.c") for each in _KERNELS if each in self.kernels
             ],

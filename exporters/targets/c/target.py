@@ -64,7 +64,7 @@ class CTarget(Target):
 
         InputError: an operator has no form in C.
         """
-        from ....identifiers import ranges
+        from ....identifiers import ranges_in_table
         from ....runtimes.c.trust import trust
         from ....runtimes.c.weights import WEIGHTS
         from ...graph.edit import copied
@@ -75,7 +75,6 @@ class CTarget(Target):
         for model in single.values():
             fix_batch(model, 1)
         checkpoint = context.checkpoint
-        kept = checkpoint.kept_identifiers
         made = write_source(
             single["start"],
             single["segment"],
@@ -83,7 +82,7 @@ class CTarget(Target):
             name=checkpoint.name,
             max_think_steps=checkpoint.config.halt_max_steps,
             no_ACT_continue=checkpoint.config.no_ACT_continue,
-            identifiers=[(0, checkpoint.config.num_puzzle_identifiers - 1)] if kept is None else ranges(kept),
+            identifiers=ranges_in_table(checkpoint.config.num_puzzle_identifiers, checkpoint.kept_identifiers),
         )
         (context.folder / "hrm.h").write_bytes(made.header.encode())
         (context.folder / "hrm.c").write_bytes(made.source.encode())

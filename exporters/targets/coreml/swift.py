@@ -16,7 +16,7 @@ from .... import __version__
 from ....bundle import Manifest, TensorSpec
 from ....errors import InputError
 from ....halting import halting_head, numbered
-from ....identifiers import kept_in, ranges
+from ....identifiers import kept_in, ranges_in_table
 from ....packages import install
 from ....runtimes.loops import NEXT, signature_of, state_tensors
 from ....tasks import Task, get_task
@@ -132,7 +132,7 @@ def _facts(manifest: Manifest, ios: int | None, task: Task) -> dict[str, Any]:
         "batch": manifest.batch,
         "cells": architecture["seq_len"],
         "identifiers": count,
-        "kept": [(0, count - 1)] if kept is None else ranges(kept),
+        "kept": ranges_in_table(count, kept),
         "halting_head": halting_head(architecture["no_ACT_continue"]),
         "halt_max_steps": architecture["halt_max_steps"],
         "halt_modes": halt_modes,
